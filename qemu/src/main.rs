@@ -1,0 +1,2 @@
+//! The host tool of Skink (being written).
+fn main() {}
