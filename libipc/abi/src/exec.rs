@@ -1,0 +1,91 @@
+//! The frames between the host tool (`skink exec`) and the shell, on a byte channel of its own
+//! (the second serial port): lengths and status, nothing is scraped.
+//!
+//! A frame is [`MARK`], the kind, the length of the payload (u32, little endian), the payload.
+//! The guest sends [`Kind::Ready`] once it listens; the host then sends one [`Kind::Run`]; the
+//! guest answers with any number of [`Kind::Output`] and ends with one [`Kind::Exit`]; further
+//! `Run`s may follow. The host may repeat `Run` only after `Exit`.
+
+use crate::numbered;
+
+/// First byte of each frame.
+pub const MARK: u8 = 0xA7;
+/// Bytes before the payload.
+pub const HEADER_SIZE: usize = 6;
+/// Bytes of payload at most.
+pub const MAX_PAYLOAD: usize = 32 * 1024;
+/// Version in [`Kind::Ready`].
+pub const VERSION: u8 = 1;
+
+numbered! {
+    /// What a frame is.
+    pub enum Kind: u8 {
+        /// Guest: listening. Payload: one byte, [`VERSION`].
+        Ready = 1,
+        /// Host: run these shell commands. Payload: UTF-8.
+        Run = 2,
+        /// Guest: bytes that the commands printed.
+        Output = 3,
+        /// Guest: done. Payload: the last command's status, i32 little endian.
+        Exit = 4,
+        /// Guest: a crash record or event for the host to symbolise and show. Payload: UTF-8
+        /// text, one `key=value` a line.
+        Crash = 5,
+        /// Host: stop what runs (Ctrl-C). No payload.
+        Interrupt = 6,
+    }
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of payload that follow.
+    pub length: usize,
+}
+
+impl Header {
+    /// The bytes of the head.
+    pub fn to_bytes(self) -> [u8; HEADER_SIZE] {
+        let length = (self.length as u32).to_le_bytes();
+        [
+            MARK,
+            self.kind.raw(),
+            length[0],
+            length[1],
+            length[2],
+            length[3],
+        ]
+    }
+
+    /// Reads a head; `None` if these six bytes are not one (or its payload is too long).
+    pub fn parse(bytes: [u8; HEADER_SIZE]) -> Option<Header> {
+        let [mark, kind, length @ ..] = bytes;
+        let length = u32::from_le_bytes(length) as usize;
+        if mark != MARK || length > MAX_PAYLOAD {
+            return None;
+        }
+        Some(Header {
+            kind: Kind::from_raw(kind)?,
+            length,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_round_trip_and_garbage_is_refused() {
+        let head = Header {
+            kind: Kind::Output,
+            length: 300,
+        };
+        assert_eq!(Header::parse(head.to_bytes()), Some(head));
+        assert_eq!(Header::parse([MARK, 9, 0, 0, 0, 0]), None);
+        assert_eq!(Header::parse([0; 6]), None);
+        assert_eq!(Header::parse([MARK, 3, 1, 128, 0, 0]), None);
+    }
+}
