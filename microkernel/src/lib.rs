@@ -1,2 +1,27 @@
-//! (being written)
+//! The Skink microkernel: mechanisms only, in the terms of seL4 (MCS).
+//!
+//! Data flows one way: `arch` trap entry → [`syscall`] dispatch → `decode` (words to a typed
+//! invocation) → operation on objects → [`sched`] → `arch` exit. Generic code takes
+//! `&mut Kernel`, reaches the machine only through [`machine::Machine`], and has no mutable
+//! statics: tests make many kernels on the emulated machine of `arch::host`.
+//!
+//! * [`addr`], [`obj`]: addresses as types; references to objects in Untyped memory.
+//! * [`cap`], [`slot`]: the 16-byte capability and the 32-byte slot with its derivation links.
+//! * [`object`]: one file for each kernel object.
+//! * [`kernel`]: the state of the whole kernel.
+//! * [`machine`]: the contract that every architecture fulfils.
+//!
+//! Deliberately not here: a heap, file formats, device drivers (beyond interrupt controller,
+//! timer and the debug console), policy.
 #![cfg_attr(not(test), no_std)]
+
+pub mod addr;
+pub mod arch;
+pub mod cap;
+pub mod kernel;
+pub mod machine;
+pub mod obj;
+pub mod object;
+pub mod slot;
+
+pub use kernel::Kernel;

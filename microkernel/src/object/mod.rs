@@ -1,0 +1,13 @@
+//! Kernel objects, one file each: the structure, and what can be done with it.
+//!
+//! All fields are `Cell`s (see [`crate::obj::Obj`]). An object made by `Untyped` retype starts
+//! as zeroed memory, initialised by its `new`.
+
+pub mod asid_pool;
+pub mod endpoint;
+pub mod irq;
+pub mod notification;
+pub mod reply;
+pub mod sched_context;
+pub mod tcb;
+pub mod timer;
