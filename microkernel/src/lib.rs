@@ -18,6 +18,7 @@
 pub mod addr;
 pub mod arch;
 pub mod cap;
+pub mod invocation;
 pub mod kernel;
 pub mod machine;
 pub mod obj;
