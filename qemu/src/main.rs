@@ -1,2 +1,7 @@
-//! The host tool of Skink (being written).
-fn main() {}
+//! `skink`: the command. Everything it does is in the library `skink_tool`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skink_tool::cli::main()
+}

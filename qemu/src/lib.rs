@@ -1,0 +1,18 @@
+//! The host tool of Skink, as a library: builds the guest's programs, packs the boot image, makes
+//! disk images, runs QEMU and talks to the guest. The command `skink` and the system tests both
+//! stand on it.
+//!
+//! Data flows one way: [`workspace`] finds the sources; [`install`] provides what the host lacks;
+//! [`compile`] calls cargo for the guest; [`manifest`] checks `system.toml`; [`elf`] and
+//! [`bootimage`] pack; [`disk`] makes the FAT32 image; [`machine`] starts QEMU; [`terminal`] and
+//! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
+//! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
+//! line.
+//!
+//! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
+//! that was started is ended; the terminal is restored however the tool ends.
+//!
+//! Not here: anything that runs in the guest.
+#![forbid(unsafe_code)]
+
+pub mod cli; pub mod doctor; pub mod install; pub mod progress; pub mod workspace;
