@@ -138,7 +138,7 @@ impl PackageManager {
     /// The words that install `packages`.
     pub fn words(self, packages: &[&str]) -> Vec<String> {
         let start: &[&str] = match self {
-            PackageManager::Apt => &["apt-get", "install", "-y", "--no-install-recommends"],
+            PackageManager::Apt => &["apt-get", "install", "-y", "--no-install-recommends", "--no-remove"],
             PackageManager::Dnf => &["dnf", "install", "-y"],
             PackageManager::Pacman => &["pacman", "-S", "--needed", "--noconfirm"],
             PackageManager::Zypper => &["zypper", "--non-interactive", "install"],
@@ -332,6 +332,6 @@ mod tests {
     #[test]
     fn the_command_is_what_a_user_would_type() {
         let words = PackageManager::Apt.words(&["qemu-system-x86"]);
-        assert_eq!(words.join(" "), "apt-get install -y --no-install-recommends qemu-system-x86");
+        assert_eq!(words.join(" "), "apt-get install -y --no-install-recommends --no-remove qemu-system-x86");
     }
 }

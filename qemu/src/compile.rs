@@ -1,0 +1,198 @@
+//! Builds the guest's programs by calling cargo: the kernel in one call, the user programs in
+//! another, so that no feature that a user program asks of a crate reaches the kernel.
+//!
+//! Invariant: the nested cargo sees nothing of the flags and variables of the cargo that may have
+//! started this tool.
+
+use crate::progress::note;
+use crate::workspace::{Arch, Workspace};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Flags of every user program: position-independent, addresses within 2 GiB of each other,
+/// backtraces by frame pointers.
+const USER_FLAGS: [&str; 3] =
+    ["-Crelocation-model=pic", "-Ccode-model=small", "-Cforce-frame-pointers=yes"];
+/// Flags of the kernel: at its own fixed addresses.
+const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
+
+/// What was built, with symbols.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The kernel's ELF file.
+    pub kernel: PathBuf,
+    user: BTreeMap<String, PathBuf>,
+}
+
+impl Programs {
+    /// The ELF file of a user program.
+    ///
+    /// # Errors
+    /// If it was not built.
+    pub fn user(&self, name: &str) -> Result<&Path> {
+        let path = self.user.get(name).map(PathBuf::as_path);
+        path.with_context(|| format!("the program `{name}` was not built"))
+    }
+
+    /// Every user program by name.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.user.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+}
+
+/// A variant of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelVariant {
+    /// What ships.
+    #[default]
+    Shipped,
+    /// With its invariants checked after every system call (feature `check`).
+    Checked,
+}
+
+/// Builds the kernel and the user programs (packages of which each has a binary of its own name).
+///
+/// # Errors
+/// If cargo fails; what it printed has been shown.
+pub fn build(
+    workspace: &Workspace,
+    arch: Arch,
+    variant: KernelVariant,
+    user: &[String],
+) -> Result<Programs> {
+    let kernel = CargoCall {
+        what: "the kernel",
+        packages: &[("skink-kernel".into(), "kernel".into())],
+        features: match variant {
+            KernelVariant::Shipped => &[],
+            KernelVariant::Checked => &["check"],
+        },
+        flags: &KERNEL_FLAGS,
+        target_dir: match variant {
+            KernelVariant::Shipped => workspace.target_dir.clone(),
+            KernelVariant::Checked => workspace.target_dir.join("checked"),
+        },
+    };
+    let packages: Vec<(String, String)> =
+        user.iter().map(|name| (name.clone(), name.clone())).collect();
+    let servers = CargoCall {
+        what: "the user programs",
+        packages: &packages,
+        features: &[],
+        flags: &USER_FLAGS,
+        target_dir: workspace.target_dir.clone(),
+    };
+    let kernel_folder = kernel.run(workspace, arch)?;
+    let user_folder = servers.run(workspace, arch)?;
+    Ok(Programs {
+        kernel: kernel_folder.join("kernel"),
+        user: user.iter().map(|name| (name.clone(), user_folder.join(name))).collect(),
+    })
+}
+
+struct CargoCall<'a> {
+    what: &'a str,
+    /// Package and binary.
+    packages: &'a [(String, String)],
+    features: &'a [&'a str],
+    flags: &'a [&'a str],
+    target_dir: PathBuf,
+}
+
+impl CargoCall<'_> {
+    /// Returns the folder with the binaries.
+    fn run(&self, workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
+        let mut command = clean_cargo(workspace);
+        command.args(["build", "--profile", "bare", "--target", arch.triple()]);
+        command.arg("--target-dir").arg(&self.target_dir);
+        for (package, binary) in self.packages {
+            command.args(["-p", package, "--bin", binary]);
+        }
+        if !self.features.is_empty() {
+            command.args(["--features", &self.features.join(",")]);
+        }
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags.join("\x1f"));
+        if std::io::stderr().is_terminal() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        let doing = format!("building {} for {}", self.what, arch.name());
+        if !show_unless_idle(&mut command, &doing)? {
+            bail!("{doing} failed; cargo's messages are above");
+        }
+        Ok(self.target_dir.join(arch.triple()).join("bare"))
+    }
+}
+
+/// Cargo at the workspace's root, without what an outer cargo left in the environment.
+fn clean_cargo(workspace: &Workspace) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(&workspace.root).stdin(Stdio::null()).stdout(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_the_outer_cargo) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn is_of_the_outer_cargo(name: &str) -> bool {
+    const PREFIXES: [&str; 7] = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CFG_",
+        "CARGO_FEATURE_",
+        "CARGO_PROFILE_",
+        "CARGO_BUILD_",
+    ];
+    const NAMES: [&str; 6] = [
+        "RUSTFLAGS",
+        "RUSTDOCFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "CARGO_UNSTABLE_SPARSE_REGISTRY",
+    ];
+    let of_target = name.starts_with("CARGO_TARGET_") && name.ends_with("_RUSTFLAGS");
+    of_target || NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Runs cargo and passes on what it prints, but for the line that only says that it is done.
+fn show_unless_idle(command: &mut Command, doing: &str) -> Result<bool> {
+    let mut child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{doing}: cannot start cargo"))?;
+    let lines = BufReader::new(child.stderr.take().context("no pipe")?).lines();
+    let mut announced = false;
+    for line in lines.map_while(Result::ok) {
+        if line.contains("Finished") && line.contains("profile [") {
+            continue;
+        }
+        if !announced && line.contains("Compiling") {
+            note(doing);
+            announced = true;
+        }
+        eprintln!("{line}");
+    }
+    Ok(child.wait().with_context(|| format!("{doing}: waiting for cargo"))?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outer_cargo_is_forgotten_but_not_the_users_settings() {
+        for name in ["RUSTFLAGS", "CARGO_PKG_NAME", "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS"] {
+            assert!(is_of_the_outer_cargo(name), "{name}");
+        }
+        for name in ["CARGO_HOME", "CARGO", "CARGO_NET_OFFLINE", "CARGO_TARGET_DIR", "PATH"] {
+            assert!(!is_of_the_outer_cargo(name), "{name}");
+        }
+    }
+}
