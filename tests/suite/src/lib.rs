@@ -1,2 +1,0 @@
-//! (being written)
-#![cfg_attr(not(test), no_std)]

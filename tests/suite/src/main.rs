@@ -1,0 +1,26 @@
+//! The in-guest conformance suite: a root task that runs each test in a fresh process.
+//!
+//! The host tool boots it in place of the root server. It prints one line a test on the kernel's
+//! log, `TEST ID ok` or `TEST ID FAILED reason`, between `SUITE begin COUNT` and `SUITE end`.
+//!
+//! * [`driver`]: the root task: makes a process for each test, judges it, takes all back.
+//! * [`env`]: what a test finds: capabilities, memory, helper threads.
+//! * [`cases`]: the tests, by theme, each with an ID and a sentence.
+//! * [`bench`]: instruction counts of the kernel's operations.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod bench;
+#[cfg(target_os = "none")]
+mod cases;
+#[cfg(target_os = "none")]
+mod driver;
+#[cfg(target_os = "none")]
+mod env;
+
+#[cfg(target_os = "none")]
+libipc::entry!(driver::main);
+
+/// The suite runs in the guest only.
+#[cfg(not(target_os = "none"))]
+fn main() {}
