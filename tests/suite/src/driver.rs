@@ -54,6 +54,7 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
     tcb.set_tls_base(info.ipc_buffer).expect("set the TLS base");
     // SAFETY: the kernel mapped the buffer; the TLS base was just set to it.
     unsafe { arch::set_user_pointer(info.ipc_buffer as *mut u64) };
+    libipc::startup::set_panic_hook(panicked);
     let driver = Driver::new(info);
     let filter = driver.file("args").unwrap_or(b"");
     let filter = core::str::from_utf8(filter).unwrap_or("").trim();
@@ -517,6 +518,7 @@ fn copy_page(image: &[u8], segment: &ImageSegment, page: u64, into: &mut [u8]) {
 extern "C" fn test_main(test: u64, _: u64) -> ! {
     // SAFETY: FS was set to the buffer, which is mapped.
     unsafe { arch::set_user_pointer(env::BUFFER as *mut u64) };
+    libipc::startup::set_panic_hook(panicked);
     // SAFETY: the driver passes the address of a static of the image, which is the same here.
     let test = unsafe { &*(test as *const env::Test) };
     (test.run)(&mut Env::new());
@@ -524,14 +526,12 @@ extern "C" fn test_main(test: u64, _: u64) -> ! {
 }
 
 /// A panic is the test's verdict (or, in the driver itself, the end of the run).
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     let mut reason = Text::new();
     let _ = write!(reason, "{}", info.message());
     if let Some(place) = info.location() {
         let _ = write!(reason, " ({}:{})", place.file(), place.line());
     }
-    // SAFETY: reads one word; both the driver's and every test's IPC buffer are mapped.
     let in_test = libipc::arch::user_buffer() as u64;
     let is_driver = in_test != env::BUFFER && !(0x7000_0000..0x7f00_0000).contains(&in_test);
     if is_driver {
