@@ -1,2 +1,4 @@
 //! (being written)
 #![cfg_attr(not(test), no_std)]
+pub mod loader;
+pub mod supervise;

@@ -1,0 +1,129 @@
+//! The restart policy of one server, in nanoseconds: intensity, period, exponential back-off.
+
+use heapless::Deque;
+use skink_manifest::{Experiment, Restart, Server};
+
+/// Deaths remembered: an intensity above this (less one) counts as this (less one).
+pub const MAX_RECENT: usize = 64;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What the manifest says about one server's deaths, with the experiment's overrides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Restart type.
+    pub restart: Restart,
+    /// Restarts tolerated within `period_ns`; `None`: any number.
+    pub intensity: Option<u16>,
+    /// Nanoseconds.
+    pub period_ns: u64,
+    /// Delay of the first restart in a period.
+    pub backoff_ns: u64,
+    /// Bound of the delay.
+    pub backoff_max_ns: u64,
+    /// Nanoseconds between heartbeats, 0 for none.
+    pub heartbeat_ns: u64,
+}
+
+impl Policy {
+    /// From the manifest.
+    pub fn new(server: &Server, experiment: Option<&Experiment>) -> Policy {
+        let ns = |ms: u32| u64::from(ms) * NS_PER_MS;
+        let mut policy = Policy {
+            restart: server.restart,
+            intensity: Some(server.intensity.min(MAX_RECENT as u16 - 1)),
+            period_ns: ns(server.intensity_period_ms),
+            backoff_ns: ns(server.backoff_ms),
+            backoff_max_ns: ns(server.backoff_max_ms),
+            heartbeat_ns: ns(server.heartbeat_ms),
+        };
+        if let Some(experiment) = experiment {
+            policy.backoff_ns = ns(experiment.backoff_ms);
+            policy.backoff_max_ns = policy.backoff_ns;
+            if experiment.unlimited_intensity {
+                policy.intensity = None;
+            }
+        }
+        policy
+    }
+
+    /// Whether the `deaths`-th death within the period is one too many.
+    pub fn gives_up(&self, deaths: usize) -> bool {
+        self.intensity
+            .is_some_and(|tolerated| deaths > usize::from(tolerated))
+    }
+
+    /// How long to wait after the `deaths`-th death within the period (1 is the first): doubles
+    /// with each, up to the bound.
+    pub fn delay_ns(&self, deaths: usize) -> u64 {
+        let doublings = deaths.saturating_sub(1).min(63) as u32;
+        let delay = self
+            .backoff_ns
+            .checked_mul(1 << doublings)
+            .unwrap_or(u64::MAX);
+        delay.min(self.backoff_max_ns)
+    }
+}
+
+/// The times of a server's recent deaths.
+#[derive(Clone, Debug, Default)]
+pub struct Recent {
+    times_ns: Deque<u64, MAX_RECENT>,
+}
+
+impl Recent {
+    /// Notes a death; returns how many there were within the last `period_ns`, this one included
+    /// (at most [`MAX_RECENT`]).
+    pub fn add(&mut self, now_ns: u64, period_ns: u64) -> usize {
+        let since = now_ns.saturating_sub(period_ns);
+        while self.times_ns.front().is_some_and(|at| *at < since) || self.times_ns.is_full() {
+            self.times_ns.pop_front();
+        }
+        let added = self.times_ns.push_back(now_ns);
+        debug_assert!(added.is_ok());
+        self.times_ns.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            restart: Restart::Permanent,
+            intensity: Some(3),
+            period_ns: 1000,
+            backoff_ns: 10,
+            backoff_max_ns: 55,
+            heartbeat_ns: 0,
+        }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_bound() {
+        let delays: [u64; 5] = core::array::from_fn(|n| policy().delay_ns(n + 1));
+        assert_eq!(delays, [10, 20, 40, 55, 55]);
+        assert_eq!(policy().delay_ns(1000), 55);
+        let steep = Policy {
+            backoff_ns: u64::MAX / 2,
+            backoff_max_ns: u64::MAX,
+            ..policy()
+        };
+        assert_eq!(steep.delay_ns(9), u64::MAX);
+    }
+
+    #[test]
+    fn only_deaths_within_the_period_count() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.add(0, 1000), 1);
+        assert_eq!(recent.add(900, 1000), 2);
+        assert_eq!(recent.add(1000, 1000), 3);
+        assert_eq!(recent.add(1901, 1000), 2);
+        assert_eq!(recent.add(9000, 1000), 1);
+        for _ in 0..200 {
+            assert!(recent.add(9000, 1000) <= MAX_RECENT);
+        }
+        assert!(policy().gives_up(4) && !policy().gives_up(3));
+    }
+}

@@ -1,0 +1,336 @@
+//! Tests of supervision: named cases, and random events against the invariants.
+
+use super::*;
+use proptest::prelude::*;
+use skink_manifest::{Experiment, Privileges, Server};
+use std::vec::Vec as StdVec;
+
+const MS: u64 = 1_000_000;
+
+struct NoBeats;
+impl Heartbeats for NoBeats {
+    fn answered(&self, _: ServerId) -> u64 {
+        7
+    }
+}
+
+struct Beats(u64);
+impl Heartbeats for Beats {
+    fn answered(&self, _: ServerId) -> u64 {
+        self.0
+    }
+}
+
+pub(crate) fn server(name: &str, restart: Restart) -> Server {
+    Server {
+        name: name.try_into().unwrap(),
+        binary: name.try_into().unwrap(),
+        args: Default::default(),
+        priority: 100,
+        budget_us: 1000,
+        period_us: 1000,
+        quota_bytes: 1 << 20,
+        stack_bytes: 16384,
+        heap_bytes: 0,
+        extra_threads: 0,
+        replies: 1,
+        fpu: false,
+        devices: Default::default(),
+        ports: Default::default(),
+        lines: Default::default(),
+        provides: Default::default(),
+        dma_bytes: 0,
+        survivor_bytes: 0,
+        privileges: Privileges::default(),
+        restart,
+        intensity: 3,
+        intensity_period_ms: 1000,
+        backoff_ms: 10,
+        backoff_max_ms: 50,
+        heartbeat_ms: 0,
+    }
+}
+
+fn manifest(servers: &[Server]) -> Manifest {
+    Manifest {
+        version: skink_manifest::VERSION,
+        target: "host".try_into().unwrap(),
+        experiment: None,
+        servers: servers.iter().cloned().collect(),
+        edges: Default::default(),
+    }
+}
+
+fn with_device(mut server: Server) -> Server {
+    let device = skink_manifest::Device::Compatible {
+        compatible: "x".try_into().unwrap(),
+        index: 0,
+    };
+    server.devices.push(device).unwrap();
+    server
+}
+
+fn step(supervisor: &mut Supervisor, now_ns: u64, event: Event) -> StdVec<Action> {
+    let mut actions = Actions::new();
+    supervisor.step(now_ns, event, &NoBeats, &mut actions);
+    actions.iter().copied().collect()
+}
+
+/// Boots one server and reports it started.
+fn running(server: Server) -> Supervisor {
+    let mut supervisor = Supervisor::new(&manifest(&[server]));
+    assert_eq!(step(&mut supervisor, 0, Event::Boot), [Action::Start(A, 1)]);
+    step(&mut supervisor, 0, Event::Started(A));
+    supervisor
+}
+
+const A: ServerId = ServerId(0);
+
+#[test]
+fn a_death_is_followed_by_a_restart_after_the_delay() {
+    let mut s = running(server("a", Restart::Permanent));
+    let actions = step(&mut s, 5, Event::Died(A, Cause::Fault));
+    let due = 5 + 10 * MS;
+    let expected = [
+        Action::TearDown(A, Cause::Fault),
+        Action::TellBackoff(A, 10 * MS),
+        Action::ArmTimer(due),
+    ];
+    assert_eq!(actions, expected);
+    // A second report of the same death changes nothing.
+    assert_eq!(step(&mut s, 6, Event::Died(A, Cause::Fault)), []);
+    // Too early: nothing is due, the wish is renewed.
+    assert_eq!(
+        step(&mut s, due - 1, Event::TimerFired),
+        [Action::ArmTimer(due)]
+    );
+    assert_eq!(step(&mut s, due, Event::TimerFired), [Action::Start(A, 2)]);
+    assert_eq!(s.state(A), State::Starting);
+}
+
+#[test]
+fn too_many_deaths_in_a_period_are_the_end_and_the_operator_can_begin_again() {
+    let mut s = running(server("a", Restart::Permanent));
+    let mut now = 0;
+    for death in 1..=4 {
+        let actions = step(&mut s, now, Event::Died(A, Cause::Fault));
+        let gives_up = actions.contains(&Action::MarkFailed(A, Failure::Intensity));
+        assert_eq!(gives_up, death == 4);
+        now += 50 * MS;
+        step(&mut s, now, Event::TimerFired);
+        step(&mut s, now, Event::Started(A));
+    }
+    assert_eq!(s.state(A), State::Failed(Failure::Intensity));
+    assert_eq!(step(&mut s, now + 10_000 * MS, Event::TimerFired), []);
+    let actions = step(&mut s, now, Event::Order(A, Order::Restart));
+    assert_eq!(actions, [Action::Revive(A), Action::Start(A, 5)]);
+}
+
+#[test]
+fn deaths_that_are_far_apart_are_tolerated_for_ever() {
+    let mut s = running(server("a", Restart::Permanent));
+    for n in 0..100u64 {
+        let now = n * 2000 * MS;
+        step(&mut s, now, Event::Died(A, Cause::Panic));
+        let actions = step(&mut s, now + 10 * MS, Event::TimerFired);
+        assert_eq!(actions, [Action::Start(A, n as u32 + 2)]);
+        step(&mut s, now + 10 * MS, Event::Started(A));
+    }
+}
+
+#[test]
+fn restart_types_decide_what_an_exit_means() {
+    let cases = [
+        (Restart::Permanent, Cause::Exit(0), true),
+        (Restart::Transient, Cause::Exit(0), false),
+        (Restart::Transient, Cause::Exit(1), true),
+        (Restart::Transient, Cause::Fault, true),
+        (Restart::Temporary, Cause::Fault, false),
+    ];
+    for (restart, cause, again) in cases {
+        let mut s = running(server("a", restart));
+        step(&mut s, 0, Event::Died(A, cause));
+        assert_eq!(
+            s.state(A) != State::Failed(Failure::Stopped),
+            again,
+            "{restart:?} {cause:?}"
+        );
+    }
+}
+
+#[test]
+fn an_experiment_restarts_at_once_and_for_ever() {
+    let mut m = manifest(&[server("a", Restart::Permanent)]);
+    m.experiment = Some(Experiment {
+        unlimited_intensity: true,
+        backoff_ms: 0,
+    });
+    let mut s = Supervisor::new(&m);
+    step(&mut s, 0, Event::Boot);
+    step(&mut s, 0, Event::Started(A));
+    for n in 0..1000 {
+        let actions = step(&mut s, 0, Event::Order(A, Order::Kill));
+        assert_eq!(
+            actions,
+            [Action::TearDown(A, Cause::Killed), Action::Start(A, n + 2)]
+        );
+        step(&mut s, 0, Event::Started(A));
+    }
+}
+
+#[test]
+fn a_driver_waits_for_its_device_and_its_clients_do_not() {
+    let servers = [
+        with_device(server("driver", Restart::Permanent)),
+        server("client", Restart::Permanent),
+    ];
+    let mut s = Supervisor::new(&manifest(&servers));
+    assert_eq!(
+        step(&mut s, 0, Event::Boot),
+        [Action::Start(ServerId(1), 1)]
+    );
+    let mut without = s.clone();
+    assert_eq!(
+        step(&mut s, 1, Event::DeviceReady(A)),
+        [Action::Start(A, 1)]
+    );
+    assert_eq!(step(&mut s, 2, Event::DeviceReady(A)), []);
+    let marked = [Action::MarkFailed(A, Failure::NoDevice)];
+    assert_eq!(step(&mut without, 1, Event::NoDevice(A)), marked);
+    assert_eq!(step(&mut without, 1, Event::Order(A, Order::Restart)), []);
+}
+
+#[test]
+fn a_missed_heartbeat_is_a_death() {
+    let mut beating = server("a", Restart::Permanent);
+    beating.heartbeat_ms = 20;
+    let mut s = Supervisor::new(&manifest(&[beating]));
+    step(&mut s, 0, Event::Boot);
+    assert_eq!(
+        step(&mut s, 0, Event::Started(A)),
+        [Action::ArmTimer(20 * MS)]
+    );
+    let mut fire = |now, beats| {
+        let mut actions = Actions::new();
+        s.step(now, Event::TimerFired, &Beats(beats), &mut actions);
+        actions.iter().copied().collect::<StdVec<_>>()
+    };
+    assert_eq!(
+        fire(20 * MS, 0),
+        [Action::Ping(A), Action::ArmTimer(40 * MS)]
+    );
+    assert_eq!(
+        fire(40 * MS, 1),
+        [Action::Ping(A), Action::ArmTimer(60 * MS)]
+    );
+    assert_eq!(fire(60 * MS, 1)[0], Action::TearDown(A, Cause::Heartbeat));
+}
+
+#[test]
+fn a_start_that_fails_is_not_tried_again() {
+    let mut s = Supervisor::new(&manifest(&[server("a", Restart::Permanent)]));
+    step(&mut s, 0, Event::Boot);
+    let actions = step(&mut s, 0, Event::StartFailed(A, Failure::CannotStart));
+    assert_eq!(actions, [Action::MarkFailed(A, Failure::CannotStart)]);
+    assert_eq!(step(&mut s, 0, Event::Boot), []);
+}
+
+fn any_event(servers: u8) -> impl Strategy<Value = Event> {
+    let id = (0..servers + 1).prop_map(ServerId);
+    let cause = prop_oneof![
+        Just(Cause::Fault),
+        Just(Cause::Exit(0)),
+        Just(Cause::Exit(3)),
+        Just(Cause::Killed)
+    ];
+    let order = prop_oneof![Just(Order::Kill), Just(Order::Restart), Just(Order::Stop)];
+    prop_oneof![
+        1 => Just(Event::Boot),
+        4 => id.clone().prop_map(Event::Started),
+        1 => id.clone().prop_map(|s| Event::StartFailed(s, Failure::CannotStart)),
+        6 => (id.clone(), cause).prop_map(|(s, c)| Event::Died(s, c)),
+        1 => id.clone().prop_map(Event::DeviceReady),
+        1 => id.clone().prop_map(Event::NoDevice),
+        6 => Just(Event::TimerFired),
+        1 => (id, order).prop_map(|(s, o)| Event::Order(s, o)),
+    ]
+}
+
+/// A naive account of what the world sees: who runs, who died when.
+#[derive(Default)]
+struct World {
+    alive: [bool; 4],
+    restarts: [StdVec<u64>; 4],
+    armed: Option<u64>,
+}
+
+proptest! {
+    #[test]
+    fn random_events_keep_the_invariants(
+        events in prop::collection::vec((any_event(4), 0u64..30 * MS), 1..300),
+    ) {
+        let servers = [
+            server("a", Restart::Permanent),
+            with_device(server("b", Restart::Permanent)),
+            server("c", Restart::Transient),
+            server("d", Restart::Temporary),
+        ];
+        let mut supervisor = Supervisor::new(&manifest(&servers));
+        let mut world = World::default();
+        let mut now = 0;
+        for (event, later) in events {
+            now += later;
+            let before: [State; 4] = core::array::from_fn(|i| supervisor.state(ServerId(i as u8)));
+            if event == Event::TimerFired {
+                world.armed = None;
+            }
+            let actions = step(&mut supervisor, now, event);
+            for action in actions {
+                match action {
+                    Action::TearDown(s, _) => {
+                        prop_assert!(world.alive[s.index()], "torn down twice");
+                        world.alive[s.index()] = false;
+                    }
+                    Action::Start(s, incarnation) => {
+                        prop_assert!(!world.alive[s.index()], "started twice");
+                        prop_assert_eq!(incarnation, supervisor.incarnation(s));
+                        world.alive[s.index()] = true;
+                        if !matches!(event, Event::Order(_, Order::Restart)) {
+                            world.restarts[s.index()].push(now);
+                        } else {
+                            world.restarts[s.index()].clear();
+                        }
+                    }
+                    Action::MarkFailed(s, _) => world.alive[s.index()] = false,
+                    Action::TellBackoff(_, delay) => prop_assert!(delay <= 50 * MS),
+                    Action::ArmTimer(at) => {
+                        prop_assert!(world.armed.is_none_or(|armed| at < armed));
+                        world.armed = Some(at);
+                    }
+                    Action::Revive(_) | Action::Ping(_) => {}
+                }
+            }
+            for i in 0..4u8 {
+                let (id, old) = (ServerId(i), before[i as usize]);
+                let alive = matches!(supervisor.state(id), State::Running | State::Starting);
+                prop_assert_eq!(alive, world.alive[i as usize]);
+                // Intensity: at most 3 restarts (and the first start) within any 1,000 ms.
+                let starts = &world.restarts[i as usize];
+                let recent = starts.iter().filter(|at| **at + 1000 * MS > now).count();
+                prop_assert!(recent <= 5, "{recent} starts of {i} within the period");
+                // Nobody is touched by what happens to another.
+                let concerns = match event {
+                    Event::Boot | Event::TimerFired => true,
+                    Event::Started(s) | Event::StartFailed(s, _) | Event::Died(s, _)
+                    | Event::DeviceReady(s) | Event::NoDevice(s) | Event::Order(s, _) => s == id,
+                };
+                prop_assert!(concerns || supervisor.state(id) == old);
+                // Nobody who waits for a restart is forgotten.
+                if let State::Backoff { until_ns } = supervisor.state(id) {
+                    prop_assert!(world.armed.is_some_and(|armed| armed <= until_ns));
+                    prop_assert!(until_ns <= now + 50 * MS);
+                }
+            }
+        }
+    }
+}
