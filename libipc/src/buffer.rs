@@ -85,3 +85,22 @@ pub fn unwrapped_badge(index: usize) -> u64 {
     assert!(index < MAX_CAPS);
     word(buffer::BADGES + index)
 }
+
+/// Runs `reader` on the bytes of the message just received: `length` words, of which the first
+/// four are `words`. `reader` must make no system call (decoders do not).
+pub(crate) fn with_message<R>(
+    words: [u64; 4],
+    length: usize,
+    reader: impl FnOnce(&[u8]) -> R,
+) -> R {
+    let length = length.min(skink_abi::message::MAX_WORDS);
+    // The places of register words in the buffer are ours: the kernel does not touch them.
+    for (i, word) in words.into_iter().enumerate() {
+        set_word(i, word);
+    }
+    // SAFETY: `length` words of the thread's own page; nothing writes them while the reference
+    // lives, since only system calls and this module do, and `reader` does neither.
+    let bytes =
+        unsafe { core::slice::from_raw_parts(arch::user_buffer().cast::<u8>(), length * 8) };
+    reader(bytes)
+}

@@ -82,3 +82,24 @@ pub enum Misbehaviour {
     /// Panic.
     Panic = 7,
 }
+
+impl Misbehaviour {
+    /// Every kind, with the name that commands and reports use.
+    pub const NAMED: [(&str, Misbehaviour); 7] = [
+        ("kill", Misbehaviour::Kill),
+        ("null", Misbehaviour::NullDereference),
+        ("illegal", Misbehaviour::IllegalInstruction),
+        ("stack", Misbehaviour::StackOverflow),
+        ("memory", Misbehaviour::ExhaustMemory),
+        ("loop", Misbehaviour::Loop),
+        ("panic", Misbehaviour::Panic),
+    ];
+
+    /// The kind with this number, if there is one.
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        Self::NAMED
+            .into_iter()
+            .map(|(_, kind)| kind)
+            .find(|&kind| kind as u32 == raw)
+    }
+}

@@ -1,0 +1,160 @@
+//! The client's side of a protocol: sessions, and calls that survive a server's restart.
+//!
+//! Of a call that the kernel ends early, a client need not know more than this: what was not
+//! received is sent again (the endpoint outlives the server, a successor takes it); what was
+//! received by a server that then died is sent again if the method is idempotent, and is
+//! [`Error::ServerRestarted`] otherwise.
+
+use crate::cap::{Cap, Endpoint, Notification};
+use crate::error::{Error, ProtocolError};
+use crate::protocol::Status;
+use crate::raw::{Message, Words};
+use crate::shared::Shared;
+use crate::start::{OutgoingSession, StartInfo};
+use crate::wire::{self, Hot};
+use serde::{Serialize, de::DeserializeOwned};
+use skink_abi::{Error as KernelError, MessageInfo};
+
+/// Times that one idempotent call is sent again, so that a request that kills every server that
+/// takes it ends at some time.
+pub const MAX_RETRIES: u32 = 100;
+
+/// A connection to a server, as the start info names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Where requests go.
+    pub endpoint: Cap<Endpoint>,
+    /// Signals the server that the rings in `shared` have work.
+    pub doorbell: Cap<Notification>,
+    /// The bit of this program's own notification that the server signals.
+    pub doorbell_bit: u8,
+    /// Memory shared with the server.
+    pub shared: Shared,
+}
+
+impl Session {
+    /// The session that the start info describes.
+    pub fn new(info: &OutgoingSession) -> Self {
+        Session {
+            endpoint: Cap::from_slot(info.endpoint),
+            doorbell: Cap::from_slot(info.doorbell),
+            doorbell_bit: info.doorbell_bit,
+            shared: Shared::granted(info.shared),
+        }
+    }
+
+    /// A session of an endpoint alone: no shared memory, no doorbell.
+    pub const fn of_endpoint(endpoint: Cap<Endpoint>) -> Self {
+        Session {
+            endpoint,
+            doorbell: Cap::from_slot(0),
+            doorbell_bit: 0,
+            shared: Shared::EMPTY,
+        }
+    }
+
+    /// The event mask of this session's doorbell.
+    pub const fn doorbell_mask(&self) -> u64 {
+        1 << self.doorbell_bit
+    }
+}
+
+impl StartInfo {
+    /// Session `index` of the edge that the manifest calls `edge`.
+    ///
+    /// # Errors
+    /// [`Error::ServiceUnavailable`] if the manifest grants none.
+    pub fn session(&self, edge: &str, index: u8) -> Result<Session, Error> {
+        self.outgoing
+            .iter()
+            .find(|s| s.edge == edge && s.index == index)
+            .map(Session::new)
+            .ok_or(Error::ServiceUnavailable)
+    }
+}
+
+/// Whether a request may be sent again after a server died with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It changes nothing, or nothing more the second time.
+    Idempotent,
+    /// It must not be executed twice.
+    Never,
+}
+
+/// Calls a method with `postcard`-encoded arguments and result.
+///
+/// # Errors
+/// Whatever kept the result from coming back.
+pub fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
+    endpoint: Cap<Endpoint>,
+    label: u64,
+    retry: Retry,
+    arguments: &A,
+) -> Result<R, Error> {
+    let mut attempts = 0;
+    let answer = loop {
+        let (words, length) = wire::encode(arguments)?;
+        match endpoint.call(MessageInfo::new(label, length, 0), words) {
+            Ok(answer) => break answer,
+            Err(error) => again(error.error, retry, &mut attempts).map_err(|()| error)?,
+        }
+    };
+    Status::check(answer.info.label())?;
+    wire::decode(answer.words, answer.info.length()).map_err(|_| ProtocolError::BadAnswer.into())
+}
+
+/// Calls a method whose arguments and result stay in registers.
+///
+/// # Errors
+/// Whatever kept the result from coming back.
+#[inline(always)]
+pub fn call_hot<R: Hot>(
+    endpoint: Cap<Endpoint>,
+    label: u64,
+    retry: Retry,
+    words: Words,
+    length: usize,
+) -> Result<R, Error> {
+    let info = MessageInfo::new(label, length, 0);
+    let answer = match endpoint.call(info, words) {
+        Ok(answer) => answer,
+        Err(error) => call_again(endpoint, info, words, retry, error)?,
+    };
+    Status::check(answer.info.label())?;
+    if answer.info.length() < R::WORDS {
+        return Err(ProtocolError::BadAnswer.into());
+    }
+    R::get(&answer.words, 0).ok_or(ProtocolError::BadAnswer.into())
+}
+
+#[cold]
+fn call_again(
+    endpoint: Cap<Endpoint>,
+    info: MessageInfo,
+    words: Words,
+    retry: Retry,
+    mut error: crate::SysError,
+) -> Result<Message, Error> {
+    let mut attempts = 0;
+    loop {
+        again(error.error, retry, &mut attempts).map_err(|()| error)?;
+        match endpoint.call(info, words) {
+            Ok(answer) => return Ok(answer),
+            Err(next) => error = next,
+        }
+    }
+}
+
+/// Whether to send a request again that ended so.
+#[cold]
+fn again(error: KernelError, retry: Retry, attempts: &mut u32) -> Result<(), ()> {
+    *attempts += 1;
+    if *attempts > MAX_RETRIES {
+        return Err(());
+    }
+    match (error, retry) {
+        (KernelError::Cancelled, _) | (KernelError::ReplyLost, Retry::Idempotent) => Ok(()),
+        _ => Err(()),
+    }
+}

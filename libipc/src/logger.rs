@@ -1,0 +1,81 @@
+//! `log` to the kernel's debug console, if the manifest grants it; else lines are dropped.
+//!
+//! A line is `NAME: LEVEL: TEXT`, info without its level. It is written in one message where it
+//! fits, so that lines of several servers do not mix.
+
+use crate::cap::{Cap, Log};
+use crate::start::slot;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+const LINE_SIZE: usize = 240;
+
+/// A line that is written out when it is full and at its end.
+struct Line {
+    text: heapless::String<LINE_SIZE>,
+    log: Cap<Log>,
+}
+
+impl Line {
+    fn flush(&mut self) {
+        // A log that refuses has nobody to be told.
+        let _ = self.log.write(self.text.as_bytes());
+        self.text.clear();
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, mut text: &str) -> fmt::Result {
+        while !text.is_empty() {
+            let mut cut = text.len().min(LINE_SIZE - self.text.len());
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let (head, rest) = text.split_at(cut);
+            self.text.push_str(head).map_err(|_| fmt::Error)?;
+            if !rest.is_empty() {
+                self.flush();
+            }
+            text = rest;
+        }
+        Ok(())
+    }
+}
+
+struct Logger;
+
+static LOGGER: Logger = Logger;
+static GRANTED: AtomicBool = AtomicBool::new(false);
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        GRANTED.load(Relaxed)
+    }
+
+    fn log(&self, record: &log::Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = Line {
+            text: heapless::String::new(),
+            log: Cap::new(slot::LOG),
+        };
+        let name = crate::startup::name();
+        let _ = match record.level() {
+            log::Level::Info => writeln!(line, "{name}: {}", record.args()),
+            level => writeln!(line, "{name}: {level}: {}", record.args()),
+        };
+        line.flush();
+    }
+
+    fn flush(&self) {}
+}
+
+/// Installs the logger; finds out whether the log is granted.
+pub(crate) fn init() {
+    let granted = Cap::<Log>::new(slot::LOG).statistics().is_ok();
+    GRANTED.store(granted, Relaxed);
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}

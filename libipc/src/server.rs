@@ -1,0 +1,228 @@
+//! The server loop: receive, count, dispatch, answer.
+//!
+//! A server implements [`Server`] (for one protocol: one line that calls the dispatcher which
+//! `#[libipc::protocol]` generates) and calls [`run`]. The loop keeps the control page: requests,
+//! progress, history, heartbeats, interrupts, and the misbehaviour that `kill --at-request` asks
+//! for. It never panics for what a client sends.
+
+use crate::accounting;
+use crate::cap::{Cap, Endpoint};
+use crate::error::ProtocolError;
+use crate::events;
+use crate::protocol::{ProtocolId, Status};
+use crate::raw::{Message, SysResult, Words};
+use crate::replies::{Later, POOL, ReplySlot};
+use crate::start::{event, slot};
+use crate::wire::{self, Hot, Scratch};
+use core::cell::Cell;
+use serde::{Deserialize, Serialize};
+use skink_abi::{Error as KernelError, MessageInfo};
+
+/// The bit that a session's badge may have to be told from the bits of a signal.
+pub const SESSION_BADGE: u64 = 1 << 63;
+
+/// What a server does.
+pub trait Server {
+    /// Handles a request: usually `Protocol::dispatch(self, request)`.
+    fn on_message(&mut self, request: &Request<'_>) -> Outcome;
+
+    /// Handles signals: interrupts, doorbells, the timer, changed sessions
+    /// ([`crate::start::event`]). Heartbeats have been answered already.
+    fn on_notification(&mut self, bits: u64) {
+        let _ = bits;
+    }
+}
+
+/// Who calls: the badge of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Caller(pub u64);
+
+/// A request that was received.
+pub struct Request<'a> {
+    message: Message,
+    reply: &'a Cell<Option<ReplySlot>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+#[must_use]
+pub enum Outcome {
+    /// Answer now; words beyond the fourth are in the IPC buffer.
+    Answer(MessageInfo, Words),
+    /// A [`Later`] was taken from the request.
+    Later,
+}
+
+impl Outcome {
+    /// The answer that nothing was executed, for this reason.
+    pub const fn refuse(status: Status) -> Self {
+        Outcome::Answer(MessageInfo::new(status as u64, 0, 0), [0; 4])
+    }
+
+    /// The answer with a method's result.
+    pub fn done<T: Serialize>(value: &T) -> Self {
+        match wire::encode(value) {
+            Ok((words, length)) => {
+                Outcome::Answer(MessageInfo::new(Status::Done as u64, length, 0), words)
+            }
+            Err(error) => Outcome::refuse(error.into()),
+        }
+    }
+
+    /// The answer with a method's result, in registers.
+    #[inline(always)]
+    pub fn done_hot<T: Hot>(value: T) -> Self {
+        let mut words = [0; 4];
+        value.put(&mut words, 0);
+        Outcome::Answer(MessageInfo::new(Status::Done as u64, T::WORDS, 0), words)
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The request in `message`, to be answered through what is in `reply`.
+    #[inline(always)]
+    pub fn new(message: Message, reply: &'a Cell<Option<ReplySlot>>) -> Self {
+        Request { message, reply }
+    }
+
+    /// The session's badge.
+    #[inline(always)]
+    pub fn caller(&self) -> Caller {
+        Caller(self.message.badge)
+    }
+
+    /// The message as it came.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The protocol and the number of the method asked for.
+    #[inline(always)]
+    pub fn method(&self) -> (ProtocolId, u8) {
+        ProtocolId::of_label(self.message.info.label())
+    }
+
+    /// The arguments; they may borrow from `scratch`.
+    ///
+    /// # Errors
+    /// The status to refuse with.
+    pub fn arguments<'s, T: Deserialize<'s>>(&self, scratch: &'s mut Scratch) -> Result<T, Status> {
+        scratch
+            .decode(self.message.words, self.message.info.length())
+            .map_err(|_: ProtocolError| Status::Malformed)
+    }
+
+    /// The arguments of a hot method, which takes `length` words.
+    ///
+    /// # Errors
+    /// The status to refuse with.
+    #[inline(always)]
+    pub fn hot_arguments(&self, length: usize) -> Result<&Words, Status> {
+        if self.message.info.length() == length {
+            Ok(&self.message.words)
+        } else {
+            Err(Status::Malformed)
+        }
+    }
+
+    /// Takes the caller out, to answer it later.
+    ///
+    /// # Errors
+    /// `Busy` if the server has no other reply to go on with.
+    pub fn later<T: Serialize>(&self) -> Result<Later<T>, Status> {
+        match self.reply.take() {
+            Some(slot) if slot.is_spare() => Ok(Later::new(slot)),
+            kept => {
+                self.reply.set(kept);
+                Err(Status::Busy)
+            }
+        }
+    }
+}
+
+/// Whether a received message is a signal of the bound notification. Requests never have an
+/// empty info word: no protocol has label 0.
+#[inline(always)]
+fn is_signal(message: &Message) -> bool {
+    message.info.0 == 0 && message.badge & SESSION_BADGE == 0
+}
+
+/// Serves for ever, on the endpoint of the fixed slots and the replies of the start info.
+pub fn run<S: Server>(server: &mut S) -> ! {
+    serve(Cap::new(slot::ENDPOINT), server)
+}
+
+fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
+    let reply = Cell::new(None);
+    let pending = events::main().take_pending();
+    if pending != 0 {
+        server.on_notification(pending);
+    }
+    let mut answer = None;
+    loop {
+        accounting::looped();
+        let slot = take(&reply);
+        let cap = slot.cap();
+        reply.set(Some(slot));
+        let message = match answer.take() {
+            Some((info, words)) => endpoint.reply_recv(info, words, cap),
+            None => endpoint.recv(cap),
+        };
+        let Some(message) = check(message) else {
+            continue;
+        };
+        if is_signal(&message) {
+            on_signal(server, message.badge);
+        } else {
+            answer = on_request(server, message, &reply);
+        }
+    }
+}
+
+/// The reply to receive with: the one at hand, or another after a caller was kept.
+#[inline(always)]
+fn take(reply: &Cell<Option<ReplySlot>>) -> ReplySlot {
+    match reply.take().or_else(|| POOL.take()) {
+        Some(slot) => slot,
+        // `Request::later` leaves the last one in its place.
+        None => panic!("no Reply object to receive with: give the server `replies` of 1 or more"),
+    }
+}
+
+fn check(received: SysResult<Message>) -> Option<Message> {
+    match received {
+        Ok(message) => Some(message),
+        Err(e) if e.error == KernelError::Cancelled => None,
+        Err(e) => panic!("receive on the server's endpoint: {e}: check its slots"),
+    }
+}
+
+#[inline(always)]
+fn on_signal<S: Server>(server: &mut S, bits: u64) {
+    accounting::signalled(bits);
+    let bits = (bits | events::main().take_pending()) & !event::HEARTBEAT;
+    if bits != 0 {
+        server.on_notification(bits);
+    }
+}
+
+#[inline(always)]
+fn on_request<S: Server>(
+    server: &mut S,
+    message: Message,
+    reply: &Cell<Option<ReplySlot>>,
+) -> Option<(MessageInfo, Words)> {
+    accounting::begin(message.badge, message.info.label());
+    match server.on_message(&Request::new(message, reply)) {
+        Outcome::Answer(info, words) => {
+            accounting::end();
+            Some((info, words))
+        }
+        Outcome::Later => {
+            // Said to be kept, and not taken: the caller must not wait for ever.
+            let slot = reply.take()?;
+            drop(Later::<()>::new(slot));
+            None
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Memory shared with another program: bytes that may change at any time.
+//!
+//! Every access is an atomic load or store of a word or a byte, so that a peer that writes at
+//! the wrong moment can spoil data and nothing else; no reference into the memory is given out,
+//! except to atomics. Offsets out of range panic: they are bugs of the caller, who bounds what
+//! comes from the peer with [`Shared::part`] first.
+
+use crate::start::Region;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// A region of shared memory. A copy names the same memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    base: *mut u8,
+    size: usize,
+    paddr: u64,
+}
+
+// SAFETY: all access is atomic.
+unsafe impl Send for Shared {}
+// SAFETY: all access is atomic.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// No memory.
+    pub const EMPTY: Shared = Shared {
+        base: core::ptr::null_mut(),
+        size: 0,
+        paddr: 0,
+    };
+
+    /// Names a region.
+    ///
+    /// # Safety
+    /// The region is empty, or mapped readable (and writable, if it is written) as long as the
+    /// program lives, aligned to 8 bytes, and not used in any other way than through `Shared`.
+    pub const unsafe fn new(region: Region) -> Self {
+        Shared {
+            base: region.vaddr as usize as *mut u8,
+            size: region.size as usize,
+            paddr: region.paddr,
+        }
+    }
+
+    /// Names a region of the start info.
+    pub fn granted(region: Region) -> Self {
+        // SAFETY: the root server lists a region only if it is mapped for the program's whole
+        // life; programs reach it through this type.
+        unsafe { Shared::new(region) }
+    }
+
+    /// Memory of one's own, never freed: for tests of what works on shared memory.
+    #[cfg(not(target_os = "none"))]
+    pub fn leaked(size: usize) -> Self {
+        let words = alloc::vec![0u64; size.div_ceil(8)].leak();
+        Shared {
+            base: words.as_mut_ptr().cast(),
+            size,
+            paddr: 0,
+        }
+    }
+
+    /// Bytes.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Physical address where devices may reach it, else 0.
+    pub const fn paddr(&self) -> u64 {
+        self.paddr
+    }
+
+    /// `size` bytes from `offset`, if they are inside.
+    pub fn part(&self, offset: u64, size: u64) -> Option<Shared> {
+        let end = offset.checked_add(size)?;
+        if end > self.size as u64 {
+            return None;
+        }
+        Some(Shared {
+            // In range, so the sum is an address inside the region.
+            base: self.base.wrapping_add(offset as usize),
+            size: size as usize,
+            paddr: if self.paddr == 0 {
+                0
+            } else {
+                self.paddr + offset
+            },
+        })
+    }
+
+    /// The aligned word at byte `offset`.
+    ///
+    /// # Panics
+    /// If it is out of range or not aligned.
+    #[inline(always)]
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        let address = self.base.wrapping_add(offset);
+        assert!(offset + 8 <= self.size && address.addr().is_multiple_of(8));
+        // SAFETY: in range, aligned; the memory is only used through atomics.
+        unsafe { AtomicU64::from_ptr(address.cast()) }
+    }
+
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < self.size);
+        // SAFETY: in range; the memory is only used through atomics.
+        unsafe { AtomicU8::from_ptr(self.base.add(offset)) }
+    }
+
+    /// Bytes before the first aligned word at or behind `offset`, at most `length`.
+    fn unaligned(&self, offset: usize, length: usize) -> usize {
+        self.base.wrapping_add(offset).align_offset(8).min(length)
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    /// If they are out of range.
+    pub fn read(&self, offset: usize, into: &mut [u8]) {
+        assert!(offset <= self.size && into.len() <= self.size - offset);
+        let (head, rest) = into.split_at_mut(self.unaligned(offset, into.len()));
+        let mut at = offset;
+        for byte in head {
+            *byte = self.byte(at).load(Relaxed);
+            at += 1;
+        }
+        let mut words = rest.chunks_exact_mut(8);
+        for eight in &mut words {
+            // SAFETY: `at` is aligned, and `at + 8` is inside by the assertion above.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at).cast()) };
+            eight.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
+            at += 8;
+        }
+        for byte in words.into_remainder() {
+            *byte = self.byte(at).load(Relaxed);
+            at += 1;
+        }
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If they are out of range.
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        assert!(offset <= self.size && from.len() <= self.size - offset);
+        let (head, rest) = from.split_at(self.unaligned(offset, from.len()));
+        let mut at = offset;
+        for byte in head {
+            self.byte(at).store(*byte, Relaxed);
+            at += 1;
+        }
+        let words = rest.chunks_exact(8);
+        let tail = words.remainder();
+        for eight in words {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(eight);
+            // SAFETY: `at` is aligned, and `at + 8` is inside by the assertion above.
+            let word = unsafe { AtomicU64::from_ptr(self.base.add(at).cast()) };
+            word.store(u64::from_ne_bytes(bytes), Relaxed);
+            at += 8;
+        }
+        for byte in tail {
+            self.byte(at).store(*byte, Relaxed);
+            at += 1;
+        }
+    }
+
+    /// Copies from other shared memory, as much as fits both; returns how much.
+    pub fn copy_from(&self, from: &Shared) -> usize {
+        let size = self.size.min(from.size);
+        let mut piece = [0; 512];
+        let mut at = 0;
+        while at < size {
+            let n = piece.len().min(size - at);
+            from.read(at, &mut piece[..n]);
+            self.write(at, &piece[..n]);
+            at += n;
+        }
+        size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alignment_and_length_copies() {
+        let memory = Shared::leaked(64);
+        for offset in 0..16 {
+            for length in 0..40 {
+                let data: std::vec::Vec<u8> = (0..length).map(|i| i as u8 + 1).collect();
+                memory.write(0, &[0xee; 64]);
+                memory.write(offset, &data);
+                let mut all = [0; 64];
+                memory.read(0, &mut all);
+                assert_eq!(&all[offset..offset + length], data);
+                assert!(all[..offset].iter().all(|&b| b == 0xee));
+                assert!(all[offset + length..].iter().all(|&b| b == 0xee));
+                let mut back = std::vec![0; length];
+                memory.read(offset, &mut back);
+                assert_eq!(back, data);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_stay_inside() {
+        let memory = Shared::leaked(64);
+        assert_eq!(memory.part(60, 4).map(|p| p.size()), Some(4));
+        assert!(memory.part(60, 5).is_none());
+        assert!(memory.part(u64::MAX, 2).is_none());
+    }
+}

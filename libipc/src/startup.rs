@@ -1,0 +1,187 @@
+//! From the entry point to `main`, and from `main` (or a panic) to the end.
+//!
+//! `libipc::main!(main)` defines the entry point. It adopts the IPC buffer, decodes the start
+//! info, sets up clock, control page, heap and log, and calls `main`, whose value is the exit
+//! code. A server ends itself by telling its supervisor; nothing else can end it but a fault.
+//!
+//! The root server has no supervisor: it uses `libipc::entry!` and [`set_panic_hook`].
+
+use crate::accounting::{self, control};
+use crate::control::{Control, ExitReason, MESSAGE_SIZE};
+use crate::start::{StartInfo, slot};
+use crate::{arch, buffer, heap, logger, replies, supervisor, time};
+use core::cell::UnsafeCell;
+use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+/// Defines the entry point of a server: `libipc::main!(main)` with
+/// `fn main(start: &'static StartInfo) -> i32`.
+///
+/// The crate is `no_std` and `no_main` on the bare targets only; on the host the macro defines a
+/// `main` that does nothing, so that `cargo test` can build the binary:
+///
+/// ```ignore
+/// #![cfg_attr(target_os = "none", no_std, no_main)]
+/// libipc::main!(main);
+/// ```
+#[macro_export]
+macro_rules! main {
+    ($main:path) => {
+        extern "C" fn __libipc_start(info: u64, length: u64) -> ! {
+            // SAFETY: these are the arguments of the entry point, as the root server set them.
+            unsafe { $crate::startup::run(info, length, $main) }
+        }
+        $crate::entry!(__libipc_start);
+    };
+}
+
+/// Holds the start info, written once before `main`.
+struct Cell(UnsafeCell<MaybeUninit<StartInfo>>);
+
+// SAFETY: written by `run` alone, before any other thread exists; read after `STARTED` is set.
+unsafe impl Sync for Cell {}
+
+static START: Cell = Cell(UnsafeCell::new(MaybeUninit::uninit()));
+static STARTED: AtomicBool = AtomicBool::new(false);
+static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// What `main!` runs.
+///
+/// # Safety
+/// `info` and `length` are the arguments of the entry point: the encoded [`StartInfo`], mapped,
+/// and all regions in it are as it says.
+pub unsafe fn run(info: u64, length: u64, main: fn(&'static StartInfo) -> i32) -> ! {
+    // SAFETY: the caller vouches for address and length.
+    let bytes = unsafe { core::slice::from_raw_parts(info as usize as *const u8, length as usize) };
+    // SAFETY: no other thread runs yet, and `run` is called once.
+    let cell = unsafe { &mut *START.0.get() };
+    let Ok(start) = postcard::from_bytes(bytes) else {
+        // Without start info there is no page to say so in: the fault tells the supervisor.
+        arch::undefined_instruction();
+    };
+    let start: &'static StartInfo = cell.write(start);
+    // SAFETY: the root server mapped the buffer and set the TLS base to it.
+    unsafe { buffer::adopt(start.ipc_buffer) };
+    STARTED.store(true, Ordering::Release);
+    time::set_clock(start.counter_hz, start.counter_base);
+    // SAFETY: the start info says that the page is mapped for the server's whole life, and a
+    // `Control` is made of atomics alone.
+    if let Some(page) = unsafe { (start.control.vaddr as usize as *const Control).as_ref() } {
+        accounting::set_control(page);
+    }
+    replies::POOL.fill(&start.replies);
+    // SAFETY: the start info gives the heap to this program alone.
+    if !unsafe { heap::init(start.heap) } {
+        panic!(
+            "heap of {} bytes at {:#x} is unusable: give it more in the manifest",
+            start.heap.size, start.heap.vaddr
+        );
+    }
+    logger::init();
+    end(ExitReason::Exit, main(start))
+}
+
+/// The start info, once the program runs under the root server.
+pub fn start_info() -> Option<&'static StartInfo> {
+    // SAFETY: `STARTED` is set after the cell was written, which never changes again.
+    STARTED
+        .load(Ordering::Acquire)
+        .then(|| unsafe { (*START.0.get()).assume_init_ref() })
+}
+
+/// The server's name, for its log lines.
+pub fn name() -> &'static str {
+    start_info().map_or("root", |start| start.name.as_str())
+}
+
+/// Ends the program, all its threads, with an exit code.
+pub fn exit(code: i32) -> ! {
+    end(ExitReason::Exit, code)
+}
+
+/// Ends the program for this reason.
+pub(crate) fn end(reason: ExitReason, code: i32) -> ! {
+    if let Some(control) = control() {
+        control.exit_reason.store(reason as u32, Ordering::Release);
+    }
+    // The call is never answered. Should it come back, the fault says the same.
+    let _ = supervisor::SupervisorClient::at(slot::SUPERVISOR).exit(code);
+    arch::undefined_instruction()
+}
+
+/// Replaces what a panic does, for the root server.
+pub fn set_panic_hook(hook: fn(&PanicInfo) -> !) {
+    HOOK.store(hook as *mut (), Ordering::Release);
+}
+
+/// What the panic handler does: message and place go to the control page, then the program ends.
+pub fn panicked(info: &PanicInfo) -> ! {
+    static PANICKING: AtomicBool = AtomicBool::new(false);
+    if PANICKING.swap(true, Ordering::AcqRel) {
+        arch::undefined_instruction();
+    }
+    let hook = HOOK.load(Ordering::Acquire);
+    if !hook.is_null() {
+        // SAFETY: only `set_panic_hook` stores there, and it stores a function of this type.
+        let hook: fn(&PanicInfo) -> ! = unsafe { core::mem::transmute(hook) };
+        hook(info);
+    }
+    let out_of_memory = heap::is_exhausted() && is_allocation_failure(info);
+    if let Some(control) = control() {
+        record(control, info);
+    }
+    log::error!("{info}");
+    if out_of_memory {
+        end(ExitReason::OutOfMemory, PANIC_CODE)
+    }
+    end(ExitReason::Panic, PANIC_CODE)
+}
+
+/// Exit code of a panic, as Rust programs have it elsewhere.
+const PANIC_CODE: i32 = 101;
+
+/// Stable Rust has no handler for failed allocations: `alloc` panics with this text.
+fn is_allocation_failure(info: &PanicInfo) -> bool {
+    let mut text = heapless::String::<24>::new();
+    let _ = write!(text, "{}", info.message());
+    // A longer text was refused as a whole piece, so what is there is its beginning.
+    text.starts_with("memory allocation of")
+}
+
+fn record(control: &Control, info: &PanicInfo) {
+    let mut text = PageText { control, size: 0 };
+    if let Some(place) = info.location() {
+        control.panic_line.store(place.line(), Ordering::Relaxed);
+        let _ = write!(text, "{}:{}: ", place.file(), place.line());
+    }
+    let _ = write!(text, "{}", info.message());
+    let size = text.size as u32;
+    control.message_size.store(size, Ordering::Release);
+}
+
+/// Writes into the control page's message, and drops what does not fit.
+struct PageText<'a> {
+    control: &'a Control,
+    size: usize,
+}
+
+impl Write for PageText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            if self.size == MESSAGE_SIZE {
+                return Ok(());
+            }
+            self.control.message[self.size].store(byte, Ordering::Relaxed);
+            self.size += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "none")]
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    panicked(info)
+}
