@@ -1,0 +1,169 @@
+//! The audit: one walk over the FAT and the whole directory tree, before the first operation.
+//!
+//! It fills the cluster map: what is free, what belongs to exactly one chain, and what no chain
+//! may be trusted with (reached by two chains, twice by one, or free although a chain runs through
+//! it). Opening a file then needs only its own chain and the map to know that its data is its own.
+//!
+//! Work is bounded: each cluster is claimed once, each directory is read once. Damage is counted,
+//! not repaired; the operation that meets it gets the error.
+
+use crate::bytes::u32_at;
+use crate::base::{Core, Link};
+use crate::device::CacheDevice;
+use crate::dir::{Dir, Scanner};
+use crate::error::FsError;
+use crate::layout::FIRST_CLUSTER;
+use crate::map::State;
+use alloc::vec::Vec;
+
+/// Directories inside each other that are followed.
+const MAX_DEPTH: usize = 1024;
+/// Sectors of the FAT read at a time in the first pass (256 KiB).
+const SCAN_AHEAD: u64 = 512;
+
+/// What the audit found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditReport {
+    /// Files.
+    pub files: u32,
+    /// Directories without the root.
+    pub directories: u32,
+    /// Files and directories that cannot be used as they are: their chain is damaged, or does
+    /// not fit their size.
+    pub damaged: u32,
+    /// Clusters in use that belong to no file.
+    pub lost_clusters: u32,
+}
+
+/// How claiming a chain went.
+enum Claim {
+    /// The chain is sound and this long.
+    Sound(u32),
+    Damaged,
+}
+
+/// Runs the audit.
+///
+/// # Errors
+/// `Io` if the FAT or the root cannot be read; `Corrupt` if the root directory is damaged.
+pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, FsError> {
+    scan_fat(core)?;
+    let mut report = AuditReport::default();
+    claim(core, core.geo.root)?;
+    let root = Dir::load(core, core.geo.root).map_err(|error| error.at("/"))?;
+    let mut stack: Vec<(Dir, u32)> = Vec::new();
+    stack.push((root, 0));
+    while let Some((dir, slot)) = stack.pop() {
+        let mut scan = Scanner::new(slot);
+        loop {
+            let item = match scan.next(core, &dir) {
+                Ok(Some(item)) => item,
+                Ok(None) => break,
+                Err(FsError::Io { .. }) => {
+                    // Its entries cannot be seen; their clusters stay `Lost` and thus untouched.
+                    report.damaged += 1;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            if item.entry.is_dot() {
+                continue;
+            }
+            let child = check_entry(core, &item.entry, &mut report)?;
+            if let Some(child) = child {
+                if stack.len() >= MAX_DEPTH {
+                    core.map.set(child.first, State::Suspect);
+                    report.damaged += 1;
+                    continue;
+                }
+                stack.push((dir, scan.slot));
+                stack.push((child, 0));
+                break;
+            }
+        }
+    }
+    report.lost_clusters = core.map.count_lost();
+    Ok(report)
+}
+
+/// First pass: what the FAT calls free.
+fn scan_fat<D: CacheDevice>(core: &mut Core<D>) -> Result<(), FsError> {
+    core.map = crate::map::ClusterMap::new(core.geo.clusters);
+    let end = core.geo.end_cluster();
+    let mut cluster = 0;
+    while cluster < end {
+        let entries = core.fat_entries(cluster, SCAN_AHEAD)?;
+        let mut free = 0u128;
+        for (i, entry) in entries.chunks_exact(4).enumerate() {
+            if u32_at(entry, 0) & 0x0FFF_FFFF == 0 {
+                free |= 1 << i;
+            }
+        }
+        while free != 0 {
+            let found = cluster + free.trailing_zeros();
+            if (FIRST_CLUSTER..end).contains(&found) {
+                core.map.set(found, State::Free);
+            }
+            free &= free - 1;
+        }
+        cluster += 128;
+    }
+    Ok(())
+}
+
+/// Looks at one file or directory; returns a directory to go into.
+fn check_entry<D: CacheDevice>(
+    core: &mut Core<D>,
+    entry: &crate::dirent::Entry,
+    report: &mut AuditReport,
+) -> Result<Option<Dir>, FsError> {
+    let first = entry.first();
+    if entry.is_directory() {
+        report.directories += 1;
+        if let Claim::Sound(_) = claim(core, first)? {
+            match Dir::load(core, first) {
+                Ok(dir) => return Ok(Some(dir)),
+                Err(FsError::Io { .. } | FsError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        report.damaged += 1;
+        return Ok(None);
+    }
+    report.files += 1;
+    let needed = core.geo.clusters_for(entry.size());
+    let fits = match first {
+        0 => needed == 0,
+        _ => matches!(claim(core, first)?, Claim::Sound(len) if len == needed),
+    };
+    if !fits {
+        report.damaged += 1;
+    }
+    Ok(None)
+}
+
+/// Marks the clusters of a chain as owned, and what is reached wrongly as suspect.
+fn claim<D: CacheDevice>(core: &mut Core<D>, first: u32) -> Result<Claim, FsError> {
+    if !core.geo.has_cluster(first) {
+        return Ok(Claim::Damaged);
+    }
+    let (mut at, mut total) = (first, 0);
+    loop {
+        let (len, link) = core.run_from(at, u32::MAX)?;
+        for cluster in at..at + len {
+            match core.map.get(cluster) {
+                State::Lost => core.map.set(cluster, State::Owned),
+                State::Free | State::Owned | State::Suspect => {
+                    core.map.set(cluster, State::Suspect);
+                    return Ok(Claim::Damaged);
+                }
+            }
+        }
+        total += len;
+        match link {
+            Link::Next(next) => at = next,
+            Link::End => return Ok(Claim::Sound(total)),
+            Link::Free | Link::Bad | Link::Outside => return Ok(Claim::Damaged),
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The volume below names: the FAT, allocation of clusters, the order of writes.
+//!
+//! Invariants: the map and the FAT in the cache agree after every call; clusters of deleted files
+//! become free in the FAT only after the directories that no longer name them were written, so
+//! that a death of this server in between loses space at worst, never a file.
+//!
+//! Not here: directories, files.
+
+use crate::bytes::{put_u32, u32_at};
+use crate::cache::{Cache, Class};
+use crate::device::CacheDevice;
+use crate::error::{Damage, FsError};
+use crate::layout::Geometry;
+use crate::map::{ClusterMap, State};
+use alloc::vec::Vec;
+
+/// FAT entries in a sector.
+const PER_SECTOR: u32 = 128;
+/// The bits of an entry that count; the others are kept as they are.
+const ENTRY_MASK: u32 = 0x0FFF_FFFF;
+const BAD: u32 = 0x0FFF_FFF7;
+const END_MARK: u32 = 0x0FFF_FFFF;
+/// `FAT[1]`: set while the volume is clean.
+const CLEAN_BIT: u32 = 1 << 27;
+/// Offset of the boot sector's state byte (`BS_Reserved1`), bit 0: not cleanly unmounted.
+const STATE_BYTE: usize = 65;
+/// Runs of freed clusters that wait for the directories to be written.
+const MAX_PENDING: usize = 1024;
+/// Sectors of the FAT that one miss reads (32 KiB).
+const FAT_AHEAD: u64 = 64;
+
+/// Where a chain goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// To this cluster.
+    Next(u32),
+    /// Nowhere: the chain ends.
+    End,
+    /// The cluster is free.
+    Free,
+    /// The cluster is marked bad.
+    Bad,
+    /// To a cluster that does not exist.
+    Outside,
+}
+
+/// Contiguous clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub start: u32,
+    pub len: u32,
+}
+
+/// What the volume says of its own state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    /// The volume says that it is clean.
+    Clean,
+    /// We have said that it is not.
+    Dirty,
+    /// It was not clean when we came; we do not claim that it is.
+    DirtyBefore,
+}
+
+/// Cache, geometry, map and what waits to be freed.
+pub(crate) struct Core<D> {
+    pub cache: Cache<D>,
+    pub geo: Geometry,
+    pub map: ClusterMap,
+    /// Where to look for free clusters first.
+    pub hint: u32,
+    pub marked: Marked,
+    pending: Vec<Run>,
+    pending_clusters: u32,
+}
+
+impl<D: CacheDevice> Core<D> {
+    pub fn new(cache: Cache<D>, geo: Geometry, hint: u32, marked: Marked) -> Self {
+        let map = ClusterMap::new(geo.clusters);
+        Self { cache, geo, map, hint, marked, pending: Vec::new(), pending_clusters: 0 }
+    }
+
+    /// Clusters that can be allocated, now or after what waits was freed.
+    pub fn free_clusters(&self) -> u32 {
+        self.map.free() + self.pending_clusters
+    }
+
+    fn fat_sector(&self, cluster: u32) -> u64 {
+        self.geo.fat_start + u64::from(cluster / PER_SECTOR)
+    }
+
+    fn link(&self, value: u32) -> Link {
+        match value {
+            0 => Link::Free,
+            BAD => Link::Bad,
+            v if v > BAD => Link::End,
+            v if self.geo.has_cluster(v) => Link::Next(v),
+            _ => Link::Outside,
+        }
+    }
+
+    /// The FAT sector that holds `cluster`, to look at.
+    pub fn fat_entries(&mut self, cluster: u32, ahead: u64) -> Result<&[u8], FsError> {
+        let sector = self.fat_sector(cluster);
+        let until = (sector + ahead).min(self.geo.fat_start + self.geo.fat_sectors);
+        self.cache.sector(sector, until)
+    }
+
+    /// One entry of the FAT.
+    pub fn entry(&mut self, cluster: u32) -> Result<u32, FsError> {
+        let at = (cluster % PER_SECTOR) as usize * 4;
+        Ok(u32_at(self.fat_entries(cluster, FAT_AHEAD)?, at) & ENTRY_MASK)
+    }
+
+    /// The longest run from `cluster` on in which each cluster links to the next, at most `limit`
+    /// (at least 1) long, and where its last cluster leads.
+    pub fn run_from(&mut self, cluster: u32, limit: u32) -> Result<(u32, Link), FsError> {
+        let mut at = cluster;
+        let end = self.geo.end_cluster();
+        loop {
+            let entries = self.fat_entries(at, FAT_AHEAD)?;
+            let sector_end = end.min((at / PER_SECTOR + 1) * PER_SECTOR);
+            let mut value;
+            loop {
+                value = u32_at(entries, (at % PER_SECTOR) as usize * 4) & ENTRY_MASK;
+                if value != at + 1 || at + 1 - cluster >= limit || at + 1 == sector_end {
+                    break;
+                }
+                at += 1;
+            }
+            let link = self.link(value);
+            let stays = link == Link::Next(at + 1) && at + 1 - cluster < limit;
+            if !stays {
+                return Ok((at + 1 - cluster, link));
+            }
+            at += 1;
+        }
+    }
+
+    /// Links the clusters of a run to each other and its last one to `last`.
+    fn link_run(&mut self, run: Run, last: u32) -> Result<(), FsError> {
+        self.change_run(run, |cluster| if cluster + 1 == run.start + run.len { last } else { cluster + 1 })
+    }
+
+    fn change_run(&mut self, run: Run, value: impl Fn(u32) -> u32) -> Result<(), FsError> {
+        self.mark_dirty()?;
+        let end = run.start + run.len;
+        let mut at = run.start;
+        while at < end {
+            let sector = self.fat_sector(at);
+            let stop = end.min((at / PER_SECTOR + 1) * PER_SECTOR);
+            let entries = self.cache.sector_mut(sector, Class::Fat)?;
+            for cluster in at..stop {
+                let offset = (cluster % PER_SECTOR) as usize * 4;
+                let kept = u32_at(entries, offset) & !ENTRY_MASK;
+                put_u32(entries, offset, value(cluster) | kept);
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Allocates clusters as a chain of their own, near `after`. All or nothing.
+    ///
+    /// # Errors
+    /// `NoSpace` if there are too few; `Io`.
+    pub fn allocate(&mut self, after: u32, count: u32) -> Result<Vec<Run>, FsError> {
+        if self.free_clusters() < count {
+            return Err(FsError::NoSpace);
+        }
+        if self.map.free() < count {
+            self.flush_ordered()?;
+        }
+        let mut runs = Vec::new();
+        let (mut from, mut missing) = (if after == 0 { self.hint } else { after + 1 }, count);
+        while missing > 0 {
+            let (start, len) = self.map.take_run(from, missing).ok_or(FsError::NoSpace)?;
+            runs.push(Run { start, len });
+            missing -= len;
+            from = start + len;
+        }
+        self.hint = from;
+        let linked = self.link_runs(&runs);
+        if let Err(error) = linked {
+            // What was written of the FAT belongs to nobody: undone as far as the device allows.
+            for &run in &runs {
+                if self.change_run(run, |_| 0).is_ok() {
+                    self.set_run(run, State::Free);
+                }
+            }
+            return Err(error);
+        }
+        Ok(runs)
+    }
+
+    fn link_runs(&mut self, runs: &[Run]) -> Result<(), FsError> {
+        for (i, &run) in runs.iter().enumerate() {
+            let last = runs.get(i + 1).map_or(END_MARK, |next| next.start);
+            self.link_run(run, last)?;
+        }
+        Ok(())
+    }
+
+    fn set_run(&mut self, run: Run, state: State) {
+        for cluster in run.start..run.start + run.len {
+            self.map.set(cluster, state);
+        }
+    }
+
+    /// Makes `to` follow `from`.
+    pub fn join(&mut self, from: u32, to: u32) -> Result<(), FsError> {
+        self.link_run(Run { start: from, len: 1 }, to)
+    }
+
+    /// Frees the chain from `first` on, once the directories are written. The caller has checked
+    /// the chain.
+    pub fn release(&mut self, first: u32) -> Result<(), FsError> {
+        let mut at = first;
+        loop {
+            let (len, link) = self.run_from(at, u32::MAX)?;
+            if self.pending.len() == MAX_PENDING {
+                self.flush_ordered()?;
+            }
+            self.pending.push(Run { start: at, len });
+            self.pending_clusters += len;
+            match link {
+                Link::Next(next) => at = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends a chain at `last` and frees what followed, now. The directory that is on the disk
+    /// must not need the rest any more.
+    pub fn cut_after(&mut self, last: u32) -> Result<(), FsError> {
+        let (_, link) = self.run_from(last, 1)?;
+        self.link_run(Run { start: last, len: 1 }, END_MARK)?;
+        match link {
+            Link::Next(next) => self.free_now(next),
+            _ => Ok(()),
+        }
+    }
+
+    /// Frees the chain from `first` on, now.
+    pub fn free_now(&mut self, first: u32) -> Result<(), FsError> {
+        let mut at = first;
+        loop {
+            let (len, link) = self.run_from(at, u32::MAX)?;
+            let run = Run { start: at, len };
+            self.change_run(run, |_| 0)?;
+            self.set_run(run, State::Free);
+            match link {
+                Link::Next(next) => at = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Writes data, then the FAT, then directories; then frees what waited for that.
+    pub fn flush_ordered(&mut self) -> Result<(), FsError> {
+        self.cache.flush(Class::Data)?;
+        self.cache.flush(Class::Fat)?;
+        self.cache.flush(Class::Directory)?;
+        while let Some(&run) = self.pending.last() {
+            self.change_run(run, |_| 0)?;
+            self.set_run(run, State::Free);
+            self.pending.pop();
+            self.pending_clusters -= run.len;
+        }
+        self.cache.flush(Class::Fat)
+    }
+
+    /// Says on the disk that the volume is being changed, before the first change.
+    pub fn mark_dirty(&mut self) -> Result<(), FsError> {
+        if self.marked != Marked::Clean {
+            return Ok(());
+        }
+        self.write_mark(false)?;
+        self.marked = Marked::Dirty;
+        Ok(())
+    }
+
+    fn write_mark(&mut self, clean: bool) -> Result<(), FsError> {
+        let entries = self.cache.sector_mut(self.geo.fat_start, Class::Fat)?;
+        let entry = u32_at(entries, 4);
+        put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
+        let boot = self.cache.sector_mut(self.geo.start, Class::Info)?;
+        boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
+        self.cache.flush(Class::Fat)?;
+        self.cache.flush(Class::Info)
+    }
+
+    /// Everything to the disk, in order; the volume is clean then.
+    pub fn sync(&mut self) -> Result<(), FsError> {
+        self.flush_ordered()?;
+        if self.marked != Marked::Clean {
+            self.write_info()?;
+        }
+        if self.marked == Marked::Dirty {
+            self.write_mark(true)?;
+            self.marked = Marked::Clean;
+        }
+        self.cache.flush(Class::Info)?;
+        self.cache.flush_device()
+    }
+
+    fn write_info(&mut self) -> Result<(), FsError> {
+        let Some(sector) = self.geo.info else { return Ok(()) };
+        let (free, next) = (self.free_clusters(), self.hint);
+        let end = self.geo.end_cluster();
+        let info = self.cache.sector_mut(sector, Class::Info)?;
+        if is_info_sector(info) {
+            put_u32(info, 488, free);
+            put_u32(info, 492, if next < end { next } else { 2 });
+        }
+        Ok(())
+    }
+
+    /// Where a chain that meets the suspect cluster `at` goes wrong: into itself or into another.
+    pub fn diagnose(&mut self, first: u32, at: u32) -> FsError {
+        // Brent's algorithm: bounded by the number of clusters.
+        let (mut tortoise, mut hare) = (first, first);
+        let (mut power, mut lap) = (1u32, 0u32);
+        for _ in 0..self.geo.clusters.saturating_mul(3) {
+            let Ok((_, Link::Next(next))) = self.run_from(hare, 1) else {
+                return FsError::corrupt(Damage::CrossLink, at);
+            };
+            hare = next;
+            lap += 1;
+            if hare == tortoise {
+                return FsError::corrupt(Damage::ChainLoop, at);
+            }
+            if lap == power {
+                (tortoise, power, lap) = (hare, power.saturating_mul(2), 0);
+            }
+        }
+        FsError::corrupt(Damage::CrossLink, at)
+    }
+}
+
+/// The three signatures of an FSInfo sector.
+pub(crate) fn is_info_sector(sector: &[u8]) -> bool {
+    u32_at(sector, 0) == 0x4161_5252 && u32_at(sector, 484) == 0x6141_7272 && u32_at(sector, 508) == 0xAA55_0000
+}

@@ -1,0 +1,325 @@
+//! The block cache: 4 KiB lines over a device that works by zero copy.
+//!
+//! Reads of a range become as few requests as the missing lines allow; read-ahead is submitted
+//! and completed when needed; writes stay in memory until a flush, or until a quarter of the data
+//! buffers is dirty, when file data (never metadata) goes out in the background.
+//!
+//! Invariants: only sectors that were written are written back, each in its class, so that what
+//! shares a line with them is never overwritten by an older copy. Metadata leaves the cache only
+//! in the order data, FAT, directories. A buffer in flight is not changed.
+//!
+//! The grid of lines is laid so that a line starts where the data area starts (`set_origin`):
+//! line 0 is the piece before the first whole line.
+//!
+//! Not here: what the sectors mean.
+
+mod lines;
+mod transfer;
+
+use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_BYTES};
+use crate::error::FsError;
+use alloc::vec::Vec;
+pub(crate) use lines::{Class, Pool};
+use lines::Lines;
+pub(crate) use transfer::Mirror;
+use transfer::Flight;
+
+/// Requests in flight at most.
+const MAX_FLIGHTS: usize = 32;
+/// The fewest buffers that the cache works with.
+pub(crate) const MIN_BUFFERS: u32 = 32;
+
+/// How badly a line is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Somebody waits: make room, wait for the queue.
+    Demand,
+    /// A guess: give up rather than wait.
+    Ahead,
+}
+
+/// What to put into a range of bytes.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Bytes(&'a [u8]),
+    Zeros(u64),
+}
+
+/// The cache and its device.
+pub(crate) struct Cache<D> {
+    device: D,
+    lines: Lines,
+    /// Sectors of line 0: 1 to 8.
+    origin: u64,
+    sectors: u64,
+    flights: Vec<Option<Flight>>,
+    in_flight: usize,
+    generation: u32,
+    mirror: Option<Mirror>,
+    write_failure: Option<u64>,
+    /// Scratch for sorting dirty lines.
+    order: Vec<(u32, u32)>,
+}
+
+impl<D: CacheDevice> Cache<D> {
+    pub fn new(device: D) -> Self {
+        let buffers = device.buffers();
+        let sectors = device.sectors();
+        Self {
+            device,
+            lines: Lines::new(buffers),
+            origin: u64::from(LINE_SECTORS),
+            sectors,
+            flights: (0..MAX_FLIGHTS).map(|_| None).collect(),
+            in_flight: 0,
+            generation: 0,
+            mirror: None,
+            write_failure: None,
+            order: Vec::with_capacity(buffers as usize),
+        }
+    }
+
+    /// Gives the device back. Dirty lines are lost: flush first.
+    pub fn into_device(mut self) -> D {
+        self.drain();
+        self.device
+    }
+
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Lays the grid so that a line starts at `sector`, and forgets what was read before.
+    /// For use before anything is written.
+    pub fn set_origin(&mut self, sector: u64, mirror: Option<Mirror>) {
+        self.drain();
+        for buffer in 0..self.lines.count() {
+            self.lines.unbind(buffer);
+        }
+        self.origin = (sector + u64::from(LINE_SECTORS) - 1) % u64::from(LINE_SECTORS) + 1;
+        self.mirror = mirror;
+    }
+
+    fn line_of(&self, sector: u64) -> u32 {
+        if sector < self.origin {
+            0
+        } else {
+            1 + ((sector - self.origin) / u64::from(LINE_SECTORS)) as u32
+        }
+    }
+
+    fn first_sector(&self, number: u32) -> u64 {
+        match number {
+            0 => 0,
+            n => self.origin + u64::from(n - 1) * u64::from(LINE_SECTORS),
+        }
+    }
+
+    /// Sectors of a line: fewer than eight in line 0 and at the torn end of the device.
+    fn line_len(&self, number: u32) -> u32 {
+        let first = self.first_sector(number);
+        (self.first_sector(number + 1).min(self.sectors) - first) as u32
+    }
+
+    /// Bytes of file data that fit.
+    pub fn data_bytes(&self) -> u64 {
+        u64::from(self.lines.pool_len(Pool::Data)) * LINE_BYTES as u64
+    }
+
+    /// Brings a line into memory and returns its buffer.
+    fn load(&mut self, number: u32, pool: Pool) -> Result<u32, FsError> {
+        let sector = self.first_sector(number);
+        if sector >= self.sectors {
+            return Err(FsError::Io { sector });
+        }
+        let mut attempts = 0;
+        loop {
+            match self.lines.find(number) {
+                Some(buffer) if self.lines.get(buffer).reading => self.wait_one(),
+                Some(buffer) => {
+                    self.lines.touch(buffer);
+                    return Ok(buffer);
+                }
+                // A large request that failed leaves its lines out: each is tried alone, so that
+                // a bad sector spoils only its own line.
+                None if attempts < 2 => {
+                    attempts += 1;
+                    self.fetch(number, 1, pool, Urgency::Demand)?;
+                }
+                None => return Err(FsError::Io { sector }),
+            }
+        }
+    }
+
+    /// A buffer for a line whose contents will be replaced as a whole: not read.
+    fn claim(&mut self, number: u32, pool: Pool) -> Result<u32, FsError> {
+        loop {
+            match self.lines.find(number) {
+                Some(buffer) if self.lines.get(buffer).reading => self.wait_one(),
+                Some(buffer) => return Ok(buffer),
+                None => {
+                    let (buffer, _) = self.make_room(pool, 1)?;
+                    // Waiting for room does not load lines, so it is still absent.
+                    self.lines.bind(buffer, number);
+                    return Ok(buffer);
+                }
+            }
+        }
+    }
+
+    /// Waits until no write from this buffer is in flight.
+    fn settle(&mut self, buffer: u32) {
+        while self.lines.get(buffer).writing > 0 {
+            self.wait_one();
+        }
+    }
+
+    /// One sector, to look at. If it is not in memory, up to `until` is read with it.
+    pub fn sector(&mut self, sector: u64, until: u64) -> Result<&[u8], FsError> {
+        let (buffer, offset) = self.meta(sector, until)?;
+        Ok(&self.device.buffer(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
+    }
+
+    /// One sector, to change.
+    pub fn sector_mut(&mut self, sector: u64, class: Class) -> Result<&mut [u8], FsError> {
+        let (buffer, offset) = self.meta(sector, sector + 1)?;
+        self.settle(buffer);
+        self.lines.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
+        Ok(&mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
+    }
+
+    fn meta(&mut self, sector: u64, until: u64) -> Result<(u32, usize), FsError> {
+        let number = self.line_of(sector);
+        if self.lines.find(number).is_none() && until > sector + 1 {
+            self.prefetch(sector, until - sector, Pool::Meta, Urgency::Demand)?;
+        }
+        let buffer = self.load(number, Pool::Meta)?;
+        let offset = (sector - self.first_sector(number)) as usize * SECTOR_BYTES;
+        Ok((buffer, offset))
+    }
+
+    /// Starts reading what is missing of a range, in as few requests as possible; returns the
+    /// first sector that is not taken care of.
+    ///
+    /// # Errors
+    /// Only for `Urgency::Demand`, and only if no room can be made.
+    pub fn prefetch(&mut self, sector: u64, sectors: u64, pool: Pool, urgency: Urgency) -> Result<u64, FsError> {
+        let end = (sector + sectors).min(self.sectors);
+        if sector >= end {
+            return Ok(sector + sectors);
+        }
+        let (mut at, last) = (self.line_of(sector), self.line_of(end - 1));
+        while at <= last {
+            if self.lines.find(at).is_some() {
+                at += 1;
+                continue;
+            }
+            let mut run = 1;
+            while at + run <= last && self.lines.find(at + run).is_none() {
+                run += 1;
+            }
+            match self.fetch(at, run, pool, urgency)? {
+                0 => return Ok(self.first_sector(at).max(sector)),
+                taken => at += taken,
+            }
+        }
+        Ok(sector + sectors)
+    }
+
+    /// Copies bytes out. `at` counts bytes from the start of the disk.
+    pub fn read(&mut self, at: u64, bytes: &mut [u8]) -> Result<(), FsError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let sector_bytes = SECTOR_BYTES as u64;
+        let first = at / sector_bytes;
+        let end = (at + bytes.len() as u64).div_ceil(sector_bytes);
+        self.prefetch(first, end - first, Pool::Data, Urgency::Demand)?;
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            let number = self.line_of(at / sector_bytes);
+            let buffer = self.load(number, Pool::Data)?;
+            let offset = (at - self.first_sector(number) * sector_bytes) as usize;
+            let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
+            if offset >= line_bytes {
+                return Err(FsError::Io { sector: at / sector_bytes });
+            }
+            let n = rest.len().min(line_bytes - offset);
+            let (now, later) = rest.split_at_mut(n);
+            now.copy_from_slice(&self.device.buffer(BufferIndex(buffer))[offset..offset + n]);
+            rest = later;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in. They reach the disk by a flush, or earlier if they are file data.
+    pub fn write(&mut self, at: u64, bytes: &[u8], class: Class) -> Result<(), FsError> {
+        self.put(at, Source::Bytes(bytes), class)
+    }
+
+    /// Zeroes bytes.
+    pub fn zero(&mut self, at: u64, count: u64, class: Class) -> Result<(), FsError> {
+        self.put(at, Source::Zeros(count), class)
+    }
+
+    fn put(&mut self, mut at: u64, source: Source<'_>, class: Class) -> Result<(), FsError> {
+        let sector_bytes = SECTOR_BYTES as u64;
+        let pool = if class == Class::Data { Pool::Data } else { Pool::Meta };
+        let total = match source {
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Zeros(count) => count,
+        };
+        let end = at + total;
+        let mut done = 0;
+        while at < end {
+            let sector = at / sector_bytes;
+            if sector >= self.sectors {
+                return Err(FsError::Io { sector });
+            }
+            let number = self.line_of(sector);
+            let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
+            let offset = (at - self.first_sector(number) * sector_bytes) as usize;
+            let n = ((end - at) as usize).min(line_bytes - offset);
+            let buffer = if n == line_bytes { self.claim(number, pool)? } else { self.load(number, pool)? };
+            self.settle(buffer);
+            let target = &mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + n];
+            match source {
+                Source::Bytes(bytes) => target.copy_from_slice(&bytes[done..done + n]),
+                Source::Zeros(_) => target.fill(0),
+            }
+            let (from, to) = (offset / SECTOR_BYTES, (offset + n).div_ceil(SECTOR_BYTES));
+            let bits = ((1u16 << to) - (1u16 << from)) as u8;
+            self.lines.mark_dirty(buffer, class, bits);
+            at += n as u64;
+            done += n;
+            if self.lines.dirty_lines[Class::Data as usize] > self.lines.pool_len(Pool::Data) / 4 {
+                self.write_back(Class::Data, Urgency::Ahead);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything of a class waits to be written.
+    pub fn is_dirty(&self, class: Class) -> bool {
+        self.lines.dirty_lines[class as usize] > 0
+    }
+
+    /// Whether a write failed since the last flush; forgets it.
+    fn take_failure(&mut self) -> Result<(), FsError> {
+        match self.write_failure.take() {
+            Some(sector) => Err(FsError::Io { sector }),
+            None => Ok(()),
+        }
+    }
+}
+
+const _: () = assert!(LINE_BYTES == 4096);

@@ -1,0 +1,187 @@
+//! What the file system needs from a disk.
+//!
+//! Purpose: the real disk works by zero copy into a memory region that it can reach by DMA. The
+//! region is an array of 4 KiB buffers, named by index; the cache (`cache`) decides what lies in
+//! which buffer and submits requests that span contiguous buffers. [`CacheDevice`] is that
+//! contract. [`BlockDevice`] is the simple blocking one, and [`Blocking`] turns it into the first.
+//!
+//! Invariants: a buffer that a submitted request names belongs to the device until the request's
+//! completion was taken. Completions may arrive in any order.
+//!
+//! Not here: rings, interrupts, the death of the driver. The glue re-issues what a dead driver
+//! left undone, so that each request completes exactly once.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Bytes of a sector: the only size that is supported.
+pub const SECTOR_BYTES: usize = 512;
+/// Sectors of a cache line.
+pub const LINE_SECTORS: u32 = 8;
+/// Bytes of a cache line, which is one buffer of the region.
+pub const LINE_BYTES: usize = SECTOR_BYTES * LINE_SECTORS as usize;
+/// The most lines that one request spans (256 KiB).
+pub const MAX_REQUEST_LINES: u32 = 64;
+
+/// The number of a 4 KiB buffer in the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BufferIndex(pub u32);
+
+/// Names a request until its completion was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub u32);
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Disk to buffers.
+    Read,
+    /// Buffers to disk.
+    Write,
+    /// Make everything that completed before durable; has no sectors and no buffers.
+    Flush,
+}
+
+/// One transfer between contiguous sectors and contiguous memory of the region.
+///
+/// The memory starts at byte `buffer * 4096 + skip_sectors * 512` of the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Chosen by the cache; comes back in the completion.
+    pub id: RequestId,
+    /// The direction.
+    pub operation: Operation,
+    /// First sector on the disk.
+    pub sector: u64,
+    /// Sectors to move, at most `MAX_REQUEST_LINES * LINE_SECTORS`.
+    pub sectors: u32,
+    /// First buffer.
+    pub buffer: BufferIndex,
+    /// Sectors to skip at the start of the first buffer (0 to 7; writes only).
+    pub skip_sectors: u32,
+}
+
+/// A request is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Whose.
+    pub id: RequestId,
+    /// How it went.
+    pub result: Result<(), IoError>,
+}
+
+/// The device could not do what was asked (bad sector, device gone).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoError;
+
+/// Why a request was not taken. Nothing has happened then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// Take a completion first, then submit again.
+    QueueFull,
+}
+
+/// A disk that moves data between its sectors and a shared region of buffers.
+pub trait CacheDevice {
+    /// The disk's size in sectors. Constant.
+    fn sectors(&self) -> u64;
+    /// The number of buffers in the region. Constant.
+    fn buffers(&self) -> u32;
+    /// The `LINE_BYTES` bytes of a buffer.
+    fn buffer(&self, index: BufferIndex) -> &[u8];
+    /// The `LINE_BYTES` bytes of a buffer, to change. The cache asks only for buffers that no
+    /// request in flight names.
+    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8];
+    /// Starts a request.
+    ///
+    /// # Errors
+    /// [`SubmitError::QueueFull`], which the cache answers by waiting for a completion. It never
+    /// happens when nothing is in flight.
+    fn submit(&mut self, request: Request) -> Result<(), SubmitError>;
+    /// A completion, if there is one now.
+    fn poll(&mut self) -> Option<Completion>;
+    /// Waits for a completion. Called only while a request is in flight.
+    fn wait(&mut self) -> Completion;
+}
+
+/// A plain disk: one sector-aligned transfer at a time.
+pub trait BlockDevice {
+    /// The disk's size in sectors.
+    fn sectors(&self) -> u64;
+    /// Fills `bytes` (a multiple of 512) from `sector` on.
+    ///
+    /// # Errors
+    /// [`IoError`] if the device could not.
+    fn read(&mut self, sector: u64, bytes: &mut [u8]) -> Result<(), IoError>;
+    /// Writes `bytes` (a multiple of 512) from `sector` on.
+    ///
+    /// # Errors
+    /// [`IoError`] if the device could not.
+    fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<(), IoError>;
+    /// Makes everything written before durable.
+    ///
+    /// # Errors
+    /// [`IoError`] if the device could not.
+    fn flush(&mut self) -> Result<(), IoError>;
+}
+
+/// A [`BlockDevice`] behind buffers in ordinary memory.
+pub struct Blocking<B> {
+    disk: B,
+    memory: Vec<u8>,
+    done: VecDeque<Completion>,
+}
+
+impl<B: BlockDevice> Blocking<B> {
+    /// Puts `buffers` buffers of 4 KiB in front of `disk`.
+    pub fn new(disk: B, buffers: u32) -> Self {
+        let memory = vec![0; buffers as usize * LINE_BYTES];
+        Self { disk, memory, done: VecDeque::new() }
+    }
+
+    fn carry_out(&mut self, request: &Request) -> Result<(), IoError> {
+        let start = request.buffer.0 as usize * LINE_BYTES
+            + request.skip_sectors as usize * SECTOR_BYTES;
+        let end = start + request.sectors as usize * SECTOR_BYTES;
+        match request.operation {
+            Operation::Read => self.disk.read(request.sector, &mut self.memory[start..end]),
+            Operation::Write => self.disk.write(request.sector, &self.memory[start..end]),
+            Operation::Flush => self.disk.flush(),
+        }
+    }
+}
+
+impl<B: BlockDevice> CacheDevice for Blocking<B> {
+    fn sectors(&self) -> u64 {
+        self.disk.sectors()
+    }
+
+    fn buffers(&self) -> u32 {
+        (self.memory.len() / LINE_BYTES) as u32
+    }
+
+    fn buffer(&self, index: BufferIndex) -> &[u8] {
+        let start = index.0 as usize * LINE_BYTES;
+        &self.memory[start..start + LINE_BYTES]
+    }
+
+    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
+        let start = index.0 as usize * LINE_BYTES;
+        &mut self.memory[start..start + LINE_BYTES]
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
+        let result = self.carry_out(&request);
+        self.done.push_back(Completion { id: request.id, result });
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        self.done.pop_front()
+    }
+
+    fn wait(&mut self) -> Completion {
+        self.done.pop_front().expect("wait() is called only while a request is in flight")
+    }
+}

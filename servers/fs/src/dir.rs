@@ -1,0 +1,387 @@
+//! Directories: finding, adding and removing entries.
+//!
+//! A directory is a chain of clusters full of 32-byte slots. A file has one short entry, after as
+//! many long-name entries as its long name needs.
+//!
+//! Invariants: new directory clusters are zeroed as file data, so that they are on the disk
+//! before the FAT links them; after the slot that ends the directory nothing is read.
+//!
+//! Not here: paths, open files.
+
+use crate::bytes::u16_at;
+use crate::cache::Class;
+use crate::chain::{Chain, Trust};
+use crate::base::Core;
+use crate::device::{CacheDevice, SECTOR_BYTES};
+use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
+use crate::error::{Damage, FsError};
+use crate::name::short::{self, SHORT_UNITS, TailPicker};
+use crate::name::{MAX_NAME_UNITS, Name};
+use crate::time::DateTime;
+
+/// The most slots of a directory.
+pub(crate) const MAX_SLOTS: u32 = 65_536;
+const SLOTS_PER_SECTOR: u32 = (SECTOR_BYTES / ENTRY_BYTES) as u32;
+/// Extents kept of a directory's chain.
+const DIR_EXTENTS: usize = 64;
+/// Sectors that one miss reads at most (32 KiB).
+const DIR_AHEAD: u32 = 64;
+/// Variations of a short name's basis that are tried when all its tails are taken.
+const HASH_ROUNDS: u32 = 16;
+
+/// A directory that can be worked on.
+#[derive(Clone, Debug)]
+pub(crate) struct Dir {
+    /// Its first cluster, which names it.
+    pub first: u32,
+    chain: Chain,
+}
+
+/// Where an entry lies and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item {
+    /// First slot: of the long name if there is one.
+    pub start: u32,
+    /// Slot of the short entry.
+    pub slot: u32,
+    pub entry: Entry,
+}
+
+impl Dir {
+    /// Opens the directory whose first cluster this is, and checks that it is one.
+    pub fn load<D: CacheDevice>(core: &mut Core<D>, first: u32) -> Result<Self, FsError> {
+        let most = (MAX_SLOTS * ENTRY_BYTES as u32).div_ceil(core.geo.cluster_bytes());
+        let is_root = first == core.geo.root;
+        let trust = if is_root { Trust::Root } else { Trust::Audited };
+        let chain = Chain::build(core, first, DIR_EXTENTS, trust, most)?;
+        let dir = Dir { first, chain };
+        if !is_root {
+            let dot = Entry(dir.slot(core, 0)?);
+            let dot_dot = Entry(dir.slot(core, 1)?);
+            let named = dot.is_dot() && dot_dot.is_dot() && dot.0[1] == b' ' && dot_dot.0[1] == b'.';
+            if !named || !dot.is_directory() || dot.first() != first {
+                return Err(FsError::corrupt(Damage::NotADirectoryInside, first));
+            }
+        }
+        Ok(dir)
+    }
+
+    fn slots<D: CacheDevice>(&self, core: &Core<D>) -> u32 {
+        let per_cluster = core.geo.cluster_sectors * SLOTS_PER_SECTOR;
+        self.chain.len().saturating_mul(per_cluster).min(MAX_SLOTS)
+    }
+
+    /// The sector of a slot, and how many sectors of the directory follow contiguously.
+    fn place<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<(u64, u32), FsError> {
+        let sector = slot / SLOTS_PER_SECTOR;
+        let per_cluster = core.geo.cluster_sectors;
+        let run = self.chain.locate(core, sector / per_cluster)?;
+        let into = sector % per_cluster;
+        Ok((core.geo.sector_of(run.start) + u64::from(into), run.len.saturating_mul(per_cluster) - into))
+    }
+
+    /// The sector and the byte in it where a slot lies.
+    pub fn address<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<(u64, usize), FsError> {
+        Ok((self.place(core, slot)?.0, (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES))
+    }
+
+    /// The bytes of a slot.
+    fn slot<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<[u8; ENTRY_BYTES], FsError> {
+        let (sector, at) = self.address(core, slot)?;
+        let bytes = core.cache.sector(sector, sector + 1)?;
+        Ok(bytes[at..at + ENTRY_BYTES].try_into().expect("a slot"))
+    }
+
+    /// The short entry at a slot, if a slot of this number holds one.
+    pub fn entry_at<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<Option<Entry>, FsError> {
+        if slot >= self.slots(core) {
+            return Ok(None);
+        }
+        let entry = Entry(self.slot(core, slot)?);
+        let usable = !matches!(entry.0[0], END | DELETED) && !entry.is_long() && !entry.is_label();
+        Ok((usable && !entry.is_dot()).then_some(entry))
+    }
+
+    fn put_slot<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        slot: u32,
+        raw: &[u8; ENTRY_BYTES],
+    ) -> Result<(), FsError> {
+        let (sector, at) = self.address(core, slot)?;
+        let bytes = core.cache.sector_mut(sector, Class::Directory)?;
+        bytes[at..at + ENTRY_BYTES].copy_from_slice(raw);
+        Ok(())
+    }
+
+    /// Finds a name.
+    pub fn find<D: CacheDevice>(&self, core: &mut Core<D>, name: &Name) -> Result<Option<Item>, FsError> {
+        let mut scan = Scanner::new(0);
+        while let Some(item) = scan.next(core, self)? {
+            if item.entry.is_dot() {
+                continue;
+            }
+            let (alias, len) = short::units_of(&item.entry.short(), (false, false));
+            if name.matches(scan.name()) || name.matches(&alias[..len]) {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether nothing but `.` and `..` is in it.
+    pub fn is_empty<D: CacheDevice>(&self, core: &mut Core<D>) -> Result<bool, FsError> {
+        let mut scan = Scanner::new(0);
+        while let Some(item) = scan.next(core, self)? {
+            if !item.entry.is_dot() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds an entry under a name that is not there yet, and returns its slot. The short name is
+    /// made here; entries from slot `except.0` to `except.1` count as gone.
+    ///
+    /// # Errors
+    /// `NoSpace`, `DirectoryFull`, `Io`: nothing was added.
+    pub fn insert<D: CacheDevice>(
+        &mut self,
+        core: &mut Core<D>,
+        name: &Name,
+        mut entry: Entry,
+        except: Option<(u32, u32)>,
+    ) -> Result<u32, FsError> {
+        let (short, long) = match short::exact(name) {
+            Some(short) => (short, &[][..]),
+            None => (self.free_short_name(core, name, except)?, name.units()),
+        };
+        entry.set_short(short);
+        let parts = long.len().div_ceil(LONG_UNITS);
+        let needed = parts as u32 + 1;
+        let (start, ended) = self.make_space(core, needed)?;
+        core.mark_dirty()?;
+        let sum = checksum(&short);
+        for i in 0..parts {
+            let raw = long_entry(long, parts - i, parts, sum);
+            self.put_slot(core, start + i as u32, &raw)?;
+        }
+        let slot = start + parts as u32;
+        self.put_slot(core, slot, &entry.0)?;
+        if ended && slot + 1 < self.slots(core) {
+            self.put_slot(core, slot + 1, &[0; ENTRY_BYTES])?;
+        }
+        Ok(slot)
+    }
+
+    fn free_short_name<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        name: &Name,
+        except: Option<(u32, u32)>,
+    ) -> Result<[u8; 11], FsError> {
+        let mut basis = short::basis(name);
+        for round in 0..HASH_ROUNDS {
+            let mut picker = TailPicker::new(basis);
+            let mut scan = Scanner::new(0);
+            while let Some(item) = scan.next(core, self)? {
+                if except.is_none_or(|(from, to)| item.slot < from || item.slot > to) {
+                    picker.see(&item.entry.short());
+                }
+            }
+            if let Some(short) = picker.pick() {
+                return Ok(short);
+            }
+            basis = short::hashed_basis(name, round);
+        }
+        Err(FsError::DirectoryFull)
+    }
+
+    /// Finds `needed` free slots in a row, growing the directory if it must. Says whether they
+    /// reach the slot that ended the directory.
+    fn make_space<D: CacheDevice>(&mut self, core: &mut Core<D>, needed: u32) -> Result<(u32, bool), FsError> {
+        let mut scan = Scanner::new(0);
+        let (mut start, mut ended) = (0, false);
+        while let Some(raw) = scan.raw(core, self)? {
+            if raw[0] == END {
+                ended = true;
+                break;
+            }
+            if raw[0] != DELETED {
+                start = scan.slot;
+            } else if scan.slot - start == needed {
+                return Ok((start, false));
+            }
+        }
+        let there = self.slots(core);
+        if start + needed > MAX_SLOTS {
+            return Err(FsError::DirectoryFull);
+        }
+        if start + needed > there {
+            let per_cluster = core.geo.cluster_sectors * SLOTS_PER_SECTOR;
+            self.grow(core, (start + needed - there).div_ceil(per_cluster))?;
+        }
+        Ok((start, ended))
+    }
+
+    fn grow<D: CacheDevice>(&mut self, core: &mut Core<D>, clusters: u32) -> Result<(), FsError> {
+        let runs = core.allocate(self.chain.last(), clusters)?;
+        let mut done = Ok(());
+        for &run in &runs {
+            let sector_bytes = SECTOR_BYTES as u64;
+            let at = core.geo.sector_of(run.start) * sector_bytes;
+            let bytes = u64::from(run.len) * u64::from(core.geo.cluster_bytes());
+            done = done.and_then(|()| core.cache.zero(at, bytes, Class::Data));
+        }
+        done = done.and_then(|()| core.join(self.chain.last(), runs[0].start));
+        if let Err(error) = done {
+            core.free_now(runs[0].start)?;
+            return Err(error);
+        }
+        runs.iter().for_each(|&run| self.chain.push(run));
+        Ok(())
+    }
+
+    /// Removes an entry with its long name.
+    pub fn remove<D: CacheDevice>(&self, core: &mut Core<D>, item: &Item) -> Result<(), FsError> {
+        core.mark_dirty()?;
+        // From the end: an interrupted removal leaves a long name without owner, never the owner
+        // with half a name.
+        for slot in (item.start..=item.slot).rev() {
+            let (sector, at) = self.address(core, slot)?;
+            core.cache.sector_mut(sector, Class::Directory)?[at] = DELETED;
+        }
+        Ok(())
+    }
+
+    /// Replaces the short entry at a slot.
+    pub fn update<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32, entry: &Entry) -> Result<(), FsError> {
+        core.mark_dirty()?;
+        self.put_slot(core, slot, &entry.0)
+    }
+
+    /// Makes the clusters of a new directory inside `parent` (0 for the root), and returns the
+    /// first.
+    pub fn create<D: CacheDevice>(core: &mut Core<D>, parent: u32, now: DateTime) -> Result<u32, FsError> {
+        let run = core.allocate(0, 1)?[0];
+        let at = core.geo.sector_of(run.start) * SECTOR_BYTES as u64;
+        let dot = Entry::new(*b".          ", Entry::DIRECTORY, run.start, now);
+        let dot_dot = Entry::new(*b"..         ", Entry::DIRECTORY, parent, now);
+        let bytes = u64::from(core.geo.cluster_bytes());
+        let written = core
+            .cache
+            .zero(at, bytes, Class::Data)
+            .and_then(|()| core.cache.write(at, &dot.0, Class::Data))
+            .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data));
+        if let Err(error) = written {
+            core.free_now(run.start)?;
+            return Err(error);
+        }
+        Ok(run.start)
+    }
+}
+
+/// Goes through the entries of a directory from a slot on.
+pub(crate) struct Scanner {
+    /// The next slot.
+    pub slot: u32,
+    sector: [u8; SECTOR_BYTES],
+    /// Which of the directory's sectors that is.
+    loaded: Option<u32>,
+    long: LongName,
+    units: [u16; MAX_NAME_UNITS],
+    len: usize,
+}
+
+impl Scanner {
+    pub fn new(slot: u32) -> Self {
+        Self {
+            slot,
+            sector: [0; SECTOR_BYTES],
+            loaded: None,
+            long: LongName::new(),
+            units: [0; MAX_NAME_UNITS],
+            len: 0,
+        }
+    }
+
+    /// The name of the item that `next` returned: the long one, or the short one in its case.
+    pub fn name(&self) -> &[u16] {
+        &self.units[..self.len]
+    }
+
+    /// The next slot as it is.
+    pub fn raw<D: CacheDevice>(
+        &mut self,
+        core: &mut Core<D>,
+        dir: &Dir,
+    ) -> Result<Option<[u8; ENTRY_BYTES]>, FsError> {
+        if self.slot >= dir.slots(core) {
+            return Ok(None);
+        }
+        let index = self.slot / SLOTS_PER_SECTOR;
+        if self.loaded != Some(index) {
+            let (sector, follow) = dir.place(core, self.slot)?;
+            let until = sector + u64::from(follow.min(DIR_AHEAD));
+            self.sector.copy_from_slice(core.cache.sector(sector, until)?);
+            self.loaded = Some(index);
+        }
+        let at = (self.slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES;
+        self.slot += 1;
+        Ok(Some(self.sector[at..at + ENTRY_BYTES].try_into().expect("a slot")))
+    }
+
+    /// The next file or directory (`.` and `..` included).
+    pub fn next<D: CacheDevice>(&mut self, core: &mut Core<D>, dir: &Dir) -> Result<Option<Item>, FsError> {
+        while let Some(raw) = self.raw(core, dir)? {
+            let entry = Entry(raw);
+            if raw[0] == END {
+                return Ok(None);
+            }
+            if raw[0] == DELETED || entry.is_label() {
+                self.long.reset();
+            } else if entry.is_long() {
+                self.long.push(&raw);
+            } else {
+                let slot = self.slot - 1;
+                let entries = self.take_name(&entry);
+                return Ok(Some(Item { start: slot - entries, slot, entry }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts the entry's name into `units` and returns how many long-name entries it has.
+    fn take_name(&mut self, entry: &Entry) -> u32 {
+        let entries = match self.long.finish(&entry.short()) {
+            Some((name, entries)) => {
+                self.units[..name.len()].copy_from_slice(name);
+                self.len = name.len();
+                entries
+            }
+            None => {
+                let (units, len) = short::units_of(&entry.short(), entry.lower_case());
+                self.units[..SHORT_UNITS].copy_from_slice(&units);
+                self.len = len;
+                0
+            }
+        };
+        self.long.reset();
+        entries
+    }
+}
+
+/// The label in a root directory, if it has one.
+pub(crate) fn find_label<D: CacheDevice>(core: &mut Core<D>, root: &Dir) -> Result<Option<[u8; 11]>, FsError> {
+    let mut scan = Scanner::new(0);
+    while let Some(raw) = scan.raw(core, root)? {
+        let entry = Entry(raw);
+        if raw[0] == END {
+            return Ok(None);
+        }
+        if raw[0] != DELETED && entry.is_label() && u16_at(&raw, 26) == 0 {
+            return Ok(Some(entry.short()));
+        }
+    }
+    Ok(None)
+}

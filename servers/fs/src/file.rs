@@ -1,0 +1,319 @@
+//! Operations on open files: read, write, set the size.
+//!
+//! Reading is cluster runs to bytes through the cache, with read-ahead for sequential readers: a
+//! window that doubles to 512 KiB, refilled when half of it is used, so that the device always has
+//! a large request while the reader copies.
+//!
+//! Writing allocates all its clusters first, or changes nothing (`NoSpace`); then data, FAT and
+//! directory entry change in the cache.
+
+use crate::cache::{Class, Pool, Urgency};
+use crate::base::Core;
+use crate::device::{CacheDevice, LINE_BYTES, SECTOR_BYTES};
+use crate::dirent::ENTRY_BYTES;
+use crate::error::FsError;
+use crate::open::{Access, Handle, Node};
+use crate::tree::Metadata;
+use crate::volume::Volume;
+
+/// Read-ahead of a reader that has just proved sequential.
+const FIRST_WINDOW: u32 = 128 << 10;
+/// Read-ahead at most.
+const LAST_WINDOW: u32 = 512 << 10;
+/// Bytes that are asked of the cache at a time.
+const CHUNK: usize = 256 << 10;
+
+impl<D: CacheDevice> Volume<D> {
+    /// Closes a handle. What was written through it stays in the cache until `sync`.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn close(&mut self, handle: Handle) -> Result<(), FsError> {
+        self.files.close(handle)
+    }
+
+    /// What an open file is now.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn stat_open(&mut self, handle: Handle) -> Result<Metadata, FsError> {
+        let at = self.files.get(handle)?.node;
+        Ok(Metadata::of(&self.files.node(at).entry))
+    }
+
+    /// Reads from `offset` on; returns how many bytes there were (0 at the end of the file).
+    ///
+    /// # Errors
+    /// `BadHandle`, `Io`.
+    pub fn read_at(&mut self, handle: Handle, offset: u64, bytes: &mut [u8]) -> Result<usize, FsError> {
+        let open = self.files.get(handle)?;
+        let (at, sequential) = (open.node, open.next == offset);
+        let size = u64::from(self.files.node(at).entry.size());
+        if offset >= size || bytes.is_empty() {
+            return Ok(0);
+        }
+        let count = (bytes.len() as u64).min(size - offset);
+        let end = offset + count;
+        self.read_ahead(handle, sequential, offset, end, size)?;
+        let node = self.files.node(at);
+        let (mut position, mut rest) = (offset, &mut bytes[..count as usize]);
+        while !rest.is_empty() {
+            let (disk, contiguous) = place(&mut self.core, node, position).map_err(|e| e.at(&node.path))?;
+            let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
+            let (now, later) = rest.split_at_mut(n);
+            self.core.cache.read(disk, now)?;
+            rest = later;
+            position += n as u64;
+        }
+        self.files.get(handle)?.next = end;
+        Ok(count as usize)
+    }
+
+    /// Submits what a sequential reader will want soon.
+    fn read_ahead(
+        &mut self,
+        handle: Handle,
+        sequential: bool,
+        offset: u64,
+        end: u64,
+        size: u64,
+    ) -> Result<(), FsError> {
+        let most = (self.core.cache.data_bytes() / 4).min(u64::from(LAST_WINDOW)) as u32;
+        let open = self.files.get(handle)?;
+        if !sequential {
+            (open.window, open.ahead) = (0, 0);
+            return Ok(());
+        }
+        open.window = (open.window * 2).clamp(FIRST_WINDOW.min(most), most);
+        let (at, window) = (open.node, u64::from(open.window));
+        let target = (end + window).min(size);
+        let mut from = open.ahead.max(offset);
+        // Refilled in large pieces only: when half is used, or where nothing is ahead.
+        if target <= from || (from > end + window / 2) {
+            return Ok(());
+        }
+        let node = self.files.node(at);
+        while from < target {
+            let (disk, contiguous) = place(&mut self.core, node, from)?;
+            let n = contiguous.min(target - from);
+            let sector_bytes = SECTOR_BYTES as u64;
+            let first = disk / sector_bytes;
+            let stop = (disk + n).div_ceil(sector_bytes);
+            let reached = self.core.cache.prefetch(first, stop - first, Pool::Data, Urgency::Ahead)?;
+            if reached < stop {
+                from = from.max(from + reached.saturating_sub(first) * sector_bytes);
+                break;
+            }
+            from += n;
+        }
+        self.files.get(handle)?.ahead = from;
+        Ok(())
+    }
+
+    /// Writes at `offset` (at the end for `Access::Append`), growing the file if it must; a gap
+    /// before `offset` is filled with zeros. Writes all or fails.
+    ///
+    /// # Errors
+    /// `NoSpace` and `FileTooLarge`: nothing changed; `BadHandle`, `WrongAccess`, `Io`.
+    pub fn write_at(&mut self, handle: Handle, offset: u64, bytes: &[u8]) -> Result<usize, FsError> {
+        let open = self.files.get(handle)?;
+        let (at, access) = (open.node, open.access);
+        let size = self.files.node(at).entry.size();
+        let offset = match access {
+            Access::Read => return Err(FsError::WrongAccess),
+            Access::Append => u64::from(size),
+            Access::Write => offset,
+        };
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let end = offset.checked_add(bytes.len() as u64).ok_or(FsError::FileTooLarge)?;
+        let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
+        self.core.mark_dirty()?;
+        self.drop_surplus(at)?;
+        let had = self.files.node(at).chain.len();
+        self.reserve(at, end)?;
+        let written = self.fill(at, u64::from(size), offset, bytes);
+        if let Err(error) = written {
+            self.give_back(at, had)?;
+            return Err(error);
+        }
+        let node = self.files.node_mut(at);
+        node.entry.set_size(size.max(end));
+        node.entry.set_modified(self.now);
+        node.entry.set_archive();
+        self.write_entry(at)?;
+        Ok(bytes.len())
+    }
+
+    /// Zeroes the gap between the old end and `offset`, then copies the bytes in.
+    fn fill(&mut self, at: usize, size: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
+        let node = self.files.node(at);
+        let core = &mut self.core;
+        if offset > size {
+            zero_range(core, node, size, offset)?;
+        }
+        let end = offset + bytes.len() as u64;
+        if end > size {
+            fresh_tail(core, node, size, end)?;
+        }
+        let (mut position, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let (disk, contiguous) = place(core, node, position)?;
+            let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
+            core.cache.write(disk, &rest[..n], Class::Data)?;
+            rest = &rest[n..];
+            position += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Sets a file's size: cuts it, or adds zeros.
+    ///
+    /// # Errors
+    /// As [`Volume::write_at`].
+    pub fn set_size(&mut self, handle: Handle, size: u64) -> Result<(), FsError> {
+        let open = self.files.get(handle)?;
+        if open.access == Access::Read {
+            return Err(FsError::WrongAccess);
+        }
+        let at = open.node;
+        let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
+        let old = self.files.node(at).entry.size();
+        self.core.mark_dirty()?;
+        self.drop_surplus(at)?;
+        if size > old {
+            let had = self.files.node(at).chain.len();
+            self.reserve(at, size)?;
+            let zeroed = zero_range(&mut self.core, self.files.node(at), old.into(), size.into());
+            if let Err(error) = zeroed {
+                self.give_back(at, had)?;
+                return Err(error);
+            }
+        }
+        let node = self.files.node_mut(at);
+        node.entry.set_size(size);
+        node.entry.set_modified(self.now);
+        node.entry.set_archive();
+        self.write_entry(at)?;
+        if size < old {
+            self.shrink(at, self.core.geo.clusters_for(size))?;
+        }
+        Ok(())
+    }
+
+    /// Empties a file that was just opened for it.
+    pub(crate) fn truncate_open(&mut self, handle: Handle) -> Result<(), FsError> {
+        match self.stat_open(handle)?.size {
+            0 => Ok(()),
+            _ => self.set_size(handle, 0),
+        }
+    }
+
+    /// Frees clusters behind the file's end, which the size already excludes.
+    fn shrink(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        if node.chain.len() <= keep {
+            return Ok(());
+        }
+        if keep == 0 {
+            let first = node.chain.first();
+            node.entry.set_first(0);
+            node.chain.truncate(0, 0);
+            self.write_entry(at)?;
+            return self.core.release(first);
+        }
+        // The shorter size must be on the disk before the chain ends sooner.
+        self.core.flush_ordered()?;
+        self.give_back(at, keep)
+    }
+
+    /// Frees clusters that the chain has beyond the file's size (left by another system or by an
+    /// interrupted change).
+    fn drop_surplus(&mut self, at: usize) -> Result<(), FsError> {
+        let needed = self.core.geo.clusters_for(self.files.node(at).entry.size());
+        self.shrink(at, needed)
+    }
+
+    /// Makes the chain long enough for `size` bytes. All or nothing.
+    fn reserve(&mut self, at: usize, size: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        let (have, needed) = (node.chain.len(), self.core.geo.clusters_for(size));
+        if needed <= have {
+            return Ok(());
+        }
+        let last = node.chain.last();
+        let runs = self.core.allocate(last, needed - have)?;
+        if last != 0
+            && let Err(error) = self.core.join(last, runs[0].start)
+        {
+            self.core.free_now(runs[0].start)?;
+            return Err(error);
+        }
+        runs.iter().for_each(|&run| node.chain.push(run));
+        if have == 0 {
+            node.entry.set_first(runs[0].start);
+            // Not written before the data is there: see `write_at`.
+        }
+        Ok(())
+    }
+
+    /// Undoes `reserve`: the chain ends after `keep` clusters again.
+    fn give_back(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        if node.chain.len() <= keep {
+            return Ok(());
+        }
+        if keep == 0 {
+            let first = node.chain.first();
+            node.entry.set_first(0);
+            node.chain.truncate(0, 0);
+            return self.core.free_now(first);
+        }
+        let last = node.chain.locate(&mut self.core, keep - 1)?.start;
+        node.chain.truncate(keep, last);
+        self.core.cut_after(last)
+    }
+
+    /// Puts a file's entry into its directory, in the cache.
+    fn write_entry(&mut self, at: usize) -> Result<(), FsError> {
+        let node = self.files.node(at);
+        let sector = self.core.cache.sector_mut(node.sector, Class::Directory)?;
+        sector[node.offset..node.offset + ENTRY_BYTES].copy_from_slice(&node.entry.0);
+        Ok(())
+    }
+}
+
+/// The byte on the disk of a position in a file, and how many bytes follow contiguously.
+fn place<D: CacheDevice>(core: &mut Core<D>, node: &Node, position: u64) -> Result<(u64, u64), FsError> {
+    let cluster_bytes = u64::from(core.geo.cluster_bytes());
+    let run = node.chain.locate(core, (position / cluster_bytes) as u32)?;
+    let into = position % cluster_bytes;
+    let disk = core.geo.sector_of(run.start) * SECTOR_BYTES as u64 + into;
+    Ok((disk, u64::from(run.len) * cluster_bytes - into))
+}
+
+/// Zeroes `from..to` of a file, within its clusters.
+fn zero_range<D: CacheDevice>(core: &mut Core<D>, node: &Node, from: u64, to: u64) -> Result<(), FsError> {
+    let mut position = from;
+    while position < to {
+        let (disk, contiguous) = place(core, node, position)?;
+        let n = contiguous.min(to - position);
+        core.cache.zero(disk, n, Class::Data)?;
+        position += n;
+    }
+    Ok(())
+}
+
+/// Zeroes the cache line that holds the new end of a file, if nothing of the file or of another
+/// one lies in it: it need not be read then to be written in part.
+fn fresh_tail<D: CacheDevice>(core: &mut Core<D>, node: &Node, size: u64, end: u64) -> Result<(), FsError> {
+    let line_bytes = LINE_BYTES as u64;
+    let line_start = (end - 1) / line_bytes * line_bytes;
+    let shared = u64::from(core.geo.cluster_bytes()) < line_bytes;
+    if shared || end % line_bytes == 0 || line_start < size {
+        return Ok(());
+    }
+    let (disk, _) = place(core, node, line_start)?;
+    core.cache.zero(disk, line_bytes, Class::Data)
+}

@@ -1,0 +1,140 @@
+//! The cluster map: two bits for each cluster of the volume.
+//!
+//! Built by the audit and kept up by every allocation. It finds free clusters without reading the
+//! FAT, and knows the clusters that no chain may be trusted with.
+//!
+//! Invariant: what is not `Free` is never allocated. Memory: a quarter of a byte a cluster.
+
+use crate::layout::FIRST_CLUSTER;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// What is known of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// May be allocated.
+    Free = 0,
+    /// In use by the FAT, but no directory leads to it.
+    Lost = 1,
+    /// Part of one chain that a directory entry leads to.
+    Owned = 2,
+    /// Reached wrongly: by two chains, twice by one, or by a chain although free.
+    Suspect = 3,
+}
+
+/// Two bits for each cluster.
+pub(crate) struct ClusterMap {
+    words: Vec<u64>,
+    end: u32,
+    free: u32,
+}
+
+const PER_WORD: u32 = 32;
+const LOW_BITS: u64 = 0x5555_5555_5555_5555;
+
+impl ClusterMap {
+    /// A map in which every cluster is `Lost`, i.e. cannot be allocated.
+    pub fn new(clusters: u32) -> Self {
+        let end = clusters + FIRST_CLUSTER;
+        Self { words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize], end, free: 0 }
+    }
+
+    pub fn get(&self, cluster: u32) -> State {
+        match self.words[(cluster / PER_WORD) as usize] >> (cluster % PER_WORD * 2) & 3 {
+            0 => State::Free,
+            1 => State::Lost,
+            2 => State::Owned,
+            _ => State::Suspect,
+        }
+    }
+
+    pub fn set(&mut self, cluster: u32, state: State) {
+        debug_assert!((FIRST_CLUSTER..self.end).contains(&cluster));
+        let was = self.get(cluster);
+        if was == State::Free {
+            self.free -= 1;
+        }
+        if state == State::Free {
+            self.free += 1;
+        }
+        let shift = cluster % PER_WORD * 2;
+        let word = &mut self.words[(cluster / PER_WORD) as usize];
+        *word = *word & !(3 << shift) | (state as u64) << shift;
+    }
+
+    /// Clusters that may be allocated.
+    pub fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// Clusters in use that nothing leads to.
+    pub fn count_lost(&self) -> u32 {
+        (FIRST_CLUSTER..self.end).filter(|&c| self.get(c) == State::Lost).count() as u32
+    }
+
+    /// The first cluster of `start..start + len` that is suspect.
+    pub fn first_suspect(&self, start: u32, len: u32) -> Option<u32> {
+        (start..start + len).find(|&c| self.get(c) == State::Suspect)
+    }
+
+    /// Takes the first run of free clusters from `from` on (then from the start), at most `want`
+    /// long, and marks it owned.
+    pub fn take_run(&mut self, from: u32, want: u32) -> Option<(u32, u32)> {
+        let from = if (FIRST_CLUSTER..self.end).contains(&from) { from } else { FIRST_CLUSTER };
+        let start = self.find_free(from, self.end).or_else(|| self.find_free(FIRST_CLUSTER, from))?;
+        let mut len = 0;
+        while len < want && start + len < self.end && self.get(start + len) == State::Free {
+            self.set(start + len, State::Owned);
+            len += 1;
+        }
+        Some((start, len))
+    }
+
+    fn find_free(&self, from: u32, end: u32) -> Option<u32> {
+        let mut at = from;
+        while at < end {
+            let word = self.words[(at / PER_WORD) as usize];
+            let free = !(word | word >> 1) & LOW_BITS;
+            // Clusters below `at` do not count.
+            let free = free & (u64::MAX << (at % PER_WORD * 2));
+            let base = at / PER_WORD * PER_WORD;
+            if free != 0 {
+                let found = base + free.trailing_zeros() / 2;
+                return (found < end).then_some(found);
+            }
+            at = base + PER_WORD;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_taken_from_the_hint_and_wrap_around() {
+        let mut map = ClusterMap::new(100);
+        for c in 10..=12 {
+            map.set(c, State::Free);
+        }
+        map.set(90, State::Free);
+        assert_eq!(map.free(), 4);
+        assert_eq!(map.take_run(50, 8), Some((90, 1)));
+        assert_eq!(map.take_run(50, 2), Some((10, 2)));
+        assert_eq!(map.take_run(10, 2), Some((12, 1)));
+        assert_eq!(map.take_run(2, 1), None);
+        assert_eq!(map.free(), 0);
+    }
+
+    #[test]
+    fn suspects_are_neither_free_nor_forgotten() {
+        let mut map = ClusterMap::new(64);
+        map.set(40, State::Free);
+        map.set(40, State::Suspect);
+        assert_eq!(map.free(), 0);
+        assert_eq!(map.first_suspect(30, 20), Some(40));
+        assert_eq!(map.first_suspect(30, 10), None);
+        assert_eq!(map.take_run(2, 1), None);
+    }
+}

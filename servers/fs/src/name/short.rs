@@ -1,0 +1,242 @@
+//! Short names: eleven bytes, eight for the base and three for the extension, padded by spaces.
+//!
+//! Generated ones follow the specification: upper case, forbidden characters become `_`, and a
+//! numeric tail (`NAME~1`) where the name was changed or is taken.
+
+use super::{Name, fold};
+use alloc::string::String;
+
+/// Upper half of code page 437, which short names are read by.
+const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
+
+/// Room for `8.3` in UTF-16 units.
+pub(crate) const SHORT_UNITS: usize = 12;
+
+/// Bytes that a short name may have besides letters, digits and the upper half.
+fn is_special(byte: u8) -> bool {
+    b"!#$%&'()-@^_`{}~".contains(&byte)
+}
+
+/// Whether a byte may stand in a generated short name.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte.is_ascii_digit() || is_special(byte)
+}
+
+fn decode(byte: u8) -> u16 {
+    match byte {
+        0..=0x1F | b'/' | b'\\' | 0x7F => 0xFFFD,
+        0x20..=0x7E => byte.into(),
+        _ => CP437.chars().nth(usize::from(byte - 0x80)).map_or(0xFFFD, |c| c as u32 as u16),
+    }
+}
+
+/// A short name as people see it; `lower` are NT's flags for base and extension.
+pub(crate) fn units_of(raw: &[u8; 11], lower: (bool, bool)) -> ([u16; SHORT_UNITS], usize) {
+    let mut bytes = *raw;
+    if bytes[0] == 0x05 {
+        bytes[0] = 0xE5;
+    }
+    let mut units = [0; SHORT_UNITS];
+    let mut len = 0;
+    let mut part = |bytes: &[u8], lower: bool, dot: bool| {
+        let used = bytes.iter().rposition(|&b| b != b' ').map_or(0, |i| i + 1);
+        if used > 0 && dot {
+            units[len] = b'.'.into();
+            len += 1;
+        }
+        for &byte in &bytes[..used] {
+            let byte = if lower { byte.to_ascii_lowercase() } else { byte };
+            units[len] = decode(byte);
+            len += 1;
+        }
+    };
+    part(&bytes[..8], lower.0, false);
+    part(&bytes[8..], lower.1, true);
+    (units, len)
+}
+
+/// A short name as text, without NT's flags.
+pub(crate) fn text_of(raw: &[u8; 11]) -> String {
+    let (units, len) = units_of(raw, (false, false));
+    super::text_of(&units[..len])
+}
+
+/// The short name of a name that needs no long one: upper case, 8.3, plain characters.
+pub(crate) fn exact(name: &Name) -> Option<[u8; 11]> {
+    let basis = basis(name);
+    let (units, len) = units_of(&basis.raw, (false, false));
+    (!basis.changed && units[..len] == *name.units()).then_some(basis.raw)
+}
+
+/// What a generated short name starts from.
+pub(crate) struct Basis {
+    /// The name without a tail.
+    pub raw: [u8; 11],
+    /// Whether anything but the case of letters was lost: a tail is needed.
+    pub changed: bool,
+}
+
+/// Derives the basis of a name (specification: "The Basis-Name Generation Algorithm").
+pub(crate) fn basis(name: &Name) -> Basis {
+    let units = name.units();
+    let mut raw = [b' '; 11];
+    let mut changed = false;
+    let stem = units.iter().position(|&u| u != u16::from(b'.')).unwrap_or(0);
+    changed |= stem > 0;
+    let dot = units.iter().rposition(|&u| u == u16::from(b'.')).filter(|&d| d > stem);
+    let (base, extension) = match dot {
+        Some(dot) => (&units[stem..dot], &units[dot + 1..]),
+        None => (&units[stem..], &units[..0]),
+    };
+    let mut put = |part: &[u16], target: &mut [u8]| {
+        let mut len = 0;
+        for &unit in part {
+            if unit == u16::from(b' ') || unit == u16::from(b'.') {
+                changed = true;
+                continue;
+            }
+            if len == target.len() {
+                changed = true;
+                break;
+            }
+            let upper = fold(unit);
+            target[len] = match u8::try_from(upper) {
+                Ok(byte) if is_plain(byte) => byte,
+                _ => {
+                    changed = true;
+                    b'_'
+                }
+            };
+            len += 1;
+        }
+    };
+    put(base, &mut raw[..8]);
+    put(extension, &mut raw[8..]);
+    if raw[0] == b' ' {
+        raw[0] = b'_';
+        changed = true;
+    }
+    Basis { raw, changed }
+}
+
+/// Tails that are tried before the basis itself is varied.
+const TAILS: u32 = 4096;
+
+/// Finds a short name that no entry of a directory has: shown every short name once, it picks
+/// the lowest free tail.
+pub(crate) struct TailPicker {
+    basis: Basis,
+    bare_is_taken: bool,
+    taken: [u64; TAILS as usize / 64],
+}
+
+impl TailPicker {
+    pub fn new(basis: Basis) -> Self {
+        Self { basis, bare_is_taken: false, taken: [0; TAILS as usize / 64] }
+    }
+
+    /// Notes a short name that is in use.
+    pub fn see(&mut self, raw: &[u8; 11]) {
+        if *raw == self.basis.raw {
+            self.bare_is_taken = true;
+        }
+        let Some(tail) = tail_of(raw) else { return };
+        if tail < TAILS && self.with_tail(tail) == *raw {
+            self.taken[(tail / 64) as usize] |= 1 << (tail % 64);
+        }
+    }
+
+    /// The name to use, or `None` if all tails are taken.
+    pub fn pick(&self) -> Option<[u8; 11]> {
+        if !self.basis.changed && !self.bare_is_taken {
+            return Some(self.basis.raw);
+        }
+        let free = (1..TAILS).find(|t| self.taken[(t / 64) as usize] & 1 << (t % 64) == 0)?;
+        Some(self.with_tail(free))
+    }
+
+    fn with_tail(&self, tail: u32) -> [u8; 11] {
+        let mut digits = [0; 8];
+        let (mut n, mut count) = (tail, 0);
+        loop {
+            digits[count] = b'0' + (n % 10) as u8;
+            count += 1;
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+        let mut raw = self.basis.raw;
+        let used = raw[..8].iter().position(|&b| b == b' ').unwrap_or(8);
+        let start = used.min(8 - 1 - count);
+        raw[start] = b'~';
+        for i in 0..count {
+            raw[start + 1 + i] = digits[count - 1 - i];
+        }
+        raw
+    }
+}
+
+/// The number after the `~` of a short name.
+fn tail_of(raw: &[u8; 11]) -> Option<u32> {
+    let base = &raw[..raw[..8].iter().position(|&b| b == b' ').unwrap_or(8)];
+    let tilde = base.iter().rposition(|&b| b == b'~')?;
+    let digits = &base[tilde + 1..];
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && digits[0] != b'0';
+    plain.then(|| digits.iter().fold(0, |n, &d| n * 10 + u32::from(d - b'0')))
+}
+
+/// A basis for a directory in which all tails of a name are taken: four hexadecimal digits of a
+/// hash of the whole name take the place of its end.
+pub(crate) fn hashed_basis(name: &Name, round: u32) -> Basis {
+    let mut basis = basis(name);
+    let hash = name.units().iter().fold(0x811C_9DC5 ^ round, |hash, &u| {
+        (hash ^ u32::from(u)).wrapping_mul(0x0100_0193)
+    });
+    let keep = basis.raw[..2].iter().position(|&b| b == b' ').unwrap_or(2);
+    basis.raw[keep..8].fill(b' ');
+    for i in 0..4 {
+        basis.raw[keep + i] = b"0123456789ABCDEF"[(hash >> (28 - 4 * i) & 15) as usize];
+    }
+    basis.changed = true;
+    basis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(text: &str, others: &[&[u8; 11]]) -> String {
+        let mut picker = TailPicker::new(basis(&Name::new(text).unwrap()));
+        others.iter().for_each(|raw| picker.see(raw));
+        String::from_utf8(picker.pick().unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn short_names_follow_the_specification() {
+        assert_eq!(short("hello.txt", &[]), "HELLO   TXT");
+        assert_eq!(short("A long name.text", &[]), "ALONGN~1TEX");
+        assert_eq!(short("A long name.text", &[b"ALONGN~1TEX"]), "ALONGN~2TEX");
+        assert_eq!(short("hello.txt", &[b"HELLO   TXT"]), "HELLO~1 TXT");
+        assert_eq!(short(".profile", &[]), "PROFIL~1   ");
+        assert_eq!(short("a.b.c", &[]), "AB~1    C  ");
+        assert_eq!(short("ünï+.c", &[]), "_N__~1  C  ");
+        let nine: Vec<[u8; 11]> =
+            (1..10).map(|n| format!("ALONGN~{n}TEX").into_bytes().try_into().unwrap()).collect();
+        assert_eq!(short("A long name.text", &nine.iter().collect::<Vec<_>>()), "ALONG~10TEX");
+    }
+
+    #[test]
+    fn only_upper_case_names_are_exact() {
+        assert!(exact(&Name::new("HELLO.TXT").unwrap()).is_some());
+        assert!(exact(&Name::new("Hello.txt").unwrap()).is_none());
+        assert!(exact(&Name::new("A.B.C").unwrap()).is_none());
+        assert!(exact(&Name::new("NINECHARS").unwrap()).is_none());
+    }
+
+    #[test]
+    fn code_page_has_128_characters() {
+        assert_eq!(CP437.chars().count(), 128);
+        assert_eq!(text_of(b"\x05\x8EX     \x81  "), "\u{3c3}ÄX.ü");
+    }
+}

@@ -1,0 +1,411 @@
+//! Operations on names: open, stat, list, make, remove, rename.
+//!
+//! An open file can be neither removed nor renamed (`Busy`); a directory with open files inside
+//! can be moved, since nothing of theirs changes place. `rename` does not replace: remove the
+//! target first.
+
+use crate::chain::{Chain, Trust};
+use crate::device::CacheDevice;
+use crate::dir::{Dir, Item, Scanner};
+use crate::dirent::{Attributes, Entry};
+use crate::error::{Damage, FsError};
+use crate::name::{self, Name, short};
+use crate::open::{Access, Create, Handle, HandleKey, Node};
+use crate::path;
+use crate::time::DateTime;
+use crate::volume::Volume;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// What is known of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// File or directory.
+    pub kind: Kind,
+    /// Bytes; 0 for a directory.
+    pub size: u32,
+    /// The attribute byte.
+    pub attributes: Attributes,
+    /// When it was made.
+    pub created: DateTime,
+    /// When its contents changed last.
+    pub modified: DateTime,
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name: the long one if it has one.
+    pub name: String,
+    /// Its short name, as DOS programs see it.
+    pub short_name: String,
+    /// What it is.
+    pub metadata: Metadata,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DirCursor(pub u32);
+
+impl Metadata {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let kind = if entry.is_directory() { Kind::Directory } else { Kind::File };
+        Self {
+            kind,
+            size: if kind == Kind::File { entry.size() } else { 0 },
+            attributes: entry.attributes(),
+            created: entry.created(),
+            modified: entry.modified(),
+        }
+    }
+}
+
+/// A path's end: the directory that it is in, its name, and what is there.
+struct Target {
+    dir: u32,
+    name: Name,
+    item: Option<Item>,
+    /// The directories on the way, the root first.
+    way: Vec<u32>,
+}
+
+impl<D: CacheDevice> Volume<D> {
+    /// Finds the directory at the end of `names`; returns the first clusters on the way.
+    fn walk(&mut self, names: &[Name]) -> Result<Vec<u32>, FsError> {
+        self.audit()?;
+        let mut way = Vec::with_capacity(names.len() + 1);
+        let mut at = self.core.geo.root;
+        way.push(at);
+        for i in 0..=names.len() {
+            let step = self.dir(at).and_then(|()| match names.get(i) {
+                None => Ok(at),
+                Some(name) => match self.dirs[0].find(&mut self.core, name)? {
+                    None => Err(FsError::NotFound),
+                    Some(item) if !item.entry.is_directory() => Err(FsError::NotADirectory),
+                    Some(item) => self.child_of(&item.entry),
+                },
+            });
+            match step {
+                Ok(next) => at = next,
+                Err(error) => return Err(error.at(&join(&names[..i]))),
+            }
+            if i < names.len() {
+                way.push(at);
+            }
+        }
+        Ok(way)
+    }
+
+    /// Finds what a path names. `None` for the root.
+    fn target(&mut self, text: &str) -> Result<Option<Target>, FsError> {
+        let mut names = path::parse(text)?;
+        let Some(name) = names.pop() else {
+            self.audit()?;
+            return Ok(None);
+        };
+        let way = self.walk(&names)?;
+        let dir = way[way.len() - 1];
+        self.dir(dir)?;
+        let item = self.dirs[0].find(&mut self.core, &name).map_err(|e| e.at(text))?;
+        Ok(Some(Target { dir, name, item, way }))
+    }
+
+    /// What a path names.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `Corrupt`, `Io`, and those of a malformed path.
+    pub fn stat(&mut self, path: &str) -> Result<Metadata, FsError> {
+        let Some(target) = self.target(path)? else {
+            let root = Entry::new(*b"           ", Entry::DIRECTORY, 0, DateTime::EPOCH);
+            return Ok(Metadata::of(&root));
+        };
+        let entry = target.item.ok_or(FsError::NotFound)?.entry;
+        if path::means_directory(path) && !entry.is_directory() {
+            return Err(FsError::NotADirectory);
+        }
+        Ok(Metadata::of(&entry))
+    }
+
+    /// Lists up to `max` entries of a directory from `cursor` on (`DirCursor::default()` for the
+    /// start), without `.` and `..`; returns where to go on, or `None` at the end. Entries that
+    /// are there during the whole listing are listed exactly once.
+    ///
+    /// # Errors
+    /// As [`Volume::stat`].
+    pub fn read_dir(
+        &mut self,
+        path: &str,
+        cursor: DirCursor,
+        max: usize,
+    ) -> Result<(Vec<Listed>, Option<DirCursor>), FsError> {
+        let names = path::parse(path)?;
+        let way = self.walk(&names)?;
+        self.dir(way[way.len() - 1]).map_err(|e| e.at(path))?;
+        let mut scan = Scanner::new(cursor.0);
+        let mut listed = Vec::new();
+        while listed.len() < max {
+            let Some(item) = scan.next(&mut self.core, &self.dirs[0])? else {
+                return Ok((listed, None));
+            };
+            if item.entry.is_dot() {
+                continue;
+            }
+            listed.push(Listed {
+                name: name::text_of(scan.name()),
+                short_name: short::text_of(&item.entry.short()),
+                metadata: Metadata::of(&item.entry),
+            });
+        }
+        Ok((listed, Some(DirCursor(scan.slot))))
+    }
+
+    /// Opens a file. Its whole chain is checked now, so that reading it later meets no damage.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `IsADirectory`, `ReadOnly`, `TooManyOpen`, `Corrupt`, `NoSpace`, `Io`.
+    pub fn open(&mut self, path: &str, access: Access, create: Create) -> Result<Handle, FsError> {
+        self.files.check_room()?;
+        let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
+        if path::means_directory(path) {
+            return Err(match target.item {
+                Some(item) if !item.entry.is_directory() => FsError::NotADirectory,
+                Some(_) => FsError::IsADirectory,
+                None => FsError::NotFound,
+            });
+        }
+        let (slot, entry) = match target.item {
+            Some(_) if create == Create::New => return Err(FsError::Exists),
+            Some(item) => (item.slot, item.entry),
+            None if create == Create::Never => return Err(FsError::NotFound),
+            None => {
+                let entry = Entry::new([b' '; 11], Entry::FILE, 0, self.now);
+                self.dir(target.dir)?;
+                let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, None)?;
+                let entry = self.dirs[0].entry_at(&mut self.core, slot)?.ok_or(FsError::NotFound)?;
+                (slot, entry)
+            }
+        };
+        let handle = self.open_entry(target.dir, slot, entry, access, path)?;
+        if create == Create::Truncate
+            && let Err(error) = self.truncate_open(handle)
+        {
+            self.files.close(handle)?;
+            return Err(error);
+        }
+        Ok(handle)
+    }
+
+    fn open_entry(
+        &mut self,
+        dir: u32,
+        slot: u32,
+        entry: Entry,
+        access: Access,
+        path: &str,
+    ) -> Result<Handle, FsError> {
+        if entry.is_directory() {
+            return Err(FsError::IsADirectory);
+        }
+        if access != Access::Read && entry.attributes().is_read_only() {
+            return Err(FsError::ReadOnly);
+        }
+        if let Some(node) = self.files.find(dir, slot) {
+            return Ok(self.files.open(node, access));
+        }
+        let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
+        self.dir(dir)?;
+        let address = self.dirs[0].address(&mut self.core, slot)?;
+        let node = self.files.add_node(Node::new((dir, slot), address, entry, chain, path.into()));
+        Ok(self.files.open(node, access))
+    }
+
+    /// Walks a file's chain and compares it with the file's size.
+    fn check_file(&mut self, entry: &Entry) -> Result<Chain, FsError> {
+        let limit = self.limits.extents_per_file as usize;
+        let most = self.core.geo.clusters;
+        let chain = Chain::build(&mut self.core, entry.first(), limit, Trust::Audited, most)?;
+        if chain.len() < self.core.geo.clusters_for(entry.size()) {
+            return Err(FsError::corrupt(Damage::ChainTooShort, chain.last()));
+        }
+        Ok(chain)
+    }
+
+    /// What a successor needs to open this file again.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn key(&mut self, handle: Handle) -> Result<HandleKey, FsError> {
+        let at = self.files.get(handle)?.node;
+        let node = self.files.node(at);
+        Ok(HandleKey {
+            directory: node.dir,
+            slot: node.slot,
+            identity: node.entry.identity(),
+            first_cluster: node.entry.first(),
+        })
+    }
+
+    /// Opens a file by a key from an earlier incarnation of this server; `path` is for errors.
+    ///
+    /// # Errors
+    /// `StaleKey` if there is another file or none at that place now; those of [`Volume::open`].
+    pub fn open_key(&mut self, key: HandleKey, access: Access, path: &str) -> Result<Handle, FsError> {
+        self.files.check_room()?;
+        self.audit()?;
+        if !self.core.geo.has_cluster(key.directory) {
+            return Err(FsError::StaleKey);
+        }
+        match self.dir(key.directory) {
+            Err(FsError::Corrupt { .. }) => return Err(FsError::StaleKey),
+            other => other?,
+        }
+        let entry = self.dirs[0].entry_at(&mut self.core, key.slot)?.ok_or(FsError::StaleKey)?;
+        let same_start = key.first_cluster == 0 || key.first_cluster == entry.first();
+        if entry.is_directory() || entry.identity() != key.identity || !same_start {
+            return Err(FsError::StaleKey);
+        }
+        self.open_entry(key.directory, key.slot, entry, access, path)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// `Exists`, `NoSpace`, `DirectoryFull`, and those of [`Volume::stat`] for its parent.
+    pub fn make_dir(&mut self, path: &str) -> Result<(), FsError> {
+        let target = self.target(path)?.ok_or(FsError::Exists)?;
+        if target.item.is_some() {
+            return Err(FsError::Exists);
+        }
+        let parent = self.dot_dot_of(target.dir);
+        let first = Dir::create(&mut self.core, parent, self.now)?;
+        let entry = Entry::new([b' '; 11], Entry::DIRECTORY, first, self.now);
+        self.dir(target.dir)?;
+        if let Err(error) = self.dirs[0].insert(&mut self.core, &target.name, entry, None) {
+            self.core.free_now(first)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// What `..` says in a directory inside `dir`.
+    fn dot_dot_of(&self, dir: u32) -> u32 {
+        if dir == self.core.geo.root { 0 } else { dir }
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// `Busy` while it is open, `ReadOnly`, `IsADirectory`, `Corrupt` if its clusters cannot be
+    /// freed without harm to others, and those of [`Volume::stat`].
+    pub fn remove_file(&mut self, path: &str) -> Result<(), FsError> {
+        let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
+        let item = target.item.ok_or(FsError::NotFound)?;
+        if item.entry.is_directory() {
+            return Err(FsError::IsADirectory);
+        }
+        if path::means_directory(path) {
+            return Err(FsError::NotADirectory);
+        }
+        if self.files.find(target.dir, item.slot).is_some() {
+            return Err(FsError::Busy);
+        }
+        if item.entry.attributes().is_read_only() {
+            return Err(FsError::ReadOnly);
+        }
+        self.check_file(&item.entry).map_err(|e| e.at(path))?;
+        self.unlink(target.dir, &item)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `NotADirectory`, `InvalidMove` for the root, and those of [`Volume::stat`].
+    pub fn remove_dir(&mut self, path: &str) -> Result<(), FsError> {
+        let target = self.target(path)?.ok_or(FsError::InvalidMove)?;
+        let item = target.item.ok_or(FsError::NotFound)?;
+        if !item.entry.is_directory() {
+            return Err(FsError::NotADirectory);
+        }
+        let first = self.child_of(&item.entry).map_err(|e| e.at(path))?;
+        self.dir(first).map_err(|e| e.at(path))?;
+        if !self.dirs[0].is_empty(&mut self.core)? {
+            return Err(FsError::NotEmpty);
+        }
+        self.dirs.remove(0);
+        self.unlink(target.dir, &item)
+    }
+
+    fn unlink(&mut self, dir: u32, item: &Item) -> Result<(), FsError> {
+        self.dir(dir)?;
+        self.dirs[0].remove(&mut self.core, item)?;
+        match item.entry.first() {
+            0 => Ok(()),
+            first => self.core.release(first),
+        }
+    }
+
+    /// Renames or moves a file or directory. `to` must not exist, except as the same file in
+    /// other letters.
+    ///
+    /// # Errors
+    /// `Busy` for an open file, `Exists`, `InvalidMove`, `NoSpace`, `DirectoryFull`, and those of
+    /// [`Volume::stat`].
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), FsError> {
+        let source = self.target(from)?.ok_or(FsError::InvalidMove)?;
+        let item = source.item.ok_or(FsError::NotFound)?;
+        let is_directory = item.entry.is_directory();
+        if !is_directory && (path::means_directory(from) || path::means_directory(to)) {
+            return Err(FsError::NotADirectory);
+        }
+        if self.files.find(source.dir, item.slot).is_some() {
+            return Err(FsError::Busy);
+        }
+        let target = self.target(to)?.ok_or(FsError::Exists)?;
+        let except = match target.item {
+            Some(there) if target.dir == source.dir && there.slot == item.slot => Some((item.start, item.slot)),
+            Some(_) => return Err(FsError::Exists),
+            None => None,
+        };
+        let mut first = 0;
+        if is_directory {
+            first = self.child_of(&item.entry).map_err(|e| e.at(from))?;
+            if target.way.contains(&first) {
+                return Err(FsError::InvalidMove);
+            }
+            self.dir(first).map_err(|e| e.at(from))?;
+        }
+        self.dir(target.dir)?;
+        self.dirs[0].insert(&mut self.core, &target.name, item.entry, except)?;
+        self.dir(source.dir)?;
+        self.dirs[0].remove(&mut self.core, &item)?;
+        if is_directory && source.dir != target.dir {
+            let parent = self.dot_dot_of(target.dir);
+            self.dir(first)?;
+            let mut dot_dot = Entry::new(*b"..         ", Entry::DIRECTORY, parent, self.now);
+            dot_dot.set_modified(item.entry.modified());
+            self.dirs[0].update(&mut self.core, 1, &dot_dot)?;
+        }
+        Ok(())
+    }
+}
+
+fn join(names: &[Name]) -> String {
+    let mut text = String::new();
+    for name in names {
+        text.push('/');
+        text.push_str(&name::text_of(name.units()));
+    }
+    if text.is_empty() {
+        text.push('/');
+    }
+    text
+}

@@ -1,0 +1,218 @@
+//! A mounted volume: mount, audit, sync, and what can be asked about the whole.
+//!
+//! Operations on names are in `tree`, those on open files in `file`; all are methods of
+//! [`Volume`].
+
+use crate::audit::{AuditReport, audit};
+use crate::cache::{Cache, MIN_BUFFERS, Mirror};
+use crate::base::{Core, Marked, is_info_sector};
+use crate::bytes::u32_at;
+use crate::device::CacheDevice;
+use crate::dir::{Dir, find_label};
+use crate::error::{Damage, FsError, MountError};
+use crate::layout::{Found, find_volume, read_boot_sector};
+use crate::open::Files;
+use crate::time::DateTime;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Directories whose chains are kept.
+const DIRS_KEPT: usize = 8;
+
+/// Bounds on memory, given at mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Files open at once (handles).
+    pub handles: u16,
+    /// Extents kept of each open file, 12 bytes each.
+    pub extents_per_file: u32,
+    /// Clusters of a volume; the map takes a quarter of a byte for each.
+    pub clusters: u32,
+}
+
+impl Default for Limits {
+    /// 64 handles, 24 KiB of extents for each, 16 Mi clusters (a map of 4 MiB at most).
+    fn default() -> Self {
+        Self { handles: 64, extents_per_file: 2048, clusters: 16 << 20 }
+    }
+}
+
+/// Figures of the whole volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeStat {
+    /// Bytes of a cluster.
+    pub cluster_bytes: u32,
+    /// Clusters that there are.
+    pub clusters: u32,
+    /// Clusters that are free.
+    pub free_clusters: u32,
+    /// The serial number.
+    pub serial: u32,
+    /// What the audit found wrong.
+    pub audit: AuditReport,
+    /// The volume had not been unmounted cleanly when it was mounted here.
+    pub was_dirty: bool,
+}
+
+/// A mounted FAT32 volume.
+pub struct Volume<D> {
+    pub(crate) core: Core<D>,
+    pub(crate) files: Files,
+    /// Directories used last, the latest first.
+    pub(crate) dirs: Vec<Dir>,
+    pub(crate) limits: Limits,
+    pub(crate) now: DateTime,
+    report: Option<AuditReport>,
+}
+
+impl<D: CacheDevice> Volume<D> {
+    /// Finds and checks the volume on a device. Reads a handful of sectors; the audit comes with
+    /// the first operation, or by [`Volume::audit`].
+    ///
+    /// # Errors
+    /// [`MountError`] says what the disk is instead.
+    pub fn mount(device: D, limits: Limits) -> Result<Self, MountError> {
+        let found = device.buffers();
+        if found < MIN_BUFFERS {
+            return Err(MountError::CacheTooSmall { needed: MIN_BUFFERS, found });
+        }
+        let mut cache = Cache::new(device);
+        let sectors = cache.sectors();
+        if sectors == 0 {
+            return Err(MountError::Empty);
+        }
+        let (start, room) = match find_volume(read(&mut cache, 0)?, sectors)? {
+            Found::Volume => (0, sectors),
+            Found::Partition { start, sectors } => (start, sectors),
+        };
+        let geo = read_boot_sector(read(&mut cache, start)?, start, room)?;
+        if geo.clusters > limits.clusters {
+            return Err(MountError::TooManyClusters { clusters: geo.clusters, limit: limits.clusters });
+        }
+        let fat = read(&mut cache, geo.fat_start)?;
+        let (media, state) = (u32_at(fat, 0) & 0x0FFF_FFFF, u32_at(fat, 4));
+        if media | 0xFF != 0x0FFF_FFFF || media & 0xF0 != 0xF0 {
+            return Err(MountError::Corrupt { field: "first FAT entry", value: media });
+        }
+        let was_dirty = geo.was_dirty || state & 1 << 27 == 0;
+        let hint = match geo.info {
+            Some(sector) => {
+                let info = read(&mut cache, sector)?;
+                if is_info_sector(info) { u32_at(info, 492) } else { 0 }
+            }
+            None => 0,
+        };
+        let hint = if geo.has_cluster(hint) { hint } else { geo.root };
+        let mirror = Mirror { sectors: geo.fat_sectors, copies: geo.mirrors };
+        cache.set_origin(geo.data_start, (geo.mirrors > 0).then_some(mirror));
+        let marked = if was_dirty { Marked::DirtyBefore } else { Marked::Clean };
+        Ok(Self {
+            core: Core::new(cache, geo, hint, marked),
+            files: Files::new(limits.handles),
+            dirs: Vec::new(),
+            limits,
+            now: DateTime::EPOCH,
+            report: None,
+        })
+    }
+
+    /// Sets the time that changes are stamped with from now on.
+    pub fn set_now(&mut self, now: DateTime) {
+        self.now = now;
+    }
+
+    /// Walks the FAT and the directory tree once, if that was not done yet. Every operation on
+    /// names does it first; an idle server may do it before.
+    ///
+    /// # Errors
+    /// `Io`, or `Corrupt` if the root directory cannot be used. It is tried again the next time.
+    pub fn audit(&mut self) -> Result<AuditReport, FsError> {
+        if let Some(report) = self.report {
+            return Ok(report);
+        }
+        let report = audit(&mut self.core)?;
+        self.report = Some(report);
+        Ok(report)
+    }
+
+    /// Writes everything to the disk, in an order that survives the death of this server, and
+    /// marks the volume clean.
+    ///
+    /// # Errors
+    /// `Io`: what could not be written is kept and tried again by the next `sync`.
+    pub fn sync(&mut self) -> Result<(), FsError> {
+        self.core.sync()
+    }
+
+    /// Figures of the whole volume.
+    ///
+    /// # Errors
+    /// Those of [`Volume::audit`].
+    pub fn stat_volume(&mut self) -> Result<VolumeStat, FsError> {
+        let audit = self.audit()?;
+        let geo = &self.core.geo;
+        Ok(VolumeStat {
+            cluster_bytes: geo.cluster_bytes(),
+            clusters: geo.clusters,
+            free_clusters: self.core.free_clusters(),
+            serial: geo.serial,
+            audit,
+            was_dirty: self.core.marked == Marked::DirtyBefore,
+        })
+    }
+
+    /// The volume's label: the root directory's, else the boot sector's; empty if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Volume::audit`].
+    pub fn label(&mut self) -> Result<String, FsError> {
+        self.audit()?;
+        let root = self.core.geo.root;
+        self.dir(root)?;
+        let found = find_label(&mut self.core, &self.dirs[0])?.unwrap_or(self.core.geo.label);
+        let bytes: String = found.iter().map(|&b| if b.is_ascii() { b as char } else { '?' }).collect();
+        let text = bytes.trim_end();
+        Ok(String::from(if text == "NO NAME" { "" } else { text }))
+    }
+
+    /// The device, to look at.
+    pub fn device(&self) -> &D {
+        self.core.cache.device()
+    }
+
+    /// The device, for what is not the file system's (its ring after a restart, its faults in
+    /// tests). Its contents must not change under the cache.
+    pub fn device_mut(&mut self) -> &mut D {
+        self.core.cache.device_mut()
+    }
+
+    /// Takes the volume apart. What was not synced is lost.
+    pub fn into_device(self) -> D {
+        self.core.cache.into_device()
+    }
+
+    /// Puts a directory at `dirs[0]`.
+    pub(crate) fn dir(&mut self, first: u32) -> Result<(), FsError> {
+        if let Some(at) = self.dirs.iter().position(|d| d.first == first) {
+            self.dirs[..=at].rotate_right(1);
+            return Ok(());
+        }
+        let dir = Dir::load(&mut self.core, first)?;
+        self.dirs.truncate(DIRS_KEPT - 1);
+        self.dirs.insert(0, dir);
+        Ok(())
+    }
+
+    /// The first cluster of the directory that an entry names.
+    pub(crate) fn child_of(&self, entry: &crate::dirent::Entry) -> Result<u32, FsError> {
+        match entry.first() {
+            first if first == self.core.geo.root => Err(FsError::corrupt(Damage::ChainLoop, first)),
+            first if self.core.geo.has_cluster(first) => Ok(first),
+            first => Err(FsError::corrupt(Damage::OutOfRange, first)),
+        }
+    }
+}
+
+fn read<D: CacheDevice>(cache: &mut Cache<D>, sector: u64) -> Result<&[u8], MountError> {
+    cache.sector(sector, sector + 1).map_err(|_| MountError::Io { sector })
+}
