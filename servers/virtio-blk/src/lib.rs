@@ -1,2 +1,47 @@
-//! (being written)
-#![cfg_attr(not(test), no_std)]
+//! `virtio-blk`: a modern virtio block device over PCI, driven from user space.
+//!
+//! Requests come through each session's shared-memory ring (`skink_protocols::block`), go to the
+//! device through a split virtqueue of up to 256 entries with many requests in flight, and come
+//! back by MSI-X. Data moves between the disk and the client's memory without a copy. After a
+//! death at any instruction the next instance sets up everything from scratch: the driver keeps
+//! no state that outlives it, the clients submit again what was not completed.
+//!
+//! * [`layout`]: finds the device's registers by its PCI capabilities.
+//! * [`access`]: the two traits behind which all memory lies that somebody else changes.
+//! * [`device`]: reset, feature negotiation, queue set-up (virtio 1.2 §3.1).
+//! * [`queue`]: the split virtqueue (virtio 1.2 §2.7).
+//! * [`disk`]: block requests: validated, split, put into the queue, completed.
+//! * [`error`]: what makes the driver give up.
+//!
+//! Invariants:
+//! * Nothing that a client says makes the device touch memory outside the client's data area.
+//! * Nothing that the device says makes the driver touch memory outside its own, complete a
+//!   request that is not in flight, or report success without a valid status: it is a
+//!   [`DeviceError`], the instance ends, and the supervisor resets the device.
+//! * A slot's descriptors, header and status belong to the device from their publication until
+//!   their used element was taken, and are not written meanwhile.
+//!
+//! Why not the crate `virtio-drivers`: its block queue has 16 entries, it knows no MSI-X, and it
+//! waits for each request; here 85 requests are in flight and interrupts are vectors.
+//!
+//! Not here: indirect descriptors and packed rings (three descriptors a request in a split ring
+//! are enough for 85 requests), legacy devices, discard, several queues, partitions.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod access;
+pub mod device;
+pub mod disk;
+pub mod error;
+pub mod layout;
+pub mod queue;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{Clock, DmaMemory, Registers};
+pub use disk::{DataArea, Disk, Submitted};
+pub use error::DeviceError;

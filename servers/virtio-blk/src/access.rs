@@ -1,0 +1,61 @@
+//! The traits behind which lies all memory that somebody else changes: device registers and DMA
+//! memory; and the clock.
+//!
+//! The logic stands on these alone, so that the host's tests put a fake device behind them; the
+//! real ones are volatile accesses to granted memory.
+//!
+//! Contract: an offset outside the region is a bug of the driver and panics; it never reaches
+//! other memory. Values are little endian in memory (virtio 1.2 §1.4) and native here.
+
+/// Device registers: each access happens once, at its full width, in program order.
+pub trait Registers {
+    /// Reads a byte.
+    fn read8(&self, offset: usize) -> u8;
+    /// Reads 16 bits; `offset` is a multiple of 2.
+    fn read16(&self, offset: usize) -> u16;
+    /// Reads 32 bits; `offset` is a multiple of 4.
+    fn read32(&self, offset: usize) -> u32;
+    /// Writes a byte.
+    fn write8(&mut self, offset: usize, value: u8);
+    /// Writes 16 bits; `offset` is a multiple of 2.
+    fn write16(&mut self, offset: usize, value: u16);
+    /// Writes 32 bits; `offset` is a multiple of 4.
+    fn write32(&mut self, offset: usize, value: u32);
+
+    /// Writes 64 bits as two halves, low first (virtio 1.2 §4.1.3.1 allows it for every field).
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.write32(offset, value as u32);
+        self.write32(offset + 4, (value >> 32) as u32);
+    }
+}
+
+/// Memory that driver and device share, contiguous for the device. Accesses are not merged or
+/// torn; ordering between them is the queue's business (fences).
+pub trait DmaMemory {
+    /// Address for the device of byte 0.
+    fn device_address(&self) -> u64;
+    /// Bytes.
+    fn size(&self) -> usize;
+    /// Reads a byte.
+    fn read8(&self, offset: usize) -> u8;
+    /// Reads 16 bits; `offset` is a multiple of 2.
+    fn read16(&self, offset: usize) -> u16;
+    /// Reads 32 bits; `offset` is a multiple of 4.
+    fn read32(&self, offset: usize) -> u32;
+    /// Writes a byte.
+    fn write8(&mut self, offset: usize, value: u8);
+    /// Writes 16 bits; `offset` is a multiple of 2.
+    fn write16(&mut self, offset: usize, value: u16);
+    /// Writes 32 bits; `offset` is a multiple of 4.
+    fn write32(&mut self, offset: usize, value: u32);
+    /// Writes 64 bits; `offset` is a multiple of 8.
+    fn write64(&mut self, offset: usize, value: u64);
+}
+
+/// Time, for what must not take for ever.
+pub trait Clock {
+    /// Nanoseconds on a clock that never goes back.
+    fn now_ns(&self) -> u64;
+    /// Lets others run while this thread waits for the device.
+    fn relax(&self);
+}

@@ -1,0 +1,65 @@
+//! Tests of the driver's logic against a device that punishes misuse.
+
+mod disk;
+mod fake;
+mod layout;
+mod start;
+
+use crate::device::{Device, Vectors, Windows};
+use crate::disk::{DataArea, Disk, Owner, Submitted};
+use crate::error::DeviceError;
+use fake::{DATA_BASE, DATA_BYTES, FakeClock, FakeMemory, FakeRegisters, Kind, Shared};
+use skink_protocols::block::{Completion, Operation, Request};
+use std::vec::Vec;
+
+type TestDisk = Disk<FakeRegisters, FakeMemory>;
+
+const AREA: DataArea = DataArea {
+    address: DATA_BASE,
+    size: DATA_BYTES as u64,
+};
+const OWNER: Owner = Owner(7);
+
+fn windows(fake: &Shared) -> Windows<FakeRegisters> {
+    let registers = |kind| FakeRegisters(fake.clone(), kind);
+    Windows {
+        common: registers(Kind::Common),
+        notify: registers(Kind::Notify),
+        notify_bytes: 0x1000,
+        notify_multiplier: fake::NOTIFY_MULTIPLIER,
+        device: registers(Kind::Device),
+    }
+}
+
+fn start(fake: &Shared) -> Result<TestDisk, DeviceError> {
+    let vectors = Vectors {
+        config: 0,
+        queue: 1,
+    };
+    let memory = FakeMemory(fake.clone());
+    let (device, queue) = Device::start(windows(fake), memory, vectors, &FakeClock::default())?;
+    Ok(Disk::new(device, queue))
+}
+
+fn request(id: u64, operation: Operation, sector: u64, sectors: u32, offset: u64) -> Request {
+    Request {
+        id,
+        operation,
+        sector,
+        sectors,
+        offset,
+    }
+}
+
+fn accept(disk: &mut TestDisk, request: Request) {
+    assert_eq!(disk.submit(OWNER, AREA, request, 0), Submitted::Accepted);
+}
+
+fn reap(disk: &mut TestDisk) -> Result<Vec<Completion>, DeviceError> {
+    let mut done = Vec::new();
+    disk.reap(0, |owner, completion| {
+        assert_eq!(owner, OWNER);
+        done.push(completion);
+    })?;
+    Ok(done)
+}
