@@ -13,8 +13,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Version of this protocol.
-pub const VERSION: u32 = 1;
 /// Bytes of the ring area at the start of the shared region; the data area follows.
 pub const RING_BYTES: u64 = 64 * 1024;
 /// Bytes of a sector, whatever the device's own block size is (virtio 1.2 §5.2.4).
@@ -171,11 +169,14 @@ pub enum BlockError {
     UnknownSession,
     /// There is no disk.
     NoDevice,
+    /// The call itself failed.
+    Ipc(libipc::Error),
 }
 
 impl core::fmt::Display for BlockError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            BlockError::Ipc(error) => return write!(f, "block: {error}"),
             BlockError::NoRing => {
                 "block: the session shares no ring; give the edge `shared_bytes` and `dma`"
             }
@@ -187,20 +188,28 @@ impl core::fmt::Display for BlockError {
 
 impl core::error::Error for BlockError {}
 
-/// The calls. Both are idempotent and answered at once.
+impl From<libipc::Error> for BlockError {
+    fn from(error: libipc::Error) -> Self {
+        match error {
+            libipc::Error::UnknownSession => BlockError::UnknownSession,
+            other => BlockError::Ipc(other),
+        }
+    }
+}
+
+/// Introduces client and driver to each other.
+#[libipc::protocol(name = "block", version = 1)]
 pub trait Block {
     /// Tells what the disk is.
-    ///
-    /// # Errors
-    /// [`BlockError::NoDevice`].
-    fn info(&mut self) -> Result<Info, BlockError>;
+    #[idempotent]
+    fn info(&self) -> Result<Info, BlockError>;
 
     /// Joins the session's ring. A client calls it when it starts, and again after each death of
-    /// the driver; then it submits again whatever has not been completed.
-    ///
-    /// # Errors
-    /// As [`BlockError`] says.
-    fn attach(&mut self) -> Result<Info, BlockError>;
+    /// the driver; then it submits again whatever has not been completed. Answered when no
+    /// request of an earlier attachment is with the device any more.
+    #[idempotent]
+    #[deferred]
+    fn attach(&self) -> Result<Info, BlockError>;
 }
 
 #[cfg(test)]

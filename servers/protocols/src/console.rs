@@ -18,9 +18,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Version of this protocol.
-pub const VERSION: u32 = 1;
-
 /// A byte stream to and from the outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Channel {
@@ -81,11 +78,14 @@ pub enum ConsoleError {
     Busy,
     /// The channel has no device on this machine.
     NoDevice,
+    /// The call itself failed.
+    Ipc(libipc::Error),
 }
 
 impl core::fmt::Display for ConsoleError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            ConsoleError::Ipc(error) => return write!(f, "console: {error}"),
             ConsoleError::UnknownSession => "console: unknown session; open it again",
             ConsoleError::BadSpan => {
                 "console: the span is empty or outside the session's shared memory"
@@ -103,25 +103,32 @@ impl core::fmt::Display for ConsoleError {
 
 impl core::error::Error for ConsoleError {}
 
-/// The calls. All are idempotent.
+impl From<libipc::Error> for ConsoleError {
+    fn from(error: libipc::Error) -> Self {
+        match error {
+            libipc::Error::UnknownSession => ConsoleError::UnknownSession,
+            other => ConsoleError::Ipc(other),
+        }
+    }
+}
+
+/// Byte channels to the outside world. Every call may be repeated.
+#[libipc::protocol(name = "console", version = 1)]
 pub trait Console {
     /// Tells where the session's output and the channel's input stand, once no output of the
     /// session to the channel is unfinished.
-    ///
-    /// # Errors
-    /// As [`ConsoleError`] says.
-    fn attach(&mut self, channel: Channel) -> Result<Positions, ConsoleError>;
+    #[idempotent]
+    #[deferred]
+    fn attach(&self, channel: Channel) -> Result<Positions, ConsoleError>;
 
     /// Waits for input at `position` of the channel and puts it into `span`.
-    ///
-    /// # Errors
-    /// As [`ConsoleError`] says.
-    fn read(&mut self, channel: Channel, position: u64, span: Span) -> Result<Input, ConsoleError>;
+    #[idempotent]
+    #[deferred]
+    fn read(&self, channel: Channel, position: u64, span: Span) -> Result<Input, ConsoleError>;
 
     /// Sends the bytes of `span`, the first of which has `position` in the session's output to
     /// the channel, and answers with the position after the last when the device has them all.
-    ///
-    /// # Errors
-    /// As [`ConsoleError`] says.
-    fn write(&mut self, channel: Channel, position: u64, span: Span) -> Result<u64, ConsoleError>;
+    #[idempotent]
+    #[deferred]
+    fn write(&self, channel: Channel, position: u64, span: Span) -> Result<u64, ConsoleError>;
 }

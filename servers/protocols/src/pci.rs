@@ -8,8 +8,6 @@
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this protocol.
-pub const VERSION: u32 = 1;
 /// Base address registers of an ordinary function (PCI 3.0 §6.2.5).
 pub const BARS: usize = 6;
 /// Functions in one answer of `list`.
@@ -128,10 +126,26 @@ pub struct Page {
     pub functions: Vec<Function, PAGE>,
 }
 
-/// The calls.
+/// From anybody to the `pci` server.
+#[libipc::protocol(name = "pci", version = 1)]
 pub trait Pci {
     /// Lists functions in order of address, from index `first` on.
-    fn list(&mut self, first: u16) -> Page;
+    #[idempotent]
+    fn list(&self, first: u16) -> Page;
+}
+
+/// From the `pci` server to the root server, at `libipc::start::slot::SUPERVISOR`: what there is.
+/// After a restart the server reports everything again; the root server takes what it knows
+/// already for confirmed.
+#[libipc::protocol(name = "pci_registry", version = 1)]
+pub trait PciRegistry {
+    /// Reports one function, its BARs sized and assigned, decoding left as it was found.
+    #[idempotent]
+    fn report(&self, function: Function);
+
+    /// Says that all functions have been reported.
+    #[idempotent]
+    fn done(&self);
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ impl<R: Registers> Device<R> {
         let queue = set_up_queue(registers, memory, event_index, vectors.queue)?;
         let offset = usize::from(registers.read16(common::QUEUE_NOTIFY_OFF));
         let doorbell = offset * windows.notify_multiplier as usize;
-        if doorbell % 2 != 0 || doorbell + 2 > windows.notify_bytes {
+        if !doorbell.is_multiple_of(2) || doorbell + 2 > windows.notify_bytes {
             return Err(DeviceError::DoorbellOutside);
         }
         registers.write16(common::QUEUE_ENABLE, 1);

@@ -187,7 +187,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
             return Err(Status::BeyondEnd);
         }
         let end = request.offset.checked_add(sectors * SECTOR_BYTES);
-        if request.offset % SECTOR_BYTES != 0 || end.is_none_or(|end| end > area.size) {
+        if !request.offset.is_multiple_of(SECTOR_BYTES) || end.is_none_or(|end| end > area.size) {
             return Err(Status::BadMemory);
         }
         let address = area
