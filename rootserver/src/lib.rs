@@ -1,4 +1,5 @@
 //! (being written)
 #![cfg_attr(not(test), no_std)]
+pub mod custody;
 pub mod loader;
 pub mod supervise;

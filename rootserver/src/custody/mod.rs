@@ -1,0 +1,320 @@
+//! Custody: the ledger of every resource and its owner.
+//!
+//! * [`slots`]: slots of the root CNode.
+//! * [`untyped`]: memory, as a buddy tree of Untyped capabilities.
+//! * [`Custody`]: frames and small objects on top of both.
+//!
+//! All of it is of fixed size, in place: after start-up nothing is allocated here for a restart
+//! at all (an instance lives in its quota block, which is revoked and used again), so that the
+//! numbers of `free` are the same after any number of restarts.
+//!
+//! Not here: the system calls (behind [`Memory`], which tests play) and policy.
+
+pub mod slots;
+pub mod untyped;
+
+use core::fmt;
+
+use libipc::SysError;
+use skink_abi::{ObjectType, PAGE_SIZE, Slot};
+
+use slots::SlotMap;
+use untyped::{Block, UntypedTree};
+
+/// Log2 of the bytes of a large frame (both architectures).
+pub const LARGE_BITS: u8 = 21;
+/// Log2 of the bytes of a small frame.
+pub const SMALL_BITS: u8 = 12;
+/// Most objects that one retype makes.
+pub const RETYPE_MAX: u64 = 256;
+
+/// Whose a resource is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The root server's own.
+    Root,
+    /// A server's, surviving its instances: control page, survivor region, DMA memory, image.
+    Server(u8),
+    /// What the instances of a server are made of.
+    Quota(u8),
+    /// Shared by the two ends of an edge.
+    Edge(u8),
+    /// A PCI function's or another device's registers.
+    Device,
+}
+
+/// The two operations of the kernel that custody is built on.
+pub trait Memory {
+    /// Makes objects of an Untyped, into slots of the root CNode.
+    ///
+    /// # Errors
+    /// What the kernel says; then nothing has changed.
+    fn retype(
+        &mut self,
+        untyped: Slot,
+        object: ObjectType,
+        size_bits: u8,
+        first: Slot,
+        count: u64,
+    ) -> Result<(), SysError>;
+
+    /// Deletes everything derived from the capability in `slot`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn revoke(&mut self, slot: Slot) -> Result<(), SysError>;
+}
+
+/// Why custody could not give something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CustodyError {
+    /// No free block of `2^size_bits` bytes.
+    NoMemory {
+        /// Log2 of the bytes wanted.
+        size_bits: u8,
+    },
+    /// No free device memory at this physical address.
+    NoDeviceMemory {
+        /// Where.
+        paddr: u64,
+    },
+    /// No run of this many free slots in the root CNode.
+    NoSlots(u64),
+    /// The tree of blocks is full.
+    NoNodes,
+    /// The kernel refused.
+    Kernel(SysError),
+}
+
+impl From<SysError> for CustodyError {
+    fn from(error: SysError) -> Self {
+        CustodyError::Kernel(error)
+    }
+}
+
+impl fmt::Display for CustodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CustodyError::NoMemory { size_bits } => {
+                write!(
+                    f,
+                    "no free block of {} KiB: give the machine more memory",
+                    (1u64 << size_bits) >> 10
+                )
+            }
+            CustodyError::NoDeviceMemory { paddr } => {
+                write!(f, "no device memory at {paddr:#x}, or it is taken")
+            }
+            CustodyError::NoSlots(count) => write!(f, "no {count} free capability slots in a row"),
+            CustodyError::NoNodes => write!(f, "memory is split into too many blocks"),
+            CustodyError::Kernel(error) => write!(f, "the kernel refused: {error}"),
+        }
+    }
+}
+
+/// Frames in consecutive slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// Slot of the first, in the root CNode.
+    pub first: Slot,
+    /// How many.
+    pub count: u64,
+    /// Log2 of the bytes of each.
+    pub size_bits: u8,
+    /// Physical address of the first where they are contiguous, else 0.
+    pub paddr: u64,
+}
+
+impl Frames {
+    /// Bytes of all.
+    pub fn bytes(&self) -> u64 {
+        self.count << self.size_bits
+    }
+}
+
+/// Whether frames must follow each other in physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Anywhere.
+    Scattered,
+    /// One after the other, for devices.
+    Contiguous,
+}
+
+/// The ledger.
+#[derive(Clone, Debug)]
+pub struct Custody {
+    /// Slots of the root CNode.
+    pub slots: SlotMap,
+    /// Memory.
+    pub untyped: UntypedTree,
+    /// A page for small objects, and the bytes of it in use.
+    small: Option<(Block, u64)>,
+}
+
+impl Custody {
+    /// Without anything.
+    pub const EMPTY: Custody = Custody {
+        slots: SlotMap::EMPTY,
+        untyped: UntypedTree::EMPTY,
+        small: None,
+    };
+
+    /// Takes `count` slots in a row.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn take_slots(&mut self, count: u64) -> Result<Slot, CustodyError> {
+        self.slots.take(count).ok_or(CustodyError::NoSlots(count))
+    }
+
+    /// Frames of RAM with at least `bytes`, zeroed: large ones from 512 KiB on (rounded up to
+    /// whole large frames), so that mapping them is one step each.
+    ///
+    /// # Errors
+    /// Memory or slots are short.
+    pub fn frames(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        bytes: u64,
+        placement: Placement,
+    ) -> Result<Frames, CustodyError> {
+        let size_bits = if bytes >= 1 << (LARGE_BITS - 2) {
+            LARGE_BITS
+        } else {
+            SMALL_BITS
+        };
+        let count = bytes.div_ceil(1 << size_bits);
+        let first = self.take_slots(count)?;
+        let mut frames = Frames {
+            first,
+            count,
+            size_bits,
+            paddr: 0,
+        };
+        let mut made = 0;
+        while made < count {
+            let left = count - made;
+            // The largest power of two that is wanted, or all at once rounded up.
+            let log = match placement {
+                Placement::Scattered => left.ilog2() as u8,
+                Placement::Contiguous => left.next_power_of_two().ilog2() as u8,
+            };
+            let block = self.take_at_most(memory, owner, size_bits, log, placement)?;
+            let (block, log) = block;
+            let here = left.min(1 << log);
+            let slot = self.untyped.slot(block);
+            self.retype_many(memory, slot, size_bits, first + made, here)?;
+            if placement == Placement::Contiguous {
+                frames.paddr = self.untyped.paddr(block);
+            }
+            made += here;
+        }
+        Ok(frames)
+    }
+
+    /// A block of `2^log` frames, or of fewer where so many are not to be had together.
+    fn take_at_most(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        size_bits: u8,
+        mut log: u8,
+        placement: Placement,
+    ) -> Result<(Block, u8), CustodyError> {
+        loop {
+            match self.untyped.take(memory, owner, size_bits + log) {
+                Err(CustodyError::NoMemory { .. })
+                    if log > 0 && placement == Placement::Scattered =>
+                {
+                    log -= 1;
+                }
+                taken => return Ok((taken?, log)),
+            }
+        }
+    }
+
+    fn retype_many(
+        &mut self,
+        memory: &mut impl Memory,
+        untyped: Slot,
+        size_bits: u8,
+        first: Slot,
+        count: u64,
+    ) -> Result<(), CustodyError> {
+        let mut done = 0;
+        while done < count {
+            let here = (count - done).min(RETYPE_MAX);
+            memory.retype(untyped, ObjectType::Frame, size_bits, first + done, here)?;
+            done += here;
+        }
+        Ok(())
+    }
+
+    /// The frames (4 KiB each) of `bytes` of device memory at `paddr`, page by page.
+    ///
+    /// # Errors
+    /// It is not there or taken, or slots are short.
+    pub fn device_frames(
+        &mut self,
+        memory: &mut impl Memory,
+        paddr: u64,
+        bytes: u64,
+    ) -> Result<Frames, CustodyError> {
+        let count = bytes.div_ceil(PAGE_SIZE as u64);
+        let first = self.take_slots(count)?;
+        let mut made = 0;
+        while made < count {
+            let at = paddr + made * PAGE_SIZE as u64;
+            // As much as alignment and length allow in one block.
+            let pages = (count - made)
+                .ilog2()
+                .min((at >> SMALL_BITS).trailing_zeros()) as u8;
+            let size_bits = SMALL_BITS + pages;
+            let block = self
+                .untyped
+                .take_device(memory, Owner::Device, at, size_bits)?;
+            let slot = self.untyped.slot(block);
+            self.retype_many(memory, slot, SMALL_BITS, first + made, 1 << pages)?;
+            made += 1 << pages;
+        }
+        Ok(Frames {
+            first,
+            count,
+            size_bits: SMALL_BITS,
+            paddr,
+        })
+    }
+
+    /// Makes one small kernel object of the root server's own, for ever.
+    ///
+    /// # Errors
+    /// Memory or slots are short.
+    pub fn object(
+        &mut self,
+        memory: &mut impl Memory,
+        object: ObjectType,
+    ) -> Result<Slot, CustodyError> {
+        let bits = skink_abi::cap::fixed_size_bits(object).unwrap_or(SMALL_BITS);
+        let slot = self.take_slots(1)?;
+        if bits >= SMALL_BITS {
+            let block = self.untyped.take(memory, Owner::Root, bits)?;
+            memory.retype(self.untyped.slot(block), object, 0, slot, 1)?;
+            return Ok(slot);
+        }
+        let size = 1 << bits;
+        let (block, used) = match self.small {
+            Some((block, used)) if used.next_multiple_of(size) + size <= PAGE_SIZE as u64 => {
+                (block, used.next_multiple_of(size))
+            }
+            _ => (self.untyped.take(memory, Owner::Root, SMALL_BITS)?, 0),
+        };
+        memory.retype(self.untyped.slot(block), object, 0, slot, 1)?;
+        self.small = Some((block, used + size));
+        Ok(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests;
