@@ -64,7 +64,7 @@ impl<'a> Program<'a> {
         for segment in program.loads() {
             let flags = segment.p_flags(LE);
             ensure!(
-                flags & elf::PF_W == 0 || flags & elf::PF_X == 0,
+                !flags.contains(elf::PF_W | elf::PF_X),
                 "its segment at {:#x} is both writable and executable",
                 segment.p_vaddr(LE)
             );
@@ -93,8 +93,8 @@ impl<'a> Program<'a> {
 
     fn relocations(&self) -> Result<Vec<Relative>> {
         let relative = match self.header.e_machine.get(LE) {
-            elf::EM_X86_64 => u64::from(elf::R_X86_64_RELATIVE),
-            elf::EM_AARCH64 => u64::from(elf::R_AARCH64_RELATIVE),
+            elf::EM_X86_64 => u64::from(elf::R_X86_64_RELATIVE.0),
+            elf::EM_AARCH64 => u64::from(elf::R_AARCH64_RELATIVE.0),
             machine => bail!("for machine {machine}, which Skink does not run on"),
         };
         let dynamic = self.segments.iter().find(|s| s.p_type(LE) == elf::PT_DYNAMIC);
@@ -102,9 +102,9 @@ impl<'a> Program<'a> {
             return Ok(Vec::new());
         };
         let bytes = dynamic.data(LE, self.data).ok().context("its dynamic section is outside it")?;
-        let entry = |tag: u32| {
+        let entry = |tag: elf::DynamicTag| {
             let words = words(bytes);
-            words.chunks_exact(2).find(|pair| pair[0] == u64::from(tag)).map(|pair| pair[1])
+            words.chunks_exact(2).find(|pair| pair[0] == tag.0 as u64).map(|pair| pair[1])
         };
         ensure!(entry(elf::DT_NEEDED).is_none(), "it needs a shared library");
         ensure!(entry(elf::DT_RELR).is_none(), "it has packed relocations (DT_RELR)");
@@ -165,13 +165,13 @@ pub fn flatten(elf: &[u8], base: u64) -> Result<Flat> {
     Ok(Flat { entry: base + program.header.e_entry.get(LE), segments })
 }
 
-fn rights(flags: u32) -> u64 {
+fn rights(flags: elf::ProgramFlags) -> u64 {
     let pairs = [
         (elf::PF_R, map_rights::READ),
         (elf::PF_W, map_rights::WRITE),
         (elf::PF_X, map_rights::EXECUTE),
     ];
-    pairs.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, right)| right).sum()
+    pairs.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, right)| right).sum()
 }
 
 /// The program without what no loader reads: section headers, symbols, debug data.

@@ -15,4 +15,4 @@
 //! Not here: anything that runs in the guest.
 #![forbid(unsafe_code)]
 
-pub mod cli; pub mod doctor; pub mod install; pub mod progress; pub mod workspace;
+pub mod bootimage; pub mod cli; pub mod compile; pub mod disk; pub mod doctor; pub mod elf; pub mod install; pub mod manifest; pub mod progress; pub mod workspace;

@@ -1,0 +1,147 @@
+//! Names on FAT: 8.3 names, and long names in front of them (Microsoft FAT specification §6, §7).
+
+use anyhow::{Result, ensure};
+
+/// Bytes of a directory entry.
+pub const ENTRY_SIZE: usize = 32;
+/// UTF-16 units of a long name in one entry.
+const UNITS: usize = 13;
+const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
+const LAST_LONG_ENTRY: u8 = 0x40;
+
+/// A name in a directory: its 8.3 form, and the long form if that says more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Padded with spaces, without the dot.
+    pub short: [u8; 11],
+    long: Vec<u16>,
+}
+
+impl Name {
+    /// A name for `text` in a directory that has the 8.3 names `taken`.
+    ///
+    /// # Errors
+    /// If FAT cannot hold the name.
+    pub fn new(text: &str, taken: &[[u8; 11]]) -> Result<Name> {
+        check(text)?;
+        if let Some(short) = exactly_short(text).filter(|short| !taken.contains(short)) {
+            return Ok(Name { short, long: Vec::new() });
+        }
+        let long: Vec<u16> = text.encode_utf16().collect();
+        ensure!(long.len() <= 255, "the name `{text}` is longer than FAT's 255 characters");
+        let mut number = 1u32;
+        loop {
+            let short = numbered_short(text, number);
+            if !taken.contains(&short) {
+                return Ok(Name { short, long });
+            }
+            number += 1;
+        }
+    }
+
+    /// Directory entries in front of the 8.3 one.
+    pub fn long_entries(&self) -> usize {
+        self.long.len().div_ceil(UNITS)
+    }
+
+    /// The entries of the long name, in the order in which they stand on the disk.
+    pub fn long_bytes(&self) -> Vec<u8> {
+        const PLACES: [usize; UNITS] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
+        let count = self.long_entries();
+        let mut bytes = Vec::new();
+        for index in (0..count).rev() {
+            let mut entry = [0u8; ENTRY_SIZE];
+            let last = if index + 1 == count { LAST_LONG_ENTRY } else { 0 };
+            entry[0] = (index as u8 + 1) | last;
+            entry[11] = ATTRIBUTE_LONG_NAME;
+            entry[13] = checksum(&self.short);
+            for (i, place) in PLACES.into_iter().enumerate() {
+                let at = index * UNITS + i;
+                let unit = match self.long.get(at) {
+                    Some(unit) => *unit,
+                    None if at == self.long.len() => 0,
+                    None => 0xffff,
+                };
+                entry[place..place + 2].copy_from_slice(&unit.to_le_bytes());
+            }
+            bytes.extend_from_slice(&entry);
+        }
+        bytes
+    }
+}
+
+fn check(text: &str) -> Result<()> {
+    ensure!(!text.is_empty() && text != "." && text != "..", "`{text}` is no name");
+    let bad = text.chars().find(|c| c.is_control() || "\"*/:<>?\\|".contains(*c));
+    if let Some(bad) = bad {
+        anyhow::bail!("the name `{text}` has {bad:?}, which FAT does not allow");
+    }
+    ensure!(!text.ends_with(['.', ' ']), "the name `{text}` ends with a dot or space");
+    Ok(())
+}
+
+fn is_short_char(c: u8) -> bool {
+    c.is_ascii_uppercase() || c.is_ascii_digit() || b"$%'-_@~`!(){}^#&".contains(&c)
+}
+
+/// The 8.3 form if it is the name itself.
+fn exactly_short(text: &str) -> Option<[u8; 11]> {
+    let (base, extension) = text.split_once('.').unwrap_or((text, ""));
+    let fits = (1..=8).contains(&base.len()) && extension.len() <= 3;
+    let plain = base.bytes().chain(extension.bytes()).all(is_short_char);
+    (fits && plain && !text.ends_with('.')).then(|| join(base.as_bytes(), extension.as_bytes()))
+}
+
+/// `BASE~N.EXT`, of what can be kept of the name.
+fn numbered_short(text: &str, number: u32) -> [u8; 11] {
+    let (base, extension) = text.rsplit_once('.').unwrap_or((text, ""));
+    let kept = |part: &str| -> Vec<u8> {
+        part.to_ascii_uppercase()
+            .chars()
+            .filter(|c| *c != ' ' && *c != '.')
+            .map(|c| u8::try_from(c).ok().filter(|b| is_short_char(*b)).unwrap_or(b'_'))
+            .collect()
+    };
+    let (mut base, mut extension) = (kept(base), kept(extension));
+    let suffix = format!("~{number}");
+    base.truncate(8 - suffix.len());
+    base.extend_from_slice(suffix.as_bytes());
+    extension.truncate(3);
+    join(&base, &extension)
+}
+
+fn join(base: &[u8], extension: &[u8]) -> [u8; 11] {
+    let mut short = [b' '; 11];
+    short[..base.len()].copy_from_slice(base);
+    short[8..8 + extension.len()].copy_from_slice(extension);
+    short
+}
+
+/// Ties long entries to their 8.3 entry (FAT specification §7.2).
+fn checksum(short: &[u8; 11]) -> u8 {
+    short.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_short_where_they_must() {
+        let short = |text: &str, taken: &[[u8; 11]]| Name::new(text, taken).unwrap();
+        let hello = short("HELLO.TXT", &[]);
+        assert_eq!((&hello.short, hello.long_entries()), (b"HELLO   TXT", 0));
+        let lower = short("hello.txt", &[]);
+        assert_eq!((&lower.short, lower.long_entries()), (b"HELLO~1 TXT", 1));
+        assert_eq!(&short("hello.txt", &[*b"HELLO~1 TXT"]).short, b"HELLO~2 TXT");
+        assert_eq!(&short("a.b.längste", &[]).short, b"AB~1    L_N");
+        assert_eq!(short(&"x".repeat(255), &[]).long_entries(), 20);
+    }
+
+    #[test]
+    fn names_that_fat_cannot_hold() {
+        for text in ["", "..", "a:b", "a/b", "dot.", "tab\t", &"x".repeat(256)] {
+            assert!(Name::new(text, &[]).is_err(), "{text}");
+        }
+    }
+}

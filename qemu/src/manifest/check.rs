@@ -1,0 +1,450 @@
+//! What a manifest must mean together: names are unique and known, the needs have no cycle and
+//! go uphill, nothing is given twice, sizes are what the root server can hand out. The result is
+//! in start order.
+
+use super::Source;
+use super::schema::{self, Bytes, Privilege};
+use anyhow::Result;
+use skink_abi::PAGE_SIZE;
+use skink_manifest::{
+    Device, Edge, Experiment, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
+    Privileges, Restart, Server, VERSION,
+};
+use toml::Spanned;
+
+/// Highest priority of a server; the root server is above.
+const MAX_PRIORITY: u8 = 250;
+/// What the start info has room for.
+const MAX_DEVICES: usize = 4;
+const MAX_VECTORS: u8 = 8;
+const MAX_REPLIES: u8 = 16;
+const MAX_EXTRA_THREADS: u8 = 8;
+const MAX_SESSIONS: usize = 32;
+/// Bits of a server's notification: interrupts, and doorbells of sessions.
+const INTERRUPT_BITS: usize = 16;
+const DOORBELL_BITS: usize = 40;
+
+/// Unless the manifest says otherwise.
+const DEFAULT_BUDGET_US: u32 = 10_000;
+const DEFAULT_STACK: u64 = 32 * 1024;
+const DEFAULT_INTENSITY: u16 = 10;
+const DEFAULT_INTENSITY_PERIOD_MS: u32 = 10_000;
+const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
+
+/// Checks `file`, which was read from `source`, and puts its servers in start order.
+///
+/// # Errors
+/// What is wrong, with file and line.
+pub fn checked(source: &Source, file: &schema::File, target: &str) -> Result<Manifest> {
+    let check = Check { source };
+    if file.system.target.get_ref() != target {
+        let said = file.system.target.get_ref();
+        return Err(check.at(&file.system.target, format!("the target is `{said}`, not `{target}`")));
+    }
+    check.names(file)?;
+    check.given_once(file)?;
+    let order = check.start_order(file)?;
+    let mut manifest = Manifest {
+        version: VERSION,
+        target: check.text(&file.system.target)?,
+        experiment: file.experiment.as_ref().map(|experiment| Experiment {
+            unlimited_intensity: experiment.intensity.is_some(),
+            backoff_ms: experiment.backoff_ms,
+        }),
+        servers: heapless::Vec::new(),
+        edges: heapless::Vec::new(),
+    };
+    for index in &order {
+        let server = &file.servers[*index];
+        manifest
+            .servers
+            .push(check.server(server)?)
+            .map_err(|_| check.at(&server.name, format!("more than {MAX_SERVERS} servers")))?;
+    }
+    for (client, index) in order.iter().enumerate() {
+        for need in &file.servers[*index].needs {
+            let edge = check.edge(file, &order, client, need.get_ref())?;
+            manifest
+                .edges
+                .push(edge)
+                .map_err(|_| check.at(need, format!("more than {MAX_EDGES} needs in all")))?;
+        }
+    }
+    check.room(file, &manifest, &order)?;
+    Ok(manifest)
+}
+
+struct Check<'a> {
+    source: &'a Source,
+}
+
+impl Check<'_> {
+    fn at<T>(&self, place: &Spanned<T>, message: impl std::fmt::Display) -> anyhow::Error {
+        self.source.error(place.span().start, message)
+    }
+
+    fn text<const N: usize>(&self, text: &Spanned<String>) -> Result<heapless::String<N>> {
+        heapless::String::try_from(text.get_ref().as_str())
+            .map_err(|_| self.at(text, format!("longer than {N} bytes")))
+    }
+
+    fn name(&self, name: &Spanned<String>) -> Result<Name> {
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let text = name.get_ref();
+        if text.is_empty() || !text.chars().all(good) {
+            let wanted = "a name has lower case letters, digits, `-` and `_`";
+            return Err(self.at(name, format!("`{text}`: {wanted}")));
+        }
+        self.text(name)
+    }
+
+    fn names(&self, file: &schema::File) -> Result<()> {
+        for (index, server) in file.servers.iter().enumerate() {
+            let same = |other: &schema::Server| other.name.get_ref() == server.name.get_ref();
+            if file.servers[..index].iter().any(same) {
+                let name = server.name.get_ref();
+                return Err(self.at(&server.name, format!("a second server called `{name}`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// No device, port or line for two.
+    fn given_once(&self, file: &schema::File) -> Result<()> {
+        let mut devices: Vec<(String, &str)> = Vec::new();
+        let mut ports: Vec<(&schema::Ports, &str)> = Vec::new();
+        let mut lines: Vec<(u32, &str)> = Vec::new();
+        for server in &file.servers {
+            let owner = server.name.get_ref().as_str();
+            for device in &server.devices {
+                for key in device_keys(device.get_ref()) {
+                    if let Some((_, first)) = devices.iter().find(|(other, _)| *other == key) {
+                        let message = format!("the device {key} is given to `{first}` already");
+                        return Err(self.at(device, message));
+                    }
+                    devices.push((key, owner));
+                }
+            }
+            for range in &server.ports {
+                let schema::Ports { first, last } = *range.get_ref();
+                if last < first {
+                    return Err(self.at(range, format!("ports {first:#x} to {last:#x}: none")));
+                }
+                let overlaps =
+                    |(other, _): &&(&schema::Ports, _)| first <= other.last && other.first <= last;
+                if let Some((_, taken)) = ports.iter().find(overlaps) {
+                    let message = format!(
+                        "of the ports {first:#x} to {last:#x} some are given to `{taken}` already"
+                    );
+                    return Err(self.at(range, message));
+                }
+                ports.push((range.get_ref(), owner));
+            }
+            for line in &server.lines {
+                let number = self.line(line)?.number;
+                if let Some((_, taken)) = lines.iter().find(|(other, _)| *other == number) {
+                    let message = format!("the line {number} is given to `{taken}` already");
+                    return Err(self.at(line, message));
+                }
+                lines.push((number, owner));
+            }
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, file: &schema::File, name: &Spanned<String>) -> Result<usize> {
+        let found = file.servers.iter().position(|other| other.name.get_ref() == name.get_ref());
+        found.ok_or_else(|| self.at(name, format!("there is no server `{}`", name.get_ref())))
+    }
+
+    /// Indices of the servers, each behind all that it needs, otherwise as in the file.
+    fn start_order(&self, file: &schema::File) -> Result<Vec<usize>> {
+        let mut order = Vec::new();
+        let mut path = Vec::new();
+        for index in 0..file.servers.len() {
+            self.visit(file, index, &mut order, &mut path)?;
+        }
+        Ok(order)
+    }
+
+    fn visit(
+        &self,
+        file: &schema::File,
+        index: usize,
+        order: &mut Vec<usize>,
+        path: &mut Vec<usize>,
+    ) -> Result<()> {
+        if order.contains(&index) {
+            return Ok(());
+        }
+        path.push(index);
+        for need in &file.servers[index].needs {
+            let needed = self.index_of(file, &need.get_ref().server)?;
+            if let Some(from) = path.iter().position(|other| *other == needed) {
+                let names = path[from..].iter().chain([&needed]);
+                let names: Vec<&str> =
+                    names.map(|index| file.servers[*index].name.get_ref().as_str()).collect();
+                let message = format!("a cycle of needs: {}", names.join(" -> "));
+                return Err(self.at(&need.get_ref().server, message));
+            }
+            self.visit(file, needed, order, path)?;
+        }
+        path.pop();
+        order.push(index);
+        Ok(())
+    }
+
+    fn edge(
+        &self,
+        file: &schema::File,
+        order: &[usize],
+        client_at: usize,
+        need: &schema::Need,
+    ) -> Result<Edge> {
+        let client = &file.servers[order[client_at]];
+        let index = self.index_of(file, &need.server)?;
+        let server = &file.servers[index];
+        let (client_name, server_name) = (client.name.get_ref(), server.name.get_ref());
+        if !server.provides.iter().any(|p| p.get_ref() == need.protocol.get_ref()) {
+            let provides: Vec<&str> = server.provides.iter().map(|p| p.get_ref().as_str()).collect();
+            let message = format!(
+                "`{server_name}` does not provide the protocol `{}`; it provides: {}",
+                need.protocol.get_ref(),
+                if provides.is_empty() { "nothing".into() } else { provides.join(", ") }
+            );
+            return Err(self.at(&need.protocol, message));
+        }
+        let (low, high) = (*client.priority.get_ref(), *server.priority.get_ref());
+        if high <= low {
+            let message = format!(
+                "calls go uphill: `{server_name}` (priority {high}) must be above `{client_name}` ({low})"
+            );
+            return Err(self.at(&need.server, message));
+        }
+        let same = |other: &&Spanned<schema::Need>| {
+            other.get_ref().name.get_ref() == need.name.get_ref()
+        };
+        if client.needs.iter().filter(same).count() > 1 {
+            let message = format!("`{client_name}` has two needs called `{}`", need.name.get_ref());
+            return Err(self.at(&need.name, message));
+        }
+        let shared_bytes = self.pages(need.shared.as_ref(), 0)?;
+        if need.dma && shared_bytes == 0 {
+            return Err(self.at(&need.name, "`dma` without `shared` memory"));
+        }
+        if let Some(sessions) = need.sessions.as_ref().filter(|s| *s.get_ref() == 0) {
+            return Err(self.at(sessions, "a need has at least one session"));
+        }
+        let server = order.iter().position(|other| *other == index).unwrap_or_default();
+        Ok(Edge {
+            name: self.name(&need.name)?,
+            client: client_at as u8,
+            server: server as u8,
+            protocol: self.name(&need.protocol)?,
+            sessions: need.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
+            shared_bytes,
+            dma: need.dma,
+        })
+    }
+
+    /// What the start info and the notification's bits have room for.
+    fn room(&self, file: &schema::File, manifest: &Manifest, order: &[usize]) -> Result<()> {
+        for (at, index) in order.iter().enumerate() {
+            let server = &file.servers[*index];
+            let sessions = |edges: &dyn Fn(&Edge) -> bool| -> usize {
+                manifest.edges.iter().filter(|e| edges(e)).map(|e| usize::from(e.sessions)).sum()
+            };
+            let outgoing = sessions(&|edge| usize::from(edge.client) == at);
+            let incoming = sessions(&|edge| usize::from(edge.server) == at);
+            let vectors: usize =
+                server.devices.iter().map(|device| usize::from(device.get_ref().vectors)).sum();
+            let counts = [
+                (outgoing, MAX_SESSIONS, "sessions as a client"),
+                (incoming, MAX_SESSIONS, "sessions as a server"),
+                (outgoing + incoming, DOORBELL_BITS, "sessions in all"),
+                (server.lines.len() + vectors, INTERRUPT_BITS, "interrupts"),
+                (server.devices.len(), MAX_DEVICES, "devices"),
+            ];
+            for (count, most, what) in counts {
+                if count > most {
+                    let message = format!(
+                        "`{}` has {count} {what}; there is room for {most}",
+                        server.name.get_ref()
+                    );
+                    return Err(self.at(&server.name, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, line: &Spanned<schema::Line>) -> Result<Line> {
+        let schema::Line { gsi, intid, level } = line.get_ref();
+        match (gsi, intid) {
+            (Some(number), None) | (None, Some(number)) => {
+                Ok(Line { number: *number, level: *level })
+            }
+            _ => Err(self.at(line, "a line has either `gsi` (PC) or `intid` (Arm)")),
+        }
+    }
+
+    fn device(&self, device: &Spanned<schema::Device>) -> Result<Device> {
+        let schema::Device { pci, compatible, index, optional, vectors } = device.get_ref();
+        match (pci, compatible) {
+            (Some(pci), None) => {
+                let mut vendors = Vec::new();
+                let mut devices = heapless::Vec::new();
+                for text in pci.all() {
+                    let Some((vendor, id)) = pci_id(text) else {
+                        let wanted = "a PCI device is \"vendor:device\" in hexadecimal";
+                        return Err(self.at(device, format!("`{text}`: {wanted}")));
+                    };
+                    vendors.push(vendor);
+                    devices.push(id).map_err(|_| self.at(device, "more than 4 device IDs"))?;
+                }
+                vendors.dedup();
+                let [vendor] = vendors[..] else {
+                    return Err(self.at(device, "the IDs of one device have one vendor"));
+                };
+                if *vectors > MAX_VECTORS {
+                    return Err(self.at(device, format!("more than {MAX_VECTORS} vectors")));
+                }
+                let (index, optional, vectors) = (*index, *optional, *vectors);
+                Ok(Device::Pci { vendor, devices, index, optional, vectors })
+            }
+            (None, Some(compatible)) => Ok(Device::Compatible {
+                compatible: heapless::String::try_from(compatible.as_str())
+                    .map_err(|_| self.at(device, "`compatible` is longer than 48 bytes"))?,
+                index: *index,
+            }),
+            _ => Err(self.at(device, "a device has either `pci` or `compatible`")),
+        }
+    }
+
+    /// A size in whole pages.
+    fn pages(&self, size: Option<&Spanned<Bytes>>, default: u64) -> Result<u32> {
+        let Some(size) = size else {
+            return Ok(default as u32);
+        };
+        let Bytes(bytes) = *size.get_ref();
+        if !bytes.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(self.at(size, format!("{bytes} bytes are not whole pages of {PAGE_SIZE}")));
+        }
+        u32::try_from(bytes).map_err(|_| self.at(size, "4 GiB or more"))
+    }
+
+    fn within<T: Copy + PartialOrd + std::fmt::Display>(
+        &self,
+        value: Option<&Spanned<T>>,
+        default: T,
+        least: T,
+        most: T,
+    ) -> Result<T> {
+        let Some(value) = value else {
+            return Ok(default);
+        };
+        let number = *value.get_ref();
+        if number < least || number > most {
+            return Err(self.at(value, format!("{number}: must be {least} to {most}")));
+        }
+        Ok(number)
+    }
+
+    fn list<T, U>(
+        &self,
+        from: &[Spanned<T>],
+        each: impl Fn(&Spanned<T>) -> Result<U>,
+    ) -> Result<heapless::Vec<U, MAX_GRANTS>> {
+        let mut all = heapless::Vec::new();
+        for item in from {
+            let too_many = |_| self.at(item, format!("more than {MAX_GRANTS} of them"));
+            all.push(each(item)?).map_err(too_many)?;
+        }
+        Ok(all)
+    }
+
+    fn server(&self, server: &schema::Server) -> Result<Server> {
+        let budget_us =
+            self.within(server.budget_us.as_ref(), DEFAULT_BUDGET_US, 100, 10_000_000)?;
+        let period_us = self.within(server.period_us.as_ref(), budget_us, budget_us, 10_000_000)?;
+        let Bytes(quota_bytes) = *server.memory.get_ref();
+        if !quota_bytes.is_power_of_two() || quota_bytes < 16 * PAGE_SIZE as u64 {
+            let message = format!("{quota_bytes} bytes: a quota is a power of two of 64 KiB or more");
+            return Err(self.at(&server.memory, message));
+        }
+        let stack_bytes = self.pages(server.stack.as_ref(), DEFAULT_STACK)?;
+        let heap_bytes = self.pages(server.heap.as_ref(), 0)?;
+        let extra_threads =
+            self.within(server.extra_threads.as_ref(), 0, 0, MAX_EXTRA_THREADS)?;
+        let stacks = u64::from(stack_bytes) * (1 + u64::from(extra_threads));
+        if stacks + u64::from(heap_bytes) >= quota_bytes {
+            let message = format!(
+                "stacks ({stacks} bytes) and heap ({heap_bytes}) do not fit into the quota"
+            );
+            return Err(self.at(&server.memory, message));
+        }
+        if stack_bytes == 0 {
+            return Err(self.at(&server.name, "a thread needs a stack"));
+        }
+        Ok(Server {
+            name: self.name(&server.name)?,
+            binary: self.name(server.binary.as_ref().unwrap_or(&server.name))?,
+            args: match &server.args {
+                Some(args) => self.text(args)?,
+                None => heapless::String::new(),
+            },
+            priority: self.within(Some(&server.priority), 1, 1, MAX_PRIORITY)?,
+            budget_us,
+            period_us,
+            quota_bytes,
+            stack_bytes,
+            heap_bytes,
+            extra_threads,
+            replies: self.within(server.replies.as_ref(), 1, 1, MAX_REPLIES)?,
+            fpu: server.fpu,
+            devices: self.list(&server.devices, |device| self.device(device))?,
+            ports: self.list(&server.ports, |range| Ok(port_range(range.get_ref())))?,
+            lines: self.list(&server.lines, |line| self.line(line))?,
+            provides: self.list(&server.provides, |name| self.name(name))?,
+            dma_bytes: self.pages(server.dma.as_ref(), 0)?,
+            survivor_bytes: self.pages(server.survivor.as_ref(), 0)?,
+            privileges: privileges(&server.privileges),
+            restart: match server.restart {
+                schema::Restart::Permanent => Restart::Permanent,
+                schema::Restart::Transient => Restart::Transient,
+                schema::Restart::Temporary => Restart::Temporary,
+            },
+            intensity: server.intensity.unwrap_or(DEFAULT_INTENSITY),
+            intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
+            backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
+            backoff_max_ms: server.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),
+            heartbeat_ms: server.heartbeat_ms.unwrap_or(0),
+        })
+    }
+}
+
+fn port_range(ports: &schema::Ports) -> PortRange {
+    PortRange { first: ports.first, last: ports.last }
+}
+
+fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
+    let has = |privilege| list.iter().any(|item| *item.get_ref() == privilege);
+    Privileges {
+        log: has(Privilege::Log),
+        boot_image: has(Privilege::BootImage),
+        control: has(Privilege::Control),
+        pci_config: has(Privilege::PciConfig),
+    }
+}
+
+fn pci_id(text: &str) -> Option<(u16, u16)> {
+    let (vendor, device) = text.split_once(':')?;
+    Some((u16::from_str_radix(vendor, 16).ok()?, u16::from_str_radix(device, 16).ok()?))
+}
+
+/// What identifies a device: two entries with a key in common mean the same one.
+fn device_keys(device: &schema::Device) -> Vec<String> {
+    let pci = device.pci.as_ref().map(|pci| pci.all()).unwrap_or_default();
+    let all = pci.iter().chain(&device.compatible);
+    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index)).collect()
+}

@@ -1,0 +1,268 @@
+//! What may stand in a `system.toml`. An unknown field is an error; sizes are numbers of bytes or
+//! texts such as `"256KiB"`.
+
+use super::Source;
+use anyhow::Result;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use std::fmt;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// `[system]`.
+    pub system: System,
+    /// `[experiment]`.
+    pub experiment: Option<Experiment>,
+    /// `[[server]]`, any number of them.
+    #[serde(default, rename = "server")]
+    pub servers: Vec<Server>,
+}
+
+/// `[system]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct System {
+    /// The folder under `targets/` that this is for.
+    pub target: Spanned<String>,
+}
+
+/// `[experiment]`: for kill experiments.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Only `"unlimited"`: no server is ever given up.
+    pub intensity: Option<Unlimited>,
+    /// Milliseconds between death and restart of every server.
+    #[serde(default)]
+    pub backoff_ms: u32,
+}
+
+/// The word `"unlimited"`.
+#[derive(Debug, Deserialize)]
+pub enum Unlimited {
+    /// It.
+    #[serde(rename = "unlimited")]
+    Unlimited,
+}
+
+/// `[[server]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Its program, else its name.
+    pub binary: Option<Spanned<String>>,
+    /// Words for it.
+    pub args: Option<Spanned<String>>,
+    /// 1 to 250.
+    pub priority: Spanned<u8>,
+    /// Microseconds of CPU per period.
+    pub budget_us: Option<Spanned<u32>>,
+    /// Microseconds; else the budget.
+    pub period_us: Option<Spanned<u32>>,
+    /// Quota, a power of two.
+    pub memory: Spanned<Bytes>,
+    /// Stack of each thread.
+    pub stack: Option<Spanned<Bytes>>,
+    /// Heap.
+    pub heap: Option<Spanned<Bytes>>,
+    /// Threads beside the first.
+    pub extra_threads: Option<Spanned<u8>>,
+    /// Callers that it can keep waiting at once.
+    pub replies: Option<Spanned<u8>>,
+    /// Threads have FPU state.
+    #[serde(default)]
+    pub fpu: bool,
+    /// Devices.
+    #[serde(default)]
+    pub devices: Vec<Spanned<Device>>,
+    /// I/O ports.
+    #[serde(default)]
+    pub ports: Vec<Spanned<Ports>>,
+    /// Wired interrupts.
+    #[serde(default)]
+    pub lines: Vec<Spanned<Line>>,
+    /// Protocols.
+    #[serde(default)]
+    pub provides: Vec<Spanned<String>>,
+    /// What it talks to.
+    #[serde(default)]
+    pub needs: Vec<Spanned<Need>>,
+    /// DMA memory.
+    pub dma: Option<Spanned<Bytes>>,
+    /// Survivor region.
+    pub survivor: Option<Spanned<Bytes>>,
+    /// Extra authority.
+    #[serde(default)]
+    pub privileges: Vec<Spanned<Privilege>>,
+    /// When to start it again.
+    pub restart: Restart,
+    /// Restarts tolerated in the period.
+    pub intensity: Option<u16>,
+    /// The period, milliseconds.
+    pub intensity_period_ms: Option<u32>,
+    /// First delay, milliseconds.
+    pub backoff_ms: Option<Spanned<u32>>,
+    /// Longest delay, milliseconds.
+    pub backoff_max_ms: Option<u32>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: Option<u32>,
+}
+
+/// One of `devices`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// PCI: `"vendor:device"`, or several with the same vendor.
+    pub pci: Option<OneOrMore>,
+    /// Device tree: the `compatible` string.
+    pub compatible: Option<String>,
+    /// Which of several.
+    #[serde(default)]
+    pub index: u8,
+    /// The server starts without it.
+    #[serde(default)]
+    pub optional: bool,
+    /// MSI-X vectors wanted.
+    #[serde(default)]
+    pub vectors: u8,
+}
+
+/// A text or a list of texts.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Several.
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// All of them.
+    pub fn all(&self) -> &[String] {
+        match self {
+            OneOrMore::One(one) => std::slice::from_ref(one),
+            OneOrMore::More(more) => more,
+        }
+    }
+}
+
+/// One of `ports`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+/// One of `lines`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// The PC's global system interrupt.
+    pub gsi: Option<u32>,
+    /// Arm's interrupt number.
+    pub intid: Option<u32>,
+    /// Level triggered.
+    #[serde(default)]
+    pub level: bool,
+}
+
+/// One of `needs`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// What the client calls it.
+    pub name: Spanned<String>,
+    /// Who serves it.
+    pub server: Spanned<String>,
+    /// What is spoken.
+    pub protocol: Spanned<String>,
+    /// How many sessions.
+    pub sessions: Option<Spanned<u8>>,
+    /// Memory shared in each session.
+    pub shared: Option<Spanned<Bytes>>,
+    /// A device may reach that memory.
+    #[serde(default)]
+    pub dma: bool,
+}
+
+/// One of `privileges`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Privilege {
+    /// Write to the kernel's log.
+    Log,
+    /// See the boot image.
+    BootImage,
+    /// Control other servers.
+    Control,
+    /// Configure PCI functions.
+    PciConfig,
+}
+
+/// OTP's restart types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Restart {
+    /// Always.
+    Permanent,
+    /// After a fault.
+    Transient,
+    /// Never.
+    Temporary,
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct BytesVisitor;
+        impl Visitor<'_> for BytesVisitor {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a number of bytes, or a text such as \"256KiB\" or \"4MiB\"")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Bytes, E> {
+                let wrong = || E::invalid_value(Unexpected::Signed(value), &self);
+                u64::try_from(value).map(Bytes).map_err(|_| wrong())
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
+                parse_bytes(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(BytesVisitor)
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<Bytes> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
+    number.trim().parse::<u64>().ok()?.checked_mul(unit).map(Bytes)
+}
+
+/// Reads the text.
+///
+/// # Errors
+/// If it is not TOML, lacks a field, has one of the wrong kind or an unknown one.
+pub fn parse(source: &Source) -> Result<File> {
+    toml::from_str(&source.text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        source.error(offset, error.message().trim_end())
+    })
+}
