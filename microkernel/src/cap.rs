@@ -61,8 +61,9 @@ pub struct Mapping {
 pub enum Cap {
     /// An empty slot.
     Null,
-    /// Raw memory: `2^size_bits` bytes at `base`, of which the first `watermark` are taken.
-    Untyped { base: PhysAddr, size_bits: u8, device: bool, watermark: u64 },
+    /// Raw memory: `2^size_bits` bytes at `base`, of which the first `watermark` are taken and
+    /// the next `clean` units of [`CLEAN_UNIT`] are known to be zero (see `object::untyped`).
+    Untyped { base: PhysAddr, size_bits: u8, device: bool, watermark: u64, clean: u32 },
     /// A table of `2^radix` slots, with a guard of `guard_bits` bits.
     CNode { table: Obj<CapSlot>, radix: u8, guard_bits: u8, guard: u64 },
     /// A thread.
@@ -104,6 +105,10 @@ pub enum Cap {
     Zombie { table: Obj<CapSlot>, radix: u8, remaining: u64 },
 }
 
+/// Bytes that [`Cap::Untyped`]'s `clean` counts in; 24 bits of it are stored, which is 1 TiB and
+/// more than one retype can ask for.
+pub const CLEAN_UNIT: u64 = 1 << 16;
+
 /// `radix` of a [`Cap::Zombie`] that was a TCB.
 pub const ZOMBIE_TCB: u8 = 63;
 
@@ -140,6 +145,7 @@ pub enum CapType {
 #[repr(C)]
 pub struct PackedCap(pub u64, pub u64);
 
+const WATERMARK: u64 = (1 << 48) - 1;
 const FIELD: u32 = 5;
 const ADDRESS: u32 = 20;
 
@@ -210,7 +216,8 @@ impl PackedCap {
                 base: self.phys(),
                 size_bits: self.field(0, 6) as u8,
                 device: self.field(6, 1) == 1,
-                watermark: word,
+                watermark: word & WATERMARK,
+                clean: (self.field(7, 8) << 16 | word >> 48) as u32,
             },
             CapType::CNode => Cap::CNode {
                 table: self.obj(),
@@ -264,10 +271,11 @@ impl Cap {
         use CapType as T;
         match self {
             Cap::Null => PackedCap::NULL,
-            Cap::Untyped { base, size_bits, device, watermark } => PackedCap(
-                head(T::Untyped, u64::from(size_bits) | u64::from(device) << 6, base.0),
-                watermark,
-            ),
+            Cap::Untyped { base, size_bits, device, watermark, clean } => {
+                let clean = u64::from(clean);
+                let fields = u64::from(size_bits) | u64::from(device) << 6 | clean >> 16 << 7;
+                PackedCap(head(T::Untyped, fields, base.0), watermark | clean << 48)
+            }
             Cap::CNode { table, radix, guard_bits, guard } => PackedCap(
                 head(T::CNode, u64::from(radix) | u64::from(guard_bits) << 6, table.addr().0),
                 guard,
@@ -331,7 +339,13 @@ mod tests {
         let rights = CapRights::READ | CapRights::GRANT;
         let caps = [
             Cap::Null,
-            Cap::Untyped { base: PhysAddr(0x10), size_bits: 47, device: true, watermark: 1 << 46 },
+            Cap::Untyped {
+                base: PhysAddr(0x10),
+                size_bits: 47,
+                device: true,
+                watermark: 1 << 47,
+                clean: 0xff_ffff,
+            },
             Cap::CNode { table, radix: 26, guard_bits: 38, guard: 0x3f_ffff_ffff },
             Cap::VSpace { root: base, asid: Asid(3) },
             Cap::PageTable { table: base, level: 3, mapping },

@@ -15,9 +15,18 @@
 //! timer and the debug console), policy.
 #![cfg_attr(not(test), no_std)]
 
+// The emulated machine has a heap; the kernel has none.
+#[cfg(not(all(target_os = "none", target_arch = "x86_64")))]
+extern crate alloc;
+
 pub mod addr;
 pub mod arch;
+pub mod boot;
 pub mod cap;
+pub mod cspace;
+pub mod derivation;
+pub mod finalise;
+pub mod invariants;
 pub mod invocation;
 pub mod kernel;
 pub mod machine;

@@ -10,8 +10,9 @@ use crate::addr::KernelAddr;
 use crate::cap::PackedCap;
 use crate::obj::Obj;
 
-/// 32 bytes: the capability, and two links whose low bits are flags.
-#[repr(C)]
+/// 32 bytes: the capability, and two links whose low bits are flags. Aligned to its size, also
+/// inside a TCB, because capabilities name tables of slots in units of 16 bytes.
+#[repr(C, align(32))]
 pub struct CapSlot {
     /// The capability.
     pub cap: Cell<PackedCap>,

@@ -4,10 +4,15 @@
 //! as zeroed memory, initialised by its `new`.
 
 pub mod asid_pool;
+pub mod cnode;
 pub mod endpoint;
+pub mod frame;
 pub mod irq;
 pub mod notification;
+pub mod page_table;
 pub mod reply;
 pub mod sched_context;
 pub mod tcb;
 pub mod timer;
+pub mod untyped;
+pub mod vspace;

@@ -1,0 +1,295 @@
+//! [`HostMachine`]: the machine contract on emulated hardware.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use skink_abi::invocation::Trigger;
+
+use super::context::HostContext;
+use super::memory::Memory;
+use super::paging::{HostPaging, permissions};
+use super::tlb::{Access, Tlb, Translation};
+use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::machine::{Entry, Irq, MAX_IRQS, Machine, Paging, Ticks};
+use crate::obj::Obj;
+use crate::object::tcb::Tcb;
+
+/// An interrupt line or message of the emulated controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostIrq {
+    /// The wired line; `None` for a message.
+    pub line: Option<u32>,
+    /// Whether it is held back.
+    pub is_masked: bool,
+}
+
+/// FPU state of an emulated thread.
+pub type HostFpu = [u64; 4];
+
+/// Wired lines of the emulated interrupt controller.
+pub const LINES: u32 = 32;
+
+/// The emulated machine. Public fields are what tests set and look at.
+pub struct HostMachine {
+    memory: Memory,
+    tlb: Tlb,
+    /// The counter; one tick is one nanosecond.
+    pub now: Ticks,
+    /// What `set_deadline` was told last.
+    pub deadline: Option<Ticks>,
+    /// The space that the CPU runs in; `None`: the kernel's own.
+    pub active: Option<(PhysAddr, Asid)>,
+    /// Claimed interrupts by index.
+    pub irqs: [Option<HostIrq>; MAX_IRQS],
+    /// Preemption points that pass before one stops; `None`: no interrupt waits.
+    pub preempt_after: Cell<Option<u32>>,
+    /// Preemption points asked so far.
+    pub preemption_points: Cell<u64>,
+    /// The FPU registers, and whether instructions that use them fault.
+    pub fpu: HostFpu,
+    /// See `fpu`.
+    pub is_fpu_on: bool,
+    /// The thread that the trap exit returns to.
+    pub current: Option<Obj<Tcb>>,
+    /// I/O ports: the last value written.
+    pub ports: BTreeMap<u16, u32>,
+    /// The debug console.
+    pub log: Vec<u8>,
+}
+
+impl HostMachine {
+    /// A machine with so much RAM, from physical address 0.
+    pub fn new(ram_bytes: usize) -> HostMachine {
+        HostMachine {
+            memory: Memory::new(ram_bytes),
+            tlb: Tlb::default(),
+            now: 0,
+            deadline: None,
+            active: None,
+            irqs: [None; MAX_IRQS],
+            preempt_after: Cell::new(None),
+            preemption_points: Cell::new(0),
+            fpu: [0; 4],
+            is_fpu_on: false,
+            current: None,
+            ports: BTreeMap::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// Bytes of RAM.
+    pub fn ram_bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
+    /// Lets `points` preemption points pass, and reports an interrupt at the next.
+    pub fn preempt_after(&self, points: u32) {
+        self.preempt_after.set(Some(points));
+    }
+
+    /// A user's access: by the TLB if it knows the page, else by the page tables, which the TLB
+    /// then remembers. `None`: a page fault.
+    pub fn access(
+        &mut self,
+        root: PhysAddr,
+        asid: Asid,
+        addr: UserAddr,
+        access: Access,
+    ) -> Option<PhysAddr> {
+        let translation = match self.tlb.get(asid, addr) {
+            Some(cached) => cached,
+            None => {
+                let found = self.walk(root, addr)?;
+                self.tlb.fill(asid, addr, found);
+                found
+            }
+        };
+        translation.allows(access).then(|| translation.page.offset(addr.0 & 0xfff))
+    }
+
+    /// What the page tables say, without the TLB.
+    pub fn walk(&self, root: PhysAddr, addr: UserAddr) -> Option<Translation> {
+        let mut table = root;
+        for level in 0..HostPaging::LEVELS {
+            let shift = 12 + 9 * (HostPaging::LEVELS - 1 - level);
+            let entry = self.read_word(table.offset((addr.0 >> shift & 511) * 8));
+            match HostPaging::decode(entry, level) {
+                Entry::Empty => return None,
+                Entry::Table(next) => table = next,
+                Entry::Page(base) => {
+                    let within = addr.0 & ((1 << shift) - 1) & !0xfff;
+                    let rights = permissions(entry);
+                    let page = base.offset(within);
+                    return Some(Translation { page, size_bits: shift as u8, rights });
+                }
+            }
+        }
+        None
+    }
+
+    /// Reads physical memory.
+    ///
+    /// # Panics
+    /// If it is no RAM.
+    pub fn read_word(&self, addr: PhysAddr) -> u64 {
+        assert!(self.memory.contains(addr, 8), "read of {addr:?}, which is no RAM");
+        // SAFETY: inside the emulated RAM.
+        unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
+    }
+
+    /// Writes physical memory, as a user or device would.
+    ///
+    /// # Panics
+    /// If it is no RAM.
+    pub fn write_word(&mut self, addr: PhysAddr, value: u64) {
+        assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
+        // SAFETY: inside the emulated RAM.
+        unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+    }
+
+    /// Copies bytes into physical memory (a boot loader's work).
+    ///
+    /// # Panics
+    /// If it is no RAM.
+    pub fn load(&mut self, addr: PhysAddr, bytes: &[u8]) {
+        assert!(self.memory.contains(addr, bytes.len() as u64), "load to {addr:?}: no RAM");
+        let to = self.memory.kernel_addr(addr).0 as *mut u8;
+        // SAFETY: inside the emulated RAM, and `bytes` is not part of it.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    fn claim(&mut self, line: Option<u32>) -> Option<Irq> {
+        let index = self.irqs.iter().position(Option::is_none)?;
+        self.irqs[index] = Some(HostIrq { line, is_masked: true });
+        Some(Irq(index as u16))
+    }
+
+    fn set_mask(&mut self, irq: Irq, is_masked: bool) {
+        if let Some(entry) = &mut self.irqs[usize::from(irq.0)] {
+            entry.is_masked = is_masked;
+        }
+    }
+}
+
+impl Machine for HostMachine {
+    type Context = HostContext;
+    type FpuState = HostFpu;
+    type Paging = HostPaging;
+    const HAS_PORTS: bool = true;
+
+    fn kernel_addr(&self, addr: PhysAddr) -> KernelAddr {
+        self.memory.kernel_addr(addr)
+    }
+    fn phys_addr(&self, addr: KernelAddr) -> PhysAddr {
+        self.memory.phys_addr(addr)
+    }
+
+    fn now(&self) -> Ticks {
+        self.now
+    }
+    fn ticks_from_ns(&self, ns: u64) -> Ticks {
+        ns
+    }
+    fn ns_from_ticks(&self, ticks: Ticks) -> u64 {
+        ticks
+    }
+    fn set_deadline(&mut self, deadline: Option<Ticks>) {
+        self.deadline = deadline;
+    }
+
+    fn init_root_table(&mut self, table: PhysAddr) {
+        // The kernel's half, marked so that tests see that it stays.
+        for entry in HostPaging::ROOT_USER_ENTRIES as u64..512 {
+            self.write_word(table.offset(entry * 8), u64::MAX << 48);
+        }
+    }
+    fn write_entry(&mut self, slot: KernelAddr, entry: u64) {
+        self.write_word(self.phys_addr(slot), entry);
+    }
+    fn activate(&mut self, root: PhysAddr, asid: Asid) {
+        assert_ne!(self.active, Some((root, asid)), "activate is for changes only");
+        self.active = Some((root, asid));
+    }
+    fn activate_kernel(&mut self) {
+        self.active = None;
+    }
+    fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
+        self.tlb.flush_page(asid, addr);
+    }
+    fn flush_asid(&mut self, asid: Asid) {
+        self.tlb.flush_asid(asid);
+    }
+    fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
+        assert!(self.memory.contains(self.phys_addr(addr), bytes as u64));
+    }
+
+    fn claim_line(&mut self, line: u32, _: Trigger) -> Option<Irq> {
+        let taken = |irq: &Option<HostIrq>| irq.is_some_and(|i| i.line == Some(line));
+        if line >= LINES {
+            return None;
+        }
+        match self.irqs.iter().position(taken) {
+            Some(index) => Some(Irq(index as u16)),
+            None => self.claim(Some(line)),
+        }
+    }
+    fn claim_msi(&mut self) -> Option<(Irq, u64, u64)> {
+        let irq = self.claim(None)?;
+        Some((irq, 0xfee0_0000, u64::from(irq.0)))
+    }
+    fn release_irq(&mut self, irq: Irq) {
+        self.irqs[usize::from(irq.0)] = None;
+    }
+    fn mask(&mut self, irq: Irq) {
+        self.set_mask(irq, true);
+    }
+    fn unmask(&mut self, irq: Irq) {
+        self.set_mask(irq, false);
+    }
+    fn interrupt_pending(&self) -> bool {
+        self.preemption_points.set(self.preemption_points.get() + 1);
+        let left = self.preempt_after.get();
+        self.preempt_after.set(left.and_then(|points| points.checked_sub(1)));
+        left == Some(0)
+    }
+
+    unsafe fn save_fpu(&mut self, state: *mut HostFpu) {
+        // SAFETY: by the caller's promise.
+        unsafe { state.write(self.fpu) }
+    }
+    unsafe fn load_fpu(&mut self, state: *const HostFpu) {
+        self.is_fpu_on = true;
+        // SAFETY: by the caller's promise.
+        self.fpu = unsafe { state.read() };
+    }
+    unsafe fn init_fpu(&mut self, state: *mut HostFpu) {
+        // SAFETY: by the caller's promise.
+        unsafe { state.write([0; 4]) }
+    }
+    fn disable_fpu(&mut self) {
+        self.is_fpu_on = false;
+    }
+
+    fn enable_fpu(&mut self) {
+        self.is_fpu_on = true;
+    }
+
+    fn set_current(&mut self, thread: Option<Obj<Tcb>>) {
+        self.current = thread;
+    }
+
+    fn port_in(&mut self, port: u16, _: u8) -> u32 {
+        self.ports.get(&port).copied().unwrap_or(0)
+    }
+    fn port_out(&mut self, port: u16, _: u8, value: u32) {
+        self.ports.insert(port, value);
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        self.log.extend_from_slice(bytes);
+    }
+    fn exit(&mut self, code: u8) -> ! {
+        panic!("the emulated machine ended with code {code}")
+    }
+}

@@ -1,0 +1,148 @@
+//! Look-up: from a capability pointer to a slot, through guards and radices.
+//!
+//! As in seL4 (manual §3.3, *CSpace Addressing*), but strict in one point: a pointer must be
+//! resolved to its last bit, also when a capability is invoked, so that each slot has one name.
+
+use skink_abi::{CPtr, Error};
+
+use crate::Kernel;
+use crate::addr::KernelAddr;
+use crate::cap::{Cap, PackedCap};
+use crate::invocation::Failure;
+use crate::obj::Obj;
+use crate::object::tcb::{Tcb, TcbSlot};
+use crate::slot::CapSlot;
+
+/// Why a look-up failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookupFailure {
+    /// Bits of the pointer that were left.
+    pub bits_left: u8,
+}
+
+/// Bits of a whole capability pointer.
+pub const CPTR_BITS: u8 = 64;
+
+/// Slot `index` of a table.
+#[inline]
+pub fn slot_at(table: Obj<CapSlot>, index: u64) -> Obj<CapSlot> {
+    let offset = index * size_of::<CapSlot>() as u64;
+    // SAFETY: callers keep `index` inside the table, whose slots are all initialised.
+    unsafe { Obj::from_addr(KernelAddr(table.addr().0 + offset)) }
+}
+
+const fn mask(bits: u8) -> u64 {
+    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+}
+
+/// Resolves the lowest `depth` (1 to 64) bits of `pointer` from a CNode capability. Each CNode
+/// takes at least one bit, so that it ends, whatever cycles the CNodes form.
+///
+/// # Errors
+/// [`LookupFailure`]: no CNode, a guard that does not match, or bits left over.
+#[inline]
+pub fn resolve(
+    mut node: PackedCap,
+    pointer: u64,
+    depth: u8,
+) -> Result<Obj<CapSlot>, LookupFailure> {
+    let mut bits_left = depth;
+    loop {
+        let failure = LookupFailure { bits_left };
+        let Cap::CNode { table, radix, guard_bits, guard } = node.unpack() else {
+            return Err(failure);
+        };
+        if radix + guard_bits > bits_left {
+            return Err(failure);
+        }
+        let rest = pointer & mask(bits_left);
+        bits_left -= guard_bits;
+        if guard_bits > 0 && rest >> bits_left != guard {
+            return Err(failure);
+        }
+        bits_left -= radix;
+        let slot = slot_at(table, pointer >> bits_left & mask(radix));
+        if bits_left == 0 {
+            return Ok(slot);
+        }
+        node = slot.cap.get();
+    }
+}
+
+/// Finds the slot that `index` and `depth` name below the CNode capability in `root`; `argument`
+/// is the number of the word that holds `index`, for the error.
+///
+/// # Errors
+/// [`Error::RangeError`] for a depth that is not 1 to 64, [`Error::InvalidCapability`] if it
+/// does not lead to a slot.
+pub fn target_slot(
+    root: Obj<CapSlot>,
+    index: u64,
+    depth: u64,
+    argument: u64,
+) -> Result<Obj<CapSlot>, Failure> {
+    if depth == 0 || depth > u64::from(CPTR_BITS) {
+        return Err(Failure::Error(Error::RangeError, [1, u64::from(CPTR_BITS)]));
+    }
+    resolve(root.cap.get(), index, depth as u8).map_err(|failure| {
+        Failure::Error(Error::InvalidCapability, [argument, u64::from(failure.bits_left)])
+    })
+}
+
+/// As [`target_slot`], for a slot that must be empty.
+///
+/// # Errors
+/// As [`target_slot`], and [`Error::DeleteFirst`].
+pub fn empty_slot(
+    root: Obj<CapSlot>,
+    index: u64,
+    depth: u64,
+    argument: u64,
+) -> Result<Obj<CapSlot>, Failure> {
+    let slot = target_slot(root, index, depth, argument)?;
+    if slot.is_empty() { Ok(slot) } else { Err(Error::DeleteFirst.into()) }
+}
+
+/// As [`target_slot`], for a slot that must hold a capability.
+///
+/// # Errors
+/// As [`target_slot`], and [`Error::InvalidCapability`].
+pub fn full_slot(
+    root: Obj<CapSlot>,
+    index: u64,
+    depth: u64,
+    argument: u64,
+) -> Result<Obj<CapSlot>, Failure> {
+    let slot = target_slot(root, index, depth, argument)?;
+    if slot.is_empty() {
+        return Err(Failure::Error(Error::InvalidCapability, [argument, 0]));
+    }
+    Ok(slot)
+}
+
+impl Kernel {
+    /// The slot that a thread names, empty or not.
+    ///
+    /// # Errors
+    /// [`LookupFailure`], as [`resolve`].
+    #[inline]
+    pub fn lookup(&self, tcb: Obj<Tcb>, pointer: CPtr) -> Result<Obj<CapSlot>, LookupFailure> {
+        resolve(tcb.slots[TcbSlot::CSpace as usize].cap.get(), pointer.0, CPTR_BITS)
+    }
+
+    /// The slot that `depth` bits of `pointer` name below the CNode capability in `root`.
+    ///
+    /// # Errors
+    /// [`LookupFailure`], as [`resolve`]; also for a depth of 0 or above 64.
+    pub fn lookup_slot(
+        &self,
+        root: Obj<CapSlot>,
+        pointer: CPtr,
+        depth: u8,
+    ) -> Result<Obj<CapSlot>, LookupFailure> {
+        if depth == 0 || depth > CPTR_BITS {
+            return Err(LookupFailure { bits_left: depth });
+        }
+        resolve(root.cap.get(), pointer.0, depth)
+    }
+}
