@@ -7,8 +7,8 @@
 //! Work is bounded: each cluster is claimed once, each directory is read once. Damage is counted,
 //! not repaired; the operation that meets it gets the error.
 
-use crate::bytes::u32_at;
 use crate::base::{Core, Link};
+use crate::bytes::u32_at;
 use crate::device::CacheDevice;
 use crate::dir::{Dir, Scanner};
 use crate::error::FsError;

@@ -77,7 +77,15 @@ pub(crate) struct Core<D> {
 impl<D: CacheDevice> Core<D> {
     pub fn new(cache: Cache<D>, geo: Geometry, hint: u32, marked: Marked) -> Self {
         let map = ClusterMap::new(geo.clusters);
-        Self { cache, geo, map, hint, marked, pending: Vec::new(), pending_clusters: 0 }
+        Self {
+            cache,
+            geo,
+            map,
+            hint,
+            marked,
+            pending: Vec::new(),
+            pending_clusters: 0,
+        }
     }
 
     /// Clusters that can be allocated, now or after what waits was freed.
@@ -139,7 +147,13 @@ impl<D: CacheDevice> Core<D> {
 
     /// Links the clusters of a run to each other and its last one to `last`.
     fn link_run(&mut self, run: Run, last: u32) -> Result<(), FsError> {
-        self.change_run(run, |cluster| if cluster + 1 == run.start + run.len { last } else { cluster + 1 })
+        self.change_run(run, |cluster| {
+            if cluster + 1 == run.start + run.len {
+                last
+            } else {
+                cluster + 1
+            }
+        })
     }
 
     fn change_run(&mut self, run: Run, value: impl Fn(u32) -> u32) -> Result<(), FsError> {
@@ -209,7 +223,13 @@ impl<D: CacheDevice> Core<D> {
 
     /// Makes `to` follow `from`.
     pub fn join(&mut self, from: u32, to: u32) -> Result<(), FsError> {
-        self.link_run(Run { start: from, len: 1 }, to)
+        self.link_run(
+            Run {
+                start: from,
+                len: 1,
+            },
+            to,
+        )
     }
 
     /// Frees the chain from `first` on, once the directories are written. The caller has checked
@@ -234,7 +254,13 @@ impl<D: CacheDevice> Core<D> {
     /// must not need the rest any more.
     pub fn cut_after(&mut self, last: u32) -> Result<(), FsError> {
         let (_, link) = self.run_from(last, 1)?;
-        self.link_run(Run { start: last, len: 1 }, END_MARK)?;
+        self.link_run(
+            Run {
+                start: last,
+                len: 1,
+            },
+            END_MARK,
+        )?;
         match link {
             Link::Next(next) => self.free_now(next),
             _ => Ok(()),
@@ -283,9 +309,21 @@ impl<D: CacheDevice> Core<D> {
     fn write_mark(&mut self, clean: bool) -> Result<(), FsError> {
         let entries = self.cache.sector_mut(self.geo.fat_start, Class::Fat)?;
         let entry = u32_at(entries, 4);
-        put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
+        put_u32(
+            entries,
+            4,
+            if clean {
+                entry | CLEAN_BIT
+            } else {
+                entry & !CLEAN_BIT
+            },
+        );
         let boot = self.cache.sector_mut(self.geo.start, Class::Info)?;
-        boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
+        boot[STATE_BYTE] = if clean {
+            boot[STATE_BYTE] & !1
+        } else {
+            boot[STATE_BYTE] | 1
+        };
         self.cache.flush(Class::Fat)?;
         self.cache.flush(Class::Info)
     }
@@ -305,7 +343,9 @@ impl<D: CacheDevice> Core<D> {
     }
 
     fn write_info(&mut self) -> Result<(), FsError> {
-        let Some(sector) = self.geo.info else { return Ok(()) };
+        let Some(sector) = self.geo.info else {
+            return Ok(());
+        };
         let (free, next) = (self.free_clusters(), self.hint);
         let end = self.geo.end_cluster();
         let info = self.cache.sector_mut(sector, Class::Info)?;
@@ -340,5 +380,7 @@ impl<D: CacheDevice> Core<D> {
 
 /// The three signatures of an FSInfo sector.
 pub(crate) fn is_info_sector(sector: &[u8]) -> bool {
-    u32_at(sector, 0) == 0x4161_5252 && u32_at(sector, 484) == 0x6141_7272 && u32_at(sector, 508) == 0xAA55_0000
+    u32_at(sector, 0) == 0x4161_5252
+        && u32_at(sector, 484) == 0x6141_7272
+        && u32_at(sector, 508) == 0xAA55_0000
 }

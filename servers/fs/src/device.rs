@@ -137,12 +137,16 @@ impl<B: BlockDevice> Blocking<B> {
     /// Puts `buffers` buffers of 4 KiB in front of `disk`.
     pub fn new(disk: B, buffers: u32) -> Self {
         let memory = vec![0; buffers as usize * LINE_BYTES];
-        Self { disk, memory, done: VecDeque::new() }
+        Self {
+            disk,
+            memory,
+            done: VecDeque::new(),
+        }
     }
 
     fn carry_out(&mut self, request: &Request) -> Result<(), IoError> {
-        let start = request.buffer.0 as usize * LINE_BYTES
-            + request.skip_sectors as usize * SECTOR_BYTES;
+        let start =
+            request.buffer.0 as usize * LINE_BYTES + request.skip_sectors as usize * SECTOR_BYTES;
         let end = start + request.sectors as usize * SECTOR_BYTES;
         match request.operation {
             Operation::Read => self.disk.read(request.sector, &mut self.memory[start..end]),
@@ -173,7 +177,10 @@ impl<B: BlockDevice> CacheDevice for Blocking<B> {
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
         let result = self.carry_out(&request);
-        self.done.push_back(Completion { id: request.id, result });
+        self.done.push_back(Completion {
+            id: request.id,
+            result,
+        });
         Ok(())
     }
 
@@ -182,6 +189,8 @@ impl<B: BlockDevice> CacheDevice for Blocking<B> {
     }
 
     fn wait(&mut self) -> Completion {
-        self.done.pop_front().expect("wait() is called only while a request is in flight")
+        self.done
+            .pop_front()
+            .expect("wait() is called only while a request is in flight")
     }
 }

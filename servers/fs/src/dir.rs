@@ -8,10 +8,10 @@
 //!
 //! Not here: paths, open files.
 
+use crate::base::Core;
 use crate::bytes::u16_at;
 use crate::cache::Class;
 use crate::chain::{Chain, Trust};
-use crate::base::Core;
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
 use crate::error::{Damage, FsError};
@@ -58,7 +58,8 @@ impl Dir {
         if !is_root {
             let dot = Entry(dir.slot(core, 0)?);
             let dot_dot = Entry(dir.slot(core, 1)?);
-            let named = dot.is_dot() && dot_dot.is_dot() && dot.0[1] == b' ' && dot_dot.0[1] == b'.';
+            let named =
+                dot.is_dot() && dot_dot.is_dot() && dot.0[1] == b' ' && dot_dot.0[1] == b'.';
             if !named || !dot.is_directory() || dot.first() != first {
                 return Err(FsError::corrupt(Damage::NotADirectoryInside, first));
             }
@@ -77,23 +78,41 @@ impl Dir {
         let per_cluster = core.geo.cluster_sectors;
         let run = self.chain.locate(core, sector / per_cluster)?;
         let into = sector % per_cluster;
-        Ok((core.geo.sector_of(run.start) + u64::from(into), run.len.saturating_mul(per_cluster) - into))
+        Ok((
+            core.geo.sector_of(run.start) + u64::from(into),
+            run.len.saturating_mul(per_cluster) - into,
+        ))
     }
 
     /// The sector and the byte in it where a slot lies.
-    pub fn address<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<(u64, usize), FsError> {
-        Ok((self.place(core, slot)?.0, (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES))
+    pub fn address<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        slot: u32,
+    ) -> Result<(u64, usize), FsError> {
+        Ok((
+            self.place(core, slot)?.0,
+            (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES,
+        ))
     }
 
     /// The bytes of a slot.
-    fn slot<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<[u8; ENTRY_BYTES], FsError> {
+    fn slot<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        slot: u32,
+    ) -> Result<[u8; ENTRY_BYTES], FsError> {
         let (sector, at) = self.address(core, slot)?;
         let bytes = core.cache.sector(sector, sector + 1)?;
         Ok(bytes[at..at + ENTRY_BYTES].try_into().expect("a slot"))
     }
 
     /// The short entry at a slot, if a slot of this number holds one.
-    pub fn entry_at<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32) -> Result<Option<Entry>, FsError> {
+    pub fn entry_at<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        slot: u32,
+    ) -> Result<Option<Entry>, FsError> {
         if slot >= self.slots(core) {
             return Ok(None);
         }
@@ -115,7 +134,11 @@ impl Dir {
     }
 
     /// Finds a name.
-    pub fn find<D: CacheDevice>(&self, core: &mut Core<D>, name: &Name) -> Result<Option<Item>, FsError> {
+    pub fn find<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        name: &Name,
+    ) -> Result<Option<Item>, FsError> {
         let mut scan = Scanner::new(0);
         while let Some(item) = scan.next(core, self)? {
             if item.entry.is_dot() {
@@ -199,7 +222,11 @@ impl Dir {
 
     /// Finds `needed` free slots in a row, growing the directory if it must. Says whether they
     /// reach the slot that ended the directory.
-    fn make_space<D: CacheDevice>(&mut self, core: &mut Core<D>, needed: u32) -> Result<(u32, bool), FsError> {
+    fn make_space<D: CacheDevice>(
+        &mut self,
+        core: &mut Core<D>,
+        needed: u32,
+    ) -> Result<(u32, bool), FsError> {
         let mut scan = Scanner::new(0);
         let (mut start, mut ended) = (0, false);
         while let Some(raw) = scan.raw(core, self)? {
@@ -255,14 +282,23 @@ impl Dir {
     }
 
     /// Replaces the short entry at a slot.
-    pub fn update<D: CacheDevice>(&self, core: &mut Core<D>, slot: u32, entry: &Entry) -> Result<(), FsError> {
+    pub fn update<D: CacheDevice>(
+        &self,
+        core: &mut Core<D>,
+        slot: u32,
+        entry: &Entry,
+    ) -> Result<(), FsError> {
         core.mark_dirty()?;
         self.put_slot(core, slot, &entry.0)
     }
 
     /// Makes the clusters of a new directory inside `parent` (0 for the root), and returns the
     /// first.
-    pub fn create<D: CacheDevice>(core: &mut Core<D>, parent: u32, now: DateTime) -> Result<u32, FsError> {
+    pub fn create<D: CacheDevice>(
+        core: &mut Core<D>,
+        parent: u32,
+        now: DateTime,
+    ) -> Result<u32, FsError> {
         let run = core.allocate(0, 1)?[0];
         let at = core.geo.sector_of(run.start) * SECTOR_BYTES as u64;
         let dot = Entry::new(*b".          ", Entry::DIRECTORY, run.start, now);
@@ -272,7 +308,10 @@ impl Dir {
             .cache
             .zero(at, bytes, Class::Data)
             .and_then(|()| core.cache.write(at, &dot.0, Class::Data))
-            .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data));
+            .and_then(|()| {
+                core.cache
+                    .write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data)
+            });
         if let Err(error) = written {
             core.free_now(run.start)?;
             return Err(error);
@@ -323,16 +362,25 @@ impl Scanner {
         if self.loaded != Some(index) {
             let (sector, follow) = dir.place(core, self.slot)?;
             let until = sector + u64::from(follow.min(DIR_AHEAD));
-            self.sector.copy_from_slice(core.cache.sector(sector, until)?);
+            self.sector
+                .copy_from_slice(core.cache.sector(sector, until)?);
             self.loaded = Some(index);
         }
         let at = (self.slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES;
         self.slot += 1;
-        Ok(Some(self.sector[at..at + ENTRY_BYTES].try_into().expect("a slot")))
+        Ok(Some(
+            self.sector[at..at + ENTRY_BYTES]
+                .try_into()
+                .expect("a slot"),
+        ))
     }
 
     /// The next file or directory (`.` and `..` included).
-    pub fn next<D: CacheDevice>(&mut self, core: &mut Core<D>, dir: &Dir) -> Result<Option<Item>, FsError> {
+    pub fn next<D: CacheDevice>(
+        &mut self,
+        core: &mut Core<D>,
+        dir: &Dir,
+    ) -> Result<Option<Item>, FsError> {
         while let Some(raw) = self.raw(core, dir)? {
             let entry = Entry(raw);
             if raw[0] == END {
@@ -345,7 +393,11 @@ impl Scanner {
             } else {
                 let slot = self.slot - 1;
                 let entries = self.take_name(&entry);
-                return Ok(Some(Item { start: slot - entries, slot, entry }));
+                return Ok(Some(Item {
+                    start: slot - entries,
+                    slot,
+                    entry,
+                }));
             }
         }
         Ok(None)
@@ -372,7 +424,10 @@ impl Scanner {
 }
 
 /// The label in a root directory, if it has one.
-pub(crate) fn find_label<D: CacheDevice>(core: &mut Core<D>, root: &Dir) -> Result<Option<[u8; 11]>, FsError> {
+pub(crate) fn find_label<D: CacheDevice>(
+    core: &mut Core<D>,
+    root: &Dir,
+) -> Result<Option<[u8; 11]>, FsError> {
     let mut scan = Scanner::new(0);
     while let Some(raw) = scan.raw(core, root)? {
         let entry = Entry(raw);

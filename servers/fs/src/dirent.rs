@@ -151,13 +151,17 @@ impl Entry {
     /// its time of creation (FNV-1a).
     pub fn identity(&self) -> u32 {
         let bytes = self.0[..11].iter().chain(&self.0[13..18]);
-        bytes.fold(0x811C_9DC5, |hash, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
+        bytes.fold(0x811C_9DC5, |hash, &b| {
+            (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)
+        })
     }
 }
 
 /// The sum of a short name that its long-name entries carry.
 pub(crate) fn checksum(short: &[u8; 11]) -> u8 {
-    short.iter().fold(0u8, |sum, &b| sum.rotate_right(1).wrapping_add(b))
+    short
+        .iter()
+        .fold(0u8, |sum, &b| sum.rotate_right(1).wrapping_add(b))
 }
 
 /// The `order`-th (from 1) of `count` long-name entries of a name.
@@ -191,7 +195,13 @@ pub(crate) struct LongName {
 
 impl LongName {
     pub fn new() -> Self {
-        Self { units: [0; 20 * LONG_UNITS], len: 0, expected: 0, sum: 0, entries: 0 }
+        Self {
+            units: [0; 20 * LONG_UNITS],
+            len: 0,
+            expected: 0,
+            sum: 0,
+            entries: 0,
+        }
     }
 
     pub fn reset(&mut self) {
@@ -228,7 +238,9 @@ impl LongName {
     pub fn finish(&self, short: &[u8; 11]) -> Option<(&[u16], u32)> {
         let whole = self.entries > 0 && self.expected == 0 && self.sum == checksum(short);
         let name = &self.units[..self.len];
-        let sane = !name.is_empty() && name.len() <= 255 && name.iter().all(|&u| crate::name::is_allowed(u));
+        let sane = !name.is_empty()
+            && name.len() <= 255
+            && name.iter().all(|&u| crate::name::is_allowed(u));
         (whole && sane).then_some((name, self.entries))
     }
 }

@@ -106,7 +106,11 @@ pub enum FsError {
 
 impl FsError {
     pub(crate) fn corrupt(damage: Damage, cluster: u32) -> Self {
-        FsError::Corrupt { damage, cluster, path: String::new() }
+        FsError::Corrupt {
+            damage,
+            cluster,
+            path: String::new(),
+        }
     }
 
     /// Names the path in an error about corruption that names none yet.
@@ -139,12 +143,21 @@ impl fmt::Display for FsError {
             FsError::NameTooLong => "a name is longer than 255 characters",
             FsError::PathTooLong => "the path is too long",
             FsError::InvalidName => "the name has a character that FAT forbids",
-            FsError::InvalidMove => "the root cannot be moved or removed, nor a directory moved into itself",
+            FsError::InvalidMove => {
+                "the root cannot be moved or removed, nor a directory moved into itself"
+            }
             FsError::FileTooLarge => "FAT files must be smaller than 4 GiB",
             FsError::Io { sector } => {
-                return write!(f, "the disk failed at sector {sector}; try again, or check the disk");
+                return write!(
+                    f,
+                    "the disk failed at sector {sector}; try again, or check the disk"
+                );
             }
-            FsError::Corrupt { damage, cluster, path } => {
+            FsError::Corrupt {
+                damage,
+                cluster,
+                path,
+            } => {
                 return write!(
                     f,
                     "{path:?} is damaged: {damage} (cluster {cluster}); run fsck.fat on the disk"
@@ -220,10 +233,16 @@ impl fmt::Display for MountError {
                 f.write_str("the disk is empty (all zero); format it with mkfs.fat -F 32")
             }
             MountError::NotFat { reason } => {
-                write!(f, "the disk is not FAT: {reason}; format it with mkfs.fat -F 32")
+                write!(
+                    f,
+                    "the disk is not FAT: {reason}; format it with mkfs.fat -F 32"
+                )
             }
             MountError::OldFat { bits } => {
-                write!(f, "the disk is FAT{bits}, only FAT32 is supported; use mkfs.fat -F 32")
+                write!(
+                    f,
+                    "the disk is FAT{bits}, only FAT32 is supported; use mkfs.fat -F 32"
+                )
             }
             MountError::Unsupported { field, value } => {
                 write!(f, "the FAT32 volume has an unsupported {field} ({value})")
@@ -234,7 +253,10 @@ impl fmt::Display for MountError {
                  copy the whole image"
             ),
             MountError::Corrupt { field, value } => {
-                write!(f, "the boot sector's {field} ({value}) is wrong; run fsck.fat on the disk")
+                write!(
+                    f,
+                    "the boot sector's {field} ({value}) is wrong; run fsck.fat on the disk"
+                )
             }
             MountError::TooManyClusters { clusters, limit } => write!(
                 f,
@@ -245,7 +267,10 @@ impl fmt::Display for MountError {
                 write!(f, "the cache has {found} buffers, {needed} are needed")
             }
             MountError::Io { sector } => {
-                write!(f, "the disk failed at sector {sector}; try again, or check the disk")
+                write!(
+                    f,
+                    "the disk failed at sector {sector}; try again, or check the disk"
+                )
             }
         }
     }

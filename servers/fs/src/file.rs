@@ -7,8 +7,8 @@
 //! Writing allocates all its clusters first, or changes nothing (`NoSpace`); then data, FAT and
 //! directory entry change in the cache.
 
-use crate::cache::{Class, Pool, Urgency};
 use crate::base::Core;
+use crate::cache::{Class, Pool, Urgency};
 use crate::device::{CacheDevice, LINE_BYTES, SECTOR_BYTES};
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
@@ -45,7 +45,12 @@ impl<D: CacheDevice> Volume<D> {
     ///
     /// # Errors
     /// `BadHandle`, `Io`.
-    pub fn read_at(&mut self, handle: Handle, offset: u64, bytes: &mut [u8]) -> Result<usize, FsError> {
+    pub fn read_at(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<usize, FsError> {
         let open = self.files.get(handle)?;
         let (at, sequential) = (open.node, open.next == offset);
         let size = u64::from(self.files.node(at).entry.size());
@@ -58,7 +63,8 @@ impl<D: CacheDevice> Volume<D> {
         let node = self.files.node(at);
         let (mut position, mut rest) = (offset, &mut bytes[..count as usize]);
         while !rest.is_empty() {
-            let (disk, contiguous) = place(&mut self.core, node, position).map_err(|e| e.at(&node.path))?;
+            let (disk, contiguous) =
+                place(&mut self.core, node, position).map_err(|e| e.at(&node.path))?;
             let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
             let (now, later) = rest.split_at_mut(n);
             self.core.cache.read(disk, now)?;
@@ -99,7 +105,10 @@ impl<D: CacheDevice> Volume<D> {
             let sector_bytes = SECTOR_BYTES as u64;
             let first = disk / sector_bytes;
             let stop = (disk + n).div_ceil(sector_bytes);
-            let reached = self.core.cache.prefetch(first, stop - first, Pool::Data, Urgency::Ahead)?;
+            let reached =
+                self.core
+                    .cache
+                    .prefetch(first, stop - first, Pool::Data, Urgency::Ahead)?;
             if reached < stop {
                 from = from.max(from + reached.saturating_sub(first) * sector_bytes);
                 break;
@@ -115,7 +124,12 @@ impl<D: CacheDevice> Volume<D> {
     ///
     /// # Errors
     /// `NoSpace` and `FileTooLarge`: nothing changed; `BadHandle`, `WrongAccess`, `Io`.
-    pub fn write_at(&mut self, handle: Handle, offset: u64, bytes: &[u8]) -> Result<usize, FsError> {
+    pub fn write_at(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize, FsError> {
         let open = self.files.get(handle)?;
         let (at, access) = (open.node, open.access);
         let size = self.files.node(at).entry.size();
@@ -127,7 +141,9 @@ impl<D: CacheDevice> Volume<D> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let end = offset.checked_add(bytes.len() as u64).ok_or(FsError::FileTooLarge)?;
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
@@ -285,7 +301,11 @@ impl<D: CacheDevice> Volume<D> {
 }
 
 /// The byte on the disk of a position in a file, and how many bytes follow contiguously.
-fn place<D: CacheDevice>(core: &mut Core<D>, node: &Node, position: u64) -> Result<(u64, u64), FsError> {
+fn place<D: CacheDevice>(
+    core: &mut Core<D>,
+    node: &Node,
+    position: u64,
+) -> Result<(u64, u64), FsError> {
     let cluster_bytes = u64::from(core.geo.cluster_bytes());
     let run = node.chain.locate(core, (position / cluster_bytes) as u32)?;
     let into = position % cluster_bytes;
@@ -294,7 +314,12 @@ fn place<D: CacheDevice>(core: &mut Core<D>, node: &Node, position: u64) -> Resu
 }
 
 /// Zeroes `from..to` of a file, within its clusters.
-fn zero_range<D: CacheDevice>(core: &mut Core<D>, node: &Node, from: u64, to: u64) -> Result<(), FsError> {
+fn zero_range<D: CacheDevice>(
+    core: &mut Core<D>,
+    node: &Node,
+    from: u64,
+    to: u64,
+) -> Result<(), FsError> {
     let mut position = from;
     while position < to {
         let (disk, contiguous) = place(core, node, position)?;
@@ -307,11 +332,16 @@ fn zero_range<D: CacheDevice>(core: &mut Core<D>, node: &Node, from: u64, to: u6
 
 /// Zeroes the cache line that holds the new end of a file, if nothing of the file or of another
 /// one lies in it: it need not be read then to be written in part.
-fn fresh_tail<D: CacheDevice>(core: &mut Core<D>, node: &Node, size: u64, end: u64) -> Result<(), FsError> {
+fn fresh_tail<D: CacheDevice>(
+    core: &mut Core<D>,
+    node: &Node,
+    size: u64,
+    end: u64,
+) -> Result<(), FsError> {
     let line_bytes = LINE_BYTES as u64;
     let line_start = (end - 1) / line_bytes * line_bytes;
     let shared = u64::from(core.geo.cluster_bytes()) < line_bytes;
-    if shared || end % line_bytes == 0 || line_start < size {
+    if shared || end.is_multiple_of(line_bytes) || line_start < size {
         return Ok(());
     }
     let (disk, _) = place(core, node, line_start)?;

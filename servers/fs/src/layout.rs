@@ -96,7 +96,9 @@ pub(crate) fn find_volume(sector: &[u8], device_sectors: u64) -> Result<Found, M
         return Ok(Found::Volume);
     }
     if u16_at(sector, 510) != 0xAA55 {
-        return Err(MountError::NotFat { reason: "sector 0 has neither a boot sector nor a partition table" });
+        return Err(MountError::NotFat {
+            reason: "sector 0 has neither a boot sector nor a partition table",
+        });
     }
     let mut old = None;
     for entry in sector[446..510].chunks_exact(16) {
@@ -104,19 +106,28 @@ pub(crate) fn find_volume(sector: &[u8], device_sectors: u64) -> Result<Found, M
         match entry[4] {
             0x0B | 0x0C | 0x1B | 0x1C if sectors > 0 => {
                 if start + sectors > device_sectors {
-                    return Err(MountError::Truncated { needed: start + sectors, found: device_sectors });
+                    return Err(MountError::Truncated {
+                        needed: start + sectors,
+                        found: device_sectors,
+                    });
                 }
                 return Ok(Found::Partition { start, sectors });
             }
             0x01 => old = old.or(Some(12)),
             0x04 | 0x06 | 0x0E => old = old.or(Some(16)),
-            0xEE => return Err(MountError::NotFat { reason: "it has a GPT; only MBR partitions are read" }),
+            0xEE => {
+                return Err(MountError::NotFat {
+                    reason: "it has a GPT; only MBR partitions are read",
+                });
+            }
             _ => {}
         }
     }
     Err(match old {
         Some(bits) => MountError::OldFat { bits },
-        None => MountError::NotFat { reason: "its partition table has no FAT32 partition" },
+        None => MountError::NotFat {
+            reason: "its partition table has no FAT32 partition",
+        },
     })
 }
 
@@ -127,16 +138,25 @@ fn looks_like_boot_sector(sector: &[u8]) -> bool {
 }
 
 /// Reads a boot sector that lies at `start`; `room` sectors are there for the volume.
-pub(crate) fn read_boot_sector(sector: &[u8], start: u64, room: u64) -> Result<Geometry, MountError> {
+pub(crate) fn read_boot_sector(
+    sector: &[u8],
+    start: u64,
+    room: u64,
+) -> Result<Geometry, MountError> {
     if u16_at(sector, 510) != 0xAA55 || !looks_like_boot_sector(sector) {
-        return Err(MountError::NotFat { reason: "the partition has no FAT boot sector" });
+        return Err(MountError::NotFat {
+            reason: "the partition has no FAT boot sector",
+        });
     }
     let corrupt = |field, value: u32| Err(MountError::Corrupt { field, value });
     let sector_bytes = u16_at(sector, 11);
     match sector_bytes {
         512 => {}
         1024 | 2048 | 4096 => {
-            return Err(MountError::Unsupported { field: "sector size", value: sector_bytes.into() });
+            return Err(MountError::Unsupported {
+                field: "sector size",
+                value: sector_bytes.into(),
+            });
         }
         _ => return corrupt("sector size", sector_bytes.into()),
     }
@@ -162,7 +182,9 @@ pub(crate) fn read_boot_sector(sector: &[u8], start: u64, room: u64) -> Result<G
         let root_sectors = u64::from(root_entries).div_ceil(16);
         let overhead = reserved + u64::from(fats) * u64::from(fat16_sectors) + root_sectors;
         let clusters = total.saturating_sub(overhead) / u64::from(cluster_sectors);
-        return Err(MountError::OldFat { bits: if clusters < 4085 { 12 } else { 16 } });
+        return Err(MountError::OldFat {
+            bits: if clusters < 4085 { 12 } else { 16 },
+        });
     }
     if root_entries != 0 {
         return corrupt("number of root entries", root_entries.into());
@@ -172,7 +194,10 @@ pub(crate) fn read_boot_sector(sector: &[u8], start: u64, room: u64) -> Result<G
     }
     let version = u16_at(sector, 42);
     if version != 0 {
-        return Err(MountError::Unsupported { field: "version", value: version.into() });
+        return Err(MountError::Unsupported {
+            field: "version",
+            value: version.into(),
+        });
     }
     let fat_sectors = u64::from(fat32_sectors);
     let overhead = reserved + u64::from(fats) * fat_sectors;
@@ -188,11 +213,18 @@ pub(crate) fn read_boot_sector(sector: &[u8], start: u64, room: u64) -> Result<G
         return corrupt("sectors per FAT", fat32_sectors);
     }
     if total > room {
-        return Err(MountError::Truncated { needed: start + total, found: start + room });
+        return Err(MountError::Truncated {
+            needed: start + total,
+            found: start + room,
+        });
     }
     // BPB_ExtFlags: bit 7 switches mirroring off, bits 0-3 then name the active FAT.
     let flags = u16_at(sector, 40);
-    let (active, mirrors) = if flags & 0x80 == 0 { (0, fats - 1) } else { (u32::from(flags & 0xF), 0) };
+    let (active, mirrors) = if flags & 0x80 == 0 {
+        (0, fats - 1)
+    } else {
+        (u32::from(flags & 0xF), 0)
+    };
     if active >= fats {
         return corrupt("active FAT", active);
     }

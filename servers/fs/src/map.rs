@@ -36,7 +36,11 @@ impl ClusterMap {
     /// A map in which every cluster is `Lost`, i.e. cannot be allocated.
     pub fn new(clusters: u32) -> Self {
         let end = clusters + FIRST_CLUSTER;
-        Self { words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize], end, free: 0 }
+        Self {
+            words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize],
+            end,
+            free: 0,
+        }
     }
 
     pub fn get(&self, cluster: u32) -> State {
@@ -69,7 +73,9 @@ impl ClusterMap {
 
     /// Clusters in use that nothing leads to.
     pub fn count_lost(&self) -> u32 {
-        (FIRST_CLUSTER..self.end).filter(|&c| self.get(c) == State::Lost).count() as u32
+        (FIRST_CLUSTER..self.end)
+            .filter(|&c| self.get(c) == State::Lost)
+            .count() as u32
     }
 
     /// The first cluster of `start..start + len` that is suspect.
@@ -80,8 +86,14 @@ impl ClusterMap {
     /// Takes the first run of free clusters from `from` on (then from the start), at most `want`
     /// long, and marks it owned.
     pub fn take_run(&mut self, from: u32, want: u32) -> Option<(u32, u32)> {
-        let from = if (FIRST_CLUSTER..self.end).contains(&from) { from } else { FIRST_CLUSTER };
-        let start = self.find_free(from, self.end).or_else(|| self.find_free(FIRST_CLUSTER, from))?;
+        let from = if (FIRST_CLUSTER..self.end).contains(&from) {
+            from
+        } else {
+            FIRST_CLUSTER
+        };
+        let start = self
+            .find_free(from, self.end)
+            .or_else(|| self.find_free(FIRST_CLUSTER, from))?;
         let mut len = 0;
         while len < want && start + len < self.end && self.get(start + len) == State::Free {
             self.set(start + len, State::Owned);

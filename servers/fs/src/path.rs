@@ -41,7 +41,11 @@ mod tests {
     fn dots_are_resolved() {
         let text = |p: &str| {
             let names = parse(p).unwrap();
-            names.iter().map(|n| String::from_utf16(n.units()).unwrap()).collect::<Vec<_>>().join("/")
+            names
+                .iter()
+                .map(|n| String::from_utf16(n.units()).unwrap())
+                .collect::<Vec<_>>()
+                .join("/")
         };
         assert_eq!(text("/a//b/./c/"), "a/b/c");
         assert_eq!(text("a/../../b"), "b");

@@ -5,8 +5,8 @@
 //! written) panics.
 
 use crate::device::{
-    BufferIndex, CacheDevice, Completion, IoError, LINE_BYTES, LINE_SECTORS, MAX_REQUEST_LINES, Operation,
-    Request, SECTOR_BYTES, SubmitError,
+    BufferIndex, CacheDevice, Completion, IoError, LINE_BYTES, LINE_SECTORS, MAX_REQUEST_LINES,
+    Operation, Request, SECTOR_BYTES, SubmitError,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -137,14 +137,17 @@ impl<S: Store> FakeDisk<S> {
     }
 
     fn memory_range(request: &Request) -> core::ops::Range<usize> {
-        let start = request.buffer.0 as usize * LINE_BYTES + request.skip_sectors as usize * SECTOR_BYTES;
+        let start =
+            request.buffer.0 as usize * LINE_BYTES + request.skip_sectors as usize * SECTOR_BYTES;
         start..start + request.sectors as usize * SECTOR_BYTES
     }
 
     fn sum(&self, request: &Request) -> u64 {
         self.memory[Self::memory_range(request)]
             .iter()
-            .fold(0xCBF2_9CE4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
+            .fold(0xCBF2_9CE4_8422_2325, |h, &b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3)
+            })
     }
 
     fn check(&self, request: &Request) {
@@ -152,14 +155,28 @@ impl<S: Store> FakeDisk<S> {
             return;
         }
         let range = Self::memory_range(request);
-        assert!(request.sectors > 0 && request.sectors <= MAX_REQUEST_LINES * LINE_SECTORS, "{request:?}");
-        assert!(request.sector + u64::from(request.sectors) <= self.sectors(), "past the end: {request:?}");
-        assert!(range.end <= self.memory.len(), "outside the region: {request:?}");
+        assert!(
+            request.sectors > 0 && request.sectors <= MAX_REQUEST_LINES * LINE_SECTORS,
+            "{request:?}"
+        );
+        assert!(
+            request.sector + u64::from(request.sectors) <= self.sectors(),
+            "past the end: {request:?}"
+        );
+        assert!(
+            range.end <= self.memory.len(),
+            "outside the region: {request:?}"
+        );
         for other in &self.waiting {
             let busy = Self::memory_range(&other.request);
             let overlap = busy.start < range.end && range.start < busy.end;
-            let both_write = request.operation == Operation::Write && other.request.operation == Operation::Write;
-            assert!(!overlap || both_write, "{request:?} overlaps {:?}", other.request);
+            let both_write = request.operation == Operation::Write
+                && other.request.operation == Operation::Write;
+            assert!(
+                !overlap || both_write,
+                "{request:?} overlaps {:?}",
+                other.request
+            );
         }
     }
 
@@ -180,7 +197,10 @@ impl<S: Store> FakeDisk<S> {
             None => false,
         };
         if bad || burnt {
-            return Completion { id: request.id, result: Err(IoError) };
+            return Completion {
+                id: request.id,
+                result: Err(IoError),
+            };
         }
         let disk = request.sector * SECTOR_BYTES as u64;
         let range = Self::memory_range(&request);
@@ -189,12 +209,19 @@ impl<S: Store> FakeDisk<S> {
                 self.image.load(disk, &mut self.memory[range]);
             }
             Operation::Write => {
-                assert_eq!(self.sum(&request), sum, "a buffer changed while it was written: {request:?}");
+                assert_eq!(
+                    self.sum(&request),
+                    sum,
+                    "a buffer changed while it was written: {request:?}"
+                );
                 self.image.save(disk, &self.memory[range]);
             }
             Operation::Flush => {}
         }
-        Completion { id: request.id, result: Ok(()) }
+        Completion {
+            id: request.id,
+            result: Ok(()),
+        }
     }
 }
 
@@ -234,7 +261,11 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
         if self.keep_log {
             self.log.push(request);
         }
-        let sum = if request.operation == Operation::Write { self.sum(&request) } else { 0 };
+        let sum = if request.operation == Operation::Write {
+            self.sum(&request)
+        } else {
+            0
+        };
         self.waiting.push(Waiting { request, sum });
         self.counters.deepest = self.counters.deepest.max(self.waiting.len());
         Ok(())

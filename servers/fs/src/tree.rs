@@ -58,7 +58,11 @@ pub struct DirCursor(pub u32);
 
 impl Metadata {
     pub(crate) fn of(entry: &Entry) -> Self {
-        let kind = if entry.is_directory() { Kind::Directory } else { Kind::File };
+        let kind = if entry.is_directory() {
+            Kind::Directory
+        } else {
+            Kind::File
+        };
         Self {
             kind,
             size: if kind == Kind::File { entry.size() } else { 0 },
@@ -115,8 +119,15 @@ impl<D: CacheDevice> Volume<D> {
         let way = self.walk(&names)?;
         let dir = way[way.len() - 1];
         self.dir(dir)?;
-        let item = self.dirs[0].find(&mut self.core, &name).map_err(|e| e.at(text))?;
-        Ok(Some(Target { dir, name, item, way }))
+        let item = self.dirs[0]
+            .find(&mut self.core, &name)
+            .map_err(|e| e.at(text))?;
+        Ok(Some(Target {
+            dir,
+            name,
+            item,
+            way,
+        }))
     }
 
     /// What a path names.
@@ -190,7 +201,9 @@ impl<D: CacheDevice> Volume<D> {
                 let entry = Entry::new([b' '; 11], Entry::FILE, 0, self.now);
                 self.dir(target.dir)?;
                 let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, None)?;
-                let entry = self.dirs[0].entry_at(&mut self.core, slot)?.ok_or(FsError::NotFound)?;
+                let entry = self.dirs[0]
+                    .entry_at(&mut self.core, slot)?
+                    .ok_or(FsError::NotFound)?;
                 (slot, entry)
             }
         };
@@ -224,7 +237,9 @@ impl<D: CacheDevice> Volume<D> {
         let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
         self.dir(dir)?;
         let address = self.dirs[0].address(&mut self.core, slot)?;
-        let node = self.files.add_node(Node::new((dir, slot), address, entry, chain, path.into()));
+        let node = self
+            .files
+            .add_node(Node::new((dir, slot), address, entry, chain, path.into()));
         Ok(self.files.open(node, access))
     }
 
@@ -258,7 +273,12 @@ impl<D: CacheDevice> Volume<D> {
     ///
     /// # Errors
     /// `StaleKey` if there is another file or none at that place now; those of [`Volume::open`].
-    pub fn open_key(&mut self, key: HandleKey, access: Access, path: &str) -> Result<Handle, FsError> {
+    pub fn open_key(
+        &mut self,
+        key: HandleKey,
+        access: Access,
+        path: &str,
+    ) -> Result<Handle, FsError> {
         self.files.check_room()?;
         self.audit()?;
         if !self.core.geo.has_cluster(key.directory) {
@@ -268,7 +288,9 @@ impl<D: CacheDevice> Volume<D> {
             Err(FsError::Corrupt { .. }) => return Err(FsError::StaleKey),
             other => other?,
         }
-        let entry = self.dirs[0].entry_at(&mut self.core, key.slot)?.ok_or(FsError::StaleKey)?;
+        let entry = self.dirs[0]
+            .entry_at(&mut self.core, key.slot)?
+            .ok_or(FsError::StaleKey)?;
         let same_start = key.first_cluster == 0 || key.first_cluster == entry.first();
         if entry.is_directory() || entry.identity() != key.identity || !same_start {
             return Err(FsError::StaleKey);
@@ -371,7 +393,9 @@ impl<D: CacheDevice> Volume<D> {
         }
         let target = self.target(to)?.ok_or(FsError::Exists)?;
         let except = match target.item {
-            Some(there) if target.dir == source.dir && there.slot == item.slot => Some((item.start, item.slot)),
+            Some(there) if target.dir == source.dir && there.slot == item.slot => {
+                Some((item.start, item.slot))
+            }
             Some(_) => return Err(FsError::Exists),
             None => None,
         };

@@ -65,8 +65,14 @@ pub(super) struct Line {
 }
 
 impl Line {
-    const FREE: Line =
-        Line { number: NONE, next: NONE, reading: false, writing: 0, heat: Heat::Cold, dirty: [0; CLASSES] };
+    const FREE: Line = Line {
+        number: NONE,
+        next: NONE,
+        reading: false,
+        writing: 0,
+        heat: Heat::Cold,
+        dirty: [0; CLASSES],
+    };
 
     fn is_busy(&self) -> bool {
         self.reading || self.writing > 0 || self.dirty != [0; CLASSES]
@@ -143,7 +149,12 @@ impl Lines {
     pub fn bind(&mut self, buffer: u32, number: u32) {
         let bucket = self.bucket(number);
         let next = self.heads[bucket];
-        self.lines[buffer as usize] = Line { number, next, heat: Heat::Ahead, ..Line::FREE };
+        self.lines[buffer as usize] = Line {
+            number,
+            next,
+            heat: Heat::Ahead,
+            ..Line::FREE
+        };
         self.heads[bucket] = buffer;
     }
 

@@ -19,10 +19,10 @@ mod transfer;
 use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_BYTES};
 use crate::error::FsError;
 use alloc::vec::Vec;
-pub(crate) use lines::{Class, Pool};
 use lines::Lines;
-pub(crate) use transfer::Mirror;
+pub(crate) use lines::{Class, Pool};
 use transfer::Flight;
+pub(crate) use transfer::Mirror;
 
 /// Requests in flight at most.
 const MAX_FLIGHTS: usize = 32;
@@ -192,7 +192,8 @@ impl<D: CacheDevice> Cache<D> {
     pub fn sector_mut(&mut self, sector: u64, class: Class) -> Result<&mut [u8], FsError> {
         let (buffer, offset) = self.meta(sector, sector + 1)?;
         self.settle(buffer);
-        self.lines.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
+        self.lines
+            .mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
         Ok(&mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
     }
 
@@ -211,7 +212,13 @@ impl<D: CacheDevice> Cache<D> {
     ///
     /// # Errors
     /// Only for `Urgency::Demand`, and only if no room can be made.
-    pub fn prefetch(&mut self, sector: u64, sectors: u64, pool: Pool, urgency: Urgency) -> Result<u64, FsError> {
+    pub fn prefetch(
+        &mut self,
+        sector: u64,
+        sectors: u64,
+        pool: Pool,
+        urgency: Urgency,
+    ) -> Result<u64, FsError> {
         let end = (sector + sectors).min(self.sectors);
         if sector >= end {
             return Ok(sector + sectors);
@@ -250,7 +257,9 @@ impl<D: CacheDevice> Cache<D> {
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
             let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
             if offset >= line_bytes {
-                return Err(FsError::Io { sector: at / sector_bytes });
+                return Err(FsError::Io {
+                    sector: at / sector_bytes,
+                });
             }
             let n = rest.len().min(line_bytes - offset);
             let (now, later) = rest.split_at_mut(n);
@@ -273,7 +282,11 @@ impl<D: CacheDevice> Cache<D> {
 
     fn put(&mut self, mut at: u64, source: Source<'_>, class: Class) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
-        let pool = if class == Class::Data { Pool::Data } else { Pool::Meta };
+        let pool = if class == Class::Data {
+            Pool::Data
+        } else {
+            Pool::Meta
+        };
         let total = match source {
             Source::Bytes(bytes) => bytes.len() as u64,
             Source::Zeros(count) => count,
@@ -289,7 +302,11 @@ impl<D: CacheDevice> Cache<D> {
             let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
             let n = ((end - at) as usize).min(line_bytes - offset);
-            let buffer = if n == line_bytes { self.claim(number, pool)? } else { self.load(number, pool)? };
+            let buffer = if n == line_bytes {
+                self.claim(number, pool)?
+            } else {
+                self.load(number, pool)?
+            };
             self.settle(buffer);
             let target = &mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + n];
             match source {

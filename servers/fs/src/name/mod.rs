@@ -24,7 +24,9 @@ pub(crate) fn fold(unit: u16) -> u16 {
     if unit < 0x80 {
         return (unit as u8).to_ascii_uppercase().into();
     }
-    let Some(c) = char::from_u32(unit.into()) else { return unit };
+    let Some(c) = char::from_u32(unit.into()) else {
+        return unit;
+    };
     let mut upper = c.to_uppercase();
     match (upper.next(), upper.next()) {
         (Some(u), None) => u16::try_from(u32::from(u)).unwrap_or(unit),
@@ -68,13 +70,16 @@ impl Name {
 
     /// Whether a name on the disk is this one.
     pub fn matches(&self, other: &[u16]) -> bool {
-        self.folded.len() == other.len() && other.iter().zip(&self.folded).all(|(&o, &f)| fold(o) == f)
+        self.folded.len() == other.len()
+            && other.iter().zip(&self.folded).all(|(&o, &f)| fold(o) == f)
     }
 }
 
 /// A name on the disk as text.
 pub(crate) fn text_of(units: &[u16]) -> String {
-    char::decode_utf16(units.iter().copied()).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    char::decode_utf16(units.iter().copied())
+        .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
 }
 
 #[cfg(test)]

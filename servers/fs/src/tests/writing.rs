@@ -1,0 +1,463 @@
+//! Names, directories, handles, space: each rule by an example.
+
+use super::helpers::*;
+use crate::{Access, Create, DateTime, DirCursor, FsError, HandleKey, Kind, Limits};
+
+fn fresh(per_cluster: u32) -> Disk {
+    mount(make_image(per_cluster, 8_000))
+}
+
+fn finish(disk: Disk) -> Disk {
+    let image = unmount(disk);
+    fsck(&image);
+    mount(image)
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    if !have_tools() {
+        return;
+    }
+    for per_cluster in [1, 8] {
+        let mut disk = fresh(per_cluster);
+        let bytes = pattern(100_000, 1);
+        write_all(&mut disk, "/keep", &bytes).unwrap();
+        let stat = disk.stat_volume().unwrap();
+        let cluster = stat.cluster_bytes as usize;
+        let rest = stat.free_clusters as usize * cluster;
+        let handle = disk.open("/big", Access::Write, Create::New).unwrap();
+        assert_eq!(
+            disk.write_at(handle, 0, &vec![7; rest + 1]),
+            Err(FsError::NoSpace)
+        );
+        assert_eq!(disk.stat_open(handle).unwrap().size, 0);
+        assert_eq!(
+            disk.stat_volume().unwrap().free_clusters,
+            stat.free_clusters
+        );
+        assert_eq!(
+            disk.set_size(handle, rest as u64 + 1),
+            Err(FsError::NoSpace)
+        );
+        disk.write_at(handle, 0, &vec![7; rest]).unwrap();
+        assert_eq!(disk.stat_volume().unwrap().free_clusters, 0);
+        assert_eq!(
+            disk.write_at(handle, rest as u64, b"x"),
+            Err(FsError::NoSpace)
+        );
+        assert_eq!(disk.make_dir("/d"), Err(FsError::NoSpace));
+        // The root fills its cluster, then a new name has no place either.
+        let mut made = 0;
+        let error = loop {
+            match disk.open(
+                &format!("/an empty file {made}"),
+                Access::Write,
+                Create::New,
+            ) {
+                Ok(handle) => disk.close(handle).unwrap(),
+                Err(error) => break error,
+            }
+            made += 1;
+        };
+        assert_eq!(error, FsError::NoSpace);
+        disk.close(handle).unwrap();
+        disk.remove_file("/big").unwrap();
+        // What was freed a moment ago can be used at once.
+        write_all(&mut disk, "/again", &vec![9; rest]).unwrap();
+        let mut disk = finish(disk);
+        assert!(read_all(&mut disk, "/keep").unwrap() == bytes);
+        assert!(read_all(&mut disk, "/again").unwrap() == vec![9; rest]);
+        assert_eq!(names(&mut disk, "/").len(), made + 2);
+    }
+}
+
+#[test]
+fn names_that_fat_forbids_are_errors() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    for name in [
+        "a:b",
+        "a*",
+        "what?",
+        "\"q\"",
+        "<",
+        ">",
+        "|",
+        "back\\slash",
+        "bell\u{7}",
+    ] {
+        assert_eq!(
+            write_all(&mut disk, name, b""),
+            Err(FsError::InvalidName),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        write_all(&mut disk, &"n".repeat(256), b""),
+        Err(FsError::NameTooLong)
+    );
+    assert_eq!(
+        write_all(&mut disk, &"d/".repeat(5000), b""),
+        Err(FsError::PathTooLong)
+    );
+    assert_eq!(
+        write_all(&mut disk, "missing/x", b""),
+        Err(FsError::NotFound)
+    );
+    assert_eq!(write_all(&mut disk, "/", b""), Err(FsError::IsADirectory));
+    write_all(&mut disk, "file", b"").unwrap();
+    assert_eq!(
+        write_all(&mut disk, "file/x", b""),
+        Err(FsError::NotADirectory)
+    );
+    assert_eq!(disk.stat("file/"), Err(FsError::NotADirectory));
+    assert_eq!(disk.make_dir("FILE"), Err(FsError::Exists));
+    assert_eq!(disk.make_dir("/"), Err(FsError::Exists));
+    assert_eq!(
+        disk.read_dir("file", DirCursor::default(), 1).err(),
+        Some(FsError::NotADirectory)
+    );
+    assert_eq!(disk.remove_dir("/"), Err(FsError::InvalidMove));
+    assert_eq!(disk.remove_dir("file"), Err(FsError::NotADirectory));
+    assert_eq!(disk.stat("/").unwrap().kind, Kind::Directory);
+    let longest = "ü".repeat(255);
+    write_all(&mut disk, &longest, b"long").unwrap();
+    let mut disk = finish(disk);
+    assert_eq!(names(&mut disk, ""), ["file", longest.as_str()]);
+}
+
+#[test]
+fn short_names_are_unique_and_find_their_files() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    let all: Vec<String> = (0..150)
+        .map(|i| format!("The same beginning {i}.text"))
+        .collect();
+    for name in &all {
+        write_all(&mut disk, name, name.as_bytes()).unwrap();
+    }
+    let mut disk = finish(disk);
+    let listed = list(&mut disk, "/").unwrap();
+    let shorts: std::collections::BTreeSet<_> =
+        listed.iter().map(|l| l.short_name.clone()).collect();
+    assert_eq!(shorts.len(), all.len());
+    assert!(
+        shorts.contains("THESAM~1.TEX")
+            && shorts.contains("THESA~10.TEX")
+            && shorts.contains("THES~150.TEX")
+    );
+    for entry in listed {
+        assert_eq!(
+            read_all(&mut disk, &entry.short_name).unwrap(),
+            entry.name.as_bytes()
+        );
+    }
+    // A name that is somebody's short name is taken.
+    assert_eq!(disk.make_dir("thesam~1.tex"), Err(FsError::Exists));
+}
+
+#[test]
+fn large_directories_grow_are_listed_once_and_reuse_slots() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(2);
+    disk.make_dir("/many").unwrap();
+    for i in 0..600 {
+        write_all(
+            &mut disk,
+            &format!("/many/entry number {i:04}"),
+            &[i as u8; 3],
+        )
+        .unwrap();
+    }
+    let free = disk.stat_volume().unwrap().free_clusters;
+    assert_eq!(list(&mut disk, "/many").unwrap().len(), 600);
+    assert_eq!(disk.remove_dir("/many"), Err(FsError::NotEmpty));
+    for i in (0..600).step_by(2) {
+        disk.remove_file(&format!("/many/entry number {i:04}"))
+            .unwrap();
+    }
+    for i in 0..300 {
+        write_all(&mut disk, &format!("/many/other number {i:04}"), &[1]).unwrap();
+    }
+    assert_eq!(
+        disk.stat_volume().unwrap().free_clusters,
+        free,
+        "the slots were used again"
+    );
+    let mut disk = finish(disk);
+    let mut found = names(&mut disk, "/many");
+    found.dedup();
+    assert_eq!(found.len(), 600);
+    for name in found {
+        disk.remove_file(&format!("/many/{name}")).unwrap();
+    }
+    disk.remove_dir("/many").unwrap();
+    let mut disk = finish(disk);
+    assert!(names(&mut disk, "/").is_empty());
+}
+
+#[test]
+fn renaming_and_moving() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    disk.make_dir("/a").unwrap();
+    disk.make_dir("/a/b").unwrap();
+    disk.make_dir("/c").unwrap();
+    let bytes = pattern(3000, 1);
+    write_all(&mut disk, "/a/b/file", &bytes).unwrap();
+    write_all(&mut disk, "/other", b"other").unwrap();
+    assert_eq!(disk.rename("/a", "/a/b/a"), Err(FsError::InvalidMove));
+    assert_eq!(disk.rename("/a", "/a/a"), Err(FsError::InvalidMove));
+    assert_eq!(disk.rename("/", "/a/x"), Err(FsError::InvalidMove));
+    assert_eq!(disk.rename("/a", "/c"), Err(FsError::Exists));
+    assert_eq!(disk.rename("/other", "/c"), Err(FsError::Exists));
+    assert_eq!(disk.rename("/missing", "/x"), Err(FsError::NotFound));
+    assert_eq!(disk.rename("/other", "/missing/x"), Err(FsError::NotFound));
+    disk.rename("/a/b", "/c/A moved directory").unwrap();
+    assert!(read_all(&mut disk, "/c/A moved directory/file").unwrap() == bytes);
+    assert_eq!(disk.stat("/a/b"), Err(FsError::NotFound));
+    disk.rename("/c/A moved directory", "/at the root").unwrap();
+    disk.rename("/other", "/OTHER").unwrap();
+    assert_eq!(names(&mut disk, "/"), ["OTHER", "a", "at the root", "c"]);
+    disk.rename("/OTHER", "/Other").unwrap();
+    disk.rename("/Other", "/c/Other.txt").unwrap();
+    let mut disk = finish(disk);
+    assert_eq!(names(&mut disk, "/c"), ["Other.txt"]);
+    assert!(read_all(&mut disk, "/at the root/file").unwrap() == bytes);
+    assert!(list(&mut disk, "/c").unwrap()[0].short_name == "OTHER.TXT");
+}
+
+#[test]
+fn open_files_are_busy_and_share_their_state() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    disk.make_dir("/d").unwrap();
+    let writer = disk.open("/d/file", Access::Write, Create::New).unwrap();
+    assert_eq!(
+        disk.open("/d/file", Access::Write, Create::New),
+        Err(FsError::Exists)
+    );
+    let reader = disk.open("/D/FILE", Access::Read, Create::Never).unwrap();
+    let appender = disk
+        .open("/d/file", Access::Append, Create::IfMissing)
+        .unwrap();
+    disk.write_at(writer, 0, b"hello").unwrap();
+    disk.write_at(appender, 0, b" world").unwrap();
+    let mut bytes = [0; 20];
+    assert_eq!(disk.read_at(reader, 0, &mut bytes), Ok(11));
+    assert_eq!(&bytes[..11], b"hello world");
+    assert_eq!(disk.read_at(reader, 11, &mut bytes), Ok(0));
+    assert_eq!(disk.write_at(reader, 0, b"x"), Err(FsError::WrongAccess));
+    assert_eq!(disk.set_size(reader, 0), Err(FsError::WrongAccess));
+    assert_eq!(disk.remove_file("/d/file"), Err(FsError::Busy));
+    assert_eq!(disk.rename("/d/file", "/x"), Err(FsError::Busy));
+    // Its directory may move.
+    disk.rename("/d", "/e").unwrap();
+    disk.write_at(appender, 0, b"!").unwrap();
+    disk.close(writer).unwrap();
+    assert_eq!(disk.write_at(writer, 0, b"x"), Err(FsError::BadHandle));
+    assert_eq!(disk.close(writer), Err(FsError::BadHandle));
+    disk.close(reader).unwrap();
+    assert_eq!(disk.remove_file("/e/file"), Err(FsError::Busy));
+    disk.close(appender).unwrap();
+    assert_eq!(read_all(&mut disk, "/e/file").unwrap(), b"hello world!");
+    disk.remove_file("/e/file").unwrap();
+    assert_eq!(
+        disk.open("/e", Access::Read, Create::Never),
+        Err(FsError::IsADirectory)
+    );
+    assert_eq!(disk.remove_file("/e"), Err(FsError::IsADirectory));
+    finish(disk);
+}
+
+#[test]
+fn handles_are_limited() {
+    if !have_tools() {
+        return;
+    }
+    let device = crate::testing::FakeDisk::new(make_image(1, 8_000), SMALL_CACHE);
+    let mut disk = crate::Volume::mount(
+        device,
+        Limits {
+            handles: 3,
+            ..Limits::default()
+        },
+    )
+    .unwrap();
+    let handles: Vec<_> = (0..3)
+        .map(|i| {
+            disk.open(&format!("f{i}"), Access::Write, Create::New)
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        disk.open("f4", Access::Write, Create::New),
+        Err(FsError::TooManyOpen)
+    );
+    assert_eq!(disk.stat("f4"), Err(FsError::NotFound));
+    disk.close(handles[1]).unwrap();
+    disk.open("f4", Access::Write, Create::New).unwrap();
+}
+
+#[test]
+fn sizes_can_be_set_and_gaps_are_zero() {
+    if !have_tools() {
+        return;
+    }
+    for per_cluster in [1, 8, 16] {
+        let mut disk = fresh(per_cluster);
+        // Old contents of the clusters must not show through.
+        write_all(&mut disk, "/old", &[0xFF; 500_000]).unwrap();
+        disk.remove_file("/old").unwrap();
+        disk.sync().unwrap();
+        let handle = disk.open("/file", Access::Write, Create::New).unwrap();
+        disk.write_at(handle, 100_000, b"end").unwrap();
+        disk.set_size(handle, 150_000).unwrap();
+        disk.write_at(handle, 10, b"begin").unwrap();
+        let mut expected = vec![0; 150_000];
+        expected[10..15].copy_from_slice(b"begin");
+        expected[100_000..100_003].copy_from_slice(b"end");
+        assert!(read_all(&mut disk, "/file").unwrap() == expected);
+        for size in [149_999, 100_001, 4096, 4095, 513, 1, 0] {
+            disk.set_size(handle, size as u64).unwrap();
+            assert!(read_all(&mut disk, "/file").unwrap() == expected[..size]);
+        }
+        disk.set_size(handle, 5000).unwrap();
+        assert!(read_all(&mut disk, "/file").unwrap() == [0; 5000]);
+        assert_eq!(
+            disk.write_at(handle, u64::from(u32::MAX), b"x"),
+            Err(FsError::FileTooLarge)
+        );
+        assert_eq!(disk.set_size(handle, 1 << 32), Err(FsError::FileTooLarge));
+        disk.close(handle).unwrap();
+        let mut disk = finish(disk);
+        assert!(read_all(&mut disk, "/file").unwrap() == [0; 5000]);
+    }
+}
+
+#[test]
+fn a_key_opens_the_same_file_in_another_life_and_no_other() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    disk.set_now(DateTime::from_unix_seconds(1_800_000_000));
+    disk.make_dir("/d").unwrap();
+    let handle = disk.open("/d/file", Access::Write, Create::New).unwrap();
+    let early = disk.key(handle).unwrap();
+    disk.write_at(handle, 0, b"contents").unwrap();
+    let late = disk.key(handle).unwrap();
+    let mut disk = finish(disk);
+    for key in [early, late] {
+        let handle = disk.open_key(key, Access::Read, "/d/file").unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(disk.read_at(handle, 0, &mut bytes), Ok(8));
+        assert_eq!(&bytes, b"contents");
+        disk.close(handle).unwrap();
+    }
+    let wrong = [
+        HandleKey {
+            directory: 0,
+            ..late
+        },
+        HandleKey {
+            directory: late.first_cluster,
+            ..late
+        },
+        HandleKey {
+            slot: late.slot + 1,
+            ..late
+        },
+        HandleKey { slot: 0, ..late },
+        HandleKey {
+            slot: 1 << 20,
+            ..late
+        },
+        HandleKey {
+            first_cluster: 3,
+            ..late
+        },
+    ];
+    for key in wrong {
+        assert_eq!(
+            disk.open_key(key, Access::Read, "?"),
+            Err(FsError::StaleKey),
+            "{key:?}"
+        );
+    }
+    disk.remove_file("/d/file").unwrap();
+    disk.set_now(DateTime::from_unix_seconds(1_800_000_100));
+    write_all(&mut disk, "/d/file", b"new one!").unwrap();
+    assert_eq!(
+        disk.open_key(late, Access::Read, "?"),
+        Err(FsError::StaleKey)
+    );
+}
+
+#[test]
+fn times_are_the_callers() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    let (made, changed) = (
+        DateTime::from_unix_seconds(1_500_000_000),
+        DateTime::from_unix_seconds(1_600_000_000),
+    );
+    disk.set_now(made);
+    write_all(&mut disk, "/file", b"1").unwrap();
+    disk.make_dir("/dir").unwrap();
+    disk.set_now(changed);
+    let handle = disk.open("/file", Access::Append, Create::Never).unwrap();
+    disk.write_at(handle, 0, b"2").unwrap();
+    let stat = disk.stat("/file").unwrap();
+    assert_eq!((stat.created, stat.modified, stat.size), (made, changed, 2));
+    assert!(stat.attributes.is_archive() && !stat.attributes.is_read_only());
+    assert_eq!(disk.stat("/dir").unwrap().modified, made);
+}
+
+#[test]
+fn read_only_files_are_kept() {
+    if !have_tools() {
+        return;
+    }
+    let image = make_file(1, full_size(1));
+    mcopy_in(&image, b"fixed", "fixed.txt");
+    run("mattrib", &["+r", "-i", image.text(), "::/fixed.txt"]);
+    let mut disk = mount_file(&image);
+    assert_eq!(
+        write_all(&mut disk, "fixed.txt", b"x"),
+        Err(FsError::ReadOnly)
+    );
+    assert_eq!(disk.remove_file("fixed.txt"), Err(FsError::ReadOnly));
+    assert_eq!(read_all(&mut disk, "fixed.txt").unwrap(), b"fixed");
+}
+
+#[test]
+fn free_space_is_known_to_fsinfo() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    write_all(&mut disk, "/file", &pattern(50_000, 1)).unwrap();
+    let free = disk.stat_volume().unwrap().free_clusters;
+    let image = unmount(disk);
+    assert_eq!(image[512 + 488..512 + 492], free.to_le_bytes());
+    // A lie there is harmless: the FAT counts.
+    let mut lie = image.clone();
+    lie[512 + 488..512 + 496].copy_from_slice(&[0xEE; 8]);
+    let mut disk = mount(lie);
+    assert_eq!(disk.stat_volume().unwrap().free_clusters, free);
+    write_all(&mut disk, "/more", &pattern(50_000, 2)).unwrap();
+    finish(disk);
+}
