@@ -64,7 +64,7 @@ pub enum ExitReason {
 }
 
 /// How an instance can be made to misbehave at its N-th request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u32)]
 pub enum Misbehaviour {
     /// End at once.

@@ -16,6 +16,7 @@
 //!
 //! Not here: line editing, echo (the shell); frames (`skink_abi::exec`).
 
+pub use crate::span::Span;
 use serde::{Deserialize, Serialize};
 
 /// A byte stream to and from the outside.
@@ -44,15 +45,6 @@ pub struct Positions {
     pub write: u64,
     /// Position of the oldest byte that a `read` of the channel can still get.
     pub read: u64,
-}
-
-/// Bytes of the session's shared region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
-    /// First byte in the region.
-    pub offset: u32,
-    /// Bytes, at least 1.
-    pub length: u32,
 }
 
 /// What a `read` got.

@@ -1,0 +1,292 @@
+//! `control`: the shell asks the root server about the servers, and has it kill and restart them.
+//!
+//! Spoken at `libipc::start::slot::SUPERVISOR` by those whose manifest entry has the privilege
+//! `control`; everybody else is refused. Lists are read by index, one entry a call, and end with
+//! `None`: an entry is a snapshot of its own.
+
+use heapless::{String, Vec};
+use libipc::control::{HISTORY, Misbehaviour};
+use serde::{Deserialize, Serialize};
+
+/// A server's name.
+pub type Name = String<32>;
+/// Return addresses in a crash record.
+pub const BACKTRACE: usize = 16;
+/// Bytes of a panic message in a crash record.
+pub const MESSAGE: usize = 512;
+
+/// Where a server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerState {
+    /// Waits for what it needs: servers, or the `pci` server's report.
+    Waiting,
+    /// Its device is not there.
+    NoDevice,
+    /// Runs.
+    Running,
+    /// Died, and is started again after its back-off.
+    BackingOff,
+    /// Ended as it should, and stays so.
+    Exited,
+    /// Died too often, and is given up; `restart` starts it again.
+    Failed,
+}
+
+impl ServerState {
+    /// A word for tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ServerState::Waiting => "waiting",
+            ServerState::NoDevice => "no device",
+            ServerState::Running => "running",
+            ServerState::BackingOff => "back-off",
+            ServerState::Exited => "exited",
+            ServerState::Failed => "failed",
+        }
+    }
+}
+
+/// A line of `ps`. Counters are since boot, over all incarnations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: Name,
+    /// What it does.
+    pub state: ServerState,
+    /// Counts instances from 1; 0 if none has been started.
+    pub incarnation: u32,
+    /// Restarts after a death.
+    pub restarts: u32,
+    /// Fixed priority.
+    pub priority: u8,
+    /// CPU time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory that the instance holds, bytes.
+    pub memory_bytes: u64,
+    /// Interrupts taken.
+    pub interrupts: u64,
+    /// Requests received.
+    pub requests: u64,
+    /// Requests answered.
+    pub completed: u64,
+    /// Requests received and not answered.
+    pub in_flight: u32,
+}
+
+/// How `kill` kills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillSpec {
+    /// The N-th request from now, with that request in flight; 0: at once.
+    pub at_request: u64,
+    /// And again at each N-th request after that; 0: not again.
+    pub every: u64,
+    /// How often altogether; 0 is without end.
+    pub times: u32,
+    /// What happens to the server.
+    pub how: Misbehaviour,
+}
+
+impl Default for KillSpec {
+    fn default() -> Self {
+        KillSpec {
+            at_request: 0,
+            every: 0,
+            times: 1,
+            how: Misbehaviour::Kill,
+        }
+    }
+}
+
+/// Why an instance ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// It faulted.
+    Fault(FaultRecord),
+    /// It ended itself with this code.
+    Exit(i32),
+    /// It panicked: see the message.
+    Panic,
+    /// Its heap or quota is exhausted.
+    OutOfMemory,
+    /// `kill`.
+    Killed,
+    /// `restart`.
+    Restarted,
+    /// It missed its heartbeats.
+    HeartbeatMissed,
+    /// It used up its budget (loops for ever, or its manifest gives it too little).
+    BudgetExhausted,
+}
+
+/// A fault, as the kernel told it ([`libipc::abi::fault`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRecord {
+    /// Number of the [`libipc::abi::Fault`].
+    pub kind: u64,
+    /// Faulting address, where there is one.
+    pub address: u64,
+    /// The CPU's code (x86_64 error code, aarch64 ESR).
+    pub syndrome: u64,
+    /// [`libipc::abi::fault::Access`] of a page fault; vector or class of an exception.
+    pub detail: u64,
+}
+
+/// One of the last IPCs before the death.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpcRecord {
+    /// When it was received, nanoseconds of the kernel's clock.
+    pub time_ns: u64,
+    /// The session's badge.
+    pub badge: u64,
+    /// Protocol and method ([`libipc::protocol::ProtocolId::of_label`]).
+    pub label: u64,
+}
+
+/// When what happened, nanoseconds of the kernel's clock; 0: not (yet). Under
+/// `-icount shift=0` a nanosecond is an instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The death was noticed.
+    pub noticed: u64,
+    /// It was declared: waiting clients were woken.
+    pub declared: u64,
+    /// The device was silent.
+    pub silenced: u64,
+    /// Everything that the instance held was revoked.
+    pub revoked: u64,
+    /// The image was loaded anew.
+    pub reloaded: u64,
+    /// The successor was started.
+    pub started: u64,
+    /// The successor answered its first request.
+    pub answered: u64,
+}
+
+/// One death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashRecord {
+    /// Counts deaths since boot, from 1.
+    pub number: u64,
+    /// Who.
+    pub server: Name,
+    /// Which instance.
+    pub incarnation: u32,
+    /// Why.
+    pub cause: Cause,
+    /// Instruction pointer, as linked (0 is the start of the image).
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Requests received and not answered.
+    pub in_flight: u32,
+    /// Return addresses, innermost first, as linked.
+    pub backtrace: Vec<u64, BACKTRACE>,
+    /// Text of the panic, `FILE:LINE: MESSAGE`.
+    pub message: String<MESSAGE>,
+    /// The last IPCs, oldest first.
+    pub history: Vec<IpcRecord, HISTORY>,
+    /// The death and what followed.
+    pub timeline: Timeline,
+}
+
+/// What `free` shows. After any number of restarts it is what it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Free {
+    /// Bytes of RAM in the machine.
+    pub ram_bytes: u64,
+    /// Bytes of Untyped that nobody has.
+    pub untyped_bytes: u64,
+    /// Frames (4 KiB) that custody holds for nobody.
+    pub frames: u64,
+    /// Empty slots in the root server's CSpace.
+    pub slots: u64,
+    /// Kernel objects alive.
+    pub objects: u64,
+}
+
+/// Why the root server did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlError {
+    /// No server has this name.
+    UnknownServer,
+    /// The caller's manifest entry does not have the privilege `control`.
+    NotPermitted,
+    /// The server does not run.
+    NotRunning,
+    /// The specification makes no sense.
+    InvalidArgument,
+    /// The call itself failed.
+    Ipc(libipc::Error),
+}
+
+impl From<libipc::Error> for ControlError {
+    fn from(error: libipc::Error) -> Self {
+        ControlError::Ipc(error)
+    }
+}
+
+impl core::fmt::Display for ControlError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            ControlError::UnknownServer => "no server has this name; `ps` lists them",
+            ControlError::NotPermitted => {
+                "not permitted; the manifest must grant the privilege `control`"
+            }
+            ControlError::NotRunning => "the server does not run; `restart` starts it",
+            ControlError::InvalidArgument => "the numbers make no sense",
+            ControlError::Ipc(error) => return error.fmt(f),
+        })
+    }
+}
+
+impl core::error::Error for ControlError {}
+
+/// The calls.
+#[libipc::protocol(name = "control", version = 1)]
+pub trait Control {
+    /// Entry `index` of the list of servers.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn status(&self, index: u32) -> Result<Option<ServerStatus>, ControlError>;
+
+    /// Has a server killed, now or later.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    fn kill(&self, name: &str, spec: KillSpec) -> Result<(), ControlError>;
+
+    /// Ends a server if it runs, and starts it; forgets that it was given up.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    fn restart(&self, name: &str) -> Result<(), ControlError>;
+
+    /// Crash record `index`, 0 the latest.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn crash(&self, index: u32) -> Result<Option<CrashRecord>, ControlError>;
+
+    /// Deaths since boot.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn crash_count(&self) -> Result<u64, ControlError>;
+
+    /// What memory and slots are left.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn free(&self) -> Result<Free, ControlError>;
+
+    /// Ends the machine with an exit code (0 to 127).
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    fn shutdown(&self, code: u8) -> Result<(), ControlError>;
+}

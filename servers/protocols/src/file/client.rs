@@ -1,0 +1,209 @@
+//! Files as a client uses them: over the deaths of the server, in slices of its own.
+//!
+//! [`File`] opens itself again where the server is another instance than the one that opened it.
+//! [`make_directory`], [`remove`] and [`rename`] find out what became of a call that a dying
+//! server may have executed: they look, and call again if it was not.
+
+use super::{Access, Create, FileError, FileKey, FileSystemClient, Handle, Metadata};
+use crate::span::Span;
+use alloc::string::String;
+use core::cell::Cell;
+use libipc::{Error, Shared};
+
+/// Times that a call is tried with a handle that was just opened again.
+const ATTEMPTS: u32 = 16;
+
+/// An open file.
+#[derive(Debug)]
+pub struct File {
+    client: FileSystemClient,
+    path: String,
+    access: Access,
+    key: FileKey,
+    handle: Cell<Handle>,
+}
+
+impl File {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`FileError`] says.
+    pub fn open(
+        client: FileSystemClient,
+        path: &str,
+        access: Access,
+        create: Create,
+    ) -> Result<(File, Metadata), FileError> {
+        let opened = client.open(path, access, create)?;
+        let file = File {
+            client,
+            path: path.into(),
+            access,
+            key: opened.key,
+            handle: Cell::new(opened.handle),
+        };
+        Ok((file, opened.metadata))
+    }
+
+    /// Reads bytes from `position`; fewer than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// As [`FileError`] says.
+    pub fn read_at(&self, position: u64, into: &mut [u8]) -> Result<usize, FileError> {
+        let mut done = 0;
+        while done < into.len() {
+            let want = (into.len() - done).min(self.shared().size());
+            let length = self.read_shared(position + done as u64, want)?;
+            if length == 0 {
+                break;
+            }
+            self.shared().read(0, &mut into[done..done + length]);
+            done += length;
+        }
+        Ok(done)
+    }
+
+    /// Reads up to `length` bytes from `position` into the beginning of the session's shared
+    /// region, and leaves them there; 0 at the end of the file.
+    ///
+    /// # Errors
+    /// As [`FileError`] says.
+    pub fn read_shared(&self, position: u64, length: usize) -> Result<usize, FileError> {
+        let span = self.span(length)?;
+        let read = self.with_handle(|handle| self.client.read(handle, position, span))?;
+        Ok(read.min(span.length) as usize)
+    }
+
+    /// Writes bytes at `position`, which is at most the file's size.
+    ///
+    /// # Errors
+    /// As [`FileError`] says; bytes before the failure may have been written.
+    pub fn write_at(&self, position: u64, from: &[u8]) -> Result<(), FileError> {
+        let mut done = 0;
+        while done < from.len() {
+            let length = (from.len() - done).min(self.shared().size());
+            let span = self.span(length)?;
+            self.shared().write(0, &from[done..done + length]);
+            let position = position + done as u64;
+            self.with_handle(|handle| self.client.write(handle, position, span))?;
+            done += length;
+        }
+        Ok(())
+    }
+
+    /// Cuts the file, or extends it with zeroes.
+    ///
+    /// # Errors
+    /// As [`FileError`] says.
+    pub fn truncate(&self, size: u64) -> Result<(), FileError> {
+        self.with_handle(|handle| self.client.truncate(handle, size))
+    }
+
+    /// What is known of the file.
+    ///
+    /// # Errors
+    /// As [`FileError`] says.
+    pub fn metadata(&self) -> Result<Metadata, FileError> {
+        self.with_handle(|handle| self.client.handle_status(handle))
+    }
+
+    /// As it was opened.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The session's shared region.
+    pub fn shared(&self) -> &Shared {
+        &self.client.session().shared
+    }
+
+    fn span(&self, length: usize) -> Result<Span, FileError> {
+        let length = u32::try_from(length.min(self.shared().size())).unwrap_or(u32::MAX);
+        if length == 0 {
+            return Err(FileError::InvalidArgument);
+        }
+        Ok(Span { offset: 0, length })
+    }
+
+    fn with_handle<R>(
+        &self,
+        mut call: impl FnMut(Handle) -> Result<R, FileError>,
+    ) -> Result<R, FileError> {
+        let mut attempts = 0;
+        loop {
+            match call(self.handle.get()) {
+                Err(FileError::BadHandle | FileError::Ipc(Error::UnknownSession))
+                    if attempts < ATTEMPTS =>
+                {
+                    attempts += 1;
+                    let opened = self.client.reopen(self.key, &self.path, self.access)?;
+                    self.handle.set(opened.handle);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // A successor that does not know the handle has nothing to close.
+        let _ = self.client.close(self.handle.get());
+    }
+}
+
+const MAYBE: FileError = FileError::Ipc(Error::ServerRestarted {
+    maybe_executed: true,
+});
+
+/// Makes a directory.
+///
+/// # Errors
+/// As [`FileError`] says.
+pub fn make_directory(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
+    finish(
+        || client.make_directory(path),
+        || client.status(path).is_ok(),
+    )
+}
+
+/// Removes a file or an empty directory.
+///
+/// # Errors
+/// As [`FileError`] says.
+pub fn remove(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
+    finish(
+        || client.remove(path),
+        || client.status(path) == Err(FileError::NotFound),
+    )
+}
+
+/// Gives a file or directory another name. Replaces nothing.
+///
+/// # Errors
+/// As [`FileError`] says.
+pub fn rename(client: &FileSystemClient, from: &str, to: &str) -> Result<(), FileError> {
+    finish(
+        || client.rename(from, to),
+        || client.status(from) == Err(FileError::NotFound) && client.status(to).is_ok(),
+    )
+}
+
+/// Calls until the call was executed for sure.
+fn finish(
+    call: impl Fn() -> Result<(), FileError>,
+    is_done: impl Fn() -> bool,
+) -> Result<(), FileError> {
+    let mut attempts = 0;
+    loop {
+        match call() {
+            Err(error) if error == MAYBE && attempts < ATTEMPTS => {
+                if is_done() {
+                    return Ok(());
+                }
+                attempts += 1;
+            }
+            other => return other,
+        }
+    }
+}

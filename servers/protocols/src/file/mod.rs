@@ -1,0 +1,200 @@
+//! `file`: files and directories by path, bulk data through the session's shared region.
+//!
+//! Paths are UTF-8 from the root of the server, `/` between names. Handles belong to one instance
+//! of the server; what survives it is the [`FileKey`], with which a successor opens the same file
+//! and says so if it is another one by now. [`client::File`] does that unseen.
+//!
+//! Reads and writes name their position, so they are idempotent. The calls that change names
+//! (`make_directory`, `remove`, `rename`) are not; [`client`] finds out what became of them.
+//!
+//! Not here: current directories, mount points (the client's view of several servers).
+
+pub mod client;
+mod error;
+mod listing;
+
+pub use error::{Damage, FileError, MountFailure, Text};
+pub use listing::{Entry, EntryReader, EntryWriter, MAX_ENTRY_BYTES};
+
+use crate::span::Span;
+use serde::{Deserialize, Serialize};
+
+/// An open file of one instance of the server. Instances take care that their handles differ
+/// (the upper half is the incarnation), so that an old one is `BadHandle` and never another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Handle(pub u64);
+
+impl Handle {
+    /// A handle of this instance.
+    pub const fn new(incarnation: u32, number: u32) -> Self {
+        Handle((incarnation as u64) << 32 | number as u64)
+    }
+
+    /// The number, if `incarnation` gave the handle.
+    pub const fn number(self, incarnation: u32) -> Option<u32> {
+        if (self.0 >> 32) as u32 == incarnation {
+            Some(self.0 as u32)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a successor needs to open a file again; its meaning is the server's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileKey(pub [u32; 4]);
+
+/// What a handle allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// What `open` does where there is no such file, or is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Create {
+    /// The file must exist.
+    Never,
+    /// Made if it does not exist.
+    IfMissing,
+    /// Made if it does not exist, emptied if it does.
+    Truncate,
+}
+
+/// What stands behind a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// A moment in the volume's local time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DateTime {
+    /// 1980 to 2107.
+    pub year: u16,
+    /// 1 to 12.
+    pub month: u8,
+    /// 1 to 31.
+    pub day: u8,
+    /// 0 to 23.
+    pub hour: u8,
+    /// 0 to 59.
+    pub minute: u8,
+    /// 0 to 59.
+    pub second: u8,
+}
+
+/// What is known of a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// File or directory.
+    pub kind: Kind,
+    /// Bytes; 0 for a directory.
+    pub size: u64,
+    /// Writes are refused.
+    pub is_read_only: bool,
+    /// When its contents changed last, if that is known.
+    pub modified: Option<DateTime>,
+}
+
+/// An open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// For the calls on it.
+    pub handle: Handle,
+    /// For the successor of this server.
+    pub key: FileKey,
+    /// What it is.
+    pub metadata: Metadata,
+}
+
+/// A part of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Bytes of entries in the span ([`EntryReader`]).
+    pub length: u32,
+    /// Where to go on; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// What is known of the volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Kind of file system, such as `fat32`.
+    pub format: Text,
+    /// Bytes of a cluster.
+    pub cluster_bytes: u32,
+    /// Bytes that files can have altogether.
+    pub total_bytes: u64,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Writes are refused.
+    pub is_read_only: bool,
+    /// Files and directories that the server found damaged and does not serve.
+    pub damaged: u32,
+}
+
+/// The calls.
+#[libipc::protocol(name = "file", version = 1)]
+pub trait FileSystem {
+    /// Opens a file. Its position is the client's business.
+    #[idempotent]
+    fn open(&self, path: &str, access: Access, create: Create) -> Result<Opened, FileError>;
+
+    /// Opens the file that an earlier instance of the server gave this key for; `StaleKey` if it
+    /// is gone or another one.
+    #[idempotent]
+    fn reopen(&self, key: FileKey, path: &str, access: Access) -> Result<Opened, FileError>;
+
+    /// Closes a file.
+    #[idempotent]
+    fn close(&self, handle: Handle) -> Result<(), FileError>;
+
+    /// Puts bytes from `position` into the span; answers with how many there were, 0 at the end.
+    #[idempotent]
+    fn read(&self, handle: Handle, position: u64, span: Span) -> Result<u32, FileError>;
+
+    /// Takes bytes from the span to `position`, which is at most the file's size; answers with
+    /// how many were written (all, or there is an error).
+    #[idempotent]
+    fn write(&self, handle: Handle, position: u64, span: Span) -> Result<u32, FileError>;
+
+    /// Cuts the file, or extends it with zeroes.
+    #[idempotent]
+    fn truncate(&self, handle: Handle, size: u64) -> Result<(), FileError>;
+
+    /// What is known of an open file.
+    #[idempotent]
+    fn handle_status(&self, handle: Handle) -> Result<Metadata, FileError>;
+
+    /// What is known of a name.
+    #[idempotent]
+    fn status(&self, path: &str) -> Result<Metadata, FileError>;
+
+    /// Puts entries of a directory into the span, from `cursor` on (0 at first).
+    #[idempotent]
+    fn list(&self, path: &str, cursor: u64, span: Span) -> Result<Listing, FileError>;
+
+    /// Makes a directory.
+    fn make_directory(&self, path: &str) -> Result<(), FileError>;
+
+    /// Removes a file or an empty directory.
+    fn remove(&self, path: &str) -> Result<(), FileError>;
+
+    /// Gives a file or directory another name. Replaces nothing.
+    fn rename(&self, from: &str, to: &str) -> Result<(), FileError>;
+
+    /// Makes all that was written durable.
+    #[idempotent]
+    fn sync(&self) -> Result<(), FileError>;
+
+    /// What is known of the volume.
+    #[idempotent]
+    fn statistics(&self) -> Result<Statistics, FileError>;
+}
