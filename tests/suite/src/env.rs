@@ -97,6 +97,11 @@ pub struct Test {
     pub run: fn(&mut Env),
 }
 
+/// A test, for the tables of [`crate::cases`].
+pub const fn test(id: &'static str, sentence: &'static str, run: fn(&mut Env)) -> Test {
+    Test { id, sentence, run }
+}
+
 /// The state of the process that a test runs in.
 pub struct Env {
     next_slot: u64,

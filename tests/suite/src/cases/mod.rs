@@ -2,17 +2,36 @@
 
 use crate::env::Test;
 
-pub use ipc::echo_server;
-
 mod cnode;
+mod derivation;
+mod device;
+mod fault;
 mod ipc;
-
 mod notification;
 mod reply;
+mod sched;
+mod tcb;
+mod untyped;
+mod vspace;
+
+pub use ipc::echo_server;
 
 /// All tests.
 pub fn all() -> impl Iterator<Item = &'static Test> {
-    [cnode::TESTS, ipc::TESTS, notification::TESTS, reply::TESTS]
-        .into_iter()
-        .flatten()
+    [
+        cnode::TESTS,
+        derivation::TESTS,
+        untyped::TESTS,
+        vspace::TESTS,
+        tcb::TESTS,
+        ipc::TESTS,
+        reply::TESTS,
+        notification::TESTS,
+        fault::TESTS,
+        sched::TESTS,
+        device::TESTS,
+        crate::arch::TESTS,
+    ]
+    .into_iter()
+    .flatten()
 }
