@@ -114,8 +114,6 @@ pub struct Thread {
     pub tcb: Cap<cap::Tcb>,
     pub context: Cap<cap::SchedContext>,
     pub vspace: Cap<cap::VSpace>,
-    pub cnode: Cap<cap::CNode>,
-    pub buffer: Cap<cap::Frame>,
     stack_top: u64,
     buffer_vaddr: u64,
 }
@@ -332,8 +330,6 @@ impl Env {
             tcb,
             context,
             vspace,
-            cnode: self.cnode(),
-            buffer,
             stack_top,
             buffer_vaddr,
         }
