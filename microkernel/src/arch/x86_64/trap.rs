@@ -1,0 +1,263 @@
+//! Trap entries and exits.
+//!
+//! The kernel is event-driven: it runs with interrupts off on one stack per CPU, and keeps
+//! nothing on that stack between traps. An entry saves the user's registers straight into the
+//! current thread's context (its end is `rsp0` of the TSS, so the CPU itself pushes there too),
+//! calls one Rust function that never returns, and the exit loads the registers of whichever
+//! thread is current by then. Without a thread the exit halts with interrupts on: the only place
+//! where a trap from ring 0 is no bug.
+//!
+//! Invariants: `gs` is the per-CPU structure in the kernel and the user's outside; an NMI,
+//! machine check or double fault never touches it (it could strike between `syscall` and
+//! `swapgs`), runs on a stack of its own, and ends in the panic dump.
+
+use core::arch::{asm, global_asm};
+use core::mem::{offset_of, size_of};
+
+use skink_abi::Fault;
+use skink_abi::fault::Access;
+use spin::Mutex;
+
+use super::context::{Context, ENTRY_SYSCALL};
+use super::idt::vector;
+use super::{machine, panic, percpu};
+use crate::Kernel;
+use crate::machine::Trap;
+
+/// Distance of a field of the context from the context's end.
+macro_rules! from_end {
+    ($field:ident) => {
+        size_of::<Context>() - offset_of!(Context, $field)
+    };
+}
+
+// The stubs: 16 bytes each, so that the table can be computed. `push` is given as bytes because
+// a symbol would be taken for an address.
+global_asm!(
+    ".balign 16",
+    "trap_stubs:",
+    ".set number, 0",
+    ".rept 256",
+    ".balign 16",
+    ".if (number == 8) || ((number >= 10) && (number <= 14)) || (number == 17) || (number == 21) || (number == 29) || (number == 30)",
+    ".else",
+    "push 0", // No error code.
+    ".endif",
+    ".byte 0x68", // push imm32
+    ".long number",
+    "jmp trap_common",
+    ".set number, number + 1",
+    ".endr",
+);
+
+macro_rules! push_registers {
+    () => {
+        "push rax; push rbx; push rcx; push rdx; push rsi; push rdi; push rbp; push r8; push r9
+         push r10; push r11; push r12; push r13; push r14; push r15"
+    };
+}
+
+// Exceptions and interrupts. Stack: vector, error code, rip, cs, rflags, rsp, ss.
+global_asm!(
+    "trap_common:",
+    "test byte ptr [rsp + 24], 3", // Privilege level of cs.
+    "jz 2f",
+    "swapgs",
+    push_registers!(),
+    "lea rsi, [rsp - {r15}]", // The context.
+    "mov rsp, gs:[{stack}]",
+    "push 2", // Clears the direction flag, and AC, which would let the kernel into user pages.
+    "popfq",
+    "mov rdi, gs:[{kernel}]",
+    "xor ebp, ebp", // Ends backtraces.
+    "call {on_user_trap}",
+    // From ring 0: an interrupt of the idle loop, or a bug.
+    "2: cmp qword ptr [rsp], {first_interrupt}",
+    "jae 3f",
+    push_registers!(),
+    "lea rdi, [rsp - {r15}]",
+    "and rsp, -16",
+    "cld",
+    "call {on_kernel_fault}",
+    "3: mov rsi, [rsp]",
+    "mov rdi, gs:[{kernel}]",
+    "mov rsp, gs:[{stack}]",
+    "xor ebp, ebp",
+    "call {on_idle_interrupt}",
+    r15 = const offset_of!(Context, r15),
+    stack = const percpu::STACK_TOP,
+    kernel = const percpu::KERNEL,
+    first_interrupt = const vector::FIRST_INTERRUPT,
+    on_user_trap = sym on_user_trap,
+    on_kernel_fault = sym on_kernel_fault,
+    on_idle_interrupt = sym on_idle_interrupt,
+);
+
+// `syscall`: rcx is the user's rip, r11 its rflags; rsp is still the user's. rcx and r11 are not
+// saved as themselves: the ABI gives them up.
+global_asm!(
+    ".balign 64",
+    "syscall_entry:",
+    "swapgs",
+    "mov gs:[{user_rsp}], rsp",
+    "mov rsp, gs:[{context_end}]",
+    "mov [rsp - {rax}], rax",
+    "mov [rsp - {rbx}], rbx",
+    "mov rax, gs:[{user_rsp}]",
+    "mov [rsp - {rdx}], rdx",
+    "mov [rsp - {rsi}], rsi",
+    "mov [rsp - {rdi}], rdi",
+    "mov [rsp - {rbp}], rbp",
+    "mov [rsp - {r8}], r8",
+    "mov [rsp - {r9}], r9",
+    "mov [rsp - {r10}], r10",
+    "mov [rsp - {r12}], r12",
+    "mov [rsp - {r13}], r13",
+    "mov [rsp - {r14}], r14",
+    "mov [rsp - {r15}], r15",
+    "mov [rsp - {rip}], rcx",
+    "mov [rsp - {rflags}], r11",
+    "mov [rsp - {rsp}], rax",
+    "mov qword ptr [rsp - {entry}], {by_syscall}",
+    "mov rdi, gs:[{kernel}]",
+    "mov rsp, gs:[{stack}]",
+    "call {on_syscall}",
+    // The exit, jumped to by `leave`.
+    ".balign 64",
+    "return_to_user:",
+    "mov rsp, gs:[{context_end}]",
+    "test rsp, rsp",
+    "jz 3f",
+    "cmp dword ptr [rsp - {entry}], {by_syscall}",
+    "jne 2f",
+    "mov rax, [rsp - {rax}]",
+    "mov rbx, [rsp - {rbx}]",
+    "mov rdx, [rsp - {rdx}]",
+    "mov rsi, [rsp - {rsi}]",
+    "mov rdi, [rsp - {rdi}]",
+    "mov rbp, [rsp - {rbp}]",
+    "mov r8, [rsp - {r8}]",
+    "mov r9, [rsp - {r9}]",
+    "mov r10, [rsp - {r10}]",
+    "mov r12, [rsp - {r12}]",
+    "mov r13, [rsp - {r13}]",
+    "mov r14, [rsp - {r14}]",
+    "mov r15, [rsp - {r15}]",
+    "mov rcx, [rsp - {rip}]", // Canonical: see `context`.
+    "mov r11, [rsp - {rflags}]",
+    "mov rsp, [rsp - {rsp}]",
+    "swapgs",
+    "sysretq",
+    // By `iret`, which restores everything. It would fault in ring 0 on a non-canonical address
+    // of return (a debugger can write one): that becomes one that no user can map.
+    "2: mov rax, [rsp - {rip}]",
+    "sar rax, 47",
+    "inc rax",
+    "cmp rax, 1",
+    "jbe 4f",
+    "mov rax, {user_top}",
+    "mov [rsp - {rip}], rax",
+    "4: sub rsp, {r15}",
+    "pop r15; pop r14; pop r13; pop r12; pop r11; pop r10; pop r9; pop r8; pop rbp
+     pop rdi; pop rsi; pop rdx; pop rcx; pop rbx; pop rax",
+    "add rsp, 16", // Entry and error code.
+    "swapgs",
+    "iretq",
+    // Idle: an interrupt between `sti` and `hlt` waits until the latter.
+    "3: mov rsp, gs:[{stack}]",
+    "5: sti",
+    "hlt",
+    "jmp 5b",
+    user_rsp = const percpu::USER_RSP,
+    context_end = const percpu::CONTEXT_END,
+    stack = const percpu::STACK_TOP,
+    kernel = const percpu::KERNEL,
+    by_syscall = const ENTRY_SYSCALL,
+    user_top = const super::paging::USER_TOP,
+    rax = const from_end!(rax),
+    rbx = const from_end!(rbx),
+    rdx = const from_end!(rdx),
+    rsi = const from_end!(rsi),
+    rdi = const from_end!(rdi),
+    rbp = const from_end!(rbp),
+    r8 = const from_end!(r8),
+    r9 = const from_end!(r9),
+    r10 = const from_end!(r10),
+    r12 = const from_end!(r12),
+    r13 = const from_end!(r13),
+    r14 = const from_end!(r14),
+    r15 = const from_end!(r15),
+    rip = const from_end!(rip),
+    rflags = const from_end!(rflags),
+    rsp = const from_end!(rsp),
+    entry = const from_end!(entry),
+    on_syscall = sym on_syscall,
+);
+
+unsafe extern "C" {
+    static trap_stubs: u8;
+    fn syscall_entry();
+}
+
+/// The address of a vector's stub.
+pub fn stub(vector: usize) -> u64 {
+    &raw const trap_stubs as u64 + 16 * vector as u64
+}
+
+/// The address that `syscall` jumps to.
+pub fn syscall_address() -> u64 {
+    syscall_entry as *const () as u64
+}
+
+/// Leaves the kernel to the current thread, or to idle.
+#[inline(always)]
+pub fn leave() -> ! {
+    // SAFETY: the exit takes everything from the per-CPU structure, whose context belongs to
+    // the thread that the kernel made current; the caller holds no lock.
+    unsafe { asm!("jmp return_to_user", options(noreturn)) }
+}
+
+extern "C" fn on_syscall(kernel: &'static Mutex<Kernel>) -> ! {
+    kernel.lock().handle(Trap::Syscall);
+    leave()
+}
+
+extern "C" fn on_user_trap(kernel: &'static Mutex<Kernel>, context: &Context) -> ! {
+    let number = context.entry;
+    if matches!(number, vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK) {
+        panic::trap(context);
+    }
+    if number >= vector::FIRST_INTERRUPT {
+        on_idle_interrupt(kernel, number);
+    }
+    let trap = decode(number, context.error);
+    kernel.lock().handle(trap);
+    leave()
+}
+
+extern "C" fn on_idle_interrupt(kernel: &'static Mutex<Kernel>, number: u64) -> ! {
+    let mut locked = kernel.lock();
+    let trap = locked.machine.accept(number);
+    locked.handle(trap);
+    drop(locked);
+    leave()
+}
+
+extern "C" fn on_kernel_fault(context: &Context) -> ! {
+    panic::trap(context)
+}
+
+/// The fault that an exception of ring 3 means.
+fn decode(number: u64, error: u64) -> Trap {
+    const WRITE: u64 = 1 << 1;
+    const FETCH: u64 = 1 << 4;
+    if number != vector::PAGE_FAULT {
+        return Trap::Fault(Fault::Exception, [0, error, number]);
+    }
+    let access = match error {
+        _ if error & FETCH != 0 => Access::Execute,
+        _ if error & WRITE != 0 => Access::Write,
+        _ => Access::Read,
+    };
+    Trap::Fault(Fault::PageFault, [machine::fault_address(), error, access.raw()])
+}
