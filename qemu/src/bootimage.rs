@@ -25,7 +25,10 @@ pub struct NamedFile {
 impl NamedFile {
     /// A file of that name and content.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> NamedFile {
-        NamedFile { name: name.into(), bytes: bytes.into() }
+        NamedFile {
+            name: name.into(),
+            bytes: bytes.into(),
+        }
     }
 }
 
@@ -34,8 +37,7 @@ impl NamedFile {
 /// # Errors
 /// If a name is too long, empty or given twice.
 pub fn pack(arch: Arch, root_task: &Flat, files: &[NamedFile]) -> Result<Vec<u8>> {
-    let tables =
-        HEADER_SIZE + root_task.segments.len() * SEGMENT_SIZE + files.len() * FILE_SIZE;
+    let tables = HEADER_SIZE + root_task.segments.len() * SEGMENT_SIZE + files.len() * FILE_SIZE;
     let mut image = vec![0; tables];
     let mut at = HEADER_SIZE;
     for segment in &root_task.segments {
@@ -56,7 +58,12 @@ pub fn pack(arch: Arch, root_task: &Flat, files: &[NamedFile]) -> Result<Vec<u8>
         name[..file.name.len()].copy_from_slice(file.name.as_bytes());
         let offset = append(&mut image, &file.bytes);
         let size = file.bytes.len() as u64;
-        let entry = File { name, offset, size, checksum: checksum(&file.bytes) };
+        let entry = File {
+            name,
+            offset,
+            size,
+            checksum: checksum(&file.bytes),
+        };
         image[at..at + FILE_SIZE].copy_from_slice(&entry.to_bytes());
         at += FILE_SIZE;
     }
@@ -158,7 +165,10 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_read_back() {
-        let files = [NamedFile::new("manifest", *b"m"), NamedFile::new("server/x", vec![7; 5000])];
+        let files = [
+            NamedFile::new("manifest", *b"m"),
+            NamedFile::new("server/x", vec![7; 5000]),
+        ];
         let image = pack(Arch::X86_64, &flat(), &files).unwrap();
         let header = Header::parse(&image).unwrap();
         header.verify(&image).unwrap();
@@ -166,7 +176,10 @@ mod tests {
         assert_eq!(header.entry, 0x40_0010);
         assert_eq!((header.segment_count, header.file_count), (2, 2));
         let text = header.segment(&image, 0).unwrap();
-        assert_eq!(image[text.offset as usize..][..text.file_size as usize], [0x90; 0x20]);
+        assert_eq!(
+            image[text.offset as usize..][..text.file_size as usize],
+            [0x90; 0x20]
+        );
         assert_eq!(header.segment(&image, 1).unwrap().mem_size, 0x3000);
         let file = header.file(&image, 1).unwrap();
         assert_eq!(file.name(), "server/x");
@@ -178,10 +191,13 @@ mod tests {
 
     #[test]
     fn bad_names_are_refused() {
-        let error = |files: &[NamedFile]| pack(Arch::X86_64, &flat(), files).unwrap_err().to_string();
+        let error =
+            |files: &[NamedFile]| pack(Arch::X86_64, &flat(), files).unwrap_err().to_string();
         let twice = [NamedFile::new("a", *b""), NamedFile::new("a", *b"")];
         assert!(error(&twice).contains("two files of the boot image are called `a`"));
-        assert!(error(&[NamedFile::new("x".repeat(65), *b"")]).contains("longer than the 64 bytes"));
+        assert!(
+            error(&[NamedFile::new("x".repeat(65), *b"")]).contains("longer than the 64 bytes")
+        );
         assert!(error(&[NamedFile::new("", *b"")]).contains("no name"));
     }
 }

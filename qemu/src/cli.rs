@@ -1,10 +1,437 @@
-//! x
-use crate::{doctor, workspace::Workspace};
-/// m
-pub fn main() -> std::process::ExitCode {
-    let w = Workspace::find().unwrap();
-    println!("{:?}", doctor::report(&w));
-    println!("{:?}", doctor::ensure_all(&w));
-    println!("{:?}", doctor::report(&w));
-    std::process::ExitCode::SUCCESS
+//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `test`.
+//!
+//! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
+//! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
+//! machine was reset or QEMU failed.
+
+use crate::disk::{self, DiskChoice};
+use crate::machine::{Accel, DEFAULT_MEM_MB, Ending, Options};
+use crate::progress::note;
+use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
+use crate::terminal::{self, RawTerminal};
+use crate::workspace::{Arch, Workspace};
+use crate::{bench, compile, doctor, machine, suite};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The exit code of a time-out.
+pub const TIMED_OUT: u8 = 124;
+/// The exit code after Ctrl-C or another signal.
+pub const STOPPED: u8 = 130;
+
+/// Builds, runs, tests and measures Skink in QEMU.
+#[derive(Debug, Parser)]
+#[command(name = "skink", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Boots to the shell (also without any sub-command). Ctrl-A X leaves
+    Run {
+        #[command(flatten)]
+        guest: GuestArgs,
+        /// Takes no input and needs no terminal
+        #[arg(long)]
+        headless: bool,
+        /// More words for QEMU
+        #[arg(last = true)]
+        extra: Vec<String>,
+    },
+    /// Boots, runs shell commands, prints their output, exits with the last one's status
+    Exec {
+        #[command(flatten)]
+        guest: GuestArgs,
+        /// Seconds until the guest is given up and the status is 124
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
+        /// Shell commands, `;` between them
+        #[arg(required = true)]
+        commands: Vec<String>,
+        /// More words for QEMU
+        #[arg(last = true)]
+        extra: Vec<String>,
+    },
+    /// Writes the kernel, the boot image and the QEMU line that boots them
+    Image {
+        /// The machine
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
+        /// Another manifest than the target's system.toml
+        #[arg(long)]
+        manifest: Option<PathBuf>,
+        /// The folder to write to
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Says what is installed, what is missing, how to get it
+    Doctor {
+        /// Installs what is missing, where it may
+        #[arg(long)]
+        install: bool,
+    },
+    /// Measures, prints a table
+    Bench {
+        /// The machine
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
+        /// Writes the rows as JSON too
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Only rows whose ID begins with this
+        filter: Option<String>,
+    },
+    /// Runs the in-guest tests
+    Suite {
+        /// The machine
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
+        /// Only names the tests
+        #[arg(long)]
+        list: bool,
+        /// Seconds until the guest is given up
+        #[arg(long, default_value_t = 300)]
+        timeout: u64,
+        /// Only tests whose ID or sentence has this
+        filter: Option<String>,
+    },
+    /// Runs `cargo test` with these words
+    Test {
+        /// Words for cargo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct GuestArgs {
+    /// The machine
+    #[arg(long, value_enum, default_value = "x86_64")]
+    arch: Arch,
+    /// A disk image, used as it is and written to; or a folder, packed into a fresh image; or
+    /// `none` [default: a disk with sample files, made once]
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// Memory, MiB
+    #[arg(long, default_value_t = DEFAULT_MEM_MB)]
+    mem: u32,
+    /// Waits for gdb on port 1234
+    #[arg(long)]
+    gdb: bool,
+    /// Counts instructions: virtual time is their number
+    #[arg(long)]
+    icount: bool,
+    /// Who executes the guest's instructions
+    #[arg(long, value_enum, default_value = "tcg")]
+    accel: Accel,
+    /// Another manifest than the target's system.toml
+    #[arg(long)]
+    manifest: Option<PathBuf>,
+    /// Where the console is logged [default: target/skink/console.log]
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+impl Default for GuestArgs {
+    fn default() -> GuestArgs {
+        GuestArgs {
+            arch: Arch::X86_64,
+            disk: None,
+            mem: DEFAULT_MEM_MB,
+            gdb: false,
+            icount: false,
+            accel: Accel::Tcg,
+            manifest: None,
+            log: None,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = Workspace::find().and_then(|workspace| perform(&workspace, cli));
+    terminal::restore();
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("skink: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
+    match cli.command.unwrap_or(Sub::Run {
+        guest: GuestArgs::default(),
+        headless: false,
+        extra: Vec::new(),
+    }) {
+        Sub::Run {
+            guest,
+            headless,
+            extra,
+        } => run(workspace, guest, headless, extra),
+        Sub::Exec {
+            guest,
+            timeout,
+            commands,
+            extra,
+        } => exec(
+            workspace,
+            guest,
+            Duration::from_secs(timeout),
+            &commands,
+            extra,
+        ),
+        Sub::Image {
+            arch,
+            manifest,
+            out,
+        } => image(workspace, arch, manifest, &out),
+        Sub::Doctor { install } => {
+            if install {
+                doctor::ensure_all(workspace)?;
+            }
+            Ok(if doctor::report(workspace)? { 0 } else { 1 })
+        }
+        Sub::Bench { arch, json, filter } => {
+            doctor::ensure(workspace, arch)?;
+            bench::bench(workspace, arch, json.as_deref(), filter.as_deref())
+        }
+        Sub::Suite {
+            arch,
+            list,
+            timeout,
+            filter,
+        } => {
+            doctor::ensure(workspace, arch)?;
+            let timeout = Duration::from_secs(timeout);
+            suite::command(workspace, arch, list, timeout, filter.as_deref())
+        }
+        Sub::Test { words } => {
+            doctor::ensure_all(workspace)?;
+            compile::cargo_test(workspace, &words)
+        }
+    }
+}
+
+/// What `run` and `exec` have in common: everything is there, built and checked.
+fn prepare(
+    workspace: &Workspace,
+    args: GuestArgs,
+    extra: Vec<String>,
+) -> Result<(System, Options, Watch)> {
+    machine::probe(args.accel)?;
+    doctor::ensure(workspace, args.arch)?;
+    let choice = match args.disk {
+        None => DiskChoice::Sample,
+        Some(path) if path.as_os_str() == "none" => DiskChoice::None,
+        Some(path) => DiskChoice::Path(path),
+    };
+    let disk = disk::provide(workspace, &choice)?;
+    let recipe = Recipe {
+        manifest: args.manifest,
+        ..Recipe::default()
+    };
+    let system = System::build(workspace, args.arch, &recipe)?;
+    let options = Options {
+        mem_mb: args.mem,
+        icount: args.icount,
+        gdb: args.gdb,
+        accel: args.accel,
+        disk,
+        extra,
+    };
+    if args.gdb {
+        note(&format!(
+            "waiting for gdb: gdb -ex 'target remote :1234' {}",
+            system.files.kernel.display()
+        ));
+    }
+    let log = match args.log {
+        Some(log) => log,
+        None => workspace.results()?.join("console.log"),
+    };
+    let stop = terminal::stop_flag()?;
+    Ok((
+        system,
+        options,
+        Watch {
+            log: Some(log),
+            show_console: false,
+            stop,
+        },
+    ))
+}
+
+fn run(workspace: &Workspace, args: GuestArgs, headless: bool, extra: Vec<String>) -> Result<u8> {
+    let (system, options, mut watch) = prepare(workspace, args, extra)?;
+    watch.show_console = true;
+    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let raw = if headless {
+        None
+    } else {
+        RawTerminal::enter().context("the terminal")?
+    };
+    if !headless {
+        terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
+    }
+    let ending = guest.watch(|text| eprint!("{}", text.replace('\n', "\r\n")))?;
+    drop(raw);
+    let Some(ending) = ending else {
+        eprintln!();
+        note("left; QEMU is ended");
+        return Ok(0);
+    };
+    if ending != Ending::Clean {
+        note(&format!("{ending}\n{}", guest.post_mortem()));
+    }
+    Ok(ending.exit_code())
+}
+
+fn exec(
+    workspace: &Workspace,
+    args: GuestArgs,
+    timeout: Duration,
+    commands: &[String],
+    extra: Vec<String>,
+) -> Result<u8> {
+    let (system, options, watch) = prepare(workspace, args, extra)?;
+    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let deadline = Instant::now() + timeout;
+    let mut output = |bytes: &[u8]| -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .context("writing to standard output")
+    };
+    let mut crash = |text: &str| eprint!("{text}");
+    let mut sink = Sink {
+        output: &mut output,
+        crash: &mut crash,
+    };
+    let mut outcome = Outcome::Status(0);
+    for command in commands {
+        outcome = guest.run(command, deadline, &mut sink)?;
+        if !matches!(outcome, Outcome::Status(_)) {
+            break;
+        }
+    }
+    let log = watch.log.unwrap_or_default();
+    match outcome {
+        Outcome::Status(status) => {
+            match guest.shut_down()? {
+                Some(Ending::Clean) => {}
+                Some(ending) => {
+                    note(&format!(
+                        "{ending} when it was told to shut down\n{}",
+                        guest.post_mortem()
+                    ));
+                    return Ok(ending.exit_code());
+                }
+                None => note("the guest did not shut down when it was told to; QEMU was ended"),
+            }
+            Ok(u8::try_from(status).unwrap_or(255))
+        }
+        Outcome::Ended(Ending::Clean) => Ok(0),
+        Outcome::Ended(ending) => {
+            note(&format!(
+                "{ending}\n{}\nall of it: {}",
+                guest.post_mortem(),
+                log.display()
+            ));
+            Ok(ending.exit_code())
+        }
+        Outcome::TimedOut => {
+            let seconds = timeout.as_secs();
+            note(&format!(
+                "no end after {seconds} s\n{}\nall of it: {}",
+                guest.post_mortem(),
+                log.display()
+            ));
+            Ok(TIMED_OUT)
+        }
+        Outcome::Stopped => Ok(STOPPED),
+    }
+}
+
+fn image(
+    workspace: &Workspace,
+    arch: Arch,
+    manifest: Option<PathBuf>,
+    out: &std::path::Path,
+) -> Result<u8> {
+    crate::install::ensure_rust_target(workspace, arch)?;
+    let system = System::build(
+        workspace,
+        arch,
+        &Recipe {
+            manifest,
+            ..Recipe::default()
+        },
+    )?;
+    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let (kernel, boot) = (out.join("kernel"), out.join("boot.img"));
+    for (from, to) in [
+        (&system.files.kernel, &kernel),
+        (&system.files.image, &boot),
+    ] {
+        std::fs::copy(from, to).with_context(|| format!("writing {}", to.display()))?;
+    }
+    let files = machine::BootFiles {
+        kernel,
+        image: boot,
+    };
+    let words = machine::arguments(arch, &files, &Options::default(), machine::Serial::Terminal);
+    let line = crate::progress::shown(std::process::Command::new(arch.qemu()).args(words));
+    note(
+        "to boot it without a disk; add one with -drive and -device virtio-blk-pci,disable-legacy=on:",
+    );
+    println!("{line}");
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from([
+            "skink",
+            "exec",
+            "--timeout",
+            "5",
+            "ls; cat x",
+            "--",
+            "-trace",
+        ]);
+        let Some(Sub::Exec {
+            timeout,
+            commands,
+            extra,
+            ..
+        }) = cli.command
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (timeout, commands, extra),
+            (5, vec!["ls; cat x".into()], vec!["-trace".into()])
+        );
+        let cli = Cli::parse_from(["skink", "run", "--disk", "none", "--icount"]);
+        let Some(Sub::Run { guest, .. }) = cli.command else {
+            panic!()
+        };
+        assert!(guest.icount && guest.disk == Some("none".into()));
+    }
 }

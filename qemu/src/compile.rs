@@ -14,8 +14,11 @@ use std::process::{Command, Stdio};
 
 /// Flags of every user program: position-independent, addresses within 2 GiB of each other,
 /// backtraces by frame pointers.
-const USER_FLAGS: [&str; 3] =
-    ["-Crelocation-model=pic", "-Ccode-model=small", "-Cforce-frame-pointers=yes"];
+const USER_FLAGS: [&str; 3] = [
+    "-Crelocation-model=pic",
+    "-Ccode-model=small",
+    "-Cforce-frame-pointers=yes",
+];
 /// Flags of the kernel: at its own fixed addresses.
 const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
@@ -39,7 +42,9 @@ impl Programs {
 
     /// Every user program by name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.user.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+        self.user
+            .iter()
+            .map(|(name, path)| (name.as_str(), path.as_path()))
     }
 }
 
@@ -76,8 +81,10 @@ pub fn build(
             KernelVariant::Checked => workspace.target_dir.join("checked"),
         },
     };
-    let packages: Vec<(String, String)> =
-        user.iter().map(|name| (name.clone(), name.clone())).collect();
+    let packages: Vec<(String, String)> = user
+        .iter()
+        .map(|name| (name.clone(), name.clone()))
+        .collect();
     let servers = CargoCall {
         what: "the user programs",
         packages: &packages,
@@ -89,7 +96,10 @@ pub fn build(
     let user_folder = servers.run(workspace, arch)?;
     Ok(Programs {
         kernel: kernel_folder.join("kernel"),
-        user: user.iter().map(|name| (name.clone(), user_folder.join(name))).collect(),
+        user: user
+            .iter()
+            .map(|name| (name.clone(), user_folder.join(name)))
+            .collect(),
     })
 }
 
@@ -126,11 +136,32 @@ impl CargoCall<'_> {
     }
 }
 
+/// Runs `cargo test` with `words` and returns its exit code.
+///
+/// # Errors
+/// If cargo cannot be started.
+pub fn cargo_test(workspace: &Workspace, words: &[String]) -> Result<u8> {
+    let mut command = clean_cargo(workspace);
+    let status = command
+        .arg("test")
+        .args(words)
+        .stdout(Stdio::inherit())
+        .status()
+        .context("starting cargo test")?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1))
+}
+
 /// Cargo at the workspace's root, without what an outer cargo left in the environment.
 fn clean_cargo(workspace: &Workspace) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .current_dir(&workspace.root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_outer_cargo) {
             command.env_remove(&name);
@@ -179,7 +210,10 @@ fn show_unless_idle(command: &mut Command, doing: &str) -> Result<bool> {
         }
         eprintln!("{line}");
     }
-    Ok(child.wait().with_context(|| format!("{doing}: waiting for cargo"))?.success())
+    Ok(child
+        .wait()
+        .with_context(|| format!("{doing}: waiting for cargo"))?
+        .success())
 }
 
 #[cfg(test)]
@@ -188,10 +222,20 @@ mod tests {
 
     #[test]
     fn the_outer_cargo_is_forgotten_but_not_the_users_settings() {
-        for name in ["RUSTFLAGS", "CARGO_PKG_NAME", "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS"] {
+        for name in [
+            "RUSTFLAGS",
+            "CARGO_PKG_NAME",
+            "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
+        ] {
             assert!(is_of_the_outer_cargo(name), "{name}");
         }
-        for name in ["CARGO_HOME", "CARGO", "CARGO_NET_OFFLINE", "CARGO_TARGET_DIR", "PATH"] {
+        for name in [
+            "CARGO_HOME",
+            "CARGO",
+            "CARGO_NET_OFFLINE",
+            "CARGO_TARGET_DIR",
+            "PATH",
+        ] {
             assert!(!is_of_the_outer_cargo(name), "{name}");
         }
     }

@@ -48,10 +48,19 @@ pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Path
             Ok(Some(image))
         }
         DiskChoice::Path(path) if path.is_dir() => {
-            let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_owned()));
+            let name = path
+                .canonicalize()
+                .ok()
+                .and_then(|p| Some(p.file_name()?.to_owned()));
             let name = name.map_or("folder".into(), |name| name.to_string_lossy().into_owned());
-            let image = workspace.results()?.join(format!("disk-{name}-{}.img", std::process::id()));
-            note(&format!("packing the folder {} into {}", path.display(), image.display()));
+            let image = workspace
+                .results()?
+                .join(format!("disk-{name}-{}.img", std::process::id()));
+            note(&format!(
+                "packing the folder {} into {}",
+                path.display(),
+                image.display()
+            ));
             make(&image, &folder_entries(path)?)?;
             Ok(Some(image))
         }
@@ -68,9 +77,17 @@ pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Path
 /// If it is missing, not a file, not writable, or not whole sectors.
 pub fn check_image(path: &Path) -> Result<()> {
     let doing = || format!("opening the disk image {}", path.display());
-    let file = File::options().read(true).write(true).open(path).with_context(doing)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(doing)?;
     let about = file.metadata().with_context(doing)?;
-    ensure!(about.is_file(), "the disk image {} is no file", path.display());
+    ensure!(
+        about.is_file(),
+        "the disk image {} is no file",
+        path.display()
+    );
     if !about.len().is_multiple_of(SECTOR) {
         bail!(
             "the disk image {} has {} bytes, which is no multiple of the {SECTOR} of a sector; \
@@ -79,7 +96,11 @@ pub fn check_image(path: &Path) -> Result<()> {
             about.len()
         );
     }
-    ensure!(about.len() > 0, "the disk image {} is empty (0 bytes)", path.display());
+    ensure!(
+        about.len() > 0,
+        "the disk image {} is empty (0 bytes)",
+        path.display()
+    );
     Ok(())
 }
 
@@ -106,12 +127,18 @@ pub enum Content {
 impl Entry {
     /// A file with these bytes.
     pub fn bytes(path: &str, bytes: impl Into<Vec<u8>>) -> Entry {
-        Entry { path: path.into(), content: Content::Bytes(bytes.into()) }
+        Entry {
+            path: path.into(),
+            content: Content::Bytes(bytes.into()),
+        }
     }
 
     /// A folder.
     pub fn folder(path: &str) -> Entry {
-        Entry { path: path.into(), content: Content::Folder }
+        Entry {
+            path: path.into(),
+            content: Content::Folder,
+        }
     }
 
     fn size(&self) -> u64 {
@@ -127,7 +154,10 @@ impl Entry {
 pub fn sample_files() -> Vec<Entry> {
     let poem = "The tail is dropped, the lizard lives;\nthe tail grows back, the lizard gives.\n";
     vec![
-        Entry::bytes("HELLO.TXT", *b"Hello from a FAT32 disk, read by servers in user space.\n"),
+        Entry::bytes(
+            "HELLO.TXT",
+            *b"Hello from a FAT32 disk, read by servers in user space.\n",
+        ),
         Entry::bytes("A long name with spaces.txt", *b"Long names work.\n"),
         Entry::folder("docs"),
         Entry::bytes("docs/poem.txt", poem.as_bytes()),
@@ -139,7 +169,10 @@ pub fn sample_files() -> Vec<Entry> {
 }
 
 fn numbers() -> Vec<u8> {
-    (1..=1000).map(|n| format!("{n}\n")).collect::<String>().into_bytes()
+    (1..=1000)
+        .map(|n| format!("{n}\n"))
+        .collect::<String>()
+        .into_bytes()
 }
 
 /// `size` bytes that follow from `seed` alone (xorshift64, Marsaglia 2003).
@@ -175,17 +208,34 @@ fn walk(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     for entry in inside {
         let host = entry.path();
         let name = entry.file_name();
-        let name = name.to_str().with_context(|| format!("{}: not UTF-8", host.display()))?;
-        let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
-        let about = std::fs::metadata(&host).with_context(|| format!("reading {}", host.display()))?;
+        let name = name
+            .to_str()
+            .with_context(|| format!("{}: not UTF-8", host.display()))?;
+        let path = if prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{prefix}/{name}")
+        };
+        let about =
+            std::fs::metadata(&host).with_context(|| format!("reading {}", host.display()))?;
         if about.is_dir() {
             entries.push(Entry::folder(&path));
             walk(&host, &path, entries)?;
         } else if about.is_file() {
-            ensure!(about.len() <= MAX_FILE, "{}: FAT holds files below 4 GiB", host.display());
-            entries.push(Entry { path, content: Content::File(host, about.len()) });
+            ensure!(
+                about.len() <= MAX_FILE,
+                "{}: FAT holds files below 4 GiB",
+                host.display()
+            );
+            entries.push(Entry {
+                path,
+                content: Content::File(host, about.len()),
+            });
         } else {
-            note(&format!("left out, neither file nor folder: {}", host.display()));
+            note(&format!(
+                "left out, neither file nor folder: {}",
+                host.display()
+            ));
         }
     }
     Ok(())
@@ -207,8 +257,12 @@ pub fn make(image: &Path, entries: &[Entry]) -> Result<()> {
 }
 
 fn fill(image: &Path, entries: &[Entry]) -> Result<()> {
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(true).open(image)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(image)?;
     fat32::write(&mut file, entries)
 }
 
@@ -233,15 +287,29 @@ mod tests {
     /// What mtools read.
     fn read_back(image: &Path, path: &str) -> Vec<u8> {
         let mut command = peer("mcopy");
-        command.arg("-n").arg("-i").arg(image).arg(format!("::/{path}")).arg("-");
+        command
+            .arg("-n")
+            .arg("-i")
+            .arg(image)
+            .arg(format!("::/{path}"))
+            .arg("-");
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         output.stdout
     }
 
     /// Asserts that `fsck.fat` finds nothing.
     fn fsck(image: &Path) {
-        let output = peer("fsck.fat").arg("-n").arg("-v").arg(image).output().unwrap();
+        let output = peer("fsck.fat")
+            .arg("-n")
+            .arg("-v")
+            .arg(image)
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}");
         assert!(text.contains("32 bit entries"), "{text}");
@@ -276,7 +344,10 @@ mod tests {
         make(&image, &entries).unwrap();
         fsck(&image);
         assert!(read_back(&image, "x") == vec![9; 100_000]);
-        assert_eq!(read_back(&image, "a folder/b/c/d/Ein längerer Name.txt"), b"deep");
+        assert_eq!(
+            read_back(&image, "a folder/b/c/d/Ein längerer Name.txt"),
+            b"deep"
+        );
         std::fs::remove_dir_all(folder).unwrap();
     }
 

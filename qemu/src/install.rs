@@ -38,7 +38,10 @@ pub fn ensure_qemu(arch: Arch) -> Result<()> {
     note(&format!("{} is missing", arch.qemu()));
     manager.install("installing QEMU", &[manager.qemu_package(arch)])?;
     if find_program(arch.qemu()).is_none() {
-        bail!("{} is still missing after its package was installed", arch.qemu());
+        bail!(
+            "{} is still missing after its package was installed",
+            arch.qemu()
+        );
     }
     Ok(())
 }
@@ -59,7 +62,9 @@ pub fn ensure_peers() -> Result<()> {
 }
 
 fn missing_peers() -> Vec<&'static str> {
-    let missing = PEERS.iter().filter(|(program, _)| find_program(program).is_none());
+    let missing = PEERS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none());
     missing.map(|(_, package)| *package).collect()
 }
 
@@ -75,7 +80,10 @@ pub fn has_rust_target(workspace: &Workspace, arch: Arch) -> Result<bool> {
         .output()
         .context("asking rustc for its folder")?;
     let sysroot = String::from_utf8_lossy(&output.stdout);
-    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(arch.triple()).join("lib");
+    let library = Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(arch.triple())
+        .join("lib");
     Ok(library.is_dir())
 }
 
@@ -88,11 +96,19 @@ pub fn ensure_rust_target(workspace: &Workspace, arch: Arch) -> Result<()> {
         return Ok(());
     }
     let mut command = Command::new("rustup");
-    command.args(["target", "add", arch.triple()]).current_dir(&workspace.root);
+    command
+        .args(["target", "add", arch.triple()])
+        .current_dir(&workspace.root);
     if find_program("rustup").is_none() {
-        bail!("the Rust target {} is missing and there is no rustup: install it", arch.triple());
+        bail!(
+            "the Rust target {} is missing and there is no rustup: install it",
+            arch.triple()
+        );
     }
-    run_quietly(&format!("installing the Rust target {}", arch.triple()), &mut command)
+    run_quietly(
+        &format!("installing the Rust target {}", arch.triple()),
+        &mut command,
+    )
 }
 
 /// The package managers we know.
@@ -114,10 +130,16 @@ impl PackageManager {
     /// The first that is there.
     pub fn detect() -> Option<PackageManager> {
         use PackageManager::*;
-        [(Apt, "apt-get"), (Dnf, "dnf"), (Pacman, "pacman"), (Zypper, "zypper"), (Brew, "brew")]
-            .into_iter()
-            .find(|(_, program)| find_program(program).is_some())
-            .map(|(manager, _)| manager)
+        [
+            (Apt, "apt-get"),
+            (Dnf, "dnf"),
+            (Pacman, "pacman"),
+            (Zypper, "zypper"),
+            (Brew, "brew"),
+        ]
+        .into_iter()
+        .find(|(_, program)| find_program(program).is_some())
+        .map(|(manager, _)| manager)
     }
 
     /// The package with the emulator of `arch`.
@@ -138,13 +160,23 @@ impl PackageManager {
     /// The words that install `packages`.
     pub fn words(self, packages: &[&str]) -> Vec<String> {
         let start: &[&str] = match self {
-            PackageManager::Apt => &["apt-get", "install", "-y", "--no-install-recommends", "--no-remove"],
+            PackageManager::Apt => &[
+                "apt-get",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                "--no-remove",
+            ],
             PackageManager::Dnf => &["dnf", "install", "-y"],
             PackageManager::Pacman => &["pacman", "-S", "--needed", "--noconfirm"],
             PackageManager::Zypper => &["zypper", "--non-interactive", "install"],
             PackageManager::Brew => &["brew", "install"],
         };
-        start.iter().chain(packages).map(|word| word.to_string()).collect()
+        start
+            .iter()
+            .chain(packages)
+            .map(|word| word.to_string())
+            .collect()
     }
 
     fn install(self, label: &str, packages: &[&str]) -> Result<()> {
@@ -226,7 +258,8 @@ mod backports {
 
     /// Adds the suite to apt's sources and returns its name.
     pub fn add_source() -> Result<String> {
-        let release = std::fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+        let release =
+            std::fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
         let codename = release
             .lines()
             .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
@@ -244,7 +277,9 @@ mod backports {
         let words = ["install", "-m", "644", &source, &file].map(String::from);
         let mut command = as_root(&words);
         let line = shown(&command);
-        let status = command.status().with_context(|| format!("running `{line}`"))?;
+        let status = command
+            .status()
+            .with_context(|| format!("running `{line}`"))?;
         let _ = std::fs::remove_file(&temporary);
         if !status.success() {
             bail!("adding {file}: `{line}` failed");
@@ -282,13 +317,16 @@ mod backports {
             })
         };
         let stanza = text.split("\n\n").find(has_suite)?;
-        let lines = stanza.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            if line.starts_with("Suites:") {
-                format!("Suites: {codename}-backports\n")
-            } else {
-                format!("{line}\n")
-            }
-        });
+        let lines = stanza
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                if line.starts_with("Suites:") {
+                    format!("Suites: {codename}-backports\n")
+                } else {
+                    format!("{line}\n")
+                }
+            });
         Some(lines.collect())
     }
 
@@ -299,7 +337,11 @@ mod backports {
             .filter(|line| line.starts_with("deb "))
             .find(|line| line.split_whitespace().any(|word| word == codename))?;
         let words = line.split_whitespace().map(|word| {
-            if word == codename { format!("{codename}-backports") } else { word.to_string() }
+            if word == codename {
+                format!("{codename}-backports")
+            } else {
+                word.to_string()
+            }
         });
         Some(words.collect::<Vec<_>>().join(" ") + "\n")
     }
@@ -322,7 +364,8 @@ mod tests {
 
     #[test]
     fn the_backports_line_keeps_options() {
-        let text = "# deb http://no tree main\ndeb [signed-by=/k] http://mirror tree main contrib\n";
+        let text =
+            "# deb http://no tree main\ndeb [signed-by=/k] http://mirror tree main contrib\n";
         assert_eq!(
             backports::from_lines(text, "tree").unwrap(),
             "deb [signed-by=/k] http://mirror tree-backports main contrib\n"
@@ -332,6 +375,9 @@ mod tests {
     #[test]
     fn the_command_is_what_a_user_would_type() {
         let words = PackageManager::Apt.words(&["qemu-system-x86"]);
-        assert_eq!(words.join(" "), "apt-get install -y --no-install-recommends --no-remove qemu-system-x86");
+        assert_eq!(
+            words.join(" "),
+            "apt-get install -y --no-install-recommends --no-remove qemu-system-x86"
+        );
     }
 }

@@ -15,4 +15,20 @@
 //! Not here: anything that runs in the guest.
 #![forbid(unsafe_code)]
 
-pub mod bootimage; pub mod cli; pub mod compile; pub mod disk; pub mod doctor; pub mod elf; pub mod install; pub mod manifest; pub mod progress; pub mod workspace;
+pub mod bench;
+pub mod bootimage;
+pub mod cli;
+pub mod compile;
+pub mod disk;
+pub mod doctor;
+pub mod elf;
+pub mod exec_channel;
+pub mod install;
+pub mod machine;
+pub mod manifest;
+pub mod progress;
+pub mod session;
+pub mod suite;
+pub mod symbolize;
+pub mod terminal;
+pub mod workspace;

@@ -39,7 +39,10 @@ pub fn checked(source: &Source, file: &schema::File, target: &str) -> Result<Man
     let check = Check { source };
     if file.system.target.get_ref() != target {
         let said = file.system.target.get_ref();
-        return Err(check.at(&file.system.target, format!("the target is `{said}`, not `{target}`")));
+        return Err(check.at(
+            &file.system.target,
+            format!("the target is `{said}`, not `{target}`"),
+        ));
     }
     check.names(file)?;
     check.given_once(file)?;
@@ -153,7 +156,10 @@ impl Check<'_> {
     }
 
     fn index_of(&self, file: &schema::File, name: &Spanned<String>) -> Result<usize> {
-        let found = file.servers.iter().position(|other| other.name.get_ref() == name.get_ref());
+        let found = file
+            .servers
+            .iter()
+            .position(|other| other.name.get_ref() == name.get_ref());
         found.ok_or_else(|| self.at(name, format!("there is no server `{}`", name.get_ref())))
     }
 
@@ -182,8 +188,9 @@ impl Check<'_> {
             let needed = self.index_of(file, &need.get_ref().server)?;
             if let Some(from) = path.iter().position(|other| *other == needed) {
                 let names = path[from..].iter().chain([&needed]);
-                let names: Vec<&str> =
-                    names.map(|index| file.servers[*index].name.get_ref().as_str()).collect();
+                let names: Vec<&str> = names
+                    .map(|index| file.servers[*index].name.get_ref().as_str())
+                    .collect();
                 let message = format!("a cycle of needs: {}", names.join(" -> "));
                 return Err(self.at(&need.get_ref().server, message));
             }
@@ -205,12 +212,24 @@ impl Check<'_> {
         let index = self.index_of(file, &need.server)?;
         let server = &file.servers[index];
         let (client_name, server_name) = (client.name.get_ref(), server.name.get_ref());
-        if !server.provides.iter().any(|p| p.get_ref() == need.protocol.get_ref()) {
-            let provides: Vec<&str> = server.provides.iter().map(|p| p.get_ref().as_str()).collect();
+        if !server
+            .provides
+            .iter()
+            .any(|p| p.get_ref() == need.protocol.get_ref())
+        {
+            let provides: Vec<&str> = server
+                .provides
+                .iter()
+                .map(|p| p.get_ref().as_str())
+                .collect();
             let message = format!(
                 "`{server_name}` does not provide the protocol `{}`; it provides: {}",
                 need.protocol.get_ref(),
-                if provides.is_empty() { "nothing".into() } else { provides.join(", ") }
+                if provides.is_empty() {
+                    "nothing".into()
+                } else {
+                    provides.join(", ")
+                }
             );
             return Err(self.at(&need.protocol, message));
         }
@@ -221,11 +240,13 @@ impl Check<'_> {
             );
             return Err(self.at(&need.server, message));
         }
-        let same = |other: &&Spanned<schema::Need>| {
-            other.get_ref().name.get_ref() == need.name.get_ref()
-        };
+        let same =
+            |other: &&Spanned<schema::Need>| other.get_ref().name.get_ref() == need.name.get_ref();
         if client.needs.iter().filter(same).count() > 1 {
-            let message = format!("`{client_name}` has two needs called `{}`", need.name.get_ref());
+            let message = format!(
+                "`{client_name}` has two needs called `{}`",
+                need.name.get_ref()
+            );
             return Err(self.at(&need.name, message));
         }
         let shared_bytes = self.pages(need.shared.as_ref(), 0)?;
@@ -235,13 +256,19 @@ impl Check<'_> {
         if let Some(sessions) = need.sessions.as_ref().filter(|s| *s.get_ref() == 0) {
             return Err(self.at(sessions, "a need has at least one session"));
         }
-        let server = order.iter().position(|other| *other == index).unwrap_or_default();
+        let server = order
+            .iter()
+            .position(|other| *other == index)
+            .unwrap_or_default();
         Ok(Edge {
             name: self.name(&need.name)?,
             client: client_at as u8,
             server: server as u8,
             protocol: self.name(&need.protocol)?,
-            sessions: need.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
+            sessions: need
+                .sessions
+                .as_ref()
+                .map_or(1, |sessions| *sessions.get_ref()),
             shared_bytes,
             dma: need.dma,
         })
@@ -252,12 +279,20 @@ impl Check<'_> {
         for (at, index) in order.iter().enumerate() {
             let server = &file.servers[*index];
             let sessions = |edges: &dyn Fn(&Edge) -> bool| -> usize {
-                manifest.edges.iter().filter(|e| edges(e)).map(|e| usize::from(e.sessions)).sum()
+                manifest
+                    .edges
+                    .iter()
+                    .filter(|e| edges(e))
+                    .map(|e| usize::from(e.sessions))
+                    .sum()
             };
             let outgoing = sessions(&|edge| usize::from(edge.client) == at);
             let incoming = sessions(&|edge| usize::from(edge.server) == at);
-            let vectors: usize =
-                server.devices.iter().map(|device| usize::from(device.get_ref().vectors)).sum();
+            let vectors: usize = server
+                .devices
+                .iter()
+                .map(|device| usize::from(device.get_ref().vectors))
+                .sum();
             let counts = [
                 (outgoing, MAX_SESSIONS, "sessions as a client"),
                 (incoming, MAX_SESSIONS, "sessions as a server"),
@@ -281,15 +316,22 @@ impl Check<'_> {
     fn line(&self, line: &Spanned<schema::Line>) -> Result<Line> {
         let schema::Line { gsi, intid, level } = line.get_ref();
         match (gsi, intid) {
-            (Some(number), None) | (None, Some(number)) => {
-                Ok(Line { number: *number, level: *level })
-            }
+            (Some(number), None) | (None, Some(number)) => Ok(Line {
+                number: *number,
+                level: *level,
+            }),
             _ => Err(self.at(line, "a line has either `gsi` (PC) or `intid` (Arm)")),
         }
     }
 
     fn device(&self, device: &Spanned<schema::Device>) -> Result<Device> {
-        let schema::Device { pci, compatible, index, optional, vectors } = device.get_ref();
+        let schema::Device {
+            pci,
+            compatible,
+            index,
+            optional,
+            vectors,
+        } = device.get_ref();
         match (pci, compatible) {
             (Some(pci), None) => {
                 let mut vendors = Vec::new();
@@ -300,7 +342,9 @@ impl Check<'_> {
                         return Err(self.at(device, format!("`{text}`: {wanted}")));
                     };
                     vendors.push(vendor);
-                    devices.push(id).map_err(|_| self.at(device, "more than 4 device IDs"))?;
+                    devices
+                        .push(id)
+                        .map_err(|_| self.at(device, "more than 4 device IDs"))?;
                 }
                 vendors.dedup();
                 let [vendor] = vendors[..] else {
@@ -310,7 +354,13 @@ impl Check<'_> {
                     return Err(self.at(device, format!("more than {MAX_VECTORS} vectors")));
                 }
                 let (index, optional, vectors) = (*index, *optional, *vectors);
-                Ok(Device::Pci { vendor, devices, index, optional, vectors })
+                Ok(Device::Pci {
+                    vendor,
+                    devices,
+                    index,
+                    optional,
+                    vectors,
+                })
             }
             (None, Some(compatible)) => Ok(Device::Compatible {
                 compatible: heapless::String::try_from(compatible.as_str())
@@ -328,7 +378,10 @@ impl Check<'_> {
         };
         let Bytes(bytes) = *size.get_ref();
         if !bytes.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(self.at(size, format!("{bytes} bytes are not whole pages of {PAGE_SIZE}")));
+            return Err(self.at(
+                size,
+                format!("{bytes} bytes are not whole pages of {PAGE_SIZE}"),
+            ));
         }
         u32::try_from(bytes).map_err(|_| self.at(size, "4 GiB or more"))
     }
@@ -364,18 +417,22 @@ impl Check<'_> {
     }
 
     fn server(&self, server: &schema::Server) -> Result<Server> {
-        let budget_us =
-            self.within(server.budget_us.as_ref(), DEFAULT_BUDGET_US, 100, 10_000_000)?;
+        let budget_us = self.within(
+            server.budget_us.as_ref(),
+            DEFAULT_BUDGET_US,
+            100,
+            10_000_000,
+        )?;
         let period_us = self.within(server.period_us.as_ref(), budget_us, budget_us, 10_000_000)?;
         let Bytes(quota_bytes) = *server.memory.get_ref();
         if !quota_bytes.is_power_of_two() || quota_bytes < 16 * PAGE_SIZE as u64 {
-            let message = format!("{quota_bytes} bytes: a quota is a power of two of 64 KiB or more");
+            let message =
+                format!("{quota_bytes} bytes: a quota is a power of two of 64 KiB or more");
             return Err(self.at(&server.memory, message));
         }
         let stack_bytes = self.pages(server.stack.as_ref(), DEFAULT_STACK)?;
         let heap_bytes = self.pages(server.heap.as_ref(), 0)?;
-        let extra_threads =
-            self.within(server.extra_threads.as_ref(), 0, 0, MAX_EXTRA_THREADS)?;
+        let extra_threads = self.within(server.extra_threads.as_ref(), 0, 0, MAX_EXTRA_THREADS)?;
         let stacks = u64::from(stack_bytes) * (1 + u64::from(extra_threads));
         if stacks + u64::from(heap_bytes) >= quota_bytes {
             let message = format!(
@@ -415,7 +472,9 @@ impl Check<'_> {
                 schema::Restart::Temporary => Restart::Temporary,
             },
             intensity: server.intensity.unwrap_or(DEFAULT_INTENSITY),
-            intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
+            intensity_period_ms: server
+                .intensity_period_ms
+                .unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
             backoff_max_ms: server.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),
             heartbeat_ms: server.heartbeat_ms.unwrap_or(0),
@@ -424,7 +483,10 @@ impl Check<'_> {
 }
 
 fn port_range(ports: &schema::Ports) -> PortRange {
-    PortRange { first: ports.first, last: ports.last }
+    PortRange {
+        first: ports.first,
+        last: ports.last,
+    }
 }
 
 fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
@@ -439,12 +501,16 @@ fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
 
 fn pci_id(text: &str) -> Option<(u16, u16)> {
     let (vendor, device) = text.split_once(':')?;
-    Some((u16::from_str_radix(vendor, 16).ok()?, u16::from_str_radix(device, 16).ok()?))
+    Some((
+        u16::from_str_radix(vendor, 16).ok()?,
+        u16::from_str_radix(device, 16).ok()?,
+    ))
 }
 
 /// What identifies a device: two entries with a key in common mean the same one.
 fn device_keys(device: &schema::Device) -> Vec<String> {
     let pci = device.pci.as_ref().map(|pci| pci.all()).unwrap_or_default();
     let all = pci.iter().chain(&device.compatible);
-    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index)).collect()
+    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index))
+        .collect()
 }

@@ -1,0 +1,468 @@
+//! A system from sources to a running guest: build, pack, boot, give commands, see it end. What
+//! the sub-commands of the tool and the system tests are made of.
+
+use crate::bootimage::{self, NamedFile};
+use crate::compile::{self, KernelVariant, Programs};
+use crate::exec_channel::{Event, ExecChannel, Message};
+use crate::machine::{BootFiles, Ending, Machine, Options};
+use crate::manifest;
+use crate::symbolize;
+use crate::workspace::{Arch, Workspace, sibling};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often waiting looks at the stop flag and at QEMU.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a guest may take to shut down when it was told to.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What goes into a system, where it differs from what ships.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recipe {
+    /// Another manifest than `targets/<target>/system.toml`.
+    pub manifest: Option<PathBuf>,
+    /// The kernel.
+    pub kernel: KernelVariant,
+    /// Files of the boot image: replace the one of the same name, or are added.
+    pub overlay: Vec<NamedFile>,
+}
+
+/// A built system.
+#[derive(Debug)]
+pub struct System {
+    /// The machine it is for.
+    pub arch: Arch,
+    /// What was built, with symbols.
+    pub programs: Programs,
+    /// The checkout's root, for the paths in dumps.
+    pub root: PathBuf,
+    /// What QEMU boots; the image is removed when this is dropped.
+    pub files: BootFiles,
+}
+
+impl System {
+    /// Checks the manifest, builds what it names, and packs the boot image.
+    ///
+    /// # Errors
+    /// If the manifest is wrong, something does not build or cannot be packed.
+    pub fn build(workspace: &Workspace, arch: Arch, recipe: &Recipe) -> Result<System> {
+        let path = match &recipe.manifest {
+            Some(path) => path.clone(),
+            None => workspace.target_folder(arch).join("system.toml"),
+        };
+        let manifest = manifest::load(&path, arch.target())?;
+        let mut users = manifest::binaries(&manifest);
+        users.push("rootserver".into());
+        let programs = compile::build(workspace, arch, recipe.kernel, &users)?;
+        let mut files = bootimage::system_files(workspace, &manifest, &programs, &[])?;
+        overlay(&mut files, &recipe.overlay);
+        System::pack(workspace, arch, programs, "rootserver", &files)
+    }
+
+    /// Builds a system whose root task is the program `root_task`, with these files and no server.
+    ///
+    /// # Errors
+    /// If it does not build or cannot be packed.
+    pub fn bare(
+        workspace: &Workspace,
+        arch: Arch,
+        kernel: KernelVariant,
+        root_task: &str,
+        files: &[NamedFile],
+    ) -> Result<System> {
+        let programs = compile::build(workspace, arch, kernel, &[root_task.to_string()])?;
+        System::pack(workspace, arch, programs, root_task, files)
+    }
+
+    fn pack(
+        workspace: &Workspace,
+        arch: Arch,
+        programs: Programs,
+        root_task: &str,
+        files: &[NamedFile],
+    ) -> Result<System> {
+        let image = bootimage::pack_with(arch, programs.user(root_task)?, files)?;
+        let path = sibling(
+            &workspace
+                .results()?
+                .join(format!("{}.image", arch.target())),
+        );
+        std::fs::write(&path, image).with_context(|| format!("writing {}", path.display()))?;
+        let files = BootFiles {
+            kernel: programs.kernel.clone(),
+            image: path,
+        };
+        Ok(System {
+            arch,
+            programs,
+            root: workspace.root.clone(),
+            files,
+        })
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.files.image);
+    }
+}
+
+fn overlay(files: &mut Vec<NamedFile>, over: &[NamedFile]) {
+    for file in over {
+        match files.iter_mut().find(|other| other.name == file.name) {
+            Some(other) => other.bytes.clone_from(&file.bytes),
+            None => files.push(file.clone()),
+        }
+    }
+}
+
+/// What the guest prints on its first serial port, kept, logged and perhaps shown.
+#[derive(Debug)]
+struct Console {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Console {
+    fn start(mut guest: UnixStream, log: Option<&Path>, show: bool) -> Result<Console> {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let kept = text.clone();
+        let mut log = match log {
+            Some(path) => Some(
+                File::create(path)
+                    .with_context(|| format!("making the log of the console {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(count @ 1..) = guest.read(&mut buffer) {
+                let bytes = &buffer[..count];
+                if let Ok(mut kept) = kept.lock() {
+                    kept.extend_from_slice(bytes);
+                }
+                if let Some(log) = &mut log {
+                    let _ = log.write_all(bytes);
+                }
+                if show {
+                    let mut out = std::io::stdout().lock();
+                    let _ = out.write_all(bytes).and_then(|()| out.flush());
+                }
+            }
+        });
+        Ok(Console {
+            text,
+            reader: Some(reader),
+        })
+    }
+
+    fn text(&self) -> String {
+        let text = self
+            .text
+            .lock()
+            .map(|text| text.clone())
+            .unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Waits until everything that the guest printed is here. Only after QEMU's end.
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// What became of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The last one's status.
+    Status(i32),
+    /// The deadline passed.
+    TimedOut,
+    /// The guest ended meanwhile.
+    Ended(Ending),
+    /// The user stopped the tool.
+    Stopped,
+}
+
+/// Where the parts of what the guest says go.
+pub struct Sink<'a> {
+    /// What commands print.
+    pub output: &'a mut dyn FnMut(&[u8]) -> Result<()>,
+    /// Crash records, with names beside the addresses.
+    pub crash: &'a mut dyn FnMut(&str),
+}
+
+/// How a guest is watched.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    /// The console's log file.
+    pub log: Option<PathBuf>,
+    /// The console is shown on standard output.
+    pub show_console: bool,
+    /// Set by whoever wants the guest to be given up.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A running guest.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    system: &'a System,
+    machine: Machine,
+    channel: ExecChannel,
+    console: Console,
+    stop: Arc<AtomicBool>,
+    ready: bool,
+}
+
+impl<'a> Guest<'a> {
+    /// Starts QEMU.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn boot(system: &'a System, options: &Options, watch: &Watch) -> Result<Guest<'a>> {
+        let machine = Machine::start(system.arch, &system.files, options)?;
+        let terminal = machine.terminal.try_clone()?;
+        let console = Console::start(terminal, watch.log.as_deref(), watch.show_console)?;
+        let channel = ExecChannel::new(machine.exec.try_clone()?);
+        Ok(Guest {
+            system,
+            machine,
+            channel,
+            console,
+            stop: watch.stop.clone(),
+            ready: false,
+        })
+    }
+
+    /// The wire to the guest's terminal.
+    ///
+    /// # Errors
+    /// If the system refuses a copy.
+    pub fn terminal(&self) -> Result<UnixStream> {
+        Ok(self.machine.terminal.try_clone()?)
+    }
+
+    /// When QEMU was started.
+    pub fn started(&self) -> Instant {
+        self.machine.started
+    }
+
+    /// Everything that the guest has printed on its console.
+    pub fn console(&self) -> String {
+        self.console.text()
+    }
+
+    /// What QEMU itself said.
+    pub fn qemu_messages(&self) -> String {
+        self.machine.messages()
+    }
+
+    /// The next message, or what came instead.
+    fn next(&mut self, deadline: Instant) -> Result<Result<Message, Outcome>> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Err(Outcome::Stopped));
+            }
+            let now = Instant::now();
+            match self.channel.receive(deadline.min(now + LOOK))? {
+                Event::Message(message) => return Ok(Ok(message)),
+                Event::Closed => {
+                    let ending = self.machine.wait_until(now + SHUTDOWN_TIMEOUT)?;
+                    let Some(ending) = ending else {
+                        bail!("QEMU closed the exec channel and goes on");
+                    };
+                    self.console.finish();
+                    return Ok(Err(Outcome::Ended(ending)));
+                }
+                Event::TimedOut if now >= deadline => return Ok(Err(Outcome::TimedOut)),
+                Event::TimedOut => {}
+            }
+        }
+    }
+
+    fn show_crash(&self, text: &str, sink: &mut Sink) {
+        let record = symbolize::crash_record(text, &self.system.programs, &self.system.root);
+        (sink.crash)(&record);
+    }
+
+    /// Waits until the shell listens.
+    ///
+    /// # Errors
+    /// If the channel carries something else than frames.
+    pub fn wait_ready(&mut self, deadline: Instant, sink: &mut Sink) -> Result<Option<Outcome>> {
+        while !self.ready {
+            match self.next(deadline)? {
+                Ok(Message::Ready) => self.ready = true,
+                Ok(Message::Crash(text)) => self.show_crash(&text, sink),
+                Ok(other) => bail!("the guest sent {other:?} before it was ready"),
+                Err(outcome) => return Ok(Some(outcome)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs commands in the shell and waits for their end.
+    ///
+    /// # Errors
+    /// If they cannot be sent, their output cannot be passed on, or the channel carries something
+    /// else than frames.
+    pub fn run(&mut self, commands: &str, deadline: Instant, sink: &mut Sink) -> Result<Outcome> {
+        if let Some(outcome) = self.wait_ready(deadline, sink)? {
+            return Ok(outcome);
+        }
+        self.channel.run(commands)?;
+        loop {
+            match self.next(deadline)? {
+                Ok(Message::Output(bytes)) => (sink.output)(&bytes)?,
+                Ok(Message::Exit(status)) => return Ok(Outcome::Status(status)),
+                Ok(Message::Crash(text)) => self.show_crash(&text, sink),
+                // A shell that was restarted says so again: what it ran is lost.
+                Ok(Message::Ready) => bail!("the shell was restarted while it ran `{commands}`"),
+                Err(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Runs commands and returns what they printed with what became of them.
+    ///
+    /// # Errors
+    /// As [`Guest::run`].
+    pub fn capture(&mut self, commands: &str, timeout: Duration) -> Result<(Vec<u8>, Outcome)> {
+        let mut bytes = Vec::new();
+        let mut output = |more: &[u8]| {
+            bytes.extend_from_slice(more);
+            Ok(())
+        };
+        let mut sink = Sink {
+            output: &mut output,
+            crash: &mut |_| {},
+        };
+        let outcome = self.run(commands, Instant::now() + timeout, &mut sink)?;
+        Ok((bytes, outcome))
+    }
+
+    /// Tells the guest to shut down and waits for its own end; kills it if that does not come.
+    ///
+    /// # Errors
+    /// If the channel carries something else than frames.
+    pub fn shut_down(&mut self) -> Result<Option<Ending>> {
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+        let mut sink = Sink {
+            output: &mut |_| Ok(()),
+            crash: &mut |_| {},
+        };
+        let mut outcome = self.run("shutdown", deadline, &mut sink);
+        // It answers, or ends at once: either is right.
+        if matches!(outcome, Ok(Outcome::Status(_)) | Err(_)) {
+            let ending = self.machine.wait_until(deadline)?;
+            outcome = Ok(ending.map_or(Outcome::TimedOut, Outcome::Ended));
+        }
+        self.machine.kill();
+        self.console.finish();
+        Ok(match outcome? {
+            Outcome::Ended(ending) => Some(ending),
+            _ => None,
+        })
+    }
+
+    /// Shows crash records until the guest ends, or the stop flag is set (`None`).
+    ///
+    /// # Errors
+    /// If the system does not tell about QEMU.
+    pub fn watch(&mut self, mut crash: impl FnMut(&str)) -> Result<Option<Ending>> {
+        let forever = Duration::from_secs(1 << 30);
+        loop {
+            match self.next(Instant::now() + forever) {
+                Ok(Ok(Message::Crash(text))) => {
+                    let mut sink = Sink {
+                        output: &mut |_| Ok(()),
+                        crash: &mut crash,
+                    };
+                    self.show_crash(&text, &mut sink);
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(Outcome::Ended(ending))) => return Ok(Some(ending)),
+                Ok(Err(_)) => return Ok(None),
+                Err(error) => {
+                    crash(&format!("the exec channel is of no use: {error:#}\n"));
+                    return self.wait_end();
+                }
+            }
+        }
+    }
+
+    fn wait_end(&mut self) -> Result<Option<Ending>> {
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Some(ending) = self.machine.wait_until(Instant::now() + LOOK)? {
+                self.console.finish();
+                return Ok(Some(ending));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the guest's own end until `deadline`; kills it then (`None`).
+    ///
+    /// # Errors
+    /// If the system does not tell about QEMU.
+    pub fn wait_ending(&mut self, deadline: Instant) -> Result<Option<Ending>> {
+        let mut ending = None;
+        while ending.is_none() && Instant::now() < deadline && !self.stop.load(Ordering::Relaxed) {
+            ending = self
+                .machine
+                .wait_until(deadline.min(Instant::now() + LOOK))?;
+        }
+        self.machine.kill();
+        self.console.finish();
+        Ok(ending)
+    }
+
+    /// What to tell about an end that should not have been: the kernel's dump with names, else
+    /// the end of the console.
+    pub fn post_mortem(&self) -> String {
+        const TAIL: usize = 20;
+        let console = self.console();
+        let kernel = &self.system.programs.kernel;
+        let console = match symbolize::kernel_dump(&console, kernel, &self.system.root) {
+            Some(dump) => dump,
+            None => format!(
+                "the end of the console:\n{}",
+                crate::progress::tail(console.trim_end(), TAIL)
+            ),
+        };
+        let qemu = self.qemu_messages();
+        if qemu.is_empty() {
+            console
+        } else {
+            format!("{console}\nQEMU said: {qemu}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_replaces_and_adds() {
+        let mut files = vec![NamedFile::new("a", *b"1"), NamedFile::new("b", *b"2")];
+        overlay(
+            &mut files,
+            &[NamedFile::new("b", *b"3"), NamedFile::new("c", *b"4")],
+        );
+        let all: Vec<_> = files
+            .iter()
+            .map(|f| (f.name.as_str(), f.bytes[0]))
+            .collect();
+        assert_eq!(all, [("a", b'1'), ("b", b'3'), ("c", b'4')]);
+    }
+}

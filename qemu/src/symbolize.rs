@@ -1,0 +1,202 @@
+//! Addresses of the guest's dumps to function, file and line, from the ELF files with symbols.
+//!
+//! Two dumps are understood. The kernel's, on the terminal: a line that begins with `PANIC`, then
+//! a line `  #N 0xADDRESS` for each caller. A crash record, by the exec channel: lines
+//! `key=value`, where `server` (or `binary`) names the program, `base` is where it was loaded (0
+//! if absent), and addresses are the values of `ip`, `pc`, `frame…` and `backtrace` (several,
+//! separated by blanks or commas).
+
+use crate::compile::Programs;
+use addr2line::Loader;
+use std::path::{Path, PathBuf};
+
+/// Finds names for addresses of one program.
+pub struct Symbolizer {
+    loader: Option<Loader>,
+    root: PathBuf,
+}
+
+impl Symbolizer {
+    /// Reads the program's symbols. Without them every address stays a number.
+    pub fn new(elf: &Path, root: &Path) -> Symbolizer {
+        Symbolizer {
+            loader: Loader::new(elf).ok(),
+            root: root.to_path_buf(),
+        }
+    }
+
+    /// The functions at `address`, the innermost inlined one first, each `name at file:line`.
+    pub fn describe(&self, address: u64) -> Vec<String> {
+        let Some(loader) = &self.loader else {
+            return Vec::new();
+        };
+        let mut lines = Vec::new();
+        if let Ok(mut frames) = loader.find_frames(address) {
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.as_ref().and_then(|f| f.demangle().ok());
+                let place = frame.location.and_then(|location| {
+                    let file = self.shorten(location.file?);
+                    Some(format!(" at {file}:{}", location.line.unwrap_or(0)))
+                });
+                if name.is_some() || place.is_some() {
+                    let name = name.as_deref().unwrap_or("?");
+                    lines.push(format!("{name}{}", place.unwrap_or_default()));
+                }
+            }
+        }
+        if lines.is_empty()
+            && let Some(symbol) = loader.find_symbol(address)
+        {
+            lines.push(addr2line::demangle_auto(symbol.into(), None).into_owned());
+        }
+        lines
+    }
+
+    /// A path as seen from the checkout.
+    fn shorten(&self, file: &str) -> String {
+        Path::new(file)
+            .strip_prefix(&self.root)
+            .map_or(file.into(), |p| p.display().to_string())
+    }
+}
+
+/// Whether the terminal's output has a kernel panic.
+pub fn has_panic(console: &str) -> bool {
+    console
+        .lines()
+        .any(|line| line.trim_start().starts_with("PANIC"))
+}
+
+/// The kernel's dump with names beside its addresses; `None` if there is no dump.
+pub fn kernel_dump(console: &str, kernel: &Path, root: &Path) -> Option<String> {
+    let begins = |line: &&str| line.trim_start().starts_with("PANIC");
+    let symbols = Symbolizer::new(kernel, root);
+    let mut dump = String::new();
+    for line in console.lines().skip_while(|line| !begins(line)) {
+        push_line(&mut dump, line);
+        if let Some(address) = frame_address(line) {
+            push_names(&mut dump, &symbols, address);
+        }
+    }
+    (!dump.is_empty()).then_some(dump)
+}
+
+/// A crash record with names beside its addresses.
+pub fn crash_record(text: &str, programs: &Programs, root: &Path) -> String {
+    let value = |wanted: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(key, _)| *key == wanted)
+    };
+    let name = value("binary")
+        .or_else(|| value("server"))
+        .map_or("", |(_, name)| name.trim());
+    let base = value("base")
+        .and_then(|(_, base)| number(base))
+        .unwrap_or(0);
+    let symbols = programs
+        .user(name)
+        .ok()
+        .map(|elf| Symbolizer::new(elf, root));
+    let mut shown = String::new();
+    for line in text.lines() {
+        push_line(&mut shown, line);
+        let (Some(symbols), Some((key, value))) = (&symbols, line.split_once('=')) else {
+            continue;
+        };
+        if !is_address_key(key) {
+            continue;
+        }
+        for address in value.split([' ', ',']).filter_map(number) {
+            // A return address may be the first byte of the next line.
+            let inside = if key == "ip" || key == "pc" {
+                address
+            } else {
+                address - 1
+            };
+            push_names(&mut shown, symbols, inside.wrapping_sub(base));
+        }
+    }
+    shown
+}
+
+fn is_address_key(key: &str) -> bool {
+    matches!(key, "ip" | "pc" | "backtrace") || key.starts_with("frame")
+}
+
+fn push_line(to: &mut String, line: &str) {
+    to.push_str(line.trim_end());
+    to.push('\n');
+}
+
+fn push_names(to: &mut String, symbols: &Symbolizer, address: u64) {
+    for name in symbols.describe(address) {
+        push_line(to, &format!("        {name}"));
+    }
+}
+
+/// The address of a line `#N 0xADDRESS`, in the middle of the call and not behind it.
+fn frame_address(line: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let index = words.next()?.strip_prefix('#')?.parse::<u32>().ok()?;
+    let address = number(words.next()?)?;
+    Some(if index == 0 {
+        address
+    } else {
+        address.saturating_sub(1)
+    })
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = text.trim().trim_end_matches(':');
+    match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => None,
+    }
+    .filter(|address| *address != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    fn a_function_to_be_found() -> u64 {
+        std::hint::black_box(7)
+    }
+
+    #[test]
+    fn our_own_functions_have_names() {
+        let elf = std::env::current_exe().unwrap();
+        let loader = Loader::new(&elf).unwrap();
+        let here = a_function_to_be_found as *const () as u64;
+        let base = {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+            maps.split('-')
+                .next()
+                .and_then(|first| u64::from_str_radix(first, 16).ok())
+        };
+        let Some(base) = base else { return };
+        drop(loader);
+        let symbols = Symbolizer::new(&elf, Path::new("/"));
+        let text = symbols.describe(here - base).join("\n");
+        assert!(text.contains("a_function_to_be_found"), "{text}");
+        assert!(text.contains("symbolize.rs:"), "{text}");
+    }
+
+    #[test]
+    fn frames_are_read_and_the_dump_begins_at_the_panic() {
+        assert_eq!(frame_address("  #0 0x1000"), Some(0x1000));
+        assert_eq!(frame_address("  #2 0x1000 extra"), Some(0xfff));
+        assert_eq!(frame_address("  # 0x1000"), None);
+        assert_eq!(frame_address("text"), None);
+        let console = "hello\nPANIC at x: y\n  #0 0x10\n";
+        assert!(has_panic(console));
+        let dump = kernel_dump(console, Path::new("/nonexistent"), Path::new("/")).unwrap();
+        assert_eq!(dump, "PANIC at x: y\n  #0 0x10\n");
+        assert_eq!(
+            kernel_dump("fine", Path::new("/nonexistent"), Path::new("/")),
+            None
+        );
+    }
+}

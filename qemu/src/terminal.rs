@@ -1,0 +1,168 @@
+//! The user's terminal during `run`: raw while the guest has it, and put back however the tool
+//! ends: by return, by panic, by a signal.
+
+use anyhow::Result;
+use rustix::termios::{self, OptionalActions, Termios};
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Ctrl-A, which begins a command to the tool.
+const ESCAPE: u8 = 1;
+const HELP: &str = "\r\nCtrl-A X leaves; Ctrl-A Ctrl-A sends Ctrl-A\r\n";
+
+/// The modes to go back to, for whoever restores first.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The terminal in raw mode; restored when dropped.
+#[derive(Debug)]
+pub struct RawTerminal(());
+
+impl RawTerminal {
+    /// Makes the terminal on standard input raw, if it is one.
+    ///
+    /// # Errors
+    /// If the terminal refuses.
+    pub fn enter() -> Result<Option<RawTerminal>> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let saved = termios::tcgetattr(&stdin)?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        *SAVED
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(saved);
+        let guard = RawTerminal(());
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            hook(info);
+        }));
+        termios::tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+        Ok(Some(guard))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back if it is raw. Safe to call at any time, from any thread.
+pub fn restore() {
+    let saved = SAVED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .take();
+    if let Some(saved) = saved {
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &saved);
+    }
+}
+
+/// A flag that SIGINT, SIGTERM and SIGHUP set, so that everything is put back before the end.
+///
+/// # Errors
+/// If the system refuses a handler.
+pub fn stop_flag() -> Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // A second signal ends at once; the terminal has been restored by then.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(flag)
+}
+
+/// What the user's keys ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Keys {
+    /// Bytes for the guest.
+    Send(Vec<u8>),
+    /// Bytes for the guest, then the end.
+    Leave(Vec<u8>),
+    /// Show the help.
+    Help(Vec<u8>),
+}
+
+/// Reads keys for Ctrl-A commands.
+#[derive(Debug, Default)]
+struct KeyReader {
+    escaped: bool,
+}
+
+impl KeyReader {
+    fn read(&mut self, bytes: &[u8]) -> Keys {
+        let mut send = Vec::new();
+        for byte in bytes {
+            match (self.escaped, *byte) {
+                (false, ESCAPE) => self.escaped = true,
+                (false, byte) => send.push(byte),
+                (true, b'x' | b'X') => return Keys::Leave(send),
+                (true, ESCAPE) => {
+                    self.escaped = false;
+                    send.push(ESCAPE);
+                }
+                (true, _) => {
+                    self.escaped = false;
+                    return Keys::Help(send);
+                }
+            }
+        }
+        Keys::Send(send)
+    }
+}
+
+/// Passes the user's keys to the guest, in a thread of its own, until Ctrl-A X sets `leave`.
+pub fn forward_keys(mut guest: UnixStream, raw: bool, leave: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let mut keys = KeyReader::default();
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
+            if !raw {
+                // Not a terminal: a script. Lines end as a terminal's Enter does.
+                let bytes = buffer[..count]
+                    .iter()
+                    .map(|b| if *b == b'\n' { b'\r' } else { *b });
+                let bytes: Vec<u8> = bytes.collect();
+                if guest.write_all(&bytes).is_err() {
+                    return;
+                }
+                continue;
+            }
+            let action = keys.read(&buffer[..count]);
+            let (Keys::Send(bytes) | Keys::Leave(bytes) | Keys::Help(bytes)) = &action;
+            if guest.write_all(bytes).is_err() {
+                return;
+            }
+            match action {
+                Keys::Send(_) => {}
+                Keys::Help(_) => eprint!("{HELP}"),
+                Keys::Leave(_) => {
+                    leave.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_a_is_for_the_tool_and_the_rest_for_the_guest() {
+        let mut keys = KeyReader::default();
+        assert_eq!(keys.read(b"ls\r"), Keys::Send(b"ls\r".into()));
+        assert_eq!(keys.read(b"a\x01"), Keys::Send(b"a".into()));
+        assert_eq!(keys.read(b"\x01b"), Keys::Send(b"\x01b".into()));
+        assert_eq!(keys.read(b"q\x01h"), Keys::Help(b"q".into()));
+        assert_eq!(keys.read(b"x\x03"), Keys::Send(b"x\x03".into()));
+        assert_eq!(keys.read(b"y\x01X"), Keys::Leave(b"y".into()));
+    }
+}
