@@ -89,9 +89,9 @@ fn delete_from(
         work = match slot.cap.get().unpack() {
             Cap::Null => None,
             Cap::Zombie { table, radix, remaining } => {
-                reduce(kernel, slot, Zombie { table, radix, remaining })
+                reduce(kernel, slot, Zombie { table, radix, remaining })?
             }
-            cap => match finalise(kernel, slot, cap) {
+            cap => match finalise(kernel, slot, cap)? {
                 Some(zombie) => {
                     slot.cap.set(zombie.pack());
                     Some(slot)
@@ -130,37 +130,44 @@ impl Zombie {
 }
 
 /// One step of the zombie in `work`. The result is where to go on.
-fn reduce(kernel: &mut Kernel, work: Obj<CapSlot>, zombie: Zombie) -> Option<Obj<CapSlot>> {
+///
+/// # Errors
+/// [`Failure::Preempted`], where finalising an object takes long.
+fn reduce(
+    kernel: &mut Kernel,
+    work: Obj<CapSlot>,
+    zombie: Zombie,
+) -> Result<Option<Obj<CapSlot>>, Failure> {
     let first = zombie.table;
     if zombie.owns(work) && work != first {
         derivation::swap(kernel, work, first);
-        return Some(first);
+        return Ok(Some(first));
     }
     if zombie.remaining <= 1 {
         // What is left is slot 0: the zombie itself, or where to go on, or a capability.
         derivation::remove(kernel, work);
         if first.is_empty() {
-            return None;
+            return Ok(None);
         }
         derivation::move_cap(kernel, first, work, first.cap.get().unpack());
-        return Some(work);
+        return Ok(Some(work));
     }
     let last = slot_at(first, zombie.remaining - 1);
     let inner = match last.cap.get().unpack() {
         Cap::Null => None,
         Cap::Zombie { table, radix, remaining } => Some(Cap::Zombie { table, radix, remaining }),
-        cap => finalise(kernel, last, cap),
+        cap => finalise(kernel, last, cap)?,
     };
     match inner {
         Some(Cap::Zombie { table, radix, remaining }) => {
             let inner = Zombie { table, radix, remaining };
             inner.store(last);
-            Some(descend(kernel, work, zombie, last, inner))
+            Ok(Some(descend(kernel, work, zombie, last, inner)))
         }
         _ => {
             derivation::remove(kernel, last);
             Zombie { remaining: zombie.remaining - 1, ..zombie }.store(work);
-            Some(work)
+            Ok(Some(work))
         }
     }
 }
@@ -186,25 +193,28 @@ fn descend(
 
 /// Finalises the capability in `slot`. The result is the zombie to put in its place, if its
 /// object is a container that has now lost its last capability.
-fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Option<Cap> {
+///
+/// # Errors
+/// [`Failure::Preempted`], where many threads wait for the object.
+fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<Cap>, Failure> {
     if let Cap::Frame { base, size, mapping: Some(mapping), .. } = cap {
         frame::unmap(kernel, base, size, mapping);
     }
     if !is_final(&slot) {
-        return None;
+        return Ok(None);
     }
-    kernel.objects -= u64::from(derivation::is_object(&cap));
+    let mut zombie = None;
     match cap {
         Cap::CNode { table, radix, .. } => {
-            return Some(Cap::Zombie { table, radix, remaining: 1 << radix });
+            zombie = Some(Cap::Zombie { table, radix, remaining: 1 << radix });
         }
         Cap::Tcb(tcb) => {
             tcb::finalise(kernel, tcb);
             let (table, remaining) = (tcb.slot(TcbSlot::CSpace), TCB_SLOTS as u64);
-            return Some(Cap::Zombie { table, radix: ZOMBIE_TCB, remaining });
+            zombie = Some(Cap::Zombie { table, radix: ZOMBIE_TCB, remaining });
         }
-        Cap::Endpoint { endpoint, .. } => endpoint::finalise(kernel, endpoint),
-        Cap::Notification { notification, .. } => notification::finalise(kernel, notification),
+        Cap::Endpoint { endpoint, .. } => endpoint::finalise(kernel, endpoint)?,
+        Cap::Notification { notification, .. } => notification::finalise(kernel, notification)?,
         Cap::Reply(reply) => reply::finalise(kernel, reply),
         Cap::SchedContext(sc) => sched_context::finalise(kernel, sc),
         Cap::Timer(timer) => timer::finalise(kernel, timer),
@@ -216,7 +226,8 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Option<Cap> {
         Cap::IrqHandler(irq) => irq::finalise(kernel, irq),
         _ => {}
     }
-    None
+    kernel.objects -= u64::from(derivation::is_object(&cap));
+    Ok(zombie)
 }
 
 /// The thread that a table of slots belongs to: the one that starts with its `CSpace` slot.

@@ -69,7 +69,7 @@ fn cancel_badged_sends(kernel: &mut Kernel, cap: Cap) -> Result<(), Failure> {
         return Err(Failure::Error(Error::InsufficientRights, [needed, 0]));
     }
     if badge != 0 {
-        endpoint::cancel_badged(kernel, endpoint, badge);
+        endpoint::cancel_badged(kernel, endpoint, badge)?;
     }
     Ok(())
 }
