@@ -12,8 +12,6 @@ use super::{gdt, paging, percpu, trap};
 /// Features that the kernel uses where they exist (Intel SDM vol. 2, CPUID).
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    /// The local APIC is reached by MSRs.
-    pub x2apic: bool,
     /// The APIC's timer compares with the TSC.
     pub tsc_deadline: bool,
     /// Pages of 1 GiB.
@@ -47,7 +45,6 @@ impl Features {
         let extended = __cpuid(0x8000_0001);
         let address_bits = __cpuid(0x8000_0008).eax & 0xff;
         let features = Features {
-            x2apic: basic.ecx & 1 << 21 != 0,
             tsc_deadline: basic.ecx & 1 << 24 != 0,
             huge_pages: extended.edx & 1 << 26 != 0,
             xsave: basic.ecx & 1 << 26 != 0,

@@ -195,7 +195,7 @@ pub fn start(start_info: u64) -> ! {
         Err(OutOfTables) => fail("too much RAM for a CPU without pages of 1 GiB; give the machine at most 30 GiB"),
     };
     ioapic::silence_legacy(idt::vector::FIRST_SPURIOUS as u8);
-    let apic = Apic::new(features.x2apic);
+    let apic = Apic::new();
     let Some(rates) = pit::measure(|| apic.count()) else {
         fail("the 8254 timer does not count, so the time stamp counter's rate is unknown");
     };
