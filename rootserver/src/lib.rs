@@ -1,5 +1,7 @@
 //! (being written)
 #![cfg_attr(not(test), no_std)]
+pub mod acpi;
 pub mod custody;
 pub mod loader;
+pub mod plan;
 pub mod supervise;
