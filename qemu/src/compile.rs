@@ -31,6 +31,11 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Programs that were built otherwise.
+    pub fn new(kernel: PathBuf, user: BTreeMap<String, PathBuf>) -> Programs {
+        Programs { kernel, user }
+    }
+
     /// The ELF file of a user program.
     ///
     /// # Errors

@@ -181,11 +181,13 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// From QEMU's status: `isa-debug-exit` makes `code << 1 | 1` of the guest's code.
-    pub fn of(status: ExitStatus) -> Ending {
+    /// From QEMU's status: `isa-debug-exit` makes `code << 1 | 1` of the guest's code. QEMU's own
+    /// failures have status 1 too: `complained` says that it printed an error.
+    pub fn of(status: ExitStatus, complained: bool) -> Ending {
         match status.code() {
             None => Ending::Signal,
             Some(0) => Ending::Reset,
+            Some(1) if complained => Ending::Qemu(1),
             Some(1) => Ending::Clean,
             Some(code) if code & 1 == 1 && code >> 1 == PANIC_CODE => Ending::KernelPanic,
             Some(code) if code & 1 == 1 => Ending::Code(code >> 1),
@@ -354,6 +356,13 @@ fn dying_with_us(program: &str) -> Command {
     }
 }
 
+/// Whether QEMU's messages have an error, not warnings alone.
+fn is_complaint(messages: &str) -> bool {
+    messages
+        .lines()
+        .any(|line| line.starts_with("qemu-system-") && !line.contains("warning:"))
+}
+
 /// Adds what to do to what QEMU said.
 fn explain(said: &str) -> String {
     let said = tail(said.trim_end(), 10);
@@ -416,13 +425,19 @@ mod tests {
 
     #[test]
     fn endings_are_told_apart() {
-        let of = |code: i32| Ending::of(ExitStatus::from_raw(code << 8));
+        let of = |code: i32| Ending::of(ExitStatus::from_raw(code << 8), false);
         assert_eq!(of(1), Ending::Clean);
         assert_eq!(of(125), Ending::KernelPanic);
         assert_eq!(of(0), Ending::Reset);
         assert_eq!(of(3), Ending::Code(1));
         assert_eq!(of(2), Ending::Qemu(2));
-        assert_eq!(Ending::of(ExitStatus::from_raw(9)), Ending::Signal);
+        assert_eq!(Ending::of(ExitStatus::from_raw(9), false), Ending::Signal);
+        assert_eq!(
+            Ending::of(ExitStatus::from_raw(1 << 8), true),
+            Ending::Qemu(1)
+        );
+        assert!(is_complaint("qemu-system-x86_64: -drive: no such file"));
+        assert!(!is_complaint("qemu-system-x86_64: warning: old\nother"));
     }
 
     #[test]
