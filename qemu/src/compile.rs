@@ -59,7 +59,7 @@ pub enum KernelVariant {
     /// What ships.
     #[default]
     Shipped,
-    /// With its invariants checked after every system call (feature `check`).
+    /// With its invariants checked after every system call (feature `debug`).
     Checked,
 }
 
@@ -78,12 +78,12 @@ pub fn build(
         packages: &[("skink-kernel".into(), "kernel".into())],
         features: match variant {
             KernelVariant::Shipped => &[],
-            KernelVariant::Checked => &["check"],
+            KernelVariant::Checked => &["debug"],
         },
         flags: &KERNEL_FLAGS,
         target_dir: match variant {
             KernelVariant::Shipped => workspace.target_dir.clone(),
-            KernelVariant::Checked => workspace.target_dir.join("checked"),
+            KernelVariant::Checked => workspace.target_dir.join("debug-kernel"),
         },
     };
     let packages: Vec<(String, String)> = user

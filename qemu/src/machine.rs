@@ -295,11 +295,8 @@ impl Machine {
     /// # Errors
     /// If the system does not tell.
     pub fn try_ending(&mut self) -> Result<Option<Ending>> {
-        Ok(self
-            .child
-            .try_wait()
-            .context("waiting for QEMU")?
-            .map(Ending::of))
+        let status = self.child.try_wait().context("waiting for QEMU")?;
+        Ok(status.map(|status| Ending::of(status, is_complaint(&self.messages()))))
     }
 
     /// Waits for the guest's end until `deadline`.
