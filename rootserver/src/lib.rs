@@ -3,5 +3,6 @@
 pub mod acpi;
 pub mod custody;
 pub mod loader;
+pub mod pci;
 pub mod plan;
 pub mod supervise;

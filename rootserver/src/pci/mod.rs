@@ -1,0 +1,21 @@
+//! PCI functions, as far as the root server itself must handle them: it keeps every function's
+//! configuration page, switches a function on for its driver, and silences it without help when
+//! the driver is dead.
+//!
+//! * [`function`]: one function's registers: capabilities, MSI-X, on and off, reset. Pure over
+//!   [`Registers`], tested with a scripted device.
+//!
+//! Not here: enumeration, sizes and addresses of BARs (the `pci` server does that).
+
+pub mod function;
+
+/// Registers in memory: a configuration page or a part of a BAR.
+///
+/// Offsets beyond the end read as ones and are not written; so reads of a function that is not
+/// there.
+pub trait Registers {
+    /// Reads `width` bytes (1, 2 or 4).
+    fn read(&self, offset: u32, width: u8) -> u32;
+    /// Writes them.
+    fn write(&mut self, offset: u32, width: u8, value: u32);
+}
