@@ -9,11 +9,10 @@
 
 use crate::base::{Core, Link};
 use crate::bytes::u32_at;
-use crate::device::CacheDevice;
+use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dir::{Dir, Scanner};
 use crate::error::FsError;
-use crate::layout::FIRST_CLUSTER;
-use crate::map::State;
+use crate::map::{ClusterMap, PER_WORD, State};
 use alloc::vec::Vec;
 
 /// Directories inside each other that are followed.
@@ -88,25 +87,26 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
 
 /// First pass: what the FAT calls free.
 fn scan_fat<D: CacheDevice>(core: &mut Core<D>) -> Result<(), FsError> {
-    core.map = crate::map::ClusterMap::new(core.geo.clusters);
+    core.map = ClusterMap::new(core.geo.clusters);
     let end = core.geo.end_cluster();
     let mut cluster = 0;
     while cluster < end {
+        let mut free = [0u32; SECTOR_BYTES / 4 / PER_WORD as usize];
         let entries = core.fat_entries(cluster, SCAN_AHEAD)?;
-        let mut free = 0u128;
-        for (i, entry) in entries.chunks_exact(4).enumerate() {
-            if u32_at(entry, 0) & 0x0FFF_FFFF == 0 {
-                free |= 1 << i;
+        for (word, entries) in free
+            .iter_mut()
+            .zip(entries.chunks_exact(4 * PER_WORD as usize))
+        {
+            for (i, entry) in entries.chunks_exact(4).enumerate() {
+                *word |= u32::from(u32_at(entry, 0) & 0x0FFF_FFFF == 0) << i;
             }
         }
-        while free != 0 {
-            let found = cluster + free.trailing_zeros();
-            if (FIRST_CLUSTER..end).contains(&found) {
-                core.map.set(found, State::Free);
+        for word in free {
+            if cluster < end {
+                core.map.set_free(cluster, word);
             }
-            free &= free - 1;
+            cluster += PER_WORD;
         }
-        cluster += 128;
     }
     Ok(())
 }

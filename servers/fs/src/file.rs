@@ -9,9 +9,10 @@
 
 use crate::base::Core;
 use crate::cache::{Class, Pool, Urgency};
-use crate::device::{CacheDevice, LINE_BYTES, SECTOR_BYTES};
+use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
+use crate::map::State;
 use crate::open::{Access, Handle, Node};
 use crate::tree::Metadata;
 use crate::volume::Volume;
@@ -20,6 +21,8 @@ use crate::volume::Volume;
 const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
+/// Clusters that are allocated at a time.
+const RESERVE_STEP: u32 = 4096;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -169,14 +172,21 @@ impl<D: CacheDevice> Volume<D> {
         if offset > size {
             zero_range(core, node, size, offset)?;
         }
-        let end = offset + bytes.len() as u64;
-        if end > size {
-            fresh_tail(core, node, size, end)?;
-        }
+        let is_last = offset + bytes.len() as u64 >= size;
         let (mut position, mut rest) = (offset, bytes);
         while !rest.is_empty() {
             let (disk, contiguous) = place(core, node, position)?;
             let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
+            let is_last = is_last && n == rest.len();
+            spare_tail(
+                core,
+                &Piece {
+                    disk,
+                    bytes: n as u64,
+                    contiguous,
+                    is_last,
+                },
+            )?;
             core.cache.write(disk, &rest[..n], Class::Data)?;
             rest = &rest[n..];
             position += n as u64;
@@ -253,24 +263,37 @@ impl<D: CacheDevice> Volume<D> {
 
     /// Makes the chain long enough for `size` bytes. All or nothing.
     fn reserve(&mut self, at: usize, size: u32) -> Result<(), FsError> {
-        let node = self.files.node_mut(at);
-        let (have, needed) = (node.chain.len(), self.core.geo.clusters_for(size));
-        if needed <= have {
-            return Ok(());
+        let have = self.files.node(at).chain.len();
+        let needed = self.core.geo.clusters_for(size).saturating_sub(have);
+        if needed > self.core.free_clusters() {
+            return Err(FsError::NoSpace);
         }
+        // In steps, so that the list of runs stays short however fragmented the disk is.
+        let mut missing = needed;
+        while missing > 0 {
+            let step = missing.min(RESERVE_STEP);
+            if let Err(error) = self.extend(at, step) {
+                self.give_back(at, have)?;
+                return Err(error);
+            }
+            missing -= step;
+        }
+        Ok(())
+    }
+
+    /// Adds clusters at the end of the chain. The directory entry is not written yet: the data
+    /// comes first.
+    fn extend(&mut self, at: usize, clusters: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
         let last = node.chain.last();
-        let runs = self.core.allocate(last, needed - have)?;
-        if last != 0
-            && let Err(error) = self.core.join(last, runs[0].start)
-        {
+        let runs = self.core.allocate(last, clusters)?;
+        if last == 0 {
+            node.entry.set_first(runs[0].start);
+        } else if let Err(error) = self.core.join(last, runs[0].start) {
             self.core.free_now(runs[0].start)?;
             return Err(error);
         }
         runs.iter().for_each(|&run| node.chain.push(run));
-        if have == 0 {
-            node.entry.set_first(runs[0].start);
-            // Not written before the data is there: see `write_at`.
-        }
         Ok(())
     }
 
@@ -330,20 +353,43 @@ fn zero_range<D: CacheDevice>(
     Ok(())
 }
 
-/// Zeroes the cache line that holds the new end of a file, if nothing of the file or of another
-/// one lies in it: it need not be read then to be written in part.
-fn fresh_tail<D: CacheDevice>(
-    core: &mut Core<D>,
-    node: &Node,
-    size: u64,
-    end: u64,
-) -> Result<(), FsError> {
-    let line_bytes = LINE_BYTES as u64;
-    let line_start = (end - 1) / line_bytes * line_bytes;
-    let shared = u64::from(core.geo.cluster_bytes()) < line_bytes;
-    if shared || end.is_multiple_of(line_bytes) || line_start < size {
+/// Where bytes of a file go on the disk.
+struct Piece {
+    /// First byte on the disk.
+    disk: u64,
+    /// Bytes to write.
+    bytes: u64,
+    /// Bytes from `disk` on that are the file's.
+    contiguous: u64,
+    /// Whether nothing of the file lies behind the piece.
+    is_last: bool,
+}
+
+/// Spares the reading of the cache line in which a piece ends, if it holds nothing but the piece
+/// and what nobody needs: clusters of this file behind its end, and free ones.
+fn spare_tail<D: CacheDevice>(core: &mut Core<D>, piece: &Piece) -> Result<(), FsError> {
+    let sector_bytes = SECTOR_BYTES as u64;
+    let end = piece.disk + piece.bytes;
+    let (line_first, line_end) = core.cache.line_around((end - 1) / sector_bytes);
+    let cut_sector = !end.is_multiple_of(sector_bytes) && !piece.is_last;
+    if line_first * sector_bytes < piece.disk || end >= line_end * sector_bytes || cut_sector {
         return Ok(());
     }
-    let (disk, _) = place(core, node, line_start)?;
-    core.cache.zero(disk, line_bytes, Class::Data)
+    let ours = if piece.is_last {
+        (piece.disk + piece.contiguous) / sector_bytes
+    } else {
+        0
+    };
+    let needless = (end.div_ceil(sector_bytes)..line_end).all(|sector| {
+        sector < ours
+            || core
+                .geo
+                .cluster_of(sector)
+                .is_none_or(|c| core.map.get(c) == State::Free)
+    });
+    if needless {
+        core.cache.adopt(line_first)
+    } else {
+        Ok(())
+    }
 }

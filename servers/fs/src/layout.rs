@@ -67,6 +67,13 @@ impl Geometry {
         self.data_start + u64::from(cluster - FIRST_CLUSTER) * u64::from(self.cluster_sectors)
     }
 
+    /// The cluster that a sector belongs to, if it does.
+    pub fn cluster_of(&self, sector: u64) -> Option<u32> {
+        let index = sector.checked_sub(self.data_start)? / u64::from(self.cluster_sectors);
+        let cluster = u32::try_from(index).ok()?.checked_add(FIRST_CLUSTER)?;
+        self.has_cluster(cluster).then_some(cluster)
+    }
+
     /// Clusters needed for so many bytes.
     pub fn clusters_for(&self, bytes: u32) -> u32 {
         bytes.div_ceil(self.cluster_bytes())

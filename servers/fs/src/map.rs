@@ -29,18 +29,40 @@ pub(crate) struct ClusterMap {
     free: u32,
 }
 
-const PER_WORD: u32 = 32;
+/// Clusters in a word.
+pub(crate) const PER_WORD: u32 = 32;
 const LOW_BITS: u64 = 0x5555_5555_5555_5555;
 
 impl ClusterMap {
     /// A map in which every cluster is `Lost`, i.e. cannot be allocated.
     pub fn new(clusters: u32) -> Self {
         let end = clusters + FIRST_CLUSTER;
-        Self {
+        let mut map = Self {
             words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize],
             end,
             free: 0,
-        }
+        };
+        // Numbers that are no clusters belong to us: neither free nor lost.
+        let last = map.words.len() as u32 * PER_WORD;
+        (0..FIRST_CLUSTER)
+            .chain(end..last)
+            .for_each(|c| map.put(c, State::Owned));
+        map
+    }
+
+    /// Sets `PER_WORD` clusters from a multiple of that on: those with a bit in `free` are free.
+    pub fn set_free(&mut self, first: u32, free: u32) {
+        let word = &mut self.words[(first / PER_WORD) as usize];
+        // Only what is `Lost` changes.
+        let free = spread(free) & *word & !(*word >> 1);
+        *word &= !free;
+        self.free += free.count_ones();
+    }
+
+    fn put(&mut self, cluster: u32, state: State) {
+        let shift = cluster % PER_WORD * 2;
+        let word = &mut self.words[(cluster / PER_WORD) as usize];
+        *word = *word & !(3 << shift) | (state as u64) << shift;
     }
 
     pub fn get(&self, cluster: u32) -> State {
@@ -61,9 +83,7 @@ impl ClusterMap {
         if state == State::Free {
             self.free += 1;
         }
-        let shift = cluster % PER_WORD * 2;
-        let word = &mut self.words[(cluster / PER_WORD) as usize];
-        *word = *word & !(3 << shift) | (state as u64) << shift;
+        self.put(cluster, state);
     }
 
     /// Clusters that may be allocated.
@@ -73,14 +93,15 @@ impl ClusterMap {
 
     /// Clusters in use that nothing leads to.
     pub fn count_lost(&self) -> u32 {
-        (FIRST_CLUSTER..self.end)
-            .filter(|&c| self.get(c) == State::Lost)
-            .count() as u32
+        self.words
+            .iter()
+            .map(|&w| (w & !(w >> 1) & LOW_BITS).count_ones())
+            .sum()
     }
 
     /// The first cluster of `start..start + len` that is suspect.
     pub fn first_suspect(&self, start: u32, len: u32) -> Option<u32> {
-        (start..start + len).find(|&c| self.get(c) == State::Suspect)
+        self.find(start, start + len, |word| word & word >> 1 & LOW_BITS)
     }
 
     /// Takes the first run of free clusters from `from` on (then from the start), at most `want`
@@ -103,21 +124,35 @@ impl ClusterMap {
     }
 
     fn find_free(&self, from: u32, end: u32) -> Option<u32> {
+        self.find(from, end, |word| !(word | word >> 1) & LOW_BITS)
+    }
+
+    /// The first cluster of `from..end` whose low bit is set in what `pick` makes of its word.
+    fn find(&self, from: u32, end: u32, pick: impl Fn(u64) -> u64) -> Option<u32> {
         let mut at = from;
         while at < end {
-            let word = self.words[(at / PER_WORD) as usize];
-            let free = !(word | word >> 1) & LOW_BITS;
             // Clusters below `at` do not count.
-            let free = free & (u64::MAX << (at % PER_WORD * 2));
+            let picked =
+                pick(self.words[(at / PER_WORD) as usize]) & (u64::MAX << (at % PER_WORD * 2));
             let base = at / PER_WORD * PER_WORD;
-            if free != 0 {
-                let found = base + free.trailing_zeros() / 2;
+            if picked != 0 {
+                let found = base + picked.trailing_zeros() / 2;
                 return (found < end).then_some(found);
             }
             at = base + PER_WORD;
         }
         None
     }
+}
+
+/// Puts bit `i` at bit `2 * i`.
+fn spread(bits: u32) -> u64 {
+    let mut wide = u64::from(bits);
+    wide = (wide | wide << 16) & 0x0000_FFFF_0000_FFFF;
+    wide = (wide | wide << 8) & 0x00FF_00FF_00FF_00FF;
+    wide = (wide | wide << 4) & 0x0F0F_0F0F_0F0F_0F0F;
+    wide = (wide | wide << 2) & 0x3333_3333_3333_3333;
+    (wide | wide << 1) & LOW_BITS
 }
 
 #[cfg(test)]
@@ -148,5 +183,23 @@ mod tests {
         assert_eq!(map.first_suspect(30, 20), Some(40));
         assert_eq!(map.first_suspect(30, 10), None);
         assert_eq!(map.take_run(2, 1), None);
+    }
+
+    #[test]
+    fn free_words_touch_only_clusters_that_exist() {
+        let mut map = ClusterMap::new(40);
+        assert_eq!(map.count_lost(), 40);
+        map.set_free(0, u32::MAX);
+        map.set_free(32, 0b1111_1111_1010);
+        assert_eq!((map.free(), map.count_lost()), (30 + 8, 2));
+        assert_eq!(
+            (map.get(0), map.get(1), map.get(42)),
+            (State::Owned, State::Owned, State::Owned)
+        );
+        assert_eq!(
+            (map.get(2), map.get(32), map.get(33), map.get(34)),
+            (State::Free, State::Lost, State::Free, State::Lost)
+        );
+        assert_eq!((0..40).map(|i| spread(1 << (i % 32))).max(), Some(1 << 62));
     }
 }

@@ -129,6 +129,24 @@ impl<D: CacheDevice> Cache<D> {
         (self.first_sector(number + 1).min(self.sectors) - first) as u32
     }
 
+    /// The sectors `first..end` of the line that holds `sector`.
+    pub fn line_around(&self, sector: u64) -> (u64, u64) {
+        let number = self.line_of(sector);
+        let first = self.first_sector(number);
+        (first, first + u64::from(self.line_len(number)))
+    }
+
+    /// Takes a line of file data into memory as zeros, without reading it, unless it is there.
+    /// For lines of which the caller needs nothing that is on the disk.
+    pub fn adopt(&mut self, sector: u64) -> Result<(), FsError> {
+        let number = self.line_of(sector);
+        if self.lines.find(number).is_none() {
+            let buffer = self.claim(number, Pool::Data)?;
+            self.device.buffer_mut(BufferIndex(buffer)).fill(0);
+        }
+        Ok(())
+    }
+
     /// Bytes of file data that fit.
     pub fn data_bytes(&self) -> u64 {
         u64::from(self.lines.pool_len(Pool::Data)) * LINE_BYTES as u64

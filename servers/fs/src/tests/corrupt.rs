@@ -1,86 +1,8 @@
-//! Damaged disks: each kind has its exact error, the rest of the volume goes on working, and
-//! random damage never makes the library panic, hang, or mix up files.
+//! Damaged volumes: each kind of damage has its exact error, and the rest goes on working.
 
+use super::by_hand::*;
 use super::helpers::*;
-use crate::testing::FakeDisk;
-use crate::{Access, Create, Damage, FsError, Limits, MountError, Volume};
-use proptest::prelude::*;
-use std::sync::LazyLock;
-
-fn mount_error(image: Vec<u8>) -> MountError {
-    match Volume::mount(FakeDisk::new(image, SMALL_CACHE), Limits::default()) {
-        Ok(_) => panic!("it was mounted"),
-        Err(error) => error,
-    }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
-}
-
-/// A volume of ours by hand, so that these tests need no tools: 512-byte clusters, one FAT of 64
-/// sectors, root in cluster 2.
-fn small_volume() -> Vec<u8> {
-    let (reserved, fat_sectors, total) = (8usize, 64usize, 8192usize);
-    let mut image = vec![0; total * 512];
-    image[..3].copy_from_slice(&[0xEB, 0x58, 0x90]);
-    image[3..11].copy_from_slice(b"SKINKFS ");
-    image[11..13].copy_from_slice(&512u16.to_le_bytes());
-    image[13] = 1;
-    image[14] = reserved as u8;
-    image[16] = 2;
-    image[21] = 0xF8;
-    image[32..36].copy_from_slice(&(total as u32).to_le_bytes());
-    image[36..40].copy_from_slice(&(fat_sectors as u32).to_le_bytes());
-    image[44] = 2;
-    image[48] = 1;
-    image[510..512].copy_from_slice(&[0x55, 0xAA]);
-    for copy in 0..2 {
-        let fat = (reserved + copy * fat_sectors) * 512;
-        for (i, value) in [0x0FFF_FFF8u32, 0x0FFF_FFFF, 0x0FFF_FFFF]
-            .iter()
-            .enumerate()
-        {
-            image[fat + i * 4..fat + i * 4 + 4].copy_from_slice(&value.to_le_bytes());
-        }
-    }
-    image
-}
-
-const FAT: usize = 8 * 512;
-const DATA: usize = (8 + 128) * 512;
-
-fn set_link(image: &mut [u8], cluster: u32, value: u32) {
-    let at = FAT + cluster as usize * 4;
-    image[at..at + 4].copy_from_slice(&value.to_le_bytes());
-}
-
-fn link(image: &[u8], cluster: u32) -> u32 {
-    u32_at(image, FAT + cluster as usize * 4)
-}
-
-/// Where the short entry of an 8.3 name in the root is, and its first cluster.
-fn root_entry(image: &[u8], short: &[u8; 11]) -> (usize, u32) {
-    let at = (DATA..DATA + 16 * 512)
-        .step_by(32)
-        .find(|&at| &image[at..at + 11] == short)
-        .expect("an entry");
-    let first = u32::from(image[at + 26]) | u32::from(image[at + 27]) << 8;
-    (at, first)
-}
-
-/// A.BIN and B.BIN of ten clusters each, a directory D with C.BIN in it.
-fn with_files() -> Vec<u8> {
-    static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let mut disk = mount(small_volume());
-        write_all(&mut disk, "A.BIN", &pattern(5000, 1)).unwrap();
-        write_all(&mut disk, "B.BIN", &pattern(5000, 2)).unwrap();
-        disk.make_dir("D").unwrap();
-        write_all(&mut disk, "D/C.BIN", &pattern(5000, 3)).unwrap();
-        unmount(disk)
-    });
-    IMAGE.clone()
-}
+use crate::{Access, Create, Damage, FsError};
 
 fn corrupt(damage: Damage, cluster: u32, path: &str) -> FsError {
     FsError::Corrupt {
@@ -93,129 +15,6 @@ fn corrupt(damage: Damage, cluster: u32, path: &str) -> FsError {
 fn open_error(disk: &mut Disk, path: &str) -> FsError {
     disk.open(path, Access::Read, Create::Never)
         .expect_err("a damaged file opens")
-}
-
-#[test]
-fn what_is_no_volume_is_named() {
-    assert_eq!(mount_error(vec![]), MountError::Empty);
-    assert_eq!(mount_error(vec![0; 1 << 20]), MountError::Empty);
-    assert!(matches!(
-        mount_error(pattern(1 << 20, 9)),
-        MountError::NotFat { .. }
-    ));
-    let mut table = vec![0; 1 << 20];
-    table[510..512].copy_from_slice(&[0x55, 0xAA]);
-    assert!(
-        matches!(mount_error(table.clone()), MountError::NotFat { reason } if reason.contains("partition"))
-    );
-    table[450] = 0x06;
-    assert_eq!(mount_error(table.clone()), MountError::OldFat { bits: 16 });
-    table[450] = 0xEE;
-    assert!(
-        matches!(mount_error(table.clone()), MountError::NotFat { reason } if reason.contains("GPT"))
-    );
-    table[450] = 0x0C;
-    table[454..458].copy_from_slice(&64u32.to_le_bytes());
-    table[458..462].copy_from_slice(&5000u32.to_le_bytes());
-    assert_eq!(
-        mount_error(table),
-        MountError::Truncated {
-            needed: 5064,
-            found: 2048
-        }
-    );
-}
-
-#[test]
-fn a_disk_shorter_than_its_table_says_is_named() {
-    let mut image = small_volume();
-    image.truncate(8191 * 512);
-    assert_eq!(
-        mount_error(image),
-        MountError::Truncated {
-            needed: 8192,
-            found: 8191
-        }
-    );
-}
-
-#[test]
-fn every_wrong_field_of_the_boot_sector_is_named() {
-    let with = |at: usize, bytes: &[u8]| {
-        let mut image = small_volume();
-        image[at..at + bytes.len()].copy_from_slice(bytes);
-        mount_error(image)
-    };
-    let wrong = |field, value| MountError::Corrupt { field, value };
-    assert_eq!(
-        with(11, &[0, 8]),
-        MountError::Unsupported {
-            field: "sector size",
-            value: 2048
-        }
-    );
-    assert_eq!(with(11, &[1, 2]), wrong("sector size", 513));
-    assert_eq!(with(13, &[0]), wrong("sectors per cluster", 0));
-    assert_eq!(with(13, &[3]), wrong("sectors per cluster", 3));
-    assert_eq!(with(14, &[0]), wrong("reserved sectors", 0));
-    assert_eq!(with(16, &[0]), wrong("number of FATs", 0));
-    assert_eq!(with(17, &[16]), wrong("number of root entries", 16));
-    assert_eq!(with(36, &[0]), wrong("sectors per FAT", 0));
-    assert_eq!(with(36, &[60]), wrong("sectors per FAT", 60));
-    assert_eq!(
-        with(42, &[1]),
-        MountError::Unsupported {
-            field: "version",
-            value: 1
-        }
-    );
-    assert_eq!(with(44, &[1]), wrong("root cluster", 1));
-    assert_eq!(with(44, &[0, 0, 1]), wrong("root cluster", 0x10000));
-    assert_eq!(with(48, &[8]), wrong("FSInfo sector", 8));
-    assert_eq!(with(32, &[0; 4]), wrong("number of sectors", 0));
-    assert_eq!(with(FAT, &[0; 4]), wrong("first FAT entry", 0));
-    assert_eq!(with(22, &[9]), MountError::OldFat { bits: 16 });
-    assert!(matches!(with(0, &[0]), MountError::NotFat { .. }));
-    let few = Limits {
-        clusters: 1000,
-        ..Limits::default()
-    };
-    let refused = Volume::mount(FakeDisk::new(small_volume(), SMALL_CACHE), few);
-    assert_eq!(
-        refused.err(),
-        Some(MountError::TooManyClusters {
-            clusters: 8056,
-            limit: 1000
-        })
-    );
-    let tiny = Volume::mount(FakeDisk::new(small_volume(), 8), Limits::default());
-    assert_eq!(
-        tiny.err(),
-        Some(MountError::CacheTooSmall {
-            needed: 32,
-            found: 8
-        })
-    );
-}
-
-#[test]
-fn old_fat_by_mkfs_is_named() {
-    if !have_tools() {
-        return;
-    }
-    for bits in ["12", "16"] {
-        let file = Scratch::new();
-        std::fs::write(file.path(), vec![0; 16 << 20]).unwrap();
-        let per_cluster = if bits == "12" { "16" } else { "2" };
-        run("mkfs.fat", &["-F", bits, "-s", per_cluster, file.text()]);
-        let image = std::fs::read(file.path()).unwrap();
-        assert_eq!(
-            mount_error(image),
-            MountError::OldFat {
-                bits: bits.parse().unwrap()
-            }
-        );
-    }
 }
 
 /// Damages the chain of A.BIN, expects `damage` at the cluster with this position in it, and that
@@ -452,75 +251,56 @@ fn the_volume_is_marked_while_it_changes() {
     assert_eq!((after[65] & 1, link(after, 1) & clean), (0, clean));
 }
 
-/// Everything that can be reached is used; every result is allowed except a panic, a hang, and
-/// contents that are another file's.
-fn use_everything(disk: &mut Disk, path: &str, depth: u32, budget: &mut u32) {
-    if depth > 8 || *budget == 0 {
-        return;
-    }
-    *budget -= 1;
-    let Ok(all) = list(disk, path) else { return };
-    for entry in all.iter().take(40) {
-        let path = format!("{path}/{}", entry.name);
-        let _ = disk.stat(&path);
-        if entry.metadata.kind == crate::Kind::Directory {
-            use_everything(disk, &path, depth + 1, budget);
-            let _ = disk.remove_dir(&path);
-        } else {
-            if entry.metadata.size < 1 << 22 {
-                let _ = read_all(disk, &path);
-            }
-            let _ = write_all(disk, &path, b"some new contents");
-            let _ = disk.rename(&path, &format!("{path} renamed"));
-            let _ = disk.remove_file(&path);
-        }
-    }
-    let _ = disk.make_dir(&format!("{path}/a new directory"));
-    let _ = write_all(disk, &format!("{path}/a new file"), &pattern(3000, 8));
+#[test]
+fn what_lies_behind_the_end_of_a_directory_stays_there() {
+    let mut image = with_files();
+    // A slot that ends the directory, then an old entry.
+    let old = image[DATA..DATA + 32].to_vec();
+    let end = (DATA..).step_by(32).find(|&at| image[at] == 0).unwrap();
+    image[end + 32..end + 64].copy_from_slice(&old);
+    image[end + 32] = b'Z';
+    let mut disk = mount(image);
+    assert_eq!(names(&mut disk, "/"), ["A.BIN", "B.BIN", "D"]);
+    write_all(&mut disk, "/E", b"").unwrap();
+    assert_eq!(names(&mut disk, "/"), ["A.BIN", "B.BIN", "D", "E"]);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn random_damage_never_panics(
-        changes in prop::collection::vec((0usize..4, any::<prop::sample::Index>(), any::<u8>()), 1..40),
-    ) {
-        let mut image = with_files();
-        for (area, index, value) in changes {
-            // Boot sector, start of the FAT, root directory, D and the rest of the used clusters.
-            let range = [0..128, FAT..FAT + 200, DATA..DATA + 512, DATA..DATA + 40 * 512][area].clone();
-            let at = range.start + index.index(range.len());
-            image[at] = value;
-        }
-        if let Ok(mut disk) = Volume::mount(FakeDisk::new(image, 64), Limits::default()) {
-            use_everything(&mut disk, "", 0, &mut 100);
-            let _ = disk.stat_volume();
-            let _ = disk.sync();
-            // Bounded work: a handful of requests for each thing that was tried.
-            prop_assert!(disk.device().counters.reads < 200_000);
-        }
+#[test]
+fn a_directory_has_65536_slots_and_no_more() {
+    // A root of 4096 clusters, all of them full.
+    let mut image = small_volume();
+    let clusters = 65_536 / 16;
+    for i in 0..clusters {
+        set_link(
+            &mut image,
+            2 + i,
+            if i + 1 < clusters { 3 + i } else { 0x0FFF_FFFF },
+        );
     }
-
-    #[test]
-    fn random_links_never_give_wrong_data(
-        changes in prop::collection::vec((3u32..40, 0u32..45), 1..6),
-    ) {
-        let mut image = with_files();
-        for (cluster, value) in changes {
-            set_link(&mut image, cluster, if value > 42 { 0x0FFF_FFFF } else { value });
-        }
-        let mut disk = mount(image);
-        // No file was changed, only links: what is read is one of the three at each place where
-        // it belongs, or an error. A chain may still be sound by chance, in another order; what
-        // counts is that no cluster is read through two files.
-        let mut seen = std::collections::BTreeSet::new();
-        for path in ["A.BIN", "B.BIN", "D/C.BIN"] {
-            if let Ok(bytes) = read_all(&mut disk, path) {
-                for cluster in bytes.chunks_exact(512) {
-                    prop_assert!(seen.insert(cluster.to_vec()), "a cluster was read twice");
-                }
-            }
-        }
+    for slot in 0..65_536usize {
+        let entry = &mut image[DATA + slot * 32..][..32];
+        entry[..11].copy_from_slice(format!("F{slot:07}   ").as_bytes());
+        entry[11] = 0x20;
     }
+    let mut disk = mount(image.clone());
+    let (mut count, mut cursor) = (0, Some(Default::default()));
+    while let Some(at) = cursor {
+        let (some, next) = disk.read_dir("/", at, 1000).unwrap();
+        (count, cursor) = (count + some.len(), next);
+    }
+    assert_eq!(count, 65_536);
+    assert_eq!(write_all(&mut disk, "/G", b""), Err(FsError::DirectoryFull));
+    assert_eq!(disk.make_dir("/G"), Err(FsError::DirectoryFull));
+    assert_eq!(disk.rename("/F0000007", "/G"), Err(FsError::DirectoryFull));
+    disk.remove_file("/F0000007").unwrap();
+    write_all(&mut disk, "/G", b"").unwrap();
+    assert_eq!(disk.stat_volume().unwrap().free_clusters, 8056 - clusters);
+    let last = 2 + clusters - 1;
+    set_link(&mut image, last, last + 1);
+    set_link(&mut image, last + 1, 0x0FFF_FFFF);
+    let mut disk = mount(image);
+    assert_eq!(
+        list(&mut disk, "/"),
+        Err(corrupt(Damage::DirectoryTooLong, last + 1, "/"))
+    );
 }

@@ -256,3 +256,15 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     bytes.truncate(len);
     bytes
 }
+
+/// A volume of 8 MB in memory.
+pub fn fresh(per_cluster: u32) -> Disk {
+    mount(make_image(per_cluster, 8_000))
+}
+
+/// Syncs, checks, and mounts again.
+pub fn finish(disk: Disk) -> Disk {
+    let image = unmount(disk);
+    fsck(&image);
+    mount(image)
+}

@@ -1,10 +1,14 @@
 //! Tests of the whole library: against real images and the tools that make and check them, against
 //! a naive model, and against damaged disks.
 
+mod boot;
+mod by_hand;
 mod corrupt;
+mod fuzz;
 mod helpers;
 mod io;
 mod model;
+mod naming;
 mod peers;
 mod reading;
 mod writing;

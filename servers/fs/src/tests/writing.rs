@@ -1,17 +1,7 @@
-//! Names, directories, handles, space: each rule by an example.
+//! Handles, sizes, space, times: each rule by an example.
 
 use super::helpers::*;
-use crate::{Access, Create, DateTime, DirCursor, FsError, HandleKey, Kind, Limits};
-
-fn fresh(per_cluster: u32) -> Disk {
-    mount(make_image(per_cluster, 8_000))
-}
-
-fn finish(disk: Disk) -> Disk {
-    let image = unmount(disk);
-    fsck(&image);
-    mount(image)
-}
+use crate::{Access, Create, DateTime, FsError, HandleKey, Limits};
 
 #[test]
 fn a_full_disk_changes_nothing() {
@@ -69,170 +59,6 @@ fn a_full_disk_changes_nothing() {
         assert!(read_all(&mut disk, "/again").unwrap() == vec![9; rest]);
         assert_eq!(names(&mut disk, "/").len(), made + 2);
     }
-}
-
-#[test]
-fn names_that_fat_forbids_are_errors() {
-    if !have_tools() {
-        return;
-    }
-    let mut disk = fresh(1);
-    for name in [
-        "a:b",
-        "a*",
-        "what?",
-        "\"q\"",
-        "<",
-        ">",
-        "|",
-        "back\\slash",
-        "bell\u{7}",
-    ] {
-        assert_eq!(
-            write_all(&mut disk, name, b""),
-            Err(FsError::InvalidName),
-            "{name}"
-        );
-    }
-    assert_eq!(
-        write_all(&mut disk, &"n".repeat(256), b""),
-        Err(FsError::NameTooLong)
-    );
-    assert_eq!(
-        write_all(&mut disk, &"d/".repeat(5000), b""),
-        Err(FsError::PathTooLong)
-    );
-    assert_eq!(
-        write_all(&mut disk, "missing/x", b""),
-        Err(FsError::NotFound)
-    );
-    assert_eq!(write_all(&mut disk, "/", b""), Err(FsError::IsADirectory));
-    write_all(&mut disk, "file", b"").unwrap();
-    assert_eq!(
-        write_all(&mut disk, "file/x", b""),
-        Err(FsError::NotADirectory)
-    );
-    assert_eq!(disk.stat("file/"), Err(FsError::NotADirectory));
-    assert_eq!(disk.make_dir("FILE"), Err(FsError::Exists));
-    assert_eq!(disk.make_dir("/"), Err(FsError::Exists));
-    assert_eq!(
-        disk.read_dir("file", DirCursor::default(), 1).err(),
-        Some(FsError::NotADirectory)
-    );
-    assert_eq!(disk.remove_dir("/"), Err(FsError::InvalidMove));
-    assert_eq!(disk.remove_dir("file"), Err(FsError::NotADirectory));
-    assert_eq!(disk.stat("/").unwrap().kind, Kind::Directory);
-    let longest = "ü".repeat(255);
-    write_all(&mut disk, &longest, b"long").unwrap();
-    let mut disk = finish(disk);
-    assert_eq!(names(&mut disk, ""), ["file", longest.as_str()]);
-}
-
-#[test]
-fn short_names_are_unique_and_find_their_files() {
-    if !have_tools() {
-        return;
-    }
-    let mut disk = fresh(1);
-    let all: Vec<String> = (0..150)
-        .map(|i| format!("The same beginning {i}.text"))
-        .collect();
-    for name in &all {
-        write_all(&mut disk, name, name.as_bytes()).unwrap();
-    }
-    let mut disk = finish(disk);
-    let listed = list(&mut disk, "/").unwrap();
-    let shorts: std::collections::BTreeSet<_> =
-        listed.iter().map(|l| l.short_name.clone()).collect();
-    assert_eq!(shorts.len(), all.len());
-    assert!(
-        shorts.contains("THESAM~1.TEX")
-            && shorts.contains("THESA~10.TEX")
-            && shorts.contains("THES~150.TEX")
-    );
-    for entry in listed {
-        assert_eq!(
-            read_all(&mut disk, &entry.short_name).unwrap(),
-            entry.name.as_bytes()
-        );
-    }
-    // A name that is somebody's short name is taken.
-    assert_eq!(disk.make_dir("thesam~1.tex"), Err(FsError::Exists));
-}
-
-#[test]
-fn large_directories_grow_are_listed_once_and_reuse_slots() {
-    if !have_tools() {
-        return;
-    }
-    let mut disk = fresh(2);
-    disk.make_dir("/many").unwrap();
-    for i in 0..600 {
-        write_all(
-            &mut disk,
-            &format!("/many/entry number {i:04}"),
-            &[i as u8; 3],
-        )
-        .unwrap();
-    }
-    let free = disk.stat_volume().unwrap().free_clusters;
-    assert_eq!(list(&mut disk, "/many").unwrap().len(), 600);
-    assert_eq!(disk.remove_dir("/many"), Err(FsError::NotEmpty));
-    for i in (0..600).step_by(2) {
-        disk.remove_file(&format!("/many/entry number {i:04}"))
-            .unwrap();
-    }
-    for i in 0..300 {
-        write_all(&mut disk, &format!("/many/other number {i:04}"), &[1]).unwrap();
-    }
-    assert_eq!(
-        disk.stat_volume().unwrap().free_clusters,
-        free,
-        "the slots were used again"
-    );
-    let mut disk = finish(disk);
-    let mut found = names(&mut disk, "/many");
-    found.dedup();
-    assert_eq!(found.len(), 600);
-    for name in found {
-        disk.remove_file(&format!("/many/{name}")).unwrap();
-    }
-    disk.remove_dir("/many").unwrap();
-    let mut disk = finish(disk);
-    assert!(names(&mut disk, "/").is_empty());
-}
-
-#[test]
-fn renaming_and_moving() {
-    if !have_tools() {
-        return;
-    }
-    let mut disk = fresh(1);
-    disk.make_dir("/a").unwrap();
-    disk.make_dir("/a/b").unwrap();
-    disk.make_dir("/c").unwrap();
-    let bytes = pattern(3000, 1);
-    write_all(&mut disk, "/a/b/file", &bytes).unwrap();
-    write_all(&mut disk, "/other", b"other").unwrap();
-    assert_eq!(disk.rename("/a", "/a/b/a"), Err(FsError::InvalidMove));
-    assert_eq!(disk.rename("/a", "/a/a"), Err(FsError::InvalidMove));
-    assert_eq!(disk.rename("/", "/a/x"), Err(FsError::InvalidMove));
-    assert_eq!(disk.rename("/a", "/c"), Err(FsError::Exists));
-    assert_eq!(disk.rename("/other", "/c"), Err(FsError::Exists));
-    assert_eq!(disk.rename("/missing", "/x"), Err(FsError::NotFound));
-    assert_eq!(disk.rename("/other", "/missing/x"), Err(FsError::NotFound));
-    disk.rename("/a/b", "/c/A moved directory").unwrap();
-    assert!(read_all(&mut disk, "/c/A moved directory/file").unwrap() == bytes);
-    assert_eq!(disk.stat("/a/b"), Err(FsError::NotFound));
-    disk.rename("/c/A moved directory", "/at the root").unwrap();
-    disk.rename("/other", "/OTHER").unwrap();
-    assert_eq!(names(&mut disk, "/"), ["OTHER", "a", "at the root", "c"]);
-    disk.rename("/OTHER", "/Other").unwrap();
-    disk.rename("/Other", "/c/Other.txt").unwrap();
-    let mut disk = finish(disk);
-    assert_eq!(names(&mut disk, "/c"), ["Other.txt"]);
-    assert!(read_all(&mut disk, "/at the root/file").unwrap() == bytes);
-    assert!(list(&mut disk, "/c").unwrap()[0].short_name == "OTHER.TXT");
 }
 
 #[test]
@@ -460,4 +286,71 @@ fn free_space_is_known_to_fsinfo() {
     assert_eq!(disk.stat_volume().unwrap().free_clusters, free);
     write_all(&mut disk, "/more", &pattern(50_000, 2)).unwrap();
     finish(disk);
+}
+
+#[test]
+fn clusters_that_were_cut_off_are_not_read_through_the_old_file() {
+    if !have_tools() {
+        return;
+    }
+    let mut disk = fresh(1);
+    let bytes = pattern(20_000, 1);
+    let first = disk.open("/first", Access::Write, Create::New).unwrap();
+    disk.write_at(first, 0, &bytes).unwrap();
+    disk.set_size(first, 1024).unwrap();
+    // These take the clusters behind it.
+    write_all(&mut disk, "/second", &[2; 300]).unwrap();
+    let third = disk.open("/third", Access::Write, Create::New).unwrap();
+    for _ in 0..8 {
+        for (handle, byte) in [(first, 1), (third, 3)] {
+            let size = disk.stat_open(handle).unwrap().size;
+            disk.write_at(handle, size.into(), &[byte; 700]).unwrap();
+        }
+    }
+    let mut expected = bytes[..1024].to_vec();
+    expected.extend([1; 5600]);
+    for _ in 0..2 {
+        assert!(read_all(&mut disk, "/first").unwrap() == expected);
+        assert!(read_all(&mut disk, "/third").unwrap() == [3; 5600]);
+        disk = finish(disk);
+    }
+}
+
+#[test]
+fn a_chain_with_more_extents_than_are_kept_is_read_right() {
+    if !have_tools() {
+        return;
+    }
+    let limits = Limits {
+        extents_per_file: 16,
+        ..Limits::default()
+    };
+    let device = crate::testing::FakeDisk::new(make_image(1, 8_000), SMALL_CACHE);
+    let mut disk = crate::Volume::mount(device, limits).unwrap();
+    let (a, b) = (
+        disk.open("/a", Access::Append, Create::New).unwrap(),
+        disk.open("/b", Access::Append, Create::New).unwrap(),
+    );
+    let bytes = pattern(300_000, 1);
+    for piece in bytes.chunks(512) {
+        disk.write_at(a, 0, piece).unwrap();
+        disk.write_at(b, 0, piece).unwrap();
+    }
+    let mut piece = [0; 3000];
+    for handle in [a, b] {
+        for i in 0..300u64 {
+            let at = i * 104_729 % 297_000;
+            assert_eq!(disk.read_at(handle, at, &mut piece), Ok(3000));
+            assert!(piece[..] == bytes[at as usize..][..3000]);
+        }
+        disk.set_size(handle, 151_111).unwrap();
+        disk.write_at(handle, 0, &bytes[..50_000]).unwrap();
+    }
+    let mut expected = bytes[..151_111].to_vec();
+    expected.extend_from_slice(&bytes[..50_000]);
+    for _ in 0..2 {
+        assert!(read_all(&mut disk, "/a").unwrap() == expected);
+        assert!(read_all(&mut disk, "/b").unwrap() == expected);
+        disk = finish(disk);
+    }
 }
