@@ -1,2 +1,49 @@
-//! (being written)
-#![cfg_attr(not(test), no_std)]
+//! `console`: two serial ports as byte channels that lose and repeat nothing, even across deaths.
+//!
+//! COM1 is the terminal, COM2 the channel of `skink exec` (`skink_protocols::console`). Input and
+//! output are driven by interrupts; a writer is answered when its last byte is in the device, so
+//! no byte waits in memory that could die with the server.
+//!
+//! * [`uart`]: the 16550's registers, with as few accesses as they allow: each is a system call.
+//! * [`survivor`]: what outlives an instance: counters, the output under way, the input not yet
+//!   consumed.
+//! * [`channel`]: one channel: input and output over a UART and its part of the survivor region.
+//! * [`console`]: sessions and the callers that wait, on all channels.
+//!
+//! Invariants:
+//! * A byte of output and the note that it is out are one store to the device, so that the next
+//!   instance knows exactly where to go on (see [`uart`]).
+//! * A byte of input is consumed when its reader asks for a later one, not when it was told.
+//! * Where a byte of input may be lost after all (the device overran; a death between taking a
+//!   byte and storing it), the reader is told.
+//!
+//! Why not the crate `uart_16550`: its port access is an instruction of its own for each register
+//! and its driver polls; here an access is an invocation, and the pair store above is the point.
+//!
+//! Not here: echo, line editing, colours, frames.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod channel;
+pub mod console;
+pub mod survivor;
+pub mod uart;
+
+#[cfg(test)]
+mod tests;
+
+/// A place where the server may die; tests make it so.
+#[cfg(test)]
+use tests::fake::mortal;
+
+/// A place where the server may die: nothing to do.
+#[cfg(not(test))]
+#[inline(always)]
+fn mortal() {}
+
+pub use console::{Answer, Console, Session};
+pub use survivor::Survivor;
+pub use uart::{Ports, Uart};

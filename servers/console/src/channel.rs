@@ -1,0 +1,275 @@
+//! One channel: output and input between sessions' memory and a UART, so that each byte passes
+//! once, whoever dies when.
+//!
+//! **Output.** One write is under way at a time, described in the survivor region; its bytes are
+//! in the session's shared region, which survives as well. Each byte goes out with its witness
+//! ([`crate::uart`]), then [`Word::Sent`] is raised. A new instance compares witness and count,
+//! knows whether the last byte went, and goes on with the next, whether or not anybody calls.
+//!
+//! **Input.** Bytes wait in a ring in the survivor region between `Head` and `Tail`. A full ring
+//! stops the receiver's interrupt and leaves the rest in the device, whose FIFO holds up the
+//! sender (an emulated one waits; a real line needs RTS/CTS, or overruns and says so).
+//!
+//! Invariants: `Tail - Head <= INPUT_BYTES`; `Sent - Start <= Length` while a write is active;
+//! stores that belong together are ordered so that the last one makes them count.
+//!
+//! Not here: who waits for what (`console`).
+
+use crate::survivor::{INPUT_BYTES, Record, Word};
+use crate::uart::{Cause, FIFO_BYTES, LineStatus, Ports, TRIGGER_BYTES, Uart};
+use libipc::Shared;
+
+/// Bytes that one turn sends at most, so that input and other channels get theirs: the
+/// transmitter's interrupt, which comes at once if it is empty, starts the next turn.
+const TURN_BYTES: usize = 1024;
+
+/// Bytes that are to go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The session's entry in the record.
+    pub entry: usize,
+    /// Position of the first byte in the session's output.
+    pub position: u64,
+    /// First byte in the session's shared region.
+    pub offset: u64,
+    /// Bytes, at least 1.
+    pub length: u64,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub struct Channel<P> {
+    uart: Uart<P>,
+    record: Record,
+    wants_transmit: bool,
+}
+
+impl<P: Ports> Channel<P> {
+    /// Sets up the channel, or takes it over from an earlier instance. `None` without a UART.
+    pub fn open(ports: P, record: Record) -> Option<Self> {
+        let uart = if record.get(Word::Ready) == 1 {
+            Uart::resume(ports)?
+        } else {
+            record.clear();
+            Uart::start(ports)?
+        };
+        let mut channel = Channel {
+            uart,
+            record,
+            wants_transmit: false,
+        };
+        channel.recover();
+        channel.record.set(Word::Ready, 1);
+        channel.enable();
+        Some(channel)
+    }
+
+    /// Makes the record agree with the device, as the module's text says.
+    fn recover(&mut self) {
+        let record = self.record;
+        let kept = record.get(Word::Tail).wrapping_sub(record.get(Word::Head));
+        let sent = record.get(Word::Sent).wrapping_sub(record.get(Word::Start));
+        let is_active = record.get(Word::Active) != 0;
+        let is_possible = !is_active
+            || record.get(Word::Active) as usize <= crate::survivor::MAX_SESSIONS
+                && sent <= record.get(Word::Length);
+        if kept > INPUT_BYTES || !is_possible {
+            record.clear();
+            record.set(Word::Gap, 1);
+            return;
+        }
+        if record.get(Word::Taking) == record.get(Word::Tail) + 1 {
+            record.set(Word::Gap, 1);
+            record.set(Word::Taking, 0);
+        }
+        let noted = record.get(Word::Sent);
+        if is_active && sent < record.get(Word::Length) && self.uart.witness() != noted & 1 {
+            record.set(Word::Sent, noted + 1);
+        }
+    }
+
+    fn enable(&mut self) {
+        let receive = self.room() > 0;
+        let sent = self.record.get(Word::Sent);
+        self.uart.enable(receive, self.wants_transmit, sent);
+    }
+
+    /// What the record knows about sessions.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    // ---- interrupts ----
+
+    /// Handles the interrupt: takes input, notes that the transmitter is empty. Returns when the
+    /// line is down, so that the next cause is a new edge. Afterwards the caller goes on with
+    /// [`Channel::transmit`].
+    pub fn on_interrupt(&mut self) {
+        while let Some(cause) = self.uart.cause() {
+            match cause {
+                Cause::Trigger => self.take(TRIGGER_BYTES as u64),
+                Cause::Timeout => self.receive(),
+                Cause::LineStatus => {
+                    self.note();
+                }
+                // The read has acknowledged it; `transmit` follows.
+                Cause::Empty | Cause::Modem => {}
+            }
+            self.enable();
+        }
+    }
+
+    // ---- input ----
+
+    /// Bytes that the ring still takes.
+    fn room(&self) -> u64 {
+        INPUT_BYTES - (self.record.get(Word::Tail) - self.record.get(Word::Head))
+    }
+
+    /// Reads the line status, and remembers an overrun.
+    fn note(&mut self) -> LineStatus {
+        let status = self.uart.line_status();
+        if status.has_overrun {
+            self.record.set(Word::Gap, 1);
+        }
+        status
+    }
+
+    /// Takes bytes as long as there are any and room for them.
+    fn receive(&mut self) {
+        while self.room() > 0 && self.note().is_ready {
+            self.take(1);
+        }
+    }
+
+    /// Takes `count` bytes that are certainly there, as far as there is room.
+    fn take(&mut self, count: u64) {
+        let record = self.record;
+        for _ in 0..count.min(self.room()) {
+            let tail = record.get(Word::Tail);
+            let gap = record.get(Word::Gap) != 0;
+            record.set(Word::Taking, tail + 1);
+            let byte = self.uart.take();
+            record.set_input(tail, byte, gap);
+            record.set(Word::Tail, tail + 1);
+            if gap {
+                record.set(Word::Gap, 0);
+            }
+        }
+    }
+
+    /// The positions between which input is kept.
+    pub fn input(&self) -> core::ops::Range<u64> {
+        self.record.get(Word::Head)..self.record.get(Word::Tail)
+    }
+
+    /// Lets go of all input before `position`, which is one of [`Channel::input`] or its end.
+    pub fn consume(&mut self, position: u64) {
+        if position != self.record.get(Word::Head) {
+            self.record.set(Word::Head, position);
+            self.enable();
+        }
+    }
+
+    /// Copies input from `position` on to `into`, up to its size or to the next gap. Returns the
+    /// count and whether something may be missing before the first byte.
+    pub fn copy_input(&self, position: u64, into: &Shared) -> (u32, bool) {
+        let end = self
+            .record
+            .get(Word::Tail)
+            .min(position.saturating_add(into.size() as u64));
+        let mut is_first = true;
+        let mut has_gap = false;
+        let mut at = position;
+        while at < end {
+            let (byte, gap) = self.record.input(at);
+            if is_first {
+                has_gap = gap;
+            } else if gap {
+                break;
+            }
+            is_first = false;
+            into.write((at - position) as usize, &[byte]);
+            at += 1;
+        }
+        (at.saturating_sub(position) as u32, has_gap)
+    }
+
+    // ---- output ----
+
+    /// The output under way.
+    pub fn active(&self) -> Option<Output> {
+        let record = &self.record;
+        let entry = (record.get(Word::Active) as usize).checked_sub(1)?;
+        Some(Output {
+            entry,
+            position: record.get(Word::Position),
+            offset: record.get(Word::Offset),
+            length: record.get(Word::Length),
+        })
+    }
+
+    /// Begins with `output`; none may be under way.
+    pub fn begin(&mut self, output: Output) {
+        assert!(self.active().is_none(), "one output at a time");
+        let record = &self.record;
+        record.set(Word::Position, output.position);
+        record.set(Word::Offset, output.offset);
+        record.set(Word::Length, output.length);
+        record.set(Word::Start, record.get(Word::Sent));
+        record.set(Word::Active, output.entry as u64 + 1);
+    }
+
+    /// Goes on with the output under way, whose bytes are in `memory` (the session's region).
+    /// Returns true when it is all in the device; then nothing is under way any more. Otherwise
+    /// an interrupt comes when it can go on. Output whose bytes are not in the memory any more
+    /// is over at once.
+    #[must_use = "the writer waits for this"]
+    pub fn transmit(&mut self, memory: &Shared) -> bool {
+        let Some(output) = self.active() else {
+            return false;
+        };
+        let Some(bytes) = memory.part(output.offset, output.length) else {
+            return self.finish(&output);
+        };
+        let mut budget = TURN_BYTES;
+        // The witness travels with every byte; the transmitter's interrupt stays off meanwhile.
+        self.want_transmit(false);
+        loop {
+            let done = self.record.get(Word::Sent) - self.record.get(Word::Start);
+            let left = (output.length - done) as usize;
+            if left == 0 {
+                return self.finish(&output);
+            }
+            if budget == 0 || !self.note().is_empty {
+                self.want_transmit(true);
+                return false;
+            }
+            let burst = left.min(FIFO_BYTES).min(budget);
+            self.burst(&bytes, done as usize, burst);
+            budget -= burst;
+        }
+    }
+
+    fn burst(&mut self, bytes: &Shared, from: usize, count: usize) {
+        let mut piece = [0; FIFO_BYTES];
+        bytes.read(from, &mut piece[..count]);
+        for byte in &piece[..count] {
+            let sent = self.record.get(Word::Sent) + 1;
+            self.uart.send(*byte, sent);
+            self.record.set(Word::Sent, sent);
+        }
+    }
+
+    fn finish(&mut self, output: &Output) -> bool {
+        let end = output.position.wrapping_add(output.length);
+        self.record.set_written(output.entry, end);
+        self.record.set(Word::Active, 0);
+        true
+    }
+
+    fn want_transmit(&mut self, wanted: bool) {
+        self.wants_transmit = wanted;
+        self.enable();
+    }
+}

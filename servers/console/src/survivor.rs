@@ -1,0 +1,194 @@
+//! The survivor region: what one instance leaves to the next.
+//!
+//! Single words, each stored whole and in program order, so that a death between any two leaves
+//! a state that [`Record::recover`](crate::channel) understands. The header is checked by magic,
+//! version and size; the words by what must hold between them. A region that fails the check is
+//! cleared: then input may be missing, and the readers are told.
+//!
+//! Not here: what the words mean for the device (`channel`).
+
+use core::sync::atomic::Ordering::{Acquire, Release};
+use libipc::Shared;
+
+/// Sessions remembered for each channel.
+pub const MAX_SESSIONS: usize = 32;
+/// Bytes of input that wait for their reader, on each channel. A power of two.
+pub const INPUT_BYTES: u64 = 4096;
+/// Channels.
+pub const CHANNELS: usize = 2;
+
+/// "SkCons", and the version of this layout.
+const MAGIC: u64 = 0x536b_436f_6e73_0001;
+const HEADER_BYTES: usize = 64;
+const WORDS_BYTES: usize = 128;
+const SESSIONS_BYTES: usize = MAX_SESSIONS * 16;
+/// Two bytes for each byte of input: the byte, and whether something may be missing before it.
+const RING_BYTES: usize = 2 * INPUT_BYTES as usize;
+const CHANNEL_BYTES: usize = WORDS_BYTES + SESSIONS_BYTES + RING_BYTES;
+/// Bytes that the region needs.
+pub const REGION_BYTES: usize = HEADER_BYTES + CHANNELS * CHANNEL_BYTES;
+
+/// The region.
+#[derive(Clone, Copy, Debug)]
+pub struct Survivor {
+    memory: Shared,
+    is_inherited: bool,
+}
+
+/// Words of a channel, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Word {
+    /// The UART has been set up.
+    Ready,
+    /// Bytes of output that are in the device, ever.
+    Sent,
+    /// The write under way: 1 + its session's entry; 0 if there is none.
+    Active,
+    /// Its position in the session's output.
+    Position,
+    /// Its first byte in the session's shared region.
+    Offset,
+    /// Its bytes.
+    Length,
+    /// [`Word::Sent`] when it began.
+    Start,
+    /// Position of the oldest byte of input kept.
+    Head,
+    /// Position behind the youngest.
+    Tail,
+    /// 1 + the position whose byte is being taken out of the device, or was.
+    Taking,
+    /// Something may be missing before the byte that comes next.
+    Gap,
+}
+
+impl Survivor {
+    /// Takes over the region, or clears it if no instance of this layout left it.
+    ///
+    /// # Panics
+    /// If it is smaller than [`REGION_BYTES`].
+    pub fn open(memory: Shared) -> Self {
+        assert!(
+            memory.size() >= REGION_BYTES,
+            "the console needs a survivor region of {REGION_BYTES} bytes, not {}: raise `survivor` \
+             in the manifest",
+            memory.size()
+        );
+        let header = [MAGIC, REGION_BYTES as u64, MAGIC ^ REGION_BYTES as u64];
+        let word = |index: usize| memory.word(8 * index);
+        let is_inherited = (0..3).all(|i| word(i).load(Acquire) == header[i]);
+        if !is_inherited {
+            word(0).store(0, Release);
+            for offset in (0..REGION_BYTES).step_by(8) {
+                memory.word(offset).store(0, Release);
+            }
+            for i in (0..3).rev() {
+                word(i).store(header[i], Release);
+            }
+        }
+        Survivor {
+            memory,
+            is_inherited,
+        }
+    }
+
+    /// Whether an earlier instance left it.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// The part of channel `index`.
+    pub fn record(&self, index: usize) -> Record {
+        let offset = (HEADER_BYTES + index * CHANNEL_BYTES) as u64;
+        let part = self.memory.part(offset, CHANNEL_BYTES as u64);
+        Record {
+            memory: part.expect("the region holds every channel"),
+        }
+    }
+}
+
+/// What survives of one channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    memory: Shared,
+}
+
+impl Record {
+    /// Reads a word.
+    pub fn get(&self, word: Word) -> u64 {
+        self.memory.word(8 * word as usize).load(Acquire)
+    }
+
+    /// Writes a word.
+    pub fn set(&self, word: Word, value: u64) {
+        crate::mortal();
+        self.memory.word(8 * word as usize).store(value, Release);
+        crate::mortal();
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        for offset in (0..WORDS_BYTES + SESSIONS_BYTES).step_by(8) {
+            self.memory.word(offset).store(0, Release);
+        }
+    }
+
+    /// The entry of the session with this badge (not 0), made if it is new. `None` if there are
+    /// [`MAX_SESSIONS`] others.
+    pub fn entry(&self, badge: u64) -> Option<usize> {
+        let badges = (0..MAX_SESSIONS).map(|entry| self.badge(entry));
+        let entry = badges
+            .clone()
+            .position(|known| known == badge)
+            .or_else(|| badges.clone().position(|known| known == 0))?;
+        self.memory
+            .word(Self::session_word(entry))
+            .store(badge, Release);
+        Some(entry)
+    }
+
+    /// The badge of an entry; 0 if it is free.
+    pub fn badge(&self, entry: usize) -> u64 {
+        self.memory.word(Self::session_word(entry)).load(Acquire)
+    }
+
+    /// How far a session's output has come.
+    pub fn written(&self, entry: usize) -> u64 {
+        self.memory
+            .word(Self::session_word(entry) + 8)
+            .load(Acquire)
+    }
+
+    /// Notes how far it has come.
+    pub fn set_written(&self, entry: usize, position: u64) {
+        crate::mortal();
+        self.memory
+            .word(Self::session_word(entry) + 8)
+            .store(position, Release);
+        crate::mortal();
+    }
+
+    fn session_word(entry: usize) -> usize {
+        assert!(entry < MAX_SESSIONS);
+        WORDS_BYTES + 16 * entry
+    }
+
+    /// The byte of input at `position`, and whether something may be missing before it.
+    pub fn input(&self, position: u64) -> (u8, bool) {
+        let mut pair = [0; 2];
+        self.memory.read(Self::input_place(position), &mut pair);
+        (pair[0], pair[1] != 0)
+    }
+
+    /// Stores a byte of input.
+    pub fn set_input(&self, position: u64, byte: u8, gap: bool) {
+        self.memory
+            .write(Self::input_place(position), &[byte, u8::from(gap)]);
+        crate::mortal();
+    }
+
+    fn input_place(position: u64) -> usize {
+        WORDS_BYTES + SESSIONS_BYTES + 2 * (position % INPUT_BYTES) as usize
+    }
+}

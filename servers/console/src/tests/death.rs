@@ -1,0 +1,235 @@
+//! What outlives the console: it is killed at any access to device or survivor region, the
+//! clients ask again, and no byte is lost, repeated, or lost silently.
+
+use super::fake::set_life;
+use super::{Slot, World, bytes, span};
+use proptest::prelude::*;
+use skink_protocols::console::Input;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::vec::Vec;
+
+/// Runs `act`; true if the console died of it. Then the next instance has been started, which may
+/// have died in turn, as often as `lives` says.
+fn survive(world: &mut World, lives: &mut Vec<u64>, act: impl FnOnce(&mut World)) -> bool {
+    let mut has_died = catch_unwind(AssertUnwindSafe(|| act(world))).is_err();
+    if !has_died {
+        return false;
+    }
+    while has_died {
+        world.console = None;
+        set_life(lives.pop().unwrap_or(u64::MAX));
+        has_died = catch_unwind(AssertUnwindSafe(|| world.start())).is_err();
+    }
+    true
+}
+
+/// A client that writes pieces and asks again until each is answered.
+fn write_all(world: &mut World, lives: &mut Vec<u64>, pieces: &[Vec<u8>]) -> Vec<u8> {
+    let mut position = 0;
+    for piece in pieces {
+        world.shared[0].write(0, piece);
+        let end = position + piece.len() as u64;
+        let mut slot = Slot::default();
+        let mut asks = true;
+        while slot.borrow().is_none() {
+            let mut asked = slot.clone();
+            let has_died = survive(world, lives, |world| {
+                if asks {
+                    asked = world.write(0, 1, position, span(0, piece.len() as u32));
+                }
+                world.interrupts();
+                world.ports[1].0.borrow_mut().drain(3);
+                world.interrupts();
+            });
+            // An answer that came before the death counts; otherwise the caller asks again.
+            slot = asked;
+            asks = has_died;
+        }
+        assert_eq!(*slot.borrow(), Some(Ok(end)));
+        position = end;
+    }
+    world.ports[1].0.borrow_mut().drain(100);
+    world.wire(1)
+}
+
+/// A client that reads `count` bytes; the numbers of those that came with a gap before them.
+fn read_all(world: &mut World, lives: &mut Vec<u64>, count: usize) -> (Vec<u8>, Vec<usize>) {
+    let (mut got, mut gaps) = (Vec::new(), Vec::new());
+    let mut rounds = 0;
+    while got.len() < count && rounds < 10_000 {
+        rounds += 1;
+        let mut slot = Slot::<Input>::default();
+        survive(world, lives, |world| {
+            slot = world.read(0, 1, got.len() as u64, span(0, 50));
+            world.ports[1].0.borrow_mut().arrive(9);
+            world.interrupts();
+        });
+        let Some(Ok(input)) = *slot.borrow() else {
+            continue;
+        };
+        if input.gap {
+            gaps.push(got.len());
+        }
+        got.extend(bytes(&world.shared[0], 0, input.length as usize));
+        if world.ports[1].0.borrow().waiting.is_empty() && got.len() + gaps.len() >= count {
+            break;
+        }
+    }
+    (got, gaps)
+}
+
+fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 1..8)
+}
+
+#[test]
+fn output_is_exact_wherever_the_console_dies() {
+    // Every place of a run, one after the other: 40 bytes in two writes.
+    let pieces = [
+        Vec::from(*b"the quick brown fox "),
+        Vec::from(*b"jumps over the dog.\n"),
+    ];
+    for life in 0..400 {
+        for is_instant in [true, false] {
+            let mut world = World::new();
+            world.ports[1].0.borrow_mut().is_instant = is_instant;
+            set_life(life);
+            let wire = write_all(&mut world, &mut Vec::new(), &pieces);
+            assert_eq!(
+                wire,
+                pieces.concat(),
+                "death at {life}, instant {is_instant}"
+            );
+        }
+    }
+    set_life(u64::MAX);
+}
+
+#[test]
+fn input_is_exact_or_its_gap_is_told_wherever_the_console_dies() {
+    let data: Vec<u8> = (0..60).collect();
+    let mut gaps_seen = 0;
+    for life in 0..900 {
+        let mut world = World::new();
+        world.ports[1].0.borrow_mut().waiting.extend(&data);
+        set_life(life);
+        let (got, gaps) = read_all(&mut world, &mut Vec::new(), data.len());
+        set_life(u64::MAX);
+        gaps_seen += gaps.len();
+        explain(&data, &got, &gaps, 1);
+    }
+    assert!(
+        gaps_seen > 50,
+        "the test killed it between taking and storing"
+    );
+}
+
+/// Each byte sent was received, in order, but for at most one for each of `deaths`, and only at
+/// gaps (or at the very end, where the gap is told with the byte that comes next).
+fn explain(sent: &[u8], got: &[u8], gaps: &[usize], deaths: usize) {
+    let mut next = 0;
+    let mut missing = 0;
+    for (place, byte) in got.iter().enumerate() {
+        while gaps.contains(&place) && next < sent.len() && sent[next] != *byte {
+            next += 1;
+            missing += 1;
+        }
+        assert_eq!(
+            sent.get(next),
+            Some(byte),
+            "byte {place} of {got:?}, gaps {gaps:?}"
+        );
+        next += 1;
+    }
+    missing += sent.len() - next;
+    assert!(
+        missing <= deaths,
+        "{missing} bytes are missing after {deaths} deaths"
+    );
+}
+
+#[test]
+fn the_successor_finishes_what_was_under_way_and_its_client_hears_of_it() {
+    let mut world = World::new();
+    world.ports[1].0.borrow_mut().is_instant = false;
+    world.shared[0].write(0, &[b'x'; 30]);
+    let lost = world.write(0, 1, 0, span(0, 30));
+    world.start();
+    assert!(lost.borrow().is_none());
+    // Another session's write has to wait.
+    world.shared[1].write(0, b"yy");
+    let other = world.write(1, 1, 0, span(0, 2));
+    let attached = world.attach(0, 1);
+    world.ports[1].0.borrow_mut().drain(16);
+    world.interrupts();
+    // Late: all but the other's bytes are out.
+    let again = world.write(0, 1, 0, span(0, 30));
+    assert_eq!(*again.borrow(), Some(Ok(30)));
+    assert_eq!(attached.borrow().unwrap().unwrap().write, 30);
+    world.ports[1].0.borrow_mut().drain(16);
+    world.interrupts();
+    assert_eq!(*other.borrow(), Some(Ok(2)));
+    world.ports[1].0.borrow_mut().drain(16);
+    assert_eq!(world.wire(1), [&[b'x'; 30][..], b"yy"].concat());
+}
+
+#[test]
+fn a_spoiled_survivor_region_is_not_believed() {
+    for word in 0..24 {
+        let mut world = World::new();
+        world.shared[0].write(0, b"before");
+        world.write(0, 0, 0, span(0, 6));
+        let old = world.survivor.word(8 * word);
+        old.store(0xdead_beef_dead_beef, std::sync::atomic::Ordering::Relaxed);
+        world.start();
+        let attached = world.attach(0, 0);
+        let positions = attached.borrow().unwrap().unwrap();
+        world.shared[0].write(0, b"after");
+        let slot = world.write(0, 0, positions.write, span(0, 5));
+        world.interrupts();
+        let end = positions.write + 5;
+        assert_eq!(*slot.borrow(), Some(Ok(end)), "word {word}");
+        assert!(world.wire(0).ends_with(b"after"));
+        world.type_in(0, b"k");
+        let slot = world.read(0, 0, positions.read, span(0, 1));
+        assert_eq!(slot.borrow().unwrap().unwrap().length, 1, "word {word}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_deaths_change_no_byte_of_output(
+        pieces in pieces(),
+        mut lives in prop::collection::vec(0..300u64, 0..30),
+        is_instant in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        world.ports[1].0.borrow_mut().is_instant = is_instant;
+        set_life(lives.pop().unwrap_or(u64::MAX));
+        let wire = write_all(&mut world, &mut lives, &pieces);
+        set_life(u64::MAX);
+        prop_assert_eq!(wire, pieces.concat());
+    }
+
+    #[test]
+    fn random_deaths_lose_no_input_silently(
+        count in 1..200usize,
+        mut lives in prop::collection::vec(0..200u64, 0..30),
+    ) {
+        let mut world = World::new();
+        let deaths = lives.len();
+        let data: Vec<u8> = (0..count).map(|i| i as u8).collect();
+        world.ports[1].0.borrow_mut().waiting.extend(&data);
+        set_life(lives.pop().unwrap_or(u64::MAX));
+        let (got, gaps) = read_all(&mut world, &mut lives, count);
+        set_life(u64::MAX);
+        explain(&data, &got, &gaps, deaths);
+    }
+}
+
+#[test]
+fn the_region_is_as_large_as_it_says() {
+    let memory = libipc::Shared::leaked(crate::survivor::REGION_BYTES - 8);
+    let opened = catch_unwind(|| crate::survivor::Survivor::open(memory));
+    assert!(opened.is_err());
+}
