@@ -3,6 +3,7 @@
 use core::cell::Cell;
 
 use crate::arch::Current;
+use crate::deadlines::Deadlines;
 use crate::machine::{MAX_IRQS, Ticks};
 use crate::obj::Obj;
 use crate::object::asid_pool::AsidPool;
@@ -15,6 +16,8 @@ use crate::slot::CapSlot;
 pub const PRIORITIES: usize = 256;
 /// Top-level entries of the ASID table: pools at most.
 pub const ASID_POOLS: usize = 8;
+/// Whether this is a debug image: it checks its invariants when asked to.
+pub const IS_DEBUG: bool = cfg!(any(debug_assertions, feature = "debug"));
 
 /// A FIFO of ready threads of one priority.
 #[derive(Default)]
@@ -25,18 +28,34 @@ pub struct ReadyQueue {
     pub tail: Cell<Option<Obj<Tcb>>>,
 }
 
+impl ReadyQueue {
+    /// Nobody.
+    pub const EMPTY: ReadyQueue = ReadyQueue { head: Cell::new(None), tail: Cell::new(None) };
+}
+
 /// What belongs to one CPU, reached through its register (`gs`, `TPIDR_EL1`).
 pub struct Cpu {
-    /// The thread that the trap came from and the exit returns to; `None`: idle.
+    /// The thread that the trap came from and the exit returns to; `None`: idle. It is in no
+    /// ready queue.
     pub current: Option<Obj<Tcb>>,
+    /// The thread that the machine was last told to return to.
+    pub loaded: Option<Obj<Tcb>>,
+    /// A thread that became ready in this trap, not yet queued: it may run next without going
+    /// through a queue.
+    pub candidate: Option<Obj<Tcb>>,
     /// The scheduling context that time is charged to.
     pub current_sc: Option<Obj<SchedContext>>,
     /// When charging to it began.
     pub charged_from: Ticks,
+    /// What the machine's timer is set to, `Ticks::MAX` if it is stopped. Never later than the
+    /// next event.
+    pub armed: Ticks,
     /// The root table loaded (physical address), 0 the kernel's own.
     pub active_root: u64,
     /// The thread whose FPU state is in the CPU.
     pub fpu_owner: Option<Obj<Tcb>>,
+    /// Whether FPU instructions work now.
+    pub fpu_enabled: bool,
     /// Ready threads by priority.
     pub ready: [ReadyQueue; PRIORITIES],
     /// Bit `p % 64` of word `p / 64`: queue `p` is not empty.
@@ -51,6 +70,8 @@ pub struct Kernel {
     pub machine: Current,
     /// The one CPU that is online.
     pub cpu: Cpu,
+    /// Armed timers and used-up budgets.
+    pub deadlines: Deadlines,
     /// Pools of address space identifiers.
     pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
     /// Interrupts.
@@ -61,4 +82,50 @@ pub struct Kernel {
     pub syscalls: u64,
     /// Bytes logged since boot.
     pub logged: u64,
+    /// Objects alive: made by retype and not yet destroyed.
+    pub objects: u64,
+}
+
+impl Cpu {
+    /// Idle, in the kernel's own space.
+    pub const fn new() -> Cpu {
+        Cpu {
+            current: None,
+            loaded: None,
+            candidate: None,
+            current_sc: None,
+            charged_from: 0,
+            armed: Ticks::MAX,
+            active_root: 0,
+            fpu_owner: None,
+            fpu_enabled: false,
+            ready: [const { ReadyQueue::EMPTY }; PRIORITIES],
+            ready_bitmap: [0; 4],
+            reschedule: false,
+        }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        Cpu::new()
+    }
+}
+
+impl Kernel {
+    /// A kernel without threads. `const`, so that the binary can hold it in a static: it has
+    /// about 14 KiB. The machine's timer is stopped and its FPU disabled.
+    pub const fn new(machine: Current) -> Kernel {
+        Kernel {
+            machine,
+            cpu: Cpu::new(),
+            deadlines: Deadlines::new(),
+            asid_pools: [None; ASID_POOLS],
+            irqs: [const { IrqEntry::FREE }; MAX_IRQS],
+            first_slot: None,
+            syscalls: 0,
+            logged: 0,
+            objects: 0,
+        }
+    }
 }

@@ -191,6 +191,8 @@ pub trait Machine {
     unsafe fn init_fpu(&mut self, state: *mut Self::FpuState);
     /// FPU instructions fault from now on.
     fn disable_fpu(&mut self);
+    /// FPU instructions work again; the CPU's FPU state is what it was.
+    fn enable_fpu(&mut self);
 
     /// Told which thread the trap exit will return to (per-CPU pointer to its context, kernel
     /// stack, TLS base); `None`: idle.

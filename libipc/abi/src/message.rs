@@ -6,6 +6,10 @@ use crate::cap::CPtr;
 pub const MAX_WORDS: usize = 496;
 /// Capabilities that can travel with one message.
 pub const MAX_CAPS: usize = 3;
+/// The label of an answer that is a fault: the caller's call fails with
+/// [`crate::Error::ProtocolFault`], its detail 0 being the answer's word 0. No other answer may
+/// have it: all ones.
+pub const PROTOCOL_FAULT_LABEL: u64 = (1 << 50) - 1;
 
 /// Describes a message: label, count of words, count of capabilities, in one word.
 ///

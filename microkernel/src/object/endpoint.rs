@@ -1,15 +1,25 @@
-//! Endpoints: where senders and receivers meet.
+//! Endpoints: where senders and receivers meet; and the queue of those who wait.
 //!
 //! The queue is a list of priority heads, first-in-first-out within one priority: no operation
 //! depends on the number of waiters, only on the number of distinct priorities (at most 256).
+//! Each priority's waiters form a ring (`next`, `prev`), so that the last is next to the first.
+//!
+//! Not here: what a meeting does (`ipc`).
 
 use core::cell::Cell;
 
+use skink_abi::Error;
+
+use crate::Kernel;
+use crate::addr::KernelAddr;
+use crate::invocation::Failure;
+use crate::machine::Machine;
 use crate::obj::Obj;
-use crate::object::tcb::Tcb;
+use crate::object::tcb::{self, Tcb, ThreadState};
 
 /// Who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum EndpointState {
     /// Nobody.
     Idle,
@@ -19,8 +29,8 @@ pub enum EndpointState {
     Receiving,
 }
 
-/// An endpoint, 64 bytes.
-#[repr(C)]
+/// An endpoint; it takes 64 bytes of its Untyped.
+#[repr(C, align(64))]
 pub struct Endpoint {
     /// Who waits in `queue`.
     pub state: Cell<EndpointState>,
@@ -28,9 +38,153 @@ pub struct Endpoint {
     pub queue: WaitQueue,
 }
 
+const _: () = assert!(size_of::<Endpoint>() == 64);
+
+/// Makes an endpoint that nobody waits at.
+///
+/// # Safety
+/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) {
+    let endpoint = Endpoint { state: Cell::new(EndpointState::Idle), queue: WaitQueue::EMPTY };
+    // SAFETY: by the caller's promise.
+    unsafe { (addr.0 as *mut Endpoint).write(endpoint) }
+}
+
 /// Threads that wait, by priority. Also used by notifications.
 #[repr(C)]
 pub struct WaitQueue {
     /// First thread of the highest priority.
     pub head: Cell<Option<Obj<Tcb>>>,
+}
+
+impl WaitQueue {
+    /// Nobody.
+    pub const EMPTY: WaitQueue = WaitQueue { head: Cell::new(None) };
+
+    /// Puts a thread behind those of its priority.
+    pub fn insert(&self, tcb: Obj<Tcb>) {
+        let priority = tcb.priority.get();
+        let (mut above, mut below) = (None, self.head.get());
+        while let Some(head) = below {
+            if head.priority.get() <= priority {
+                break;
+            }
+            (above, below) = (Some(head), head.head_next.get());
+        }
+        if let Some(head) = below
+            && head.priority.get() == priority
+        {
+            let last = head.prev.replace(Some(tcb)).unwrap_or(head);
+            last.next.set(Some(tcb));
+            tcb.prev.set(Some(last));
+            tcb.next.set(Some(head));
+            return;
+        }
+        tcb.next.set(Some(tcb));
+        tcb.prev.set(Some(tcb));
+        self.link_heads(above, Some(tcb));
+        self.link_heads(Some(tcb), below);
+    }
+
+    fn link_heads(&self, above: Option<Obj<Tcb>>, below: Option<Obj<Tcb>>) {
+        match above {
+            Some(above) => above.head_next.set(below),
+            None => self.head.set(below),
+        }
+        if let Some(below) = below {
+            below.head_prev.set(above);
+        }
+    }
+
+    /// Takes out a thread that is in this queue.
+    pub fn remove(&self, tcb: Obj<Tcb>) {
+        let is_head = self.head.get() == Some(tcb) || tcb.head_prev.get().is_some();
+        let (next, prev) = (tcb.next.take(), tcb.prev.take());
+        let successor = next.filter(|next| *next != tcb);
+        if let (Some(next), Some(prev)) = (successor, prev) {
+            prev.next.set(Some(next));
+            next.prev.set(Some(prev));
+        }
+        if !is_head {
+            return;
+        }
+        let (above, below) = (tcb.head_prev.take(), tcb.head_next.take());
+        match successor {
+            Some(successor) => {
+                self.link_heads(above, Some(successor));
+                self.link_heads(Some(successor), below);
+            }
+            None => self.link_heads(above, below),
+        }
+    }
+}
+
+/// Puts a thread into an endpoint's queue in a blocked state; its other fields are set.
+pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
+    let who = match state {
+        ThreadState::BlockedOnSend => EndpointState::Sending,
+        _ => EndpointState::Receiving,
+    };
+    debug_assert!([EndpointState::Idle, who].contains(&endpoint.state.get()));
+    endpoint.state.set(who);
+    endpoint.queue.insert(tcb);
+    tcb.endpoint.set(Some(endpoint));
+    tcb.state.set(state);
+}
+
+/// Takes a thread out of its endpoint's queue; the caller sets its state.
+pub fn leave(tcb: Obj<Tcb>) {
+    let Some(endpoint) = tcb.endpoint.take() else { return };
+    endpoint.queue.remove(tcb);
+    if endpoint.queue.head.get().is_none() {
+        endpoint.state.set(EndpointState::Idle);
+    }
+}
+
+/// The last capability goes: everybody who waits gets `Cancelled`.
+///
+/// # Errors
+/// [`Failure::Preempted`]: some still wait; to be called again.
+pub fn finalise(kernel: &mut Kernel, endpoint: Obj<Endpoint>) -> Result<(), Failure> {
+    while let Some(tcb) = endpoint.queue.head.get() {
+        tcb::wake_with(kernel, tcb, Error::Cancelled);
+        if endpoint.queue.head.get().is_some() && kernel.machine.interrupt_pending() {
+            return Err(Failure::Preempted);
+        }
+    }
+    Ok(())
+}
+
+/// Cancels the queued sends that were made with `badge`.
+///
+/// # Errors
+/// [`Failure::Preempted`]: to be called again. Those already cancelled are gone.
+pub fn cancel_badged(
+    kernel: &mut Kernel,
+    endpoint: Obj<Endpoint>,
+    badge: u64,
+) -> Result<(), Failure> {
+    if endpoint.state.get() != EndpointState::Sending {
+        return Ok(());
+    }
+    let mut level = endpoint.queue.head.get();
+    while let Some(first) = level {
+        level = first.head_next.get();
+        let last = first.prev.get();
+        let mut tcb = first;
+        loop {
+            let (next, is_last) = (tcb.next.get(), last == Some(tcb));
+            if tcb.badge.get() == badge {
+                tcb::wake_with(kernel, tcb, Error::Cancelled);
+                if kernel.machine.interrupt_pending() {
+                    return Err(Failure::Preempted);
+                }
+            }
+            match next {
+                Some(next) if !is_last => tcb = next,
+                _ => break,
+            }
+        }
+    }
+    Ok(())
 }

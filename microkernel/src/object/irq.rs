@@ -1,9 +1,23 @@
 //! The table of interrupts: which notification each signals.
+//!
+//! A wired level line stays masked from its interrupt until it is acknowledged. A line without
+//! a notification is masked.
 
 use core::cell::Cell;
 
+use skink_abi::invocation::Trigger;
+use skink_abi::{Error, Invocation};
+
+use crate::Kernel;
+use crate::cap::Cap;
+use crate::cspace::empty_slot;
+use crate::derivation;
+use crate::invocation::{Answer, Arguments, Failure, Outcome};
+use crate::machine::{Irq, MAX_IRQS, Machine};
 use crate::obj::Obj;
-use crate::object::notification::Notification;
+use crate::object::notification::{self, Notification};
+use crate::object::timer::optional_notification;
+use crate::slot::CapSlot;
 
 /// An entry of the kernel's interrupt table.
 pub struct IrqEntry {
@@ -15,4 +29,132 @@ pub struct IrqEntry {
     pub badge: Cell<u64>,
     /// Interrupts delivered since the handler was made.
     pub count: Cell<u64>,
+}
+
+impl IrqEntry {
+    /// Not in use.
+    pub const FREE: IrqEntry = IrqEntry {
+        in_use: Cell::new(false),
+        notification: Cell::new(None),
+        badge: Cell::new(0),
+        count: Cell::new(0),
+    };
+
+    fn claim(&self) {
+        self.in_use.set(true);
+        self.notification.set(None);
+        self.count.set(0);
+    }
+}
+
+/// The last handler capability went: the line is masked and its index free again.
+pub fn finalise(kernel: &mut Kernel, irq: Irq) {
+    kernel.machine.mask(irq);
+    kernel.machine.release_irq(irq);
+    let entry = &kernel.irqs[usize::from(irq.0)];
+    entry.in_use.set(false);
+    entry.notification.set(None);
+}
+
+/// A notification ends: no line signals it any more.
+pub fn forget_notification(kernel: &mut Kernel, notification: Obj<Notification>) {
+    for index in 0..MAX_IRQS {
+        if kernel.irqs[index].notification.get() == Some(notification) {
+            kernel.irqs[index].notification.set(None);
+            kernel.machine.mask(Irq(index as u16));
+        }
+    }
+}
+
+/// An interrupt arrived.
+pub fn deliver(kernel: &mut Kernel, irq: Irq) {
+    let Some(entry) = kernel.irqs.get(usize::from(irq.0)) else { return };
+    entry.count.set(entry.count.get() + 1);
+    let badge = entry.badge.get();
+    match entry.notification.get() {
+        Some(notification) => notification::signal(kernel, notification, badge),
+        None => kernel.machine.mask(irq),
+    }
+}
+
+/// `IrqControl`: makes handlers.
+///
+/// # Errors
+/// As the invocations' arguments demand; `Exhausted` if no index is left.
+pub fn invoke_control(
+    kernel: &mut Kernel,
+    slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
+    match invocation {
+        Invocation::IrqControlGet => {
+            let [line, trigger, index, depth] = arguments.take()?;
+            let line = u32::try_from(line).map_err(|_| invalid(0))?;
+            let trigger = Trigger::from_raw(trigger).ok_or(invalid(1))?;
+            let dest = empty_slot(arguments.cap(0)?, index, depth, 2)?;
+            let irq = kernel.machine.claim_line(line, trigger).ok_or(Error::Exhausted)?;
+            if kernel.irqs[usize::from(irq.0)].in_use.get() {
+                return Err(Error::DeleteFirst.into());
+            }
+            issue(kernel, slot, dest, irq);
+            Ok(Answer::default())
+        }
+        Invocation::IrqControlGetMsi => {
+            let [index, depth] = arguments.take()?;
+            let dest = empty_slot(arguments.cap(0)?, index, depth, 0)?;
+            let (irq, address, data) = kernel.machine.claim_msi().ok_or(Error::Exhausted)?;
+            issue(kernel, slot, dest, irq);
+            Ok(Answer { length: 2, words: [address, data, 0, 0] })
+        }
+        _ => Err(Error::IllegalOperation.into()),
+    }
+}
+
+fn issue(kernel: &mut Kernel, control: Obj<CapSlot>, dest: Obj<CapSlot>, irq: Irq) {
+    kernel.irqs[usize::from(irq.0)].claim();
+    derivation::insert(kernel, control, dest, Cap::IrqHandler(irq));
+}
+
+fn invalid(argument: u64) -> Failure {
+    Failure::Error(Error::InvalidArgument, [argument, 0])
+}
+
+/// `IrqHandler`: one interrupt.
+///
+/// # Errors
+/// As the invocations' arguments demand.
+pub fn invoke(
+    kernel: &mut Kernel,
+    slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
+    let Cap::IrqHandler(irq) = slot.cap.get().unpack() else {
+        return Err(Error::IllegalOperation.into());
+    };
+    let entry = &kernel.irqs[usize::from(irq.0)];
+    match invocation {
+        Invocation::IrqHandlerAck => {
+            if entry.notification.get().is_some() {
+                kernel.machine.unmask(irq);
+            }
+            Ok(Answer::default())
+        }
+        Invocation::IrqHandlerSetNotification => {
+            let wanted = optional_notification(arguments)?;
+            let (notification, badge) = wanted.ok_or(Error::TruncatedMessage)?;
+            entry.notification.set(Some(notification));
+            entry.badge.set(badge);
+            kernel.machine.unmask(irq);
+            Ok(Answer::default())
+        }
+        Invocation::IrqHandlerClear => {
+            entry.notification.set(None);
+            kernel.machine.mask(irq);
+            Ok(Answer::default())
+        }
+        Invocation::IrqHandlerCount => Ok(Answer::word(entry.count.get())),
+        _ => Err(Error::IllegalOperation.into()),
+    }
 }

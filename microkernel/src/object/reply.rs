@@ -1,23 +1,73 @@
-//! Reply objects: the right to answer one caller, and the chain of donated time.
+//! Reply objects: the right to answer one caller.
 //!
-//! Death semantics: a reply object that is deleted while its caller waits wakes the caller with
-//! [`skink_abi::Error::ReplyLost`]; in a chain of donations it is spliced out.
+//! A reply object is idle, offered by a thread that waits to receive (`thread` is the receiver),
+//! or holds a caller (`thread` is `BlockedOnReply`). Death semantics: when it is deleted,
+//! revoked or offered again while it holds a caller, the caller's call ends with
+//! [`skink_abi::Error::ReplyLost`] at once; a caller whose scheduling context was lent runs as
+//! soon as the context is back (see `sched_context`). Which contexts were lent by whom is *not*
+//! kept here but in a stack of threads, so that the loss of a reply object loses no context.
 
 use core::cell::Cell;
 
-use crate::obj::Obj;
-use crate::object::sched_context::SchedContext;
-use crate::object::tcb::Tcb;
+use skink_abi::Error;
 
-/// A reply object, 64 bytes.
-#[repr(C)]
+use crate::Kernel;
+use crate::addr::KernelAddr;
+use crate::obj::Obj;
+use crate::object::sched_context;
+use crate::object::tcb::{self, Tcb, ThreadState};
+
+/// A reply object; it takes 64 bytes of its Untyped.
+#[repr(C, align(64))]
 pub struct Reply {
     /// The thread that waits for the answer, or that waits on an endpoint with this object.
     pub thread: Cell<Option<Obj<Tcb>>>,
-    /// The donated scheduling context, if this is the head of its call stack.
-    pub sched_context: Cell<Option<Obj<SchedContext>>>,
-    /// Below in the call stack (the earlier call).
-    pub below: Cell<Option<Obj<Reply>>>,
-    /// Above in the call stack (the later call).
-    pub above: Cell<Option<Obj<Reply>>>,
+}
+
+const _: () = assert!(size_of::<Reply>() == 64);
+
+/// Makes an idle reply object.
+///
+/// # Safety
+/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) {
+    // SAFETY: by the caller's promise.
+    unsafe { (addr.0 as *mut Reply).write(Reply { thread: Cell::new(None) }) }
+}
+
+impl Reply {
+    /// The caller that waits for the answer.
+    #[inline]
+    pub fn caller(&self) -> Option<Obj<Tcb>> {
+        self.thread.get().filter(|t| t.state.get() == ThreadState::BlockedOnReply)
+    }
+}
+
+/// Undoes the link between a thread and the reply object that it offers or waits on.
+pub fn detach(tcb: Obj<Tcb>) {
+    if let Some(reply) = tcb.reply.take() {
+        reply.thread.set(None);
+    }
+}
+
+/// Links them.
+#[inline]
+pub fn attach(reply: Obj<Reply>, tcb: Obj<Tcb>) {
+    debug_assert!(reply.thread.get().is_none() && tcb.reply.get().is_none());
+    reply.thread.set(Some(tcb));
+    tcb.reply.set(Some(reply));
+}
+
+/// Makes a reply object idle: a caller that it holds gets `ReplyLost`, a receiver that offers it
+/// gets `Cancelled`. Called when its last capability goes and when it is offered again.
+pub fn finalise(kernel: &mut Kernel, reply: Obj<Reply>) {
+    let Some(tcb) = reply.thread.get() else { return };
+    if tcb.state.get() != ThreadState::BlockedOnReply {
+        tcb::wake_with(kernel, tcb, Error::Cancelled);
+        return;
+    }
+    tcb::wake_with(kernel, tcb, Error::ReplyLost);
+    if let Some(sc) = tcb.lent.get() {
+        sched_context::reclaim(kernel, sc);
+    }
 }

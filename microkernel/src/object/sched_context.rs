@@ -1,20 +1,49 @@
-//! Scheduling contexts: a budget of time per period.
+//! Scheduling contexts: a budget of time per period, and who may use it.
 //!
-//! A single refill is enforced: a context that has used its budget is refilled one period after
-//! that budget's start. Time is read and charged only when the context on the CPU changes or a
-//! timer fires.
+//! A context is held by at most one thread (`tcb`). A `call` to a thread without a context lends
+//! it: the caller goes onto the context's stack of lenders (`lender`, linked through the
+//! threads), and the answer gives it back. The stack is of threads, not of reply objects, so
+//! that it survives their loss.
+//!
+//! **When the answer cannot come any more** (the reply object died, the lender was suspended)
+//! the lender is *lost*: on the stack, but not `BlockedOnReply`. Its context returns to it when
+//! the holder replies to nobody, receives again, exhausts the budget, is suspended, faults or
+//! ends ([`reclaim`], [`hand_back`], [`give_back`]). A thread that ends is spliced out.
+//!
+//! Budget: `budget` ticks in the period that begins at `refill_start`. A context is among the
+//! deadlines if and only if it has used them up (`remaining` is 0). `budget == period` is round
+//! robin: at the end of its slice it gets a new one at once, behind its equals. With one refill
+//! the bound is: at most `budget` within each of its periods, which begin when it is first used
+//! after the last one has passed (so at most twice the budget in *any* window of one period).
+//! It may overrun by one trap latency.
 
 use core::cell::Cell;
 
-use crate::machine::Ticks;
+use skink_abi::{Error, Invocation};
+
+use crate::Kernel;
+use crate::addr::KernelAddr;
+use crate::cap::Cap;
+use crate::deadlines::{Node, NodeKind};
+use crate::invocation::{Answer, Arguments, Failure, Outcome};
+use crate::machine::{Machine, Ticks};
 use crate::obj::Obj;
 use crate::object::notification::Notification;
-use crate::object::reply::Reply;
-use crate::object::tcb::Tcb;
+use crate::object::tcb::{self, Tcb, ThreadState};
+use crate::slot::CapSlot;
 
-/// A scheduling context, 256 bytes.
-#[repr(C)]
+/// The least budget: below it a thread would mostly pay for its own timer interrupts.
+pub const MIN_BUDGET_NS: u64 = 50_000;
+/// The longest period: one hour.
+pub const MAX_PERIOD_NS: u64 = 3_600_000_000_000;
+/// Suspended lenders that one event may skip; the rest waits for the next event.
+const RECLAIM_STEPS: usize = 8;
+
+/// A scheduling context; it takes 256 bytes of its Untyped.
+#[repr(C, align(64))]
 pub struct SchedContext {
+    /// Its place among the deadlines while it waits for its refill.
+    pub node: Node,
     /// Ticks per period, 0: not configured (a thread with it does not run).
     pub budget: Cell<Ticks>,
     /// The period; equal to the budget: round robin, never throttled.
@@ -32,10 +61,329 @@ pub struct SchedContext {
     pub badge: Cell<u64>,
     /// The thread that it lets run.
     pub tcb: Cell<Option<Obj<Tcb>>>,
-    /// Head of the stack of calls that lent it.
-    pub reply: Cell<Option<Obj<Reply>>>,
+    /// The last thread of those who lent it on.
+    pub lender: Cell<Option<Obj<Tcb>>>,
     /// The notification it is bound to.
     pub notification: Cell<Option<Obj<Notification>>>,
-    /// Place in the kernel's heap of deadlines, `NOT_IN_HEAP` if not there.
-    pub heap_index: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<SchedContext>() <= 256);
+
+/// Makes a context without budget.
+///
+/// # Safety
+/// `addr` is 256 bytes of memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) {
+    let sc = SchedContext {
+        node: Node::new(NodeKind::Refill),
+        budget: Cell::new(0),
+        period: Cell::new(0),
+        remaining: Cell::new(0),
+        refill_start: Cell::new(0),
+        consumed: Cell::new(0),
+        consumed_at_fault: Cell::new(0),
+        badge: Cell::new(0),
+        tcb: Cell::new(None),
+        lender: Cell::new(None),
+        notification: Cell::new(None),
+    };
+    // SAFETY: by the caller's promise.
+    unsafe { (addr.0 as *mut SchedContext).write(sc) }
+}
+
+impl SchedContext {
+    /// Whether it only slices time among equals and is never throttled.
+    #[inline]
+    pub fn is_round_robin(&self) -> bool {
+        self.budget.get() == self.period.get()
+    }
+
+    /// Begins a new period if the last one has passed.
+    pub fn refresh(&self, now: Ticks) {
+        if now.wrapping_sub(self.refill_start.get()) >= self.period.get() {
+            self.remaining.set(self.budget.get());
+            self.refill_start.set(now);
+        }
+    }
+}
+
+impl Obj<SchedContext> {
+    /// Its node.
+    pub fn node(self) -> Obj<Node> {
+        // SAFETY: the node is the first field of this live object.
+        unsafe { Obj::from_addr(self.addr()) }
+    }
+
+    /// The context that `node` belongs to.
+    ///
+    /// # Safety
+    /// `node` is that of a scheduling context.
+    pub unsafe fn from_node(node: Obj<Node>) -> Obj<SchedContext> {
+        // SAFETY: the node is the first field, by the caller's promise.
+        unsafe { Obj::from_addr(node.addr()) }
+    }
+}
+
+/// Gives a free context to a thread without one.
+#[inline]
+pub fn attach(sc: Obj<SchedContext>, tcb: Obj<Tcb>) {
+    debug_assert!(sc.tcb.get().is_none() && tcb.sched_context.get().is_none());
+    sc.tcb.set(Some(tcb));
+    tcb.sched_context.set(Some(sc));
+}
+
+/// Takes a context from its holder, which then does not run.
+fn detach(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    if let Some(holder) = sc.tcb.take() {
+        kernel.withdraw(holder);
+        holder.sched_context.set(None);
+    }
+}
+
+/// Moves a context to a thread without one (a send that donates).
+pub fn donate(kernel: &mut Kernel, sc: Obj<SchedContext>, to: Obj<Tcb>) {
+    detach(kernel, sc);
+    attach(sc, to);
+}
+
+/// A caller lends its context to a callee without one. The caller is in no ready queue.
+#[inline]
+pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
+    let before = sc.lender.replace(Some(caller));
+    caller.lender_below.set(before);
+    if let Some(before) = before {
+        before.lent.set(None);
+        before.lender_above.set(Some(caller));
+    }
+    caller.lent.set(Some(sc));
+    caller.sched_context.set(None);
+    callee.sched_context.set(Some(sc));
+    sc.tcb.set(Some(callee));
+}
+
+/// Takes a thread off the stack of lenders that it is on, if any.
+#[inline]
+pub fn leave_lenders(tcb: Obj<Tcb>) {
+    let (below, above) = (tcb.lender_below.take(), tcb.lender_above.take());
+    let lent = tcb.lent.take();
+    if let Some(sc) = lent {
+        sc.lender.set(below);
+    }
+    if let Some(above) = above {
+        above.lender_below.set(below);
+    }
+    if let Some(below) = below {
+        below.lender_above.set(above);
+        below.lent.set(lent);
+    }
+}
+
+/// Returns a lent context to its last lender, which is released if it can run.
+pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    let Some(lender) = sc.lender.get() else { return };
+    leave_lenders(lender);
+    detach(kernel, sc);
+    attach(sc, lender);
+    kernel.release(lender);
+}
+
+/// Whether the last lender waits for its context and no longer for an answer.
+fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
+    sc.lender.get().is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
+}
+
+/// Returns a context to a lost lender if its holder does not use it: it is suspended, faulted or
+/// waits for work.
+pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    for _ in 0..RECLAIM_STEPS {
+        let in_use = sc.tcb.get().is_some_and(|holder| {
+            let busy = [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
+            busy.contains(&holder.state.get()) && !holder.has_fault()
+        });
+        if in_use || !has_lost_lender(sc) {
+            return;
+        }
+        return_to_lender(kernel, sc);
+    }
+}
+
+/// Returns a context to a lost lender although its holder may be running: it replied to nobody
+/// or exhausted the budget.
+pub fn return_to_lost(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    if has_lost_lender(sc) {
+        return_to_lender(kernel, sc);
+    }
+}
+
+/// A thread is about to wait for work: time that it runs on only for a while goes back, to a
+/// notification or to a lost lender.
+#[inline]
+pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    let Some(sc) = tcb.sched_context.get() else { return };
+    if sc.lender.get().is_some() {
+        return_to_lost(kernel, sc);
+    } else if sc.notification.get().is_some() {
+        detach(kernel, sc);
+    }
+}
+
+/// The holder ends: a lender gets its context back, and `ReplyLost` if it still waited.
+pub fn give_back(kernel: &mut Kernel, sc: Obj<SchedContext>, holder: Obj<Tcb>) {
+    debug_assert!(sc.tcb.get() == Some(holder));
+    detach(kernel, sc);
+    let Some(lender) = sc.lender.get() else { return };
+    if lender.state.get() == ThreadState::BlockedOnReply {
+        tcb::wake_with(kernel, lender, Error::ReplyLost);
+    }
+    return_to_lender(kernel, sc);
+    reclaim(kernel, sc);
+}
+
+/// Unbinds a context from everything: holder, notification and lenders.
+pub fn unbind(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    detach(kernel, sc);
+    if let Some(notification) = sc.notification.take() {
+        notification.sched_context.set(None);
+    }
+    if let Some(lender) = sc.lender.take() {
+        lender.lent.set(None);
+    }
+}
+
+/// The last capability went.
+pub fn finalise(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    unbind(kernel, sc);
+    kernel.deadlines.remove(sc.node());
+    if kernel.cpu.current_sc == Some(sc) {
+        kernel.cpu.current_sc = None;
+        kernel.cpu.reschedule = true;
+    }
+}
+
+/// `SchedControl`: sets budget and period, and fills the budget.
+///
+/// # Errors
+/// [`Error::RangeError`] unless `MIN_BUDGET_NS <= budget <= period <= MAX_PERIOD_NS`.
+pub fn invoke_control(
+    kernel: &mut Kernel,
+    _slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
+    if invocation != Invocation::SchedControlConfigure {
+        return Err(Error::IllegalOperation.into());
+    }
+    let [budget, period, badge] = arguments.take()?;
+    let Cap::SchedContext(sc) = arguments.cap(0)?.cap.get().unpack() else {
+        return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
+    };
+    if !(MIN_BUDGET_NS..=MAX_PERIOD_NS).contains(&period) {
+        return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, MAX_PERIOD_NS]));
+    }
+    if !(MIN_BUDGET_NS..=period).contains(&budget) {
+        return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, period]));
+    }
+    let budget_ticks = kernel.machine.ticks_from_ns(budget);
+    configure(kernel, sc, budget_ticks, kernel.machine.ticks_from_ns(period), badge);
+    Ok(Answer::default())
+}
+
+/// Sets budget and period in ticks (at least 1), and fills the budget.
+pub fn configure(
+    kernel: &mut Kernel,
+    sc: Obj<SchedContext>,
+    budget: Ticks,
+    period: Ticks,
+    badge: u64,
+) {
+    let now = kernel.machine.now();
+    if kernel.cpu.current_sc == Some(sc) {
+        kernel.charge(now);
+    }
+    kernel.deadlines.remove(sc.node());
+    sc.budget.set(budget.max(1));
+    sc.period.set(period.max(1));
+    sc.badge.set(badge);
+    sc.remaining.set(budget.max(1));
+    sc.refill_start.set(now);
+    kernel.cpu.reschedule = true;
+    if let Some(holder) = sc.tcb.get() {
+        kernel.release(holder);
+    }
+}
+
+/// `SchedContext`: bind, unbind, consumed time.
+///
+/// # Errors
+/// [`Error::DeleteFirst`] if either side is bound already; [`Error::IllegalOperation`] if it is
+/// not bound to the object that is to be unbound.
+pub fn invoke(
+    kernel: &mut Kernel,
+    slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
+    let Cap::SchedContext(sc) = slot.cap.get().unpack() else {
+        return Err(Error::IllegalOperation.into());
+    };
+    match invocation {
+        Invocation::SchedContextBind => match arguments.cap(0)?.cap.get().unpack() {
+            Cap::Tcb(tcb) => bind(kernel, sc, tcb)?,
+            Cap::Notification { notification, .. } => bind_notification(sc, notification)?,
+            _ => return Err(Failure::Error(Error::InvalidCapability, [1, 0])),
+        },
+        Invocation::SchedContextUnbindObject => match arguments.cap(0)?.cap.get().unpack() {
+            Cap::Tcb(tcb) if sc.tcb.get() == Some(tcb) => detach(kernel, sc),
+            Cap::Notification { notification, .. }
+                if sc.notification.get() == Some(notification) =>
+            {
+                sc.notification.set(None);
+                notification.sched_context.set(None);
+            }
+            _ => return Err(Error::IllegalOperation.into()),
+        },
+        Invocation::SchedContextUnbind => unbind(kernel, sc),
+        Invocation::SchedContextConsumed => {
+            if kernel.cpu.current_sc == Some(sc) {
+                let now = kernel.machine.now();
+                kernel.charge(now);
+            }
+            return Ok(Answer::word(kernel.machine.ns_from_ticks(sc.consumed.get())));
+        }
+        _ => return Err(Error::IllegalOperation.into()),
+    }
+    Ok(Answer::default())
+}
+
+/// Binds a free context to a thread without one.
+///
+/// # Errors
+/// [`Error::DeleteFirst`] if either is bound.
+pub fn bind(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) -> Result<(), Failure> {
+    if sc.tcb.get().is_some()
+        || sc.notification.get().is_some()
+        || tcb.sched_context.get().is_some()
+    {
+        return Err(Error::DeleteFirst.into());
+    }
+    // Whatever the thread has lent, and whoever lent this context, is given up.
+    leave_lenders(tcb);
+    if let Some(lender) = sc.lender.take() {
+        lender.lent.set(None);
+    }
+    attach(sc, tcb);
+    kernel.release(tcb);
+    Ok(())
+}
+
+fn bind_notification(sc: Obj<SchedContext>, to: Obj<Notification>) -> Result<(), Failure> {
+    if sc.tcb.get().is_some()
+        || sc.notification.get().is_some()
+        || to.sched_context.get().is_some()
+    {
+        return Err(Error::DeleteFirst.into());
+    }
+    sc.notification.set(Some(to));
+    to.sched_context.set(Some(sc));
+    Ok(())
 }

@@ -1,14 +1,26 @@
-//! Threads.
+//! Threads: the structure, its life cycle (suspend, resume, end) and its links.
+//!
+//! A thread is in at most one queue: a ready queue (`queued`), or the wait queue of the endpoint
+//! or notification that its state names. The thread on the CPU is in none.
+//!
+//! Not here: the invocations (`tcb_invoke`), who runs (`sched`), messages (`ipc`).
 
 use core::cell::{Cell, UnsafeCell};
+use core::mem::offset_of;
 
+use skink_abi::Error;
+use skink_abi::invocation::TCB_FLAG_FPU;
+
+use crate::Kernel;
+use crate::addr::{Asid, KernelAddr};
 use crate::arch::Current;
-use crate::machine::Machine;
+use crate::machine::{Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::reply::Reply;
 use crate::object::sched_context::SchedContext;
+use crate::object::{endpoint, notification, reply, sched_context};
 use crate::slot::CapSlot;
 
 /// The user register file of this build's architecture.
@@ -18,6 +30,7 @@ pub type FpuState = <Current as Machine>::FpuState;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum ThreadState {
     /// Made or suspended; not runnable.
     Inactive,
@@ -48,6 +61,9 @@ pub enum TcbSlot {
 /// Slots in a TCB.
 pub const TCB_SLOTS: usize = 5;
 
+/// A fault that waits to be sent or answered: its kind (0: none) and the words of its message.
+pub type FaultWords = [u64; 6];
+
 /// A thread, 2 KiB. The context comes first: trap entries save to it by offset.
 #[repr(C, align(64))]
 pub struct Tcb {
@@ -63,9 +79,15 @@ pub struct Tcb {
     pub mcp: Cell<u8>,
     /// Whether it is linked into a ready queue.
     pub queued: Cell<bool>,
+    /// Bits of how it sends: see the constants `SEND_…`.
+    pub send_flags: Cell<u8>,
     /// `skink_abi::invocation::TCB_FLAG_…`.
     pub flags: Cell<u64>,
-    /// Links of the ready queue, or of the wait queue it is in.
+    /// Its time.
+    pub sched_context: Cell<Option<Obj<SchedContext>>>,
+    /// The reply object that it offered to `recv`, or waits on.
+    pub reply: Cell<Option<Obj<Reply>>>,
+    /// Links of the ready queue (ending in `None`), or of its priority's ring in a wait queue.
     pub next: Cell<Option<Obj<Tcb>>>,
     /// See `next`.
     pub prev: Cell<Option<Obj<Tcb>>>,
@@ -79,19 +101,21 @@ pub struct Tcb {
     pub waiting_on: Cell<Option<Obj<Notification>>>,
     /// Badge of the capability it sends with, while blocked.
     pub badge: Cell<u64>,
-    /// Bits of how it sends: see the constants `SEND_…`.
-    pub send_flags: Cell<u8>,
     /// The notification bound to it.
     pub bound: Cell<Option<Obj<Notification>>>,
-    /// Its time.
-    pub sched_context: Cell<Option<Obj<SchedContext>>>,
-    /// The reply object that it offered to `recv`, or waits on.
-    pub reply: Cell<Option<Obj<Reply>>>,
-    /// A fault that waits to be sent or answered: kind (0 none) and its words.
-    pub fault: Cell<[u64; 6]>,
+    /// The context that it lent, if it is the last of those who lent it on.
+    pub lent: Cell<Option<Obj<SchedContext>>>,
+    /// Who lent the same context before.
+    pub lender_below: Cell<Option<Obj<Tcb>>>,
+    /// Who lent it on afterwards.
+    pub lender_above: Cell<Option<Obj<Tcb>>>,
+    /// A fault that waits to be sent or answered.
+    pub fault: Cell<FaultWords>,
     /// FPU state, valid if the flag is set.
     pub fpu: UnsafeCell<FpuState>,
 }
+
+const _: () = assert!(size_of::<Tcb>() <= 2048 && offset_of!(Tcb, context) == 0);
 
 /// The blocked sender did `call`.
 pub const SEND_CALL: u8 = 1;
@@ -101,3 +125,181 @@ pub const SEND_GRANT: u8 = 2;
 pub const SEND_GRANT_REPLY: u8 = 4;
 /// What it sends is its fault.
 pub const SEND_FAULT: u8 = 8;
+
+/// Makes a thread: inactive, priority 0, without spaces, handlers and time.
+///
+/// # Safety
+/// `addr` is 2 KiB of memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) {
+    let tcb = addr.0 as *mut Tcb;
+    // SAFETY: by the caller's promise; every field is written before the object is used. The
+    // FPU state is left as it is (zeroed memory) until the flag is set.
+    unsafe {
+        (&raw mut (*tcb).context).write(UnsafeCell::new(Context::default()));
+        (&raw mut (*tcb).slots).write([const { CapSlot::EMPTY }; TCB_SLOTS]);
+        (&raw mut (*tcb).state).write(Cell::new(ThreadState::Inactive));
+        (&raw mut (*tcb).priority).write(Cell::new(0));
+        (&raw mut (*tcb).mcp).write(Cell::new(0));
+        (&raw mut (*tcb).queued).write(Cell::new(false));
+        (&raw mut (*tcb).send_flags).write(Cell::new(0));
+        (&raw mut (*tcb).flags).write(Cell::new(0));
+        (&raw mut (*tcb).sched_context).write(Cell::new(None));
+        (&raw mut (*tcb).reply).write(Cell::new(None));
+        (&raw mut (*tcb).next).write(Cell::new(None));
+        (&raw mut (*tcb).prev).write(Cell::new(None));
+        (&raw mut (*tcb).head_next).write(Cell::new(None));
+        (&raw mut (*tcb).head_prev).write(Cell::new(None));
+        (&raw mut (*tcb).endpoint).write(Cell::new(None));
+        (&raw mut (*tcb).waiting_on).write(Cell::new(None));
+        (&raw mut (*tcb).badge).write(Cell::new(0));
+        (&raw mut (*tcb).bound).write(Cell::new(None));
+        (&raw mut (*tcb).lent).write(Cell::new(None));
+        (&raw mut (*tcb).lender_below).write(Cell::new(None));
+        (&raw mut (*tcb).lender_above).write(Cell::new(None));
+        (&raw mut (*tcb).fault).write(Cell::new([0; 6]));
+    }
+}
+
+impl Obj<Tcb> {
+    /// One of the slots in the thread.
+    #[inline]
+    pub fn slot(self, slot: TcbSlot) -> Obj<CapSlot> {
+        let offset = offset_of!(Tcb, slots) + slot as usize * size_of::<CapSlot>();
+        // SAFETY: that is the address of a slot inside this live object.
+        unsafe { Obj::from_addr(KernelAddr(self.addr().0 + offset as u64)) }
+    }
+}
+
+impl Tcb {
+    /// Works on the register file. `work` must not reach this thread's registers by another way.
+    #[inline(always)]
+    pub fn regs<R>(&self, work: impl FnOnce(&mut Context) -> R) -> R {
+        // SAFETY: the kernel lock is held, and closures given here touch only the registers
+        // that they are handed, so no second borrow exists meanwhile.
+        work(unsafe { &mut *self.context.get() })
+    }
+
+    /// Whether it may be put on the CPU: ready, with budget.
+    #[inline]
+    pub fn is_schedulable(&self) -> bool {
+        self.state.get() == ThreadState::Ready
+            && self.sched_context.get().is_some_and(|sc| sc.remaining.get() > 0)
+    }
+
+    /// Whether it lent its context and waits to get it back.
+    pub fn is_lender(&self) -> bool {
+        self.lent.get().is_some() || self.lender_above.get().is_some()
+    }
+
+    /// Whether it stands behind a fault of its own, sent or waiting to be answered.
+    #[inline]
+    pub fn has_fault(&self) -> bool {
+        self.fault.get()[0] != 0
+    }
+
+    /// Whether it has FPU state.
+    #[inline]
+    pub fn uses_fpu(&self) -> bool {
+        self.flags.get() & TCB_FLAG_FPU != 0
+    }
+}
+
+/// What becomes of a system call that is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It is repeated when the thread runs next.
+    Restart,
+    /// It returns this error.
+    Fail(Error),
+}
+
+/// Takes a blocked thread out of whatever it waits for and makes it `Inactive`.
+///
+/// A faulted thread forgets its fault: it repeats the faulting instruction if it is resumed.
+pub fn cut_short(kernel: &mut Kernel, tcb: Obj<Tcb>, cut: Cut) {
+    match tcb.state.get() {
+        ThreadState::Inactive => return,
+        ThreadState::Ready => {
+            kernel.withdraw(tcb);
+            tcb.state.set(ThreadState::Inactive);
+            return;
+        }
+        ThreadState::BlockedOnSend | ThreadState::BlockedOnReceive => endpoint::leave(tcb),
+        ThreadState::BlockedOnReply => {}
+        ThreadState::BlockedOnNotification => notification::leave(tcb),
+    }
+    reply::detach(tcb);
+    tcb.state.set(ThreadState::Inactive);
+    if tcb.has_fault() {
+        tcb.fault.set([0; 6]);
+        return;
+    }
+    tcb.regs(|regs| match cut {
+        Cut::Restart => regs.rewind_syscall(),
+        Cut::Fail(error) => crate::syscall::fail(regs, error, [0, 0]),
+    });
+}
+
+/// Ends what a blocked thread waits for with an error and lets it go on; a thread that waits on
+/// behalf of its fault stays suspended.
+pub fn wake_with(kernel: &mut Kernel, tcb: Obj<Tcb>, error: Error) {
+    let faulted = tcb.has_fault();
+    cut_short(kernel, tcb, Cut::Fail(error));
+    if !faulted {
+        kernel.make_ready(tcb);
+    }
+}
+
+/// Stops a thread; a call in progress is cancelled and repeated on resume.
+pub fn suspend(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    cut_short(kernel, tcb, Cut::Restart);
+    if let Some(sc) = tcb.sched_context.get() {
+        sched_context::reclaim(kernel, sc);
+    }
+}
+
+/// Makes a thread runnable; one that waits repeats its system call.
+pub fn resume(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    if tcb.state.get() == ThreadState::Ready {
+        return;
+    }
+    cut_short(kernel, tcb, Cut::Restart);
+    kernel.make_ready(tcb);
+}
+
+/// The last capability went: stops the thread and undoes every link to it. Its slots are
+/// emptied by `finalise` afterwards.
+pub fn finalise(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    cut_short(kernel, tcb, Cut::Restart);
+    if let Some(notification) = tcb.bound.get() {
+        notification::unbind(notification);
+    }
+    sched_context::leave_lenders(tcb);
+    if let Some(sc) = tcb.sched_context.get() {
+        sched_context::give_back(kernel, sc, tcb);
+    }
+    if kernel.cpu.fpu_owner == Some(tcb) {
+        kernel.cpu.fpu_owner = None;
+    }
+    if kernel.cpu.current == Some(tcb) {
+        kernel.cpu.current = None;
+        kernel.cpu.reschedule = true;
+    }
+    if kernel.cpu.loaded == Some(tcb) {
+        kernel.cpu.loaded = None;
+        kernel.machine.set_current(None);
+        kernel.cpu.reschedule = true;
+    }
+}
+
+/// An address space ended: if it is the one on the CPU, the kernel goes to its own.
+pub fn vspace_gone(kernel: &mut Kernel, asid: Asid) {
+    let active = kernel.cpu.loaded.is_some_and(|tcb| {
+        crate::object::vspace::root_of(kernel, &tcb.slot(TcbSlot::VSpace))
+            .is_none_or(|(_, active)| active == asid)
+    });
+    if active {
+        kernel.machine.activate_kernel();
+        kernel.cpu.active_root = 0;
+    }
+}

@@ -1,0 +1,72 @@
+//! The debug console and the kernel's self-inspection, as a capability.
+
+use skink_abi::syscall::REGISTER_WORDS;
+use skink_abi::{Error, Invocation};
+
+use crate::Kernel;
+use crate::invocation::{Answer, Arguments, Failure, Outcome};
+use crate::ipc;
+use crate::kernel::IS_DEBUG;
+use crate::machine::Machine;
+use crate::obj::Obj;
+use crate::slot::CapSlot;
+
+/// Bytes of one `LogWrite` at most: what fits behind the length word.
+pub const MAX_BYTES: u64 = 3960;
+/// Exit codes go up to this.
+const MAX_EXIT_CODE: u64 = 127;
+
+/// Writes text, tells figures, checks invariants, ends the machine.
+///
+/// # Errors
+/// As the arguments demand; [`Error::IllegalOperation`] for a check in an image that is no debug
+/// image.
+pub fn invoke(
+    kernel: &mut Kernel,
+    _slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
+    match invocation {
+        Invocation::LogWrite => write(kernel, arguments),
+        Invocation::LogStatistics => {
+            let words = [kernel.logged, kernel.objects, kernel.syscalls, 0];
+            Ok(Answer { length: 3, words })
+        }
+        Invocation::LogCheckInvariants if IS_DEBUG => {
+            kernel.check_invariants();
+            Ok(Answer::default())
+        }
+        Invocation::LogExit => {
+            let [code] = arguments.take()?;
+            if code > MAX_EXIT_CODE {
+                return Err(Failure::Error(Error::RangeError, [0, MAX_EXIT_CODE]));
+            }
+            kernel.machine.exit(code as u8)
+        }
+        _ => Err(Error::IllegalOperation.into()),
+    }
+}
+
+fn write(kernel: &mut Kernel, arguments: &Arguments) -> Outcome {
+    let [bytes] = arguments.take()?;
+    if !(1..=MAX_BYTES).contains(&bytes) {
+        return Err(Failure::Error(Error::RangeError, [1, MAX_BYTES]));
+    }
+    let words = bytes.div_ceil(8) as usize;
+    if arguments.length < 1 + words {
+        return Err(Error::TruncatedMessage.into());
+    }
+    let mut left = bytes as usize;
+    for index in 1..=words {
+        let word = match arguments.buffer {
+            // SAFETY: `index` is at most the message's length, below the buffer's words.
+            Some(buffer) if index >= REGISTER_WORDS => unsafe { ipc::read_word(buffer, index) },
+            _ => arguments.words[index],
+        };
+        kernel.machine.log(&word.to_le_bytes()[..left.min(8)]);
+        left -= left.min(8);
+    }
+    kernel.logged += bytes;
+    Ok(Answer::default())
+}
