@@ -90,3 +90,15 @@ pub(crate) fn signalled(bits: u64) {
         bump(&control.heartbeats);
     }
 }
+
+/// The label of a ring's request in the history: no message has it.
+pub const RING_LABEL: u64 = 1;
+
+/// Counts requests that were received and will not be answered, because their client is gone.
+pub(crate) fn cancel(count: u64) {
+    let Some(control) = control() else { return };
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let _ = control
+        .in_flight
+        .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)));
+}

@@ -30,6 +30,7 @@ pub mod misbehave;
 pub mod protocol;
 pub mod raw;
 pub mod replies;
+pub mod ring;
 pub mod server;
 pub mod shared;
 pub mod start;
