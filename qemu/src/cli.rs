@@ -13,6 +13,7 @@ use crate::workspace::{Arch, Workspace};
 use crate::{bench, compile, doctor, machine, suite};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use skink_manifest::Experiment;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,7 +99,7 @@ enum Sub {
         /// Seconds until the guest is given up
         #[arg(long, default_value_t = 300)]
         timeout: u64,
-        /// Only tests whose ID or sentence has this
+        /// Only tests whose ID begins with this
         filter: Option<String>,
     },
     /// Runs `cargo test` with these words
@@ -133,6 +134,9 @@ struct GuestArgs {
     /// Another manifest than the target's system.toml
     #[arg(long)]
     manifest: Option<PathBuf>,
+    /// For kill experiments: no server is ever given up, none waits to be restarted
+    #[arg(long)]
+    experiment: bool,
     /// Where the console is logged [default: target/skink/console.log]
     #[arg(long)]
     log: Option<PathBuf>,
@@ -148,6 +152,7 @@ impl Default for GuestArgs {
             icount: false,
             accel: Accel::Tcg,
             manifest: None,
+            experiment: false,
             log: None,
         }
     }
@@ -236,8 +241,13 @@ fn prepare(
         Some(path) => DiskChoice::Path(path),
     };
     let disk = disk::provide(workspace, &choice)?;
+    let unlimited = Experiment {
+        unlimited_intensity: true,
+        backoff_ms: 0,
+    };
     let recipe = Recipe {
         manifest: args.manifest,
+        experiment: args.experiment.then_some(unlimited),
         ..Recipe::default()
     };
     let system = System::build(workspace, args.arch, &recipe)?;

@@ -60,7 +60,7 @@ pub enum KernelVariant {
     #[default]
     Shipped,
     /// With its invariants checked after every system call (feature `debug`).
-    Checked,
+    Debug,
 }
 
 /// Builds the kernel and the user programs (packages of which each has a binary of its own name).
@@ -78,12 +78,12 @@ pub fn build(
         packages: &[("skink-kernel".into(), "kernel".into())],
         features: match variant {
             KernelVariant::Shipped => &[],
-            KernelVariant::Checked => &["debug"],
+            KernelVariant::Debug => &["debug"],
         },
         flags: &KERNEL_FLAGS,
         target_dir: match variant {
             KernelVariant::Shipped => workspace.target_dir.clone(),
-            KernelVariant::Checked => workspace.target_dir.join("debug-kernel"),
+            KernelVariant::Debug => workspace.target_dir.join("debug-kernel"),
         },
     };
     let packages: Vec<(String, String)> = user

@@ -28,6 +28,7 @@ pub mod machine;
 pub mod manifest;
 pub mod progress;
 pub mod session;
+pub mod stats;
 pub mod suite;
 pub mod symbolize;
 pub mod terminal;

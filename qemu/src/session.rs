@@ -6,9 +6,11 @@ use crate::compile::{self, KernelVariant, Programs};
 use crate::exec_channel::{Event, ExecChannel, Message};
 use crate::machine::{BootFiles, Ending, Machine, Options};
 use crate::manifest;
+use crate::progress::note;
 use crate::symbolize;
 use crate::workspace::{Arch, Workspace, sibling};
 use anyhow::{Context, Result, bail};
+use skink_manifest::Experiment;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -30,6 +32,8 @@ pub struct Recipe {
     pub manifest: Option<PathBuf>,
     /// The kernel.
     pub kernel: KernelVariant,
+    /// The manifest's section `[experiment]`, replaced.
+    pub experiment: Option<Experiment>,
     /// Files of the boot image: replace the one of the same name, or are added.
     pub overlay: Vec<NamedFile>,
 }
@@ -57,7 +61,11 @@ impl System {
             Some(path) => path.clone(),
             None => workspace.target_folder(arch).join("system.toml"),
         };
-        let manifest = manifest::load(&path, arch.target())?;
+        let mut manifest = manifest::load(&path, arch.target())?;
+        manifest.experiment = recipe.experiment.or(manifest.experiment);
+        if let Some(experiment) = &manifest.experiment {
+            note(&format!("with {experiment:?}"));
+        }
         let mut users = manifest::binaries(&manifest);
         users.push("rootserver".into());
         let programs = compile::build(workspace, arch, recipe.kernel, &users)?;
@@ -408,6 +416,18 @@ impl<'a> Guest<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Looks for the guest's end until `deadline`.
+    ///
+    /// # Errors
+    /// If the system does not tell about QEMU.
+    pub fn poll_ending(&mut self, deadline: Instant) -> Result<Option<Ending>> {
+        let ending = self.machine.wait_until(deadline)?;
+        if ending.is_some() {
+            self.console.finish();
+        }
+        Ok(ending)
     }
 
     /// Waits for the guest's own end until `deadline`; kills it then (`None`).
