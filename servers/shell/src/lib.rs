@@ -1,13 +1,23 @@
-//! The shell: a client like any other, with a terminal in front of it.
+//! The shell: a client like any other, with a terminal in front of it and the host tool behind.
 //!
 //! * [`line`]: the line editor. [`parse`]: the command language. [`format`]: how things look.
+//! * [`stream`]: console sessions as byte streams. [`context`]: what a command works with.
+//! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
+//! * [`terminal`]: the user's side. [`exec`]: the host tool's side.
 //!
-//! Not here: system calls (those are in the binary's glue).
+//! Not here: file systems, servers, policy: the shell only asks.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod commands;
+pub mod context;
+pub mod exec;
 pub mod format;
+pub mod jobs;
 pub mod line;
 pub mod parse;
+pub mod run;
+pub mod stream;
+pub mod terminal;

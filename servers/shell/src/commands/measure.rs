@@ -1,0 +1,180 @@
+//! Measurements: `sample ID VALUE UNIT` lines, which `skink bench` collects.
+//!
+//! Times are the kernel's clock; under `-icount shift=0` a nanosecond is an instruction.
+
+use alloc::string::String;
+use alloc::vec;
+
+use libipc::time;
+use skink_protocols::control::KillSpec;
+use skink_protocols::file::client::File;
+use skink_protocols::file::{Access, Create};
+
+use super::misused;
+use crate::context::{Context, Failure, Outcome};
+use crate::format;
+
+/// The file that is read: large, and made by the host tool.
+const SOURCE: &str = "/disk/BIG.BIN";
+/// The file that is written.
+const TARGET: &str = "/disk/BENCH.TMP";
+/// Bytes of one read or write.
+const PIECE: usize = 64 * 1024;
+/// Bytes written.
+const WRITTEN: u64 = 16 << 20;
+/// Random reads in one sample.
+const RANDOM_READS: u64 = 1000;
+/// Kills of the driver.
+const KILLS: u64 = 200;
+
+pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let (name, count) = match words {
+        [name] => (name, None),
+        [name, count] => (
+            name,
+            Some(format::number(count).ok_or_else(|| misused("bench"))?),
+        ),
+        _ => return Err(misused("bench")),
+    };
+    match name.as_str() {
+        "fs.read.seq" => read_sequential(context, count.unwrap_or(5)),
+        "fs.read.rand4k" => read_random(context, count.unwrap_or(5)),
+        "fs.write.seq" => write_sequential(context, count.unwrap_or(5)),
+        "restart.virtio-blk" => restart(context, "virtio-blk", count.unwrap_or(KILLS)),
+        "hello.add" => hello(context, count.unwrap_or(50)),
+        _ => Err(Failure::at(
+            name,
+            "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, hello.add",
+        )),
+    }
+}
+
+fn open(
+    context: &Context<'_>,
+    path: &str,
+    access: Access,
+    create: Create,
+) -> Result<(File, u64), Failure> {
+    let (client, inner) = context.resolve(path)?;
+    let (file, metadata) =
+        File::open(client, &inner, access, create).map_err(|e| Failure::at(path, e))?;
+    Ok((file, metadata.size))
+}
+
+/// Prints a rate in units of a thousandth: `bytes` in `ns` is MB/s.
+fn rate(context: &mut Context<'_>, id: &str, amount: u64, ns: u64, unit: &str) {
+    let thousandths = u128::from(amount) * 1_000_000 / u128::from(ns.max(1));
+    context.line(format_args!(
+        "sample {id} {}.{:03} {unit}",
+        thousandths / 1000,
+        thousandths % 1000
+    ));
+}
+
+fn read_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
+    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
+    let piece = PIECE.min(file.shared().size());
+    for _ in 0..samples {
+        let start = time::now_ns();
+        let mut position = 0;
+        while position < size {
+            context.check_interrupt()?;
+            let length = file.read_shared(position, piece)?;
+            if length == 0 {
+                return Err(Failure::at(SOURCE, "it ended early"));
+            }
+            position += length as u64;
+        }
+        rate(context, "fs.read.seq", size, time::now_ns() - start, "MB/s");
+    }
+    Ok(())
+}
+
+fn read_random(context: &mut Context<'_>, samples: u64) -> Outcome {
+    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
+    let blocks = (size / 4096).max(1);
+    let mut random = 88_172_645_463_325_252u64;
+    for _ in 0..samples {
+        let start = time::now_ns();
+        for _ in 0..RANDOM_READS {
+            context.check_interrupt()?;
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            file.read_shared(random % blocks * 4096, 4096)?;
+        }
+        let ns = time::now_ns() - start;
+        // Operations a second: a "byte" a microsecond would be one million.
+        rate(
+            context,
+            "fs.read.rand4k",
+            RANDOM_READS * 1_000_000,
+            ns,
+            "IOPS",
+        );
+    }
+    Ok(())
+}
+
+fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
+    for _ in 0..samples {
+        let (file, _) = open(context, TARGET, Access::Write, Create::Truncate)?;
+        let piece = vec![0x5a; PIECE.min(file.shared().size())];
+        let start = time::now_ns();
+        let mut position = 0;
+        while position < WRITTEN {
+            context.check_interrupt()?;
+            file.write_at(position, &piece)?;
+            position += piece.len() as u64;
+        }
+        super::tree::sync(context, &[])?;
+        rate(
+            context,
+            "fs.write.seq",
+            WRITTEN,
+            time::now_ns() - start,
+            "MB/s",
+        );
+        drop(file);
+        let (client, inner) = context.resolve(TARGET)?;
+        skink_protocols::file::client::remove(&client, &inner)?;
+    }
+    Ok(())
+}
+
+/// Kill to the next answered request that needs the disk.
+fn restart(context: &mut Context<'_>, server: &str, kills: u64) -> Outcome {
+    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
+    let blocks = (size / 4096).max(1);
+    for kill in 0..kills {
+        context.check_interrupt()?;
+        // Far apart, so that neither cache nor read-ahead has it.
+        let position = (kill * 7919 + 13) % blocks * 4096;
+        let start = time::now_ns();
+        context.sessions.control.kill(server, KillSpec::default())?;
+        file.read_shared(position, 4096)?;
+        context.line(format_args!(
+            "sample restart.{server} {} ns",
+            time::now_ns() - start
+        ));
+    }
+    Ok(())
+}
+
+/// A call through the typed stubs, in registers.
+fn hello(context: &mut Context<'_>, samples: u64) -> Outcome {
+    const CALLS: u64 = 1000;
+    for _ in 0..samples {
+        let client = context.sessions.hello.as_ref();
+        let client = client.ok_or_else(|| Failure::new("the manifest grants no hello server"))?;
+        let start = time::now_ns();
+        for i in 0..CALLS {
+            if client.add(i, 1) != Ok(i + 1) {
+                return Err(Failure::new("the hello server cannot add"));
+            }
+        }
+        let ns = time::now_ns() - start;
+        context.line(format_args!("sample hello.add {} ns", ns / CALLS));
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! Commands on directories and whole file systems.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+
+use skink_protocols::Span;
+use skink_protocols::file::client;
+use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
+
+use super::misused;
+use crate::context::{Context, Failure, Outcome, is_unavailable};
+use crate::format as look;
+
+/// Directories are nested so deep at most where `rm -r` goes down.
+const MAX_DEPTH: usize = 200;
+
+/// An entry of a directory.
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub metadata: Metadata,
+}
+
+/// The entries of a directory.
+///
+/// # Errors
+/// As the file server says.
+pub fn entries(client: &FileSystemClient, path: &str) -> Result<Vec<Entry>, FileError> {
+    let mut found = Vec::new();
+    let mut cursor = 0;
+    let shared = &client.session().shared;
+    loop {
+        let span = Span {
+            offset: 0,
+            length: shared.size().min(64 * 1024) as u32,
+        };
+        let listing = client.list(path, cursor, span)?;
+        let mut reader = EntryReader::new(*shared, listing.length);
+        while let Some(entry) = reader.next_entry() {
+            found.push(Entry {
+                name: entry.name.to_string(),
+                metadata: entry.metadata,
+            });
+        }
+        match listing.next {
+            Some(next) => cursor = next,
+            None => return Ok(found),
+        }
+    }
+}
+
+pub fn ls(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let (flags, paths): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|w| w.starts_with('-'));
+    if flags.iter().any(|f| *f != "-l") {
+        return Err(misused("ls"));
+    }
+    let is_long = !flags.is_empty();
+    if paths.is_empty() {
+        return ls_one(context, "/", is_long);
+    }
+    for (i, path) in paths.iter().enumerate() {
+        if paths.len() > 1 {
+            context.line(format_args!("{}{path}:", if i > 0 { "\n" } else { "" }));
+        }
+        ls_one(context, path, is_long)?;
+    }
+    Ok(())
+}
+
+fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
+    if path.trim_matches('/').is_empty() {
+        let names: Vec<String> = context
+            .sessions
+            .mounts
+            .iter()
+            .map(|m| format!("{}/", m.name))
+            .collect();
+        names.iter().for_each(|name| context.line(name));
+        return Ok(());
+    }
+    let (client, inner) = context.resolve(path)?;
+    let metadata = client.status(&inner).map_err(|e| Failure::at(path, e))?;
+    let mut found = match metadata.kind {
+        Kind::Directory => entries(&client, &inner).map_err(|e| Failure::at(path, e))?,
+        Kind::File => vec![Entry {
+            name: path.to_string(),
+            metadata,
+        }],
+    };
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    if !is_long {
+        for entry in found {
+            let mark = if entry.metadata.kind == Kind::Directory {
+                "/"
+            } else {
+                ""
+            };
+            context.line(format_args!("{}{mark}", entry.name));
+        }
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = found.iter().map(long_row).collect();
+    let table = look::table(&rows, &[1]);
+    context.out.write(table.as_bytes());
+    Ok(())
+}
+
+fn long_row(entry: &Entry) -> Vec<String> {
+    let metadata = &entry.metadata;
+    let kind = match (metadata.kind, metadata.is_read_only) {
+        (Kind::Directory, _) => "dir",
+        (Kind::File, true) => "ro",
+        (Kind::File, false) => "rw",
+    };
+    let time = metadata.modified.map_or("-".into(), |t| {
+        let (hour, minute, second) = (t.hour, t.minute, t.second);
+        format!(
+            "{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}",
+            t.year, t.month, t.day
+        )
+    });
+    let mark = if metadata.kind == Kind::Directory {
+        "/"
+    } else {
+        ""
+    };
+    vec![
+        kind.into(),
+        metadata.size.to_string(),
+        time,
+        format!("{}{mark}", entry.name),
+    ]
+}
+
+pub fn mv(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let [from, to] = words else {
+        return Err(misused("mv"));
+    };
+    let (source, from_inner) = context.resolve(from)?;
+    let (target, to_inner) = context.resolve(to)?;
+    if source.session().endpoint != target.session().endpoint {
+        return Err(Failure::at(
+            to,
+            "it is on another file system; use cp and rm",
+        ));
+    }
+    client::rename(&source, &from_inner, &to_inner).map_err(|e| Failure::at(from, e))
+}
+
+pub fn rm(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let (flags, paths): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|w| w.starts_with('-'));
+    if paths.is_empty() || flags.iter().any(|f| *f != "-r") {
+        return Err(misused("rm"));
+    }
+    for path in paths {
+        let (client, inner) = context.resolve(path)?;
+        let result = if flags.is_empty() {
+            client::remove(&client, &inner)
+        } else {
+            remove_tree(context, &client, &inner)?
+        };
+        result.map_err(|e| Failure::at(path, e))?;
+    }
+    Ok(())
+}
+
+/// Removes a directory with all below it, depth first, without recursion.
+fn remove_tree(
+    context: &Context<'_>,
+    files: &FileSystemClient,
+    path: &str,
+) -> Result<Result<(), FileError>, Failure> {
+    let mut stack = vec![path.to_string()];
+    while let Some(top) = stack.last().cloned() {
+        context.check_interrupt()?;
+        match client::remove(files, &top) {
+            Ok(()) => {
+                stack.pop();
+            }
+            Err(FileError::NotEmpty) if stack.len() < MAX_DEPTH => {
+                let found = match entries(files, &top) {
+                    Ok(found) => found,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let Some(first) = found.first() else {
+                    return Ok(Err(FileError::NotEmpty));
+                };
+                stack.push(format!("{}/{}", top.trim_end_matches('/'), first.name));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}
+
+pub fn mkdir(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let (flags, paths): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|w| w.starts_with('-'));
+    if paths.is_empty() || flags.iter().any(|f| *f != "-p") {
+        return Err(misused("mkdir"));
+    }
+    for path in paths {
+        let (files, inner) = context.resolve(path)?;
+        if flags.is_empty() {
+            client::make_directory(&files, &inner).map_err(|e| Failure::at(path, e))?;
+            continue;
+        }
+        for (end, _) in inner.match_indices('/').skip(1).chain([(inner.len(), "")]) {
+            match client::make_directory(&files, &inner[..end]) {
+                Ok(()) | Err(FileError::Exists) => {}
+                Err(error) => return Err(Failure::at(path, error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn sync(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    if !words.is_empty() {
+        return Err(misused("sync"));
+    }
+    for mount in &context.sessions.mounts {
+        match mount.client.sync() {
+            Ok(()) | Err(FileError::Unsupported | FileError::ReadOnly) => {}
+            Err(error) => return Err(Failure::at(mount.name, error)),
+        }
+    }
+    Ok(())
+}
+
+pub fn df(context: &mut Context<'_>, _: &[String]) -> Outcome {
+    let header = ["NAME", "FORMAT", "SIZE", "FREE", "CLUSTER", "STATE"];
+    let mut rows = vec![header.map(String::from).to_vec()];
+    for mount in &context.sessions.mounts {
+        let name = format!("/{}", mount.name);
+        rows.push(match mount.client.statistics() {
+            Ok(s) => {
+                let state = match (s.is_read_only, s.damaged) {
+                    (_, 1..) => format!("{} damaged", s.damaged),
+                    (true, _) => "read-only".into(),
+                    (false, _) => "ok".into(),
+                };
+                let (total, free) = (look::size(s.total_bytes), look::size(s.free_bytes));
+                vec![
+                    name,
+                    s.format.to_string(),
+                    total,
+                    free,
+                    s.cluster_bytes.to_string(),
+                    state,
+                ]
+            }
+            Err(error) if is_unavailable(&error) => vec![
+                name,
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "unavailable".into(),
+            ],
+            Err(error) => vec![
+                name,
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                error.to_string(),
+            ],
+        });
+    }
+    let table = look::table(&rows, &[2, 3, 4]);
+    context.out.write(table.as_bytes());
+    Ok(())
+}
+
+/// Names in the directory of `path` that begin as its last part does, for completion.
+pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
+    let (directory, stem) = match path.rfind('/') {
+        Some(slash) => path.split_at(slash + 1),
+        None => return Vec::new(),
+    };
+    let fits = |name: &str| name.to_lowercase().starts_with(&stem.to_lowercase());
+    if directory == "/" {
+        let names = context
+            .sessions
+            .mounts
+            .iter()
+            .map(|m| format!("{}/", m.name));
+        return names.filter(|name| fits(name)).collect();
+    }
+    let Ok((client, inner)) = context.resolve(directory) else {
+        return Vec::new();
+    };
+    let found = entries(&client, &inner).unwrap_or_default();
+    let shown = |entry: Entry| {
+        let mark = if entry.metadata.kind == Kind::Directory {
+            "/"
+        } else {
+            ""
+        };
+        entry.name + mark
+    };
+    let mut names: Vec<String> = found
+        .into_iter()
+        .filter(|e| fits(&e.name))
+        .map(shown)
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,174 @@
+//! Serving the host tool: frames on the second serial port ([`skink_abi::exec`]).
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::SeqCst;
+
+use libipc::StartInfo;
+use libipc::events::Events;
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, VERSION};
+use skink_protocols::console::{Channel, ConsoleError};
+
+use crate::commands::crash_frame;
+use crate::context::{Context, USAGE};
+use crate::jobs::{Job, Jobs};
+use crate::run;
+use crate::stream::{self, Stream};
+
+/// Collects bytes into frames. Bytes that are no frame are skipped up to the next mark.
+#[derive(Default)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes bytes in.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    pub fn next_frame(&mut self) -> Option<(Kind, Vec<u8>)> {
+        loop {
+            let head = *self.bytes.first_chunk::<HEADER_SIZE>()?;
+            match Header::parse(head) {
+                Some(header) => {
+                    let end = HEADER_SIZE + header.length;
+                    if self.bytes.len() < end {
+                        return None;
+                    }
+                    let payload = self.bytes[HEADER_SIZE..end].to_vec();
+                    self.bytes.drain(..end);
+                    return Some((header.kind, payload));
+                }
+                None => {
+                    self.bytes.remove(0);
+                }
+            }
+        }
+    }
+}
+
+/// The life of the first thread of the pair: reads frames and hands lines to the worker.
+///
+/// `Interrupt` works while a line runs, since the reader is not the one that runs it.
+pub fn reader(
+    start: &'static StartInfo,
+    thread: u8,
+    jobs: &'static Jobs,
+) -> Result<(), ConsoleError> {
+    let mut stream: Stream = stream::open(start, thread, Channel::Exec)?;
+    let mut ready = Header {
+        kind: Kind::Ready,
+        length: 1,
+    }
+    .to_bytes()
+    .to_vec();
+    ready.push(VERSION);
+    stream.write(&ready);
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 4096.min(MAX_PAYLOAD)];
+    loop {
+        let length = stream.read(&mut buffer)?;
+        decoder.push(&buffer[..length]);
+        while let Some((kind, payload)) = decoder.next_frame() {
+            match kind {
+                Kind::Run => {
+                    jobs.interrupted.store(false, SeqCst);
+                    let line = String::from_utf8_lossy(&payload).into_owned();
+                    let job = Job {
+                        line,
+                        channel: Channel::Exec,
+                        number: None,
+                    };
+                    if jobs.post(run::EXEC, job).is_err() {
+                        log::error!("a command came while another one runs; it is dropped");
+                    }
+                }
+                Kind::Interrupt => jobs.interrupted.store(true, SeqCst),
+                _ => log::error!("the host sent a frame that only the guest may send: {kind:?}"),
+            }
+        }
+    }
+}
+
+/// The life of the worker that runs the host's lines.
+pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'static Jobs) -> ! {
+    let mut context = match run::context(start, thread, Channel::Exec, events, jobs) {
+        Ok(context) => context,
+        Err(error) => panic!("{error}"),
+    };
+    let mut reported = 0;
+    loop {
+        events.wait_for(libipc::start::event::TIMER);
+        let Some(job) = jobs.take(run::EXEC) else {
+            continue;
+        };
+        let status = match core::str::from_utf8(job.line.as_bytes()) {
+            Ok(text) => run::line(&mut context, text, Channel::Exec),
+            Err(_) => USAGE,
+        };
+        context.out.flush();
+        report_crashes(&mut context, &mut reported);
+        jobs.finish(run::EXEC, status);
+        context.out.frame(Kind::Exit, &status.to_le_bytes());
+    }
+}
+
+/// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
+fn report_crashes(context: &mut Context<'_>, reported: &mut u64) {
+    let Ok(total) = context.sessions.control.crash_count() else {
+        return;
+    };
+    let new = total.saturating_sub(*reported).min(32) as u32;
+    for index in (0..new).rev() {
+        if let Ok(Some(record)) = context.sessions.control.crash(index) {
+            let text = crash_frame(&record);
+            context.out.frame(Kind::Crash, text.as_bytes());
+        }
+    }
+    *reported = total;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let head = Header {
+            kind,
+            length: payload.len(),
+        }
+        .to_bytes();
+        [&head, payload].concat()
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_come_in() {
+        let mut bytes = frame(Kind::Run, b"ls /disk");
+        bytes.extend(frame(Kind::Interrupt, b""));
+        for step in 1..bytes.len() {
+            let mut decoder = Decoder::default();
+            let mut seen = Vec::new();
+            for piece in bytes.chunks(step) {
+                decoder.push(piece);
+                while let Some(frame) = decoder.next_frame() {
+                    seen.push(frame);
+                }
+            }
+            assert_eq!(
+                seen,
+                [(Kind::Run, b"ls /disk".to_vec()), (Kind::Interrupt, vec![])]
+            );
+        }
+    }
+
+    #[test]
+    fn garbage_before_a_frame_is_skipped() {
+        let mut decoder = Decoder::default();
+        decoder.push(b"\xa7\xa7noise\r\n");
+        decoder.push(&frame(Kind::Run, b"x"));
+        assert_eq!(decoder.next_frame(), Some((Kind::Run, b"x".to_vec())));
+    }
+}

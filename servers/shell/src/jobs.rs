@@ -1,0 +1,139 @@
+//! Threads that run lines: the foreground of the terminal, and `&`.
+//!
+//! Each worker waits on its own notification for a line, runs it, and says that it is idle
+//! again. Posting is arming the worker's timer with a deadline in the past, since that is the
+//! one signal that every thread kit can be sent.
+
+use alloc::string::String;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+
+use heapless::Vec;
+use libipc::cap::{Cap, Timer};
+use libipc::start::ThreadKit;
+use skink_protocols::console::Channel;
+
+/// Workers at most.
+pub const MAX_WORKERS: usize = 8;
+
+/// A lock that lets others run while it waits: nothing spins.
+pub type Lock<T> = spin::mutex::Mutex<T, YieldRelax>;
+
+/// Gives the CPU away.
+pub struct YieldRelax;
+
+impl spin::RelaxStrategy for YieldRelax {
+    fn relax() {
+        libipc::raw::yield_now();
+    }
+}
+
+/// A line to run.
+#[derive(Debug)]
+pub struct Job {
+    /// The commands.
+    pub line: String,
+    /// Where the output goes.
+    pub channel: Channel,
+    /// Shown when it is done, if it is a background job.
+    pub number: Option<u32>,
+}
+
+/// One worker as the others see it.
+pub struct Worker {
+    timer: Cap<Timer>,
+    busy: AtomicBool,
+    job: Lock<Option<Job>>,
+    status: AtomicU32,
+}
+
+/// All workers.
+pub struct Jobs {
+    workers: Vec<Worker, MAX_WORKERS>,
+    next_number: AtomicU32,
+    waiter: Lock<Option<Cap<Timer>>>,
+    /// Ctrl-C: set for the foreground and for background jobs that `wait` waits for.
+    pub interrupted: AtomicBool,
+}
+
+impl Jobs {
+    /// Workers on these thread kits.
+    pub fn new(kits: &[ThreadKit]) -> Jobs {
+        let worker = |kit: &ThreadKit| Worker {
+            timer: Cap::from_slot(kit.timer),
+            busy: AtomicBool::new(false),
+            job: Lock::new(None),
+            status: AtomicU32::new(0),
+        };
+        Jobs {
+            workers: kits.iter().take(MAX_WORKERS).map(worker).collect(),
+            next_number: AtomicU32::new(1),
+            waiter: Lock::new(None),
+            interrupted: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives a line to worker `index`, which must be idle.
+    ///
+    /// # Errors
+    /// The job, if the worker is busy.
+    pub fn post(&self, index: usize, job: Job) -> Result<(), Job> {
+        let Some(worker) = self.workers.get(index) else {
+            return Err(job);
+        };
+        if worker.busy.swap(true, SeqCst) {
+            return Err(job);
+        }
+        *worker.job.lock() = Some(job);
+        let _ = worker.timer.arm(0);
+        Ok(())
+    }
+
+    /// Runs a line in the background, on an idle worker from `first` on; its number.
+    pub fn background(&self, first: usize, line: String, channel: Channel) -> Option<u32> {
+        let number = self.next_number.fetch_add(1, SeqCst);
+        let mut job = Job {
+            line,
+            channel,
+            number: Some(number),
+        };
+        for index in first..self.workers.len() {
+            match self.post(index, job) {
+                Ok(()) => return Some(number),
+                Err(back) => job = back,
+            }
+        }
+        None
+    }
+
+    /// The worker's side: the line posted, if there is one.
+    pub fn take(&self, index: usize) -> Option<Job> {
+        self.workers.get(index)?.job.lock().take()
+    }
+
+    /// The worker's side: done.
+    pub fn finish(&self, index: usize, status: i32) {
+        let Some(worker) = self.workers.get(index) else {
+            return;
+        };
+        worker.status.store(status as u32, SeqCst);
+        worker.busy.store(false, SeqCst);
+        if let Some(waiter) = self.waiter.lock().take() {
+            let _ = waiter.arm(0);
+        }
+    }
+
+    /// Whether worker `index` runs a line.
+    pub fn is_busy(&self, index: usize) -> bool {
+        self.workers.get(index).is_some_and(|w| w.busy.load(SeqCst))
+    }
+
+    /// Whether any worker from `first` on runs a line.
+    pub fn any_busy(&self, first: usize) -> bool {
+        (first..self.workers.len()).any(|index| self.is_busy(index))
+    }
+
+    /// Has `timer` signalled when the next line is done.
+    pub fn wake_me(&self, timer: Cap<Timer>) {
+        *self.waiter.lock() = Some(timer);
+    }
+}

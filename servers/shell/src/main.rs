@@ -1,0 +1,52 @@
+//! The shell's threads: the first reads the terminal; the kits of the start info are the reader
+//! of the host tool's frames, then the workers (host tool, foreground, background jobs).
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod guest {
+    extern crate alloc;
+
+    use alloc::boxed::Box;
+
+    use libipc::StartInfo;
+    use shell::jobs::Jobs;
+    use shell::{exec, run, stream, terminal};
+    use skink_protocols::console::Channel;
+
+    libipc::main!(main);
+
+    fn main(start: &'static StartInfo) -> i32 {
+        let Some((reader, workers)) = start.threads.split_first() else {
+            panic!("the manifest must grant the shell 4 extra threads or more");
+        };
+        let jobs: &'static Jobs = Box::leak(Box::new(Jobs::new(workers)));
+        // Thread 0 is this one, 1 the reader of frames, 2 and up the workers.
+        for (index, kit) in workers.iter().enumerate() {
+            let started = libipc::thread::start(kit, move |events| match index {
+                run::EXEC => exec::worker(start, index as u8 + 2, events, jobs),
+                _ => run::worker(start, index, events, jobs, prompt),
+            });
+            started.expect("start a worker");
+        }
+        let frames = move |_: &libipc::events::Events| {
+            if let Err(error) = exec::reader(start, 1, jobs) {
+                log::info!("the host tool's channel is not served: {error}");
+            }
+        };
+        libipc::thread::start(reader, frames).expect("start the reader of frames");
+        let ended = terminal::run(start, 0, libipc::events::main(), jobs);
+        panic!("the terminal cannot be used: {ended:?}");
+    }
+
+    /// Draws the prompt after a command, through the session of the thread that ran it.
+    fn prompt() {
+        let start = libipc::startup::start_info().expect("the program has started");
+        if let Ok(mut stream) = stream::open(start, run::FOREGROUND as u8 + 2, Channel::Terminal) {
+            stream.write(terminal::PROMPT.as_bytes());
+        }
+    }
+}
+
+/// The shell runs in the guest only.
+#[cfg(not(target_os = "none"))]
+fn main() {}

@@ -1,0 +1,191 @@
+//! Output of a thread: bytes to the terminal, or frames to the host tool, through a console
+//! session of its own, so that what several threads write is never mixed within a piece.
+
+use alloc::vec::Vec;
+use libipc::Error;
+use skink_abi::exec::{HEADER_SIZE, Header, Kind};
+use skink_protocols::Span;
+use skink_protocols::console::{Channel, ConsoleClient, ConsoleError};
+
+/// A console session used as a byte stream.
+pub struct Stream {
+    client: ConsoleClient,
+    channel: Channel,
+    written: u64,
+    read: u64,
+}
+
+impl Stream {
+    /// Takes up the session's stream of `channel` where it stands.
+    ///
+    /// # Errors
+    /// As [`ConsoleError`] says.
+    pub fn attach(client: ConsoleClient, channel: Channel) -> Result<Stream, ConsoleError> {
+        let positions = client.attach(channel)?;
+        Ok(Stream {
+            client,
+            channel,
+            written: positions.write,
+            read: positions.read,
+        })
+    }
+
+    /// Bytes that one piece can have.
+    pub fn piece(&self) -> usize {
+        self.client.session().shared.size()
+    }
+
+    /// Writes the bytes, in pieces of [`Stream::piece`].
+    pub fn write(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(self.piece().max(1)) {
+            self.client.session().shared.write(0, piece);
+            let span = Span {
+                offset: 0,
+                length: piece.len() as u32,
+            };
+            match self.client.write(self.channel, self.written, span) {
+                Ok(position) => self.written = position,
+                // Nobody is left to be told; the next write takes up the stream again.
+                Err(_) => self.resume(),
+            }
+        }
+    }
+
+    /// Waits for input; the number of bytes read is at least 1.
+    ///
+    /// # Errors
+    /// As [`ConsoleError`] says.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, ConsoleError> {
+        let length = into.len().min(self.piece()) as u32;
+        let span = Span { offset: 0, length };
+        let input = match self.client.read(self.channel, self.read, span) {
+            Err(ConsoleError::BadPosition) => {
+                self.resume();
+                self.client.read(self.channel, self.read, span)?
+            }
+            other => other?,
+        };
+        let length = input.length.min(length) as usize;
+        self.client.session().shared.read(0, &mut into[..length]);
+        self.read += u64::from(input.length);
+        Ok(length)
+    }
+
+    fn resume(&mut self) {
+        if let Ok(positions) = self.client.attach(self.channel) {
+            self.written = positions.write;
+            self.read = positions.read;
+        }
+    }
+}
+
+/// Where the output of commands goes.
+pub enum Sink {
+    /// The terminal: line feeds become carriage return and line feed.
+    Terminal(Stream),
+    /// The host tool: `Output` frames.
+    Exec(Stream),
+}
+
+/// Output of one job, collected into pieces.
+pub struct Output {
+    sink: Sink,
+    pending: Vec<u8>,
+}
+
+impl Output {
+    /// Output into `sink`.
+    pub fn new(sink: Sink) -> Output {
+        Output {
+            sink,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Appends bytes; they go out when a piece is full or at [`Output::flush`].
+    pub fn write(&mut self, bytes: &[u8]) {
+        let limit = self.limit();
+        for piece in bytes.chunks(limit) {
+            if self.pending.len() + piece.len() > limit {
+                self.flush();
+            }
+            match self.sink {
+                Sink::Terminal(_) => {
+                    for byte in piece {
+                        if *byte == b'\n' {
+                            self.pending.push(b'\r');
+                        }
+                        self.pending.push(*byte);
+                    }
+                }
+                Sink::Exec(_) => self.pending.extend_from_slice(piece),
+            }
+        }
+        if matches!(self.sink, Sink::Terminal(_)) {
+            self.flush();
+        }
+    }
+
+    fn limit(&self) -> usize {
+        let (Sink::Terminal(stream) | Sink::Exec(stream)) = &self.sink;
+        (stream.piece().max(64) - HEADER_SIZE) / 2
+    }
+
+    /// Sends what is pending.
+    pub fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        match &mut self.sink {
+            Sink::Terminal(stream) => stream.write(&self.pending),
+            Sink::Exec(_) => {
+                let pending = core::mem::take(&mut self.pending);
+                self.frame(Kind::Output, &pending);
+            }
+        }
+        self.pending.clear();
+    }
+
+    /// Sends a frame, if the sink is the host tool.
+    pub fn frame(&mut self, kind: Kind, payload: &[u8]) {
+        if let Sink::Exec(stream) = &mut self.sink {
+            let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
+            frame.extend_from_slice(
+                &Header {
+                    kind,
+                    length: payload.len(),
+                }
+                .to_bytes(),
+            );
+            frame.extend_from_slice(payload);
+            stream.write(&frame);
+        }
+    }
+
+    /// Whether the host tool reads it.
+    pub fn is_exec(&self) -> bool {
+        matches!(self.sink, Sink::Exec(_))
+    }
+}
+
+impl core::fmt::Write for Output {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Opens a thread's console session.
+///
+/// # Errors
+/// `ServiceUnavailable` if the manifest grants no such session; [`ConsoleError`] in it.
+pub fn open(
+    start: &libipc::StartInfo,
+    thread: u8,
+    channel: Channel,
+) -> Result<Stream, ConsoleError> {
+    let session = start
+        .session("console", thread)
+        .map_err(|error: Error| ConsoleError::from(error))?;
+    Stream::attach(ConsoleClient::new(session), channel)
+}
