@@ -94,13 +94,14 @@ pub(crate) fn with_message<R>(
     reader: impl FnOnce(&[u8]) -> R,
 ) -> R {
     let length = length.min(skink_abi::message::MAX_WORDS);
+    let base = arch::user_buffer();
     // The places of register words in the buffer are ours: the kernel does not touch them.
     for (i, word) in words.into_iter().enumerate() {
-        set_word(i, word);
+        // SAFETY: as in `word`.
+        unsafe { base.add(i).write(word) };
     }
     // SAFETY: `length` words of the thread's own page; nothing writes them while the reference
     // lives, since only system calls and this module do, and `reader` does neither.
-    let bytes =
-        unsafe { core::slice::from_raw_parts(arch::user_buffer().cast::<u8>(), length * 8) };
+    let bytes = unsafe { core::slice::from_raw_parts(base.cast::<u8>(), length * 8) };
     reader(bytes)
 }

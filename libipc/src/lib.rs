@@ -7,7 +7,7 @@
 //! * [`startup`] (with [`main!`]), [`heap`], `log`, [`time`], [`events`], [`thread`]: a program.
 //! * [`macro@protocol`] with [`wire`], [`client`] and [`server`]: protocols. [`replies`]: answers
 //!   that come later. [`accounting`] and [`misbehave`]: what the control page is for.
-//! * [`shared`] and [`ring`]: bulk data.
+//! * [`shared`] and [`ring`]: bulk data. [`mmio`]: memory of devices.
 //!
 //! Not here: the protocols of the system (`skink-protocols`), policy, drivers.
 #![cfg_attr(not(test), no_std)]
@@ -27,6 +27,7 @@ pub mod events;
 pub mod heap;
 mod logger;
 pub mod misbehave;
+pub mod mmio;
 pub mod protocol;
 pub mod raw;
 pub mod replies;

@@ -1,7 +1,7 @@
-//! From the entry point to `main`, and from `main` (or a panic) to the end.
+//! From the entry point to the program, and from its end (or a panic) to the supervisor.
 //!
-//! `libipc::main!(main)` defines the entry point. It adopts the IPC buffer, decodes the start
-//! info, sets up clock, control page, heap and log, and calls `main`, whose value is the exit
+//! `libipc::main!(start)` defines the entry point. It adopts the IPC buffer, decodes the start
+//! info, sets up clock, control page, heap and log, and calls `start`, whose value is the exit
 //! code. A server ends itself by telling its supervisor; nothing else can end it but a fault.
 //!
 //! The root server has no supervisor: it uses `libipc::entry!` and [`set_panic_hook`].
@@ -16,15 +16,15 @@ use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-/// Defines the entry point of a server: `libipc::main!(main)` with
-/// `fn main(start: &'static StartInfo) -> i32`.
+/// Defines the entry point of a server: `libipc::main!(start)` with
+/// `fn start(info: &'static StartInfo) -> i32` (any name but `main`).
 ///
 /// The crate is `no_std` and `no_main` on the bare targets only; on the host the macro defines a
 /// `main` that does nothing, so that `cargo test` can build the binary:
 ///
 /// ```ignore
 /// #![cfg_attr(target_os = "none", no_std, no_main)]
-/// libipc::main!(main);
+/// libipc::main!(start);
 /// ```
 #[macro_export]
 macro_rules! main {

@@ -1,0 +1,148 @@
+//! Device memory: registers and DMA memory, by volatile accesses of exactly the width asked for.
+//!
+//! Unlike [`crate::shared::Shared`], whose other side is a program, the other side here is a
+//! device: each access happens once, in program order among volatile accesses, and is never
+//! merged, torn or left out. Offsets out of range or misaligned panic: they are bugs of the
+//! driver; what a device says is bounded with [`Mmio::part`] first.
+//!
+//! Not here: fences (a driver knows where it needs them), byte order (little-endian machines).
+
+use crate::start::Region;
+
+/// A region of device memory. A copy names the same memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Mmio {
+    base: *mut u8,
+    size: usize,
+    address: u64,
+}
+
+// SAFETY: the type is a name for memory that no reference ever points to; accesses are volatile
+// and of one machine word at most.
+unsafe impl Send for Mmio {}
+
+/// Declares a read and a write of one width.
+macro_rules! access {
+    ($read:ident, $write:ident, $type:ty, $bytes:literal) => {
+        #[doc = concat!("Reads ", $bytes, " byte(s) at `offset`.\n\n# Panics\nOut of range or misaligned.")]
+        #[inline(always)]
+        pub fn $read(&self, offset: usize) -> $type {
+            let place = self.place(offset, $bytes).cast::<$type>();
+            // SAFETY: in range and aligned (`place`), mapped for the program's life (`new`).
+            unsafe { place.read_volatile() }
+        }
+
+        #[doc = concat!("Writes ", $bytes, " byte(s) at `offset`.\n\n# Panics\nOut of range or misaligned.")]
+        #[inline(always)]
+        pub fn $write(&self, offset: usize, value: $type) {
+            let place = self.place(offset, $bytes).cast::<$type>();
+            // SAFETY: in range and aligned (`place`), mapped for the program's life (`new`).
+            unsafe { place.write_volatile(value) }
+        }
+    };
+}
+
+impl Mmio {
+    /// Names a region.
+    ///
+    /// # Safety
+    /// The region is empty, or mapped readable and writable as long as the program lives, and
+    /// used in no other way than through `Mmio`.
+    pub const unsafe fn new(region: Region) -> Self {
+        Mmio {
+            base: region.vaddr as usize as *mut u8,
+            size: region.size as usize,
+            address: region.paddr,
+        }
+    }
+
+    /// Names a region of the start info.
+    pub fn granted(region: Region) -> Self {
+        // SAFETY: the root server lists a region only if it is mapped for the program's whole
+        // life; programs reach it through this type.
+        unsafe { Mmio::new(region) }
+    }
+
+    /// Bytes.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Address of byte 0 on the bus.
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// `size` bytes from `offset`, if they are inside.
+    pub fn part(&self, offset: u64, size: u64) -> Option<Mmio> {
+        let end = offset.checked_add(size)?;
+        (end <= self.size as u64).then(|| Mmio {
+            // In range, so the sum is an address inside the region.
+            base: self.base.wrapping_add(offset as usize),
+            size: size as usize,
+            address: self.address.wrapping_add(offset),
+        })
+    }
+
+    #[inline(always)]
+    fn place(&self, offset: usize, bytes: usize) -> *mut u8 {
+        let place = self.base.wrapping_add(offset);
+        assert!(
+            bytes <= self.size && offset <= self.size - bytes && place.addr().is_multiple_of(bytes),
+            "access of {bytes} bytes at {offset:#x} of {:#x}",
+            self.size
+        );
+        place
+    }
+
+    access!(read8, write8, u8, 1);
+    access!(read16, write16, u16, 2);
+    access!(read32, write32, u32, 4);
+    access!(read64, write64, u64, 8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    fn region() -> Mmio {
+        let words = std::vec![0u64; 4].leak();
+        let vaddr = words.as_mut_ptr() as u64;
+        let region = Region {
+            vaddr,
+            size: 32,
+            paddr: 0x1000,
+        };
+        // SAFETY: leaked, and used through this alone.
+        unsafe { Mmio::new(region) }
+    }
+
+    #[test]
+    fn widths_reach_the_bytes_that_they_should() {
+        let all = region();
+        all.write64(8, 0x1122_3344_5566_7788);
+        all.write8(9, 0xaa);
+        assert_eq!(all.read32(8), 0x5566_aa88);
+        assert_eq!(all.read16(14), 0x1122);
+        let part = all.part(8, 8).unwrap();
+        part.write16(6, 0xbbcc);
+        assert_eq!(all.read64(8), 0xbbcc_3344_5566_aa88);
+        assert_eq!((part.size(), part.address()), (8, 0x1008));
+    }
+
+    #[test]
+    fn nothing_outside_is_reached() {
+        let all = region();
+        assert!(all.part(24, 8).is_some() && all.part(25, 8).is_none());
+        assert!(all.part(u64::MAX, 2).is_none());
+        for offset in [32, 29, 2, usize::MAX - 3] {
+            assert!(
+                catch_unwind(|| region().read32(offset)).is_err(),
+                "{offset}"
+            );
+        }
+        let part = all.part(28, 4).unwrap();
+        assert!(catch_unwind(|| part.write64(0, 0)).is_err());
+    }
+}

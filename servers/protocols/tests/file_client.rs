@@ -1,0 +1,274 @@
+//! The `file` client over deaths of its server: a small server in memory, restarted at will.
+
+use libipc::arch::{Registers, Request as Trap, with_kernel};
+use libipc::raw::Message;
+use libipc::{Caller, Error, Outcome, Request, Session, Shared};
+use skink_abi::Error as KernelError;
+use skink_protocols::file::client::{self, File};
+use skink_protocols::file::*;
+use skink_protocols::span::Span;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Files that survive, and the state of one instance.
+struct MemoryServer {
+    files: BTreeMap<String, Vec<u8>>,
+    shared: Shared,
+    incarnation: u32,
+    open: Vec<String>,
+}
+
+impl MemoryServer {
+    fn restart(&mut self) {
+        self.incarnation += 1;
+        self.open.clear();
+    }
+
+    fn opened(&mut self, path: &str) -> Result<Opened, FileError> {
+        let size = self.files.get(path).ok_or(FileError::NotFound)?.len() as u64;
+        self.open.push(path.to_owned());
+        Ok(Opened {
+            handle: Handle::new(self.incarnation, self.open.len() as u32 - 1),
+            key: FileKey([path.len() as u32, 0, 0, 0]),
+            metadata: metadata(size),
+        })
+    }
+
+    fn file(&mut self, handle: Handle) -> Result<&mut Vec<u8>, FileError> {
+        let number = handle
+            .number(self.incarnation)
+            .ok_or(FileError::BadHandle)?;
+        let path = self.open.get(number as usize).ok_or(FileError::BadHandle)?;
+        self.files.get_mut(path).ok_or(FileError::StaleKey)
+    }
+}
+
+fn metadata(size: u64) -> Metadata {
+    Metadata {
+        kind: Kind::File,
+        size,
+        is_read_only: false,
+        modified: None,
+    }
+}
+
+impl FileSystemServer for MemoryServer {
+    fn open(
+        &mut self,
+        _: Caller,
+        path: &str,
+        _: Access,
+        create: Create,
+    ) -> Result<Opened, FileError> {
+        if create != Create::Never {
+            self.files.entry(path.to_owned()).or_default();
+        }
+        self.opened(path)
+    }
+    fn reopen(
+        &mut self,
+        _: Caller,
+        key: FileKey,
+        path: &str,
+        _: Access,
+    ) -> Result<Opened, FileError> {
+        if key.0[0] as usize != path.len() {
+            return Err(FileError::StaleKey);
+        }
+        self.opened(path)
+    }
+    fn close(&mut self, _: Caller, handle: Handle) -> Result<(), FileError> {
+        self.file(handle).map(|_| ())
+    }
+    fn read(
+        &mut self,
+        _: Caller,
+        handle: Handle,
+        position: u64,
+        span: Span,
+    ) -> Result<u32, FileError> {
+        let memory = span.of(&self.shared).ok_or(FileError::InvalidArgument)?;
+        let file = self.file(handle)?;
+        let rest = file.get(position as usize..).unwrap_or(&[]);
+        let length = rest.len().min(memory.size());
+        memory.write(0, &rest[..length]);
+        Ok(length as u32)
+    }
+    fn write(
+        &mut self,
+        _: Caller,
+        handle: Handle,
+        position: u64,
+        span: Span,
+    ) -> Result<u32, FileError> {
+        let memory = span.of(&self.shared).ok_or(FileError::InvalidArgument)?;
+        let file = self.file(handle)?;
+        let end = position as usize + memory.size();
+        file.resize(file.len().max(end), 0);
+        memory.read(0, &mut file[position as usize..end]);
+        Ok(span.length)
+    }
+    fn truncate(&mut self, _: Caller, handle: Handle, size: u64) -> Result<(), FileError> {
+        self.file(handle)?.resize(size as usize, 0);
+        Ok(())
+    }
+    fn handle_status(&mut self, _: Caller, handle: Handle) -> Result<Metadata, FileError> {
+        Ok(metadata(self.file(handle)?.len() as u64))
+    }
+    fn status(&mut self, _: Caller, path: &str) -> Result<Metadata, FileError> {
+        let file = self.files.get(path).ok_or(FileError::NotFound)?;
+        Ok(metadata(file.len() as u64))
+    }
+    fn list(&mut self, _: Caller, _: &str, _: u64, _: Span) -> Result<Listing, FileError> {
+        Err(FileError::Unsupported)
+    }
+    fn make_directory(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
+        if self.files.contains_key(path) {
+            return Err(FileError::Exists);
+        }
+        self.files.insert(path.to_owned(), Vec::new());
+        Ok(())
+    }
+    fn remove(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
+        self.files
+            .remove(path)
+            .map(|_| ())
+            .ok_or(FileError::NotFound)
+    }
+    fn rename(&mut self, _: Caller, from: &str, to: &str) -> Result<(), FileError> {
+        let file = self.files.remove(from).ok_or(FileError::NotFound)?;
+        self.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+    fn sync(&mut self, _: Caller) -> Result<(), FileError> {
+        Ok(())
+    }
+    fn statistics(&mut self, _: Caller) -> Result<Statistics, FileError> {
+        Err(FileError::Unsupported)
+    }
+}
+
+/// When the server dies: at each `every`-th call, before or after it has executed it.
+#[derive(Clone, Copy)]
+struct Deaths {
+    every: u32,
+    after: bool,
+}
+
+fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemoryServer>>)) {
+    let shared = Shared::leaked(100);
+    let server = Rc::new(RefCell::new(MemoryServer {
+        files: BTreeMap::new(),
+        shared,
+        incarnation: 1,
+        open: Vec::new(),
+    }));
+    let served = server.clone();
+    let calls = Cell::new(0);
+    let kernel = move |trap: Trap| {
+        calls.set(calls.get() + 1);
+        let dies = deaths.every != 0 && calls.get() % deaths.every == 0;
+        let mut server = served.borrow_mut();
+        let message = Message {
+            badge: 1,
+            info: trap.info,
+            words: trap.words,
+        };
+        let reply = Cell::new(None);
+        let request = Request::new(message, &reply);
+        let mut answer = Registers {
+            status: KernelError::ReplyLost.raw(),
+            ..Default::default()
+        };
+        if !dies || deaths.after {
+            let Outcome::Answer(info, words) = FileSystem::dispatch(&mut *server, &request) else {
+                panic!("nothing is deferred")
+            };
+            if !dies {
+                answer = Registers {
+                    info,
+                    words,
+                    ..Default::default()
+                };
+            }
+        }
+        if dies {
+            server.restart();
+        }
+        answer
+    };
+    let mut session = Session::of_endpoint(libipc::Cap::from_slot(9));
+    session.shared = shared;
+    with_kernel(kernel, || body(FileSystemClient::new(session), &server));
+}
+
+#[test]
+fn files_are_read_and_written_over_deaths_of_the_server() {
+    // Opening again and one call need three answers in a row.
+    for every in [0, 4, 5, 7] {
+        for after in [false, true] {
+            run(Deaths { every, after }, |client, server| {
+                let (file, _) = File::open(client, "/a", Access::Write, Create::IfMissing).unwrap();
+                let data: Vec<u8> = (0..1234u32).map(|i| (i * 7) as u8).collect();
+                file.write_at(0, &data).unwrap();
+                let mut back = vec![0; 2000];
+                assert_eq!(file.read_at(0, &mut back), Ok(1234), "every {every}");
+                assert_eq!(&back[..1234], data);
+                assert_eq!(server.borrow().files["/a"], data);
+                assert_eq!(server.borrow().incarnation > 1, every != 0);
+            });
+        }
+    }
+}
+
+#[test]
+fn names_change_exactly_once_over_deaths_of_the_server() {
+    for every in [3, 4, 5] {
+        for after in [false, true] {
+            run(Deaths { every, after }, |client, server| {
+                for i in 0..10 {
+                    let (old, new) = (format!("/old{i}"), format!("/new{i}"));
+                    client::make_directory(&client, &old).unwrap();
+                    client::rename(&client, &old, &new).unwrap();
+                    if i % 2 == 0 {
+                        client::remove(&client, &new).unwrap();
+                    }
+                }
+                assert_eq!(server.borrow().files.len(), 5);
+            });
+        }
+    }
+}
+
+#[test]
+fn real_errors_come_through_and_a_dead_service_is_told() {
+    run(
+        Deaths {
+            every: 0,
+            after: false,
+        },
+        |client, _| {
+            assert_eq!(client::remove(&client, "/x"), Err(FileError::NotFound));
+            client::make_directory(&client, "/x").unwrap();
+            assert_eq!(
+                client::make_directory(&client, "/x"),
+                Err(FileError::Exists)
+            );
+            let long = "/".repeat(5000);
+            assert_eq!(client.status(&long), Err(FileError::PathTooLong));
+        },
+    );
+    run(
+        Deaths {
+            every: 1,
+            after: false,
+        },
+        |client, _| {
+            let dead = FileError::Ipc(Error::ServerRestarted {
+                maybe_executed: true,
+            });
+            assert_eq!(client.status("/x"), Err(dead));
+        },
+    );
+}
