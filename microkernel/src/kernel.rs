@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 
+use crate::addr::Asid;
 use crate::arch::Current;
 use crate::deadlines::Deadlines;
 use crate::machine::{MAX_IRQS, Ticks};
@@ -52,6 +53,8 @@ pub struct Cpu {
     pub armed: Ticks,
     /// The root table loaded (physical address), 0 the kernel's own.
     pub active_root: u64,
+    /// The identifier of that space.
+    pub active_asid: Asid,
     /// The thread whose FPU state is in the CPU.
     pub fpu_owner: Option<Obj<Tcb>>,
     /// Whether FPU instructions work now.
@@ -97,6 +100,7 @@ impl Cpu {
             charged_from: 0,
             armed: Ticks::MAX,
             active_root: 0,
+            active_asid: Asid(0),
             fpu_owner: None,
             fpu_enabled: false,
             ready: [const { ReadyQueue::EMPTY }; PRIORITIES],

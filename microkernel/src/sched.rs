@@ -166,6 +166,7 @@ impl Kernel {
         }
     }
 
+    #[inline(never)]
     fn decide(&mut self) {
         while self.cpu.reschedule {
             self.cpu.reschedule = false;
@@ -343,6 +344,7 @@ impl Kernel {
         match vspace::root_of(self, &tcb.slots[TcbSlot::VSpace as usize]) {
             Some((root, asid)) if root.0 != self.cpu.active_root => {
                 self.cpu.active_root = root.0;
+                self.cpu.active_asid = asid;
                 self.machine.activate(root, asid);
             }
             Some(_) => {}
@@ -357,6 +359,7 @@ impl Kernel {
 
     /// Gives the thread its FPU state, or disables the FPU. The state stays in the CPU until
     /// another thread needs it.
+    #[inline(never)]
     fn switch_fpu(&mut self, tcb: Obj<Tcb>) {
         if !tcb.uses_fpu() {
             self.machine.disable_fpu();

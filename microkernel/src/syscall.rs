@@ -118,7 +118,7 @@ impl Kernel {
 
     /// Debug images check the invariants after every trap.
     #[inline]
-    fn check_if_debug(&self) {
+    pub(crate) fn check_if_debug(&self) {
         if cfg!(feature = "debug") {
             self.check_invariants();
         }

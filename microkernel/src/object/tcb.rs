@@ -294,11 +294,7 @@ pub fn finalise(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 
 /// An address space ended: if it is the one on the CPU, the kernel goes to its own.
 pub fn vspace_gone(kernel: &mut Kernel, asid: Asid) {
-    let active = kernel.cpu.loaded.is_some_and(|tcb| {
-        crate::object::vspace::root_of(kernel, &tcb.slot(TcbSlot::VSpace))
-            .is_none_or(|(_, active)| active == asid)
-    });
-    if active {
+    if kernel.cpu.active_root != 0 && kernel.cpu.active_asid == asid {
         kernel.machine.activate_kernel();
         kernel.cpu.active_root = 0;
     }
