@@ -92,7 +92,9 @@ impl Fpu {
         }
     }
 
-    fn enable(&mut self) {
+    /// See [`crate::machine::Machine::enable_fpu`]. Free if it is on already.
+    #[inline(always)]
+    pub fn enable(&mut self) {
         if !self.enabled {
             // SAFETY: clears `CR0.TS` only; the kernel uses no FPU instruction but those here.
             unsafe { asm!("clts", options(nostack, nomem, preserves_flags)) };

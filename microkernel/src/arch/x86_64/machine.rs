@@ -292,6 +292,10 @@ impl Machine for X86 {
         unsafe { self.fpu.init(state) };
     }
 
+    fn enable_fpu(&mut self) {
+        self.fpu.enable();
+    }
+
     fn disable_fpu(&mut self) {
         self.fpu.disable();
     }

@@ -52,6 +52,9 @@ pub fn trap(context: &Context) -> ! {
         "\nPANIC: {what} (vector {}, error {:#x}) at {:#x}",
         context.entry, context.error, context.rip
     );
+    if context.entry == vector::DOUBLE_FAULT && start::is_stack_guard(Cr2::read_raw()) {
+        let _ = writeln!(Console, "  the kernel stack has overflowed");
+    }
     let c = context;
     for row in [
         [("rax", c.rax), ("rbx", c.rbx), ("rcx", c.rcx), ("rdx", c.rdx)],

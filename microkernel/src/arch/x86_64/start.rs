@@ -152,6 +152,11 @@ pub fn is_kernel_data(address: u64, bytes: u64) -> bool {
         || address >= address!(__stack_bottom) && end <= address!(__stack_top)
 }
 
+/// Whether an address is in the page below the kernel stack.
+pub fn is_stack_guard(address: u64) -> bool {
+    (address!(__data_end)..address!(__stack_bottom)).contains(&address)
+}
+
 /// Ends a boot that cannot succeed with one line.
 fn fail(why: impl Display) -> ! {
     let _ = writeln!(Console, "skink: cannot boot: {why}");
@@ -208,7 +213,7 @@ pub fn start(start_info: u64) -> ! {
     trap::leave()
 }
 
-/// Makes the root task from the boot image.
+/// Makes the root task from the boot image, and lets it run next.
 fn boot_generic(kernel: &mut Kernel, handover: &Handover, rates: Rates, physical_limit: u64) {
     let mut memory = [MemoryRegion { base: PhysAddr(0), bytes: 0, kind: RegionKind::Ram }; MAX_RAM + 3];
     let image = Range { start: address!(__text_start) - KERNEL_BASE, end: address!(__stack_top) - KERNEL_BASE };
@@ -225,6 +230,7 @@ fn boot_generic(kernel: &mut Kernel, handover: &Handover, rates: Rates, physical
     }
     let module = handover.module.unwrap_or_default();
     let description = BootDescription {
+        arch: skink_abi::bootimage::ARCH_X86_64,
         memory: &memory[..count],
         physical_limit,
         boot_image: PhysAddr(module.start),
@@ -236,8 +242,9 @@ fn boot_generic(kernel: &mut Kernel, handover: &Handover, rates: Rates, physical
         firmware_table_size: 0,
     };
     if let Err(why) = boot(kernel, &description) {
-        fail(format_args!("{why:?}"));
+        fail(why);
     }
+    kernel.schedule();
 }
 
 /// Physical memory as the first mapping shows it.
