@@ -115,6 +115,15 @@ impl Header {
     /// # Errors
     /// [`ImageError`], as its variants say.
     pub fn parse(image: &[u8]) -> Result<Header, ImageError> {
+        Self::parse_tables(image, image.len() as u64)
+    }
+
+    /// As [`Header::parse`], for a reader that has only the beginning of an image of `size`
+    /// bytes at hand: header and tables must be in it.
+    ///
+    /// # Errors
+    /// [`ImageError`], as its variants say.
+    pub fn parse_tables(image: &[u8], size: u64) -> Result<Header, ImageError> {
         if image.len() < HEADER_SIZE {
             return Err(ImageError::Truncated);
         }
@@ -137,7 +146,7 @@ impl Header {
         let tables = HEADER_SIZE as u64
             + u64::from(header.segment_count) * SEGMENT_SIZE as u64
             + u64::from(header.file_count) * FILE_SIZE as u64;
-        if header.total_size > image.len() as u64 || tables > header.total_size {
+        if header.total_size > size || tables > image.len() as u64 || tables > header.total_size {
             return Err(ImageError::Truncated);
         }
         Ok(header)
