@@ -244,3 +244,63 @@ impl LongName {
         (whole && sane).then_some((name, self.entries))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    const SHORT: [u8; 11] = *b"ALONGN~1TEX";
+
+    fn entries(name: &str) -> (Vec<u16>, Vec<[u8; ENTRY_BYTES]>) {
+        let units: Vec<u16> = name.encode_utf16().collect();
+        let count = units.len().div_ceil(LONG_UNITS);
+        let raw = (1..=count)
+            .rev()
+            .map(|i| long_entry(&units, i, count, checksum(&SHORT)))
+            .collect();
+        (units, raw)
+    }
+
+    fn read(raw: &[[u8; ENTRY_BYTES]]) -> Option<(Vec<u16>, u32)> {
+        let mut long = LongName::new();
+        raw.iter().for_each(|raw| long.push(raw));
+        long.finish(&SHORT)
+            .map(|(name, entries)| (name.to_vec(), entries))
+    }
+
+    #[test]
+    fn long_names_of_every_length_round_trip() {
+        for len in 1..=255 {
+            let (units, raw) = entries(&"x".repeat(len));
+            assert_eq!(read(&raw), Some((units, raw.len() as u32)));
+        }
+    }
+
+    #[test]
+    fn long_names_that_are_not_whole_do_not_count() {
+        let (units, raw) = entries("A long name of three entries.text");
+        assert_eq!(raw.len(), 3);
+        assert!(read(&raw).is_some());
+        assert_eq!(read(&raw[1..]), None);
+        assert_eq!(read(&raw[..2]), None);
+        assert_eq!(read(&[raw[0], raw[2], raw[1]]), None);
+        assert_eq!(read(&[raw[0], raw[0], raw[1], raw[2]]), Some((units, 3)));
+        for at in 0..3 {
+            let mut other = raw.clone();
+            other[at][13] ^= 1;
+            assert_eq!(read(&other), None, "the sum of entry {at} is another");
+        }
+        let mut long = LongName::new();
+        raw.iter().for_each(|raw| long.push(raw));
+        assert!(long.finish(b"ALONGN~2TEX").is_none());
+    }
+
+    #[test]
+    fn a_first_cluster_has_28_bits() {
+        let mut entry = Entry::new(SHORT, Entry::FILE, 0x0ABC_DEF1, DateTime::EPOCH);
+        assert_eq!(entry.first(), 0x0ABC_DEF1);
+        entry.0[21] |= 0xF0;
+        assert_eq!(entry.first(), 0x0ABC_DEF1);
+    }
+}

@@ -7,10 +7,14 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// A volume of ours by hand, so that these tests need no tools: 512-byte clusters, one FAT of 64
-/// sectors, root in cluster 2.
+/// 512-byte clusters, two FATs of 64 sectors, 8 sectors before them, root in cluster 2.
 pub fn small_volume() -> Vec<u8> {
-    let (reserved, fat_sectors, total) = (8usize, 64usize, 8192usize);
+    volume(8, 64)
+}
+
+/// The same with other sizes of what lies before the data.
+pub fn volume(reserved: usize, fat_sectors: usize) -> Vec<u8> {
+    let total = 8192usize;
     let mut image = vec![0; total * 512];
     image[..3].copy_from_slice(&[0xEB, 0x58, 0x90]);
     image[3..11].copy_from_slice(b"SKINKFS ");
@@ -23,7 +27,17 @@ pub fn small_volume() -> Vec<u8> {
     image[36..40].copy_from_slice(&(fat_sectors as u32).to_le_bytes());
     image[44] = 2;
     image[48] = 1;
+    image[50] = 2;
+    image[66] = 0x29;
+    image[71..82].copy_from_slice(b"NO NAME    ");
     image[510..512].copy_from_slice(&[0x55, 0xAA]);
+    let boot = image[..512].to_vec();
+    image[2 * 512..3 * 512].copy_from_slice(&boot);
+    let info = 512;
+    image[info..info + 4].copy_from_slice(&0x4161_5252u32.to_le_bytes());
+    image[info + 484..info + 488].copy_from_slice(&0x6141_7272u32.to_le_bytes());
+    image[info + 488..info + 496].fill(0xFF);
+    image[info + 508..info + 512].copy_from_slice(&0xAA55_0000u32.to_le_bytes());
     for copy in 0..2 {
         let fat = (reserved + copy * fat_sectors) * 512;
         for (i, value) in [0x0FFF_FFF8u32, 0x0FFF_FFFF, 0x0FFF_FFFF]

@@ -145,19 +145,22 @@ fn a_server_that_dies_loses_nothing_that_was_synced() {
     }
     let image = make_image(1, 20_000);
     for seed in 0..40u64 {
-        let mut device = FakeDisk::new(image.clone(), 64).shuffled(seed, 4);
-        device.keep_log = false;
+        let device = FakeDisk::new(image.clone(), 64).shuffled(seed, 4);
         let mut disk = Volume::mount(device, Limits::default()).unwrap();
         disk.make_dir("/d").unwrap();
         let bytes = pattern(90_000, seed);
         write_all(&mut disk, "/d/kept", &bytes).unwrap();
         write_all(&mut disk, "/d/gone", &bytes).unwrap();
+        write_all(&mut disk, "/d/cut", &bytes).unwrap();
         disk.sync().unwrap();
         // More work, cut off at some request of the last sync; then the cache is lost.
         disk.device_mut().fuse = Some(seed);
         let _ = disk.remove_file("/d/gone");
         let _ = write_all(&mut disk, "/d/new", &pattern(150_000, seed + 1));
         let _ = disk.make_dir("/d/e");
+        if let Ok(handle) = disk.open("/d/cut", Access::Write, Create::Never) {
+            let _ = disk.set_size(handle, 1000);
+        }
         let handle = disk.open("/d/kept", Access::Append, Create::Never);
         if let Ok(handle) = handle {
             let _ = disk.write_at(handle, 0, &bytes);

@@ -294,13 +294,18 @@ fn compare(disk: &mut Disk, model: &Model, dir: &str) -> Result<usize, TestCaseE
     Ok(count)
 }
 
+/// A number below `end`, often a multiple of a sector or a page, where the special cases are.
+fn round(end: u32) -> impl Strategy<Value = u32> {
+    (0..end, prop::sample::select(vec![1u32, 1, 512, 4096])).prop_map(|(n, unit)| n / unit * unit)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let path = || 0..PATHS.len();
     prop_oneof![
-        4 => (path(), 0u32..60_000, 0u32..50_000, any::<u64>())
+        4 => (path(), round(60_000), round(50_000), any::<u64>())
             .prop_map(|(path, offset, len, seed)| Step::Write { path, offset, len, seed }),
         2 => (path(), 0u32..9000, any::<u64>()).prop_map(|(path, len, seed)| Step::Append { path, len, seed }),
-        2 => (path(), 0u32..80_000).prop_map(|(path, size)| Step::SetSize { path, size }),
+        2 => (path(), round(80_000)).prop_map(|(path, size)| Step::SetSize { path, size }),
         1 => path().prop_map(|path| Step::Truncate { path }),
         4 => path().prop_map(|path| Step::MakeDir { path }),
         3 => path().prop_map(|path| Step::Remove { path }),

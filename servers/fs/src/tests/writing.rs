@@ -354,3 +354,98 @@ fn a_chain_with_more_extents_than_are_kept_is_read_right() {
         disk = finish(disk);
     }
 }
+
+#[test]
+fn neighbours_in_a_cache_line_are_kept() {
+    if !have_tools() {
+        return;
+    }
+    for per_cluster in [1, 2, 4] {
+        let cluster = per_cluster as usize * 512;
+        let mut disk = fresh(per_cluster);
+        let (holes, kept) = (
+            disk.open("/holes", Access::Append, Create::New).unwrap(),
+            disk.open("/kept", Access::Append, Create::New).unwrap(),
+        );
+        let bytes = pattern(cluster * 100, 1);
+        for piece in bytes.chunks(cluster) {
+            disk.write_at(holes, 0, piece).unwrap();
+            disk.write_at(kept, 0, piece).unwrap();
+        }
+        disk.close(holes).unwrap();
+        disk.remove_file("/holes").unwrap();
+        // With nothing in memory, a file is written into the holes, whole and in odd pieces.
+        let mut disk = finish(disk);
+        let filling = disk.open("/filling", Access::Append, Create::New).unwrap();
+        let mut expected = pattern(cluster * 50, 2);
+        disk.write_at(filling, 0, &expected).unwrap();
+        for i in 0..60 {
+            let piece = pattern(100 + i * 13, i as u64);
+            disk.write_at(filling, 0, &piece).unwrap();
+            expected.extend(piece);
+        }
+        assert!(read_all(&mut disk, "/kept").unwrap() == bytes);
+        let mut disk = finish(disk);
+        assert!(read_all(&mut disk, "/kept").unwrap() == bytes);
+        assert!(read_all(&mut disk, "/filling").unwrap() == expected);
+    }
+}
+
+#[test]
+fn overwriting_a_part_keeps_the_rest() {
+    if !have_tools() {
+        return;
+    }
+    for per_cluster in [1, 4, 8, 64] {
+        let mut disk = fresh(per_cluster);
+        let mut expected = pattern(100_000, 1);
+        write_all(&mut disk, "/file", &expected).unwrap();
+        for (i, (at, len)) in [
+            (8192, 512),
+            (0, 1),
+            (4096, 4095),
+            (40_960, 5000),
+            (99_840, 100),
+            (512, 1024),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // Each time with nothing in memory.
+            disk = finish(disk);
+            let piece = pattern(len, i as u64 + 5);
+            let handle = disk.open("/file", Access::Write, Create::Never).unwrap();
+            disk.write_at(handle, at as u64, &piece).unwrap();
+            expected[at..at + len].copy_from_slice(&piece);
+            assert!(
+                read_all(&mut disk, "/file").unwrap() == expected,
+                "{len} bytes at {at}"
+            );
+        }
+        disk = finish(disk);
+        assert!(read_all(&mut disk, "/file").unwrap() == expected);
+    }
+}
+
+#[test]
+fn the_grid_of_lines_fits_every_layout() {
+    if !have_tools() {
+        return;
+    }
+    // The data area starts at each of the eight places in a line; pieces of the boot area, both
+    // FATs and the data share lines in each way.
+    for reserved in 3..11 {
+        for fat_sectors in [64, 65, 67] {
+            let mut disk = mount(super::by_hand::volume(reserved, fat_sectors));
+            let bytes = pattern(1_500_000, 1);
+            write_all(&mut disk, "/one", &bytes).unwrap();
+            disk.sync().unwrap();
+            write_all(&mut disk, "/two", &bytes).unwrap();
+            disk.remove_file("/one").unwrap();
+            write_all(&mut disk, "/three", &bytes[..700_000]).unwrap();
+            let mut disk = finish(disk);
+            assert!(read_all(&mut disk, "/two").unwrap() == bytes);
+            assert!(read_all(&mut disk, "/three").unwrap() == bytes[..700_000]);
+        }
+    }
+}
