@@ -1,8 +1,9 @@
 //! Waiting: a thread's notification together with its timer.
 //!
 //! [`Events`] keeps bits that arrived while its thread slept, so that sleeping never loses a
-//! signal. The first thread's is [`main`]; a worker gets its own from `thread::start`.
+//! signal. Heartbeats are answered and interrupts counted here. The first thread's is [`main`]; a worker gets its own from `thread::start`.
 
+use crate::accounting;
 use crate::cap::{Cap, Notification, Timer};
 use crate::start::{ThreadKit, event, slot};
 use crate::time;
@@ -75,29 +76,39 @@ impl Events {
 
     /// As [`Events::wait_for`], until `deadline_ns` of the kernel's clock: then 0.
     pub fn wait_until(&self, mask: u64, deadline_ns: u64) -> u64 {
-        if self.timer().arm(deadline_ns).is_err() {
-            return 0;
+        let mask = mask & !event::TIMER;
+        loop {
+            if self.timer().arm(deadline_ns).is_err() {
+                return 0;
+            }
+            let bits = self.wait_for(mask | event::TIMER) & mask;
+            if bits != 0 {
+                let _ = self.timer().cancel();
+                self.discard_timer();
+                return bits;
+            }
+            // Else the signal is one of an earlier deadline, or the clocks differ by a rounding.
+            if time::now_ns() >= deadline_ns {
+                return 0;
+            }
         }
-        let bits = self.wait_for(mask | event::TIMER);
-        if bits & mask & !event::TIMER != 0 {
-            let _ = self.timer().cancel();
-            self.discard_timer();
-        }
-        bits & mask & !event::TIMER
     }
 
     /// Sleeps. Signals that arrive meanwhile are kept.
     pub fn sleep_ns(&self, duration_ns: u64) {
         let deadline = time::now_ns().saturating_add(duration_ns);
         while time::now_ns() < deadline {
-            self.wait_until(event::TIMER, deadline);
+            self.wait_until(0, deadline);
         }
     }
 
     /// Forgets a timer signal that came between the wait and the cancellation.
     fn discard_timer(&self) {
-        let bits = self.notification().poll().unwrap_or(0) | self.take_pending();
-        self.pending.fetch_or(bits & !event::TIMER, Relaxed);
+        let polled = self.notification().poll().unwrap_or(0);
+        accounting::signalled(polled);
+        let bits = polled | self.take_pending();
+        let kept = bits & !(event::TIMER | event::HEARTBEAT);
+        self.pending.fetch_or(kept, Relaxed);
     }
 
     fn wait_kernel_or_pending(&self, mask: u64) -> u64 {
@@ -111,10 +122,81 @@ impl Events {
     fn wait_kernel(&self) -> u64 {
         loop {
             match self.notification().wait() {
-                Ok(bits) => return bits,
+                Ok(bits) => {
+                    accounting::signalled(bits);
+                    if bits != event::HEARTBEAT {
+                        return bits & !event::HEARTBEAT;
+                    }
+                }
                 Err(e) if e.error == skink_abi::Error::Cancelled => {}
                 Err(e) => panic!("wait on the thread's notification: {e}: check its slot"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::{Registers, Request, with_kernel};
+    use skink_abi::{Error, Invocation, Syscall};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::vec::Vec;
+
+    fn events() -> Events {
+        Events::from(&ThreadKit {
+            tcb: 0,
+            stack_top: 0,
+            ipc_buffer: 0,
+            notification: 5,
+            timer: 7,
+        })
+    }
+
+    /// A kernel whose notification delivers these words, one a wait, and then nothing but the
+    /// timer. Returns what was invoked on the timer.
+    fn with_signals<R>(signals: &[u64], body: impl FnOnce() -> R) -> (R, Vec<u64>) {
+        let mut signals: Vec<u64> = signals.iter().rev().copied().collect();
+        let timer = Rc::new(RefCell::new(Vec::new()));
+        let log = timer.clone();
+        let kernel = move |trap: Request| {
+            let mut answer = Registers::default();
+            match trap.number {
+                Syscall::Wait => answer.badge = signals.pop().unwrap_or(event::TIMER),
+                Syscall::Poll => answer.status = Error::WouldBlock.raw(),
+                Syscall::Call => log.borrow_mut().push(trap.info.label()),
+                other => panic!("{other:?}"),
+            }
+            answer
+        };
+        let result = with_kernel(kernel, body);
+        let log = timer.borrow().clone();
+        (result, log)
+    }
+
+    #[test]
+    fn sleeping_keeps_signals_and_drops_heartbeats() {
+        let events = events();
+        let (_, timer) = with_signals(&[1 << 16, event::HEARTBEAT], || {
+            events.sleep_ns(2 * time::MS)
+        });
+        assert!(timer.contains(&Invocation::TimerArm.raw()));
+        assert_eq!(events.take_pending(), 1 << 16);
+        let bits = with_signals(&[event::HEARTBEAT, 6], || events.wait()).0;
+        assert_eq!(bits, 6);
+    }
+
+    #[test]
+    fn waiting_ends_with_the_mask_or_the_deadline() {
+        let events = events();
+        let far = u64::MAX;
+        let (bits, timer) = with_signals(&[8, 2 | 4], || events.wait_until(2, far));
+        assert_eq!(bits, 2);
+        let [arm, cancel] = [Invocation::TimerArm, Invocation::TimerCancel];
+        assert_eq!(timer, [arm.raw(), cancel.raw()]);
+        assert_eq!(events.take_pending(), 8 | 4);
+        let (bits, _) = with_signals(&[8], || events.wait_until(2, 0));
+        assert_eq!((bits, events.take_pending()), (0, 8));
     }
 }

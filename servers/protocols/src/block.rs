@@ -1,7 +1,7 @@
 //! `block`: sectors of a disk, asked for and answered through a shared-memory ring.
 //!
-//! The session's shared region is a ring area of [`RING_BYTES`] (`libipc::ring`: submissions are
-//! [`Request`]s, completions [`Completion`]s) followed by the data area, which is physically
+//! The session's shared region is a ring area of [`RING_BYTES`] (`libipc::ring` of
+//! [`RING_CAPACITY`]: submissions are [`Request`]s, completions [`Completion`]s) followed by the data area, which is physically
 //! contiguous: the device moves the bytes itself, nothing is copied. The calls only introduce the
 //! two sides to each other; everything hot goes through the ring and its doorbells.
 //!
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of the ring area at the start of the shared region; the data area follows.
 pub const RING_BYTES: u64 = 64 * 1024;
+/// Entries of the ring: requests of one session in flight at most.
+pub const RING_CAPACITY: usize = 256;
 /// Bytes of a sector, whatever the device's own block size is (virtio 1.2 §5.2.4).
 pub const SECTOR_BYTES: u64 = 512;
 /// Sectors that one request moves at most (1 MiB).
@@ -211,6 +213,10 @@ pub trait Block {
     #[deferred]
     fn attach(&self) -> Result<Info, BlockError>;
 }
+
+const _: () = assert!(
+    libipc::ring::bytes(RING_CAPACITY, REQUEST_WORDS, COMPLETION_WORDS) as u64 <= RING_BYTES
+);
 
 #[cfg(test)]
 mod tests {

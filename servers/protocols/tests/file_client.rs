@@ -168,7 +168,7 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
     let calls = Cell::new(0);
     let kernel = move |trap: Trap| {
         calls.set(calls.get() + 1);
-        let dies = deaths.every != 0 && calls.get() % deaths.every == 0;
+        let dies = deaths.every != 0 && u32::is_multiple_of(calls.get(), deaths.every);
         let mut server = served.borrow_mut();
         let message = Message {
             badge: 1,
