@@ -12,13 +12,10 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Flags of every user program: position-independent, addresses within 2 GiB of each other,
-/// backtraces by frame pointers.
-const USER_FLAGS: [&str; 3] = [
-    "-Crelocation-model=pic",
-    "-Ccode-model=small",
-    "-Cforce-frame-pointers=yes",
-];
+/// Flags of every user program: position-independent, backtraces by frame pointers. The code model
+/// stays the target's, that of `core` and `alloc`: link-time optimisation refuses a mixture, and
+/// in position-independent code it makes no difference (an absolute address would not link).
+const USER_FLAGS: [&str; 2] = ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes"];
 /// Flags of the kernel: at its own fixed addresses.
 const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
