@@ -1,7 +1,7 @@
 //! The machine as the user runtime sees it: system calls, entry points, the counter.
 //!
 //! Every backend has the same functions: [`syscall`], [`syscall_reply`], [`syscall_reply_from`],
-//! [`signal`], [`set_user_pointer`], [`user_buffer`], [`counter`], [`undefined_instruction`],
+//! [`set_user_pointer`], [`user_buffer`], [`counter`], [`undefined_instruction`],
 //! [`load_null`], [`pause`], [`frame_pointer`], the macro [`entry!`](crate::entry), and
 //! [`thread_registers`]. `host` backs unit tests: there the "kernel" is a closure.
 //!

@@ -4,7 +4,7 @@
 //! both sides are made of. A client depends on this crate and never on a server.
 //!
 //! * [`supervisor`]: every server to the root server. [`control`]: the shell to the root server.
-//! * [`console`], [`file`], [`block`], [`pci`]: the system's services.
+//! * [`console`], [`mod@file`], [`block`], [`pci`]: the system's services.
 //! * [`hello`]: the example to copy.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
