@@ -7,6 +7,8 @@
 //! Contract: an offset outside the region is a bug of the driver and panics; it never reaches
 //! other memory. Values are little endian in memory (virtio 1.2 §1.4) and native here.
 
+use libipc::mmio::Mmio;
+
 /// Device registers: each access happens once, at its full width, in program order.
 pub trait Registers {
     /// Reads a byte.
@@ -58,4 +60,55 @@ pub trait Clock {
     fn now_ns(&self) -> u64;
     /// Lets others run while this thread waits for the device.
     fn relax(&self);
+}
+
+impl Registers for Mmio {
+    fn read8(&self, offset: usize) -> u8 {
+        Mmio::read8(self, offset)
+    }
+    fn read16(&self, offset: usize) -> u16 {
+        Mmio::read16(self, offset)
+    }
+    fn read32(&self, offset: usize) -> u32 {
+        Mmio::read32(self, offset)
+    }
+    fn write8(&mut self, offset: usize, value: u8) {
+        Mmio::write8(self, offset, value);
+    }
+    fn write16(&mut self, offset: usize, value: u16) {
+        Mmio::write16(self, offset, value);
+    }
+    fn write32(&mut self, offset: usize, value: u32) {
+        Mmio::write32(self, offset, value);
+    }
+}
+
+impl DmaMemory for Mmio {
+    fn device_address(&self) -> u64 {
+        self.address()
+    }
+    fn size(&self) -> usize {
+        Mmio::size(self)
+    }
+    fn read8(&self, offset: usize) -> u8 {
+        Mmio::read8(self, offset)
+    }
+    fn read16(&self, offset: usize) -> u16 {
+        Mmio::read16(self, offset)
+    }
+    fn read32(&self, offset: usize) -> u32 {
+        Mmio::read32(self, offset)
+    }
+    fn write8(&mut self, offset: usize, value: u8) {
+        Mmio::write8(self, offset, value);
+    }
+    fn write16(&mut self, offset: usize, value: u16) {
+        Mmio::write16(self, offset, value);
+    }
+    fn write32(&mut self, offset: usize, value: u32) {
+        Mmio::write32(self, offset, value);
+    }
+    fn write64(&mut self, offset: usize, value: u64) {
+        Mmio::write64(self, offset, value);
+    }
 }

@@ -12,6 +12,7 @@
 //! * [`queue`]: the split virtqueue (virtio 1.2 §2.7).
 //! * [`disk`]: block requests: validated, split, put into the queue, completed.
 //! * [`error`]: what makes the driver give up.
+//! * [`server`]: sessions, their rings, and the turns that move requests and completions.
 //!
 //! Invariants:
 //! * Nothing that a client says makes the device touch memory outside the client's data area.
@@ -38,6 +39,7 @@ pub mod disk;
 pub mod error;
 pub mod layout;
 pub mod queue;
+pub mod server;
 
 #[cfg(test)]
 mod tests;
@@ -45,3 +47,4 @@ mod tests;
 pub use access::{Clock, DmaMemory, Registers};
 pub use disk::{DataArea, Disk, Submitted};
 pub use error::DeviceError;
+pub use server::{Driver, Session};
