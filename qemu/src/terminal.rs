@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// The exit code after a second signal.
+const STOPPED: i32 = 130;
 /// Ctrl-A, which begins a command to the tool.
 const ESCAPE: u8 = 1;
 const HELP: &str = "\r\nCtrl-A X leaves; Ctrl-A Ctrl-A sends Ctrl-A\r\n";
@@ -63,18 +65,24 @@ pub fn restore() {
     }
 }
 
-/// A flag that SIGINT, SIGTERM and SIGHUP set, so that everything is put back before the end.
+/// A flag that SIGINT, SIGTERM and SIGHUP set, so that everything is put back before the end. A
+/// second signal puts the terminal back and ends at once.
 ///
 /// # Errors
 /// If the system refuses a handler.
 pub fn stop_flag() -> Result<Arc<AtomicBool>> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // A second signal ends at once; the terminal has been restored by then.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
-        signal_hook::flag::register(signal, flag.clone())?;
-    }
+    let set = flag.clone();
+    std::thread::spawn(move || {
+        for _ in &mut signals {
+            if set.swap(true, Ordering::Relaxed) {
+                restore();
+                std::process::exit(STOPPED);
+            }
+        }
+    });
     Ok(flag)
 }
 
