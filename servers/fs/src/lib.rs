@@ -47,6 +47,7 @@ mod map;
 mod name;
 mod open;
 mod path;
+pub mod service;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
