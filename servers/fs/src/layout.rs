@@ -40,8 +40,6 @@ pub(crate) struct Geometry {
     pub serial: u32,
     /// `BS_VolLab`.
     pub label: [u8; 11],
-    /// `BPB_Media`.
-    pub media: u8,
     /// The boot sector's state byte has the bit "not cleanly unmounted".
     pub was_dirty: bool,
 }
@@ -144,28 +142,30 @@ fn looks_like_boot_sector(sector: &[u8]) -> bool {
     jump && u16_at(sector, 510) == 0xAA55 && sector[21] >= 0xF0 && u16_at(sector, 11) != 0
 }
 
-/// Reads a boot sector that lies at `start`; `room` sectors are there for the volume.
-pub(crate) fn read_boot_sector(
-    sector: &[u8],
-    start: u64,
-    room: u64,
-) -> Result<Geometry, MountError> {
-    if u16_at(sector, 510) != 0xAA55 || !looks_like_boot_sector(sector) {
-        return Err(MountError::NotFat {
-            reason: "the partition has no FAT boot sector",
-        });
-    }
-    let corrupt = |field, value: u32| Err(MountError::Corrupt { field, value });
-    let sector_bytes = u16_at(sector, 11);
+/// The boot sector's fields from which everything is computed, each sound by itself.
+struct Shape {
+    cluster_sectors: u32,
+    reserved: u64,
+    fats: u32,
+    fat_sectors: u64,
+    total: u64,
+}
+
+fn corrupt<T>(field: &'static str, value: u32) -> Result<T, MountError> {
+    Err(MountError::Corrupt { field, value })
+}
+
+fn read_shape(sector: &[u8]) -> Result<Shape, MountError> {
+    let sector_bytes = u32::from(u16_at(sector, 11));
     match sector_bytes {
         512 => {}
         1024 | 2048 | 4096 => {
             return Err(MountError::Unsupported {
                 field: "sector size",
-                value: sector_bytes.into(),
+                value: sector_bytes,
             });
         }
-        _ => return corrupt("sector size", sector_bytes.into()),
+        _ => return corrupt("sector size", sector_bytes),
     }
     let cluster_sectors = u32::from(sector[13]);
     if !cluster_sectors.is_power_of_two() {
@@ -183,11 +183,11 @@ pub(crate) fn read_boot_sector(
         0 => u64::from(u32_at(sector, 32)),
         small => u64::from(small),
     };
-    let (fat16_sectors, fat32_sectors) = (u16_at(sector, 22), u32_at(sector, 36));
     let root_entries = u16_at(sector, 17);
+    let fat16_sectors = u64::from(u16_at(sector, 22));
     if fat16_sectors != 0 {
         let root_sectors = u64::from(root_entries).div_ceil(16);
-        let overhead = reserved + u64::from(fats) * u64::from(fat16_sectors) + root_sectors;
+        let overhead = reserved + u64::from(fats) * fat16_sectors + root_sectors;
         let clusters = total.saturating_sub(overhead) / u64::from(cluster_sectors);
         return Err(MountError::OldFat {
             bits: if clusters < 4085 { 12 } else { 16 },
@@ -196,17 +196,44 @@ pub(crate) fn read_boot_sector(
     if root_entries != 0 {
         return corrupt("number of root entries", root_entries.into());
     }
-    if fat32_sectors == 0 {
+    let fat_sectors = u64::from(u32_at(sector, 36));
+    if fat_sectors == 0 {
         return corrupt("sectors per FAT", 0);
     }
-    let version = u16_at(sector, 42);
+    let version = u32::from(u16_at(sector, 42));
     if version != 0 {
         return Err(MountError::Unsupported {
             field: "version",
-            value: version.into(),
+            value: version,
         });
     }
-    let fat_sectors = u64::from(fat32_sectors);
+    Ok(Shape {
+        cluster_sectors,
+        reserved,
+        fats,
+        fat_sectors,
+        total,
+    })
+}
+
+/// Reads a boot sector that lies at `start`; `room` sectors are there for the volume.
+pub(crate) fn read_boot_sector(
+    sector: &[u8],
+    start: u64,
+    room: u64,
+) -> Result<Geometry, MountError> {
+    if !looks_like_boot_sector(sector) {
+        return Err(MountError::NotFat {
+            reason: "the partition has no FAT boot sector",
+        });
+    }
+    let Shape {
+        cluster_sectors,
+        reserved,
+        fats,
+        fat_sectors,
+        total,
+    } = read_shape(sector)?;
     let overhead = reserved + u64::from(fats) * fat_sectors;
     if total <= overhead {
         return corrupt("number of sectors", total as u32);
@@ -215,9 +242,8 @@ pub(crate) fn read_boot_sector(
     if clusters == 0 || clusters > u64::from(MAX_CLUSTERS) {
         return corrupt("number of clusters", clusters as u32);
     }
-    let clusters = clusters as u32;
-    if fat_sectors * 128 < u64::from(clusters) + 2 {
-        return corrupt("sectors per FAT", fat32_sectors);
+    if fat_sectors * 128 < clusters + u64::from(FIRST_CLUSTER) {
+        return corrupt("sectors per FAT", fat_sectors as u32);
     }
     if total > room {
         return Err(MountError::Truncated {
@@ -226,11 +252,11 @@ pub(crate) fn read_boot_sector(
         });
     }
     // BPB_ExtFlags: bit 7 switches mirroring off, bits 0-3 then name the active FAT.
-    let flags = u16_at(sector, 40);
+    let flags = u32::from(u16_at(sector, 40));
     let (active, mirrors) = if flags & 0x80 == 0 {
         (0, fats - 1)
     } else {
-        (u32::from(flags & 0xF), 0)
+        (flags & 0xF, 0)
     };
     if active >= fats {
         return corrupt("active FAT", active);
@@ -240,7 +266,6 @@ pub(crate) fn read_boot_sector(
         n if n < reserved => Some(start + n),
         n => return corrupt("FSInfo sector", n as u32),
     };
-    let root = u32_at(sector, 44);
     let geometry = Geometry {
         start,
         fat_start: start + reserved + u64::from(active) * fat_sectors,
@@ -248,16 +273,15 @@ pub(crate) fn read_boot_sector(
         mirrors,
         data_start: start + overhead,
         cluster_sectors,
-        clusters,
-        root,
+        clusters: clusters as u32,
+        root: u32_at(sector, 44),
         info,
         serial: u32_at(sector, 67),
         label: sector[71..82].try_into().expect("eleven bytes"),
-        media: sector[21],
         was_dirty: sector[65] & 1 != 0,
     };
-    if !geometry.has_cluster(root) {
-        return corrupt("root cluster", root);
+    if !geometry.has_cluster(geometry.root) {
+        return corrupt("root cluster", geometry.root);
     }
     Ok(geometry)
 }

@@ -375,7 +375,10 @@ fn neighbours_in_a_cache_line_are_kept() {
         disk.close(holes).unwrap();
         disk.remove_file("/holes").unwrap();
         // With nothing in memory, a file is written into the holes, whole and in odd pieces.
-        let mut disk = finish(disk);
+        // The search for space starts at the first cluster.
+        let mut image = unmount(disk);
+        image[512 + 492..512 + 496].copy_from_slice(&2u32.to_le_bytes());
+        let mut disk = mount(image);
         let filling = disk.open("/filling", Access::Append, Create::New).unwrap();
         let mut expected = pattern(cluster * 50, 2);
         disk.write_at(filling, 0, &expected).unwrap();
