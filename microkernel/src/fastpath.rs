@@ -112,6 +112,7 @@ impl Kernel {
         let Some(sc) = caller.sched_context.get() else { return false };
 
         endpoint::leave(server);
+        server.state.set(ThreadState::Ready);
         server.reply.set(None);
         reply.thread.set(Some(caller));
         caller.reply.set(Some(reply));
