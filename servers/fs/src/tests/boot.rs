@@ -134,3 +134,20 @@ fn old_fat_by_mkfs_is_named() {
         );
     }
 }
+
+#[test]
+fn without_mirroring_only_the_active_fat_is_used() {
+    let mut image = small_volume();
+    // The second FAT is the active one; the first is garbage.
+    image[40] = 0x81;
+    let (first, second) = (FAT..FAT + 64 * 512, FAT + 64 * 512..DATA);
+    image[first.clone()].fill(0x77);
+    let before = image.clone();
+    let mut disk = mount(image);
+    write_all(&mut disk, "/file", &pattern(5000, 1)).unwrap();
+    let image = unmount(disk);
+    assert!(image[first.clone()] == before[first]);
+    assert!(image[second.clone()] != before[second]);
+    let mut disk = mount(image);
+    assert!(read_all(&mut disk, "/file").unwrap() == pattern(5000, 1));
+}

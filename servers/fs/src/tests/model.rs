@@ -160,6 +160,19 @@ fn write(
 
 fn apply(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
     match *step {
+        Step::MakeDir { .. } | Step::Remove { .. } | Step::Rename { .. } => {
+            apply_name(disk, model, step)?
+        }
+        Step::Sync => prop_assert_eq!(disk.sync(), Ok(())),
+        Step::Remount => {}
+        _ => apply_file(disk, model, step)?,
+    }
+    Ok(())
+}
+
+/// The steps on the contents of files.
+fn apply_file(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
+    match *step {
         Step::Write {
             path,
             offset,
@@ -214,6 +227,31 @@ fn apply(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCase
                 .and_then(|h| disk.close(h));
             prop_assert_eq!(got, expected);
         }
+        Step::Read { path, offset, len } => {
+            let path = PATHS[path];
+            let expected = model_file(model, &key(path), false).map(|file| {
+                let from = (offset as usize).min(file.len());
+                file[from..(from + len as usize).min(file.len())].to_vec()
+            });
+            let got = disk
+                .open(path, Access::Read, Create::Never)
+                .and_then(|handle| {
+                    let mut bytes = vec![0; len as usize];
+                    let n = disk.read_at(handle, offset.into(), &mut bytes)?;
+                    bytes.truncate(n);
+                    disk.close(handle)?;
+                    Ok(bytes)
+                });
+            prop_assert!(got == expected, "{path}: other bytes at {offset}");
+        }
+        _ => unreachable!("not a step on a file"),
+    }
+    Ok(())
+}
+
+/// The steps on names.
+fn apply_name(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
+    match *step {
         Step::MakeDir { path } => {
             let at = key(PATHS[path]);
             let expected = match parent_error(model, &at) {
@@ -253,25 +291,7 @@ fn apply(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCase
                 "{got:?} {expected:?}"
             );
         }
-        Step::Read { path, offset, len } => {
-            let path = PATHS[path];
-            let expected = model_file(model, &key(path), false).map(|file| {
-                let from = (offset as usize).min(file.len());
-                file[from..(from + len as usize).min(file.len())].to_vec()
-            });
-            let got = disk
-                .open(path, Access::Read, Create::Never)
-                .and_then(|handle| {
-                    let mut bytes = vec![0; len as usize];
-                    let n = disk.read_at(handle, offset.into(), &mut bytes)?;
-                    bytes.truncate(n);
-                    disk.close(handle)?;
-                    Ok(bytes)
-                });
-            prop_assert!(got == expected, "{path}: other bytes at {offset}");
-        }
-        Step::Sync => prop_assert_eq!(disk.sync(), Ok(())),
-        Step::Remount => {}
+        _ => unreachable!("not a step on a name"),
     }
     Ok(())
 }
