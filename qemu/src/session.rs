@@ -11,6 +11,7 @@ use crate::symbolize;
 use crate::workspace::{Arch, Workspace, sibling};
 use anyhow::{Context, Result, bail};
 use skink_manifest::Experiment;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -45,6 +46,8 @@ pub struct System {
     pub arch: Arch,
     /// What was built, with symbols.
     pub programs: Programs,
+    /// Which program each server of the manifest runs.
+    pub binaries: BTreeMap<String, String>,
     /// The checkout's root, for the paths in dumps.
     pub root: PathBuf,
     /// What QEMU boots; the image is removed when this is dropped.
@@ -71,7 +74,13 @@ impl System {
         let programs = compile::build(workspace, arch, recipe.kernel, &users)?;
         let mut files = bootimage::system_files(workspace, &manifest, &programs, &[])?;
         overlay(&mut files, &recipe.overlay);
-        System::pack(workspace, arch, programs, "rootserver", &files)
+        let mut system = System::pack(workspace, arch, programs, "rootserver", &files)?;
+        let pairs = manifest
+            .servers
+            .iter()
+            .map(|s| (s.name.to_string(), s.binary.to_string()));
+        system.binaries = pairs.collect();
+        Ok(system)
     }
 
     /// Builds a system whose root task is the program `root_task`, with these files and no server.
@@ -87,6 +96,12 @@ impl System {
     ) -> Result<System> {
         let programs = compile::build(workspace, arch, kernel, &[root_task.to_string()])?;
         System::pack(workspace, arch, programs, root_task, files)
+    }
+
+    /// The ELF file with the symbols of a server (or of the root server).
+    pub fn elf_of(&self, server: &str) -> Option<&Path> {
+        let binary = self.binaries.get(server).map_or(server, String::as_str);
+        self.programs.user(binary).ok()
     }
 
     fn pack(
@@ -110,6 +125,7 @@ impl System {
         Ok(System {
             arch,
             programs,
+            binaries: BTreeMap::new(),
             root: workspace.root.clone(),
             files,
         })
@@ -298,7 +314,8 @@ impl<'a> Guest<'a> {
     }
 
     fn show_crash(&self, text: &str, sink: &mut Sink) {
-        let record = symbolize::crash_record(text, &self.system.programs, &self.system.root);
+        let elf = symbolize::crashed_server(text).and_then(|server| self.system.elf_of(server));
+        let record = symbolize::crash_record(text, elf, &self.system.root);
         (sink.crash)(&record);
     }
 

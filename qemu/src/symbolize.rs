@@ -2,11 +2,9 @@
 //!
 //! Two dumps are understood. The kernel's, on the terminal: a line that begins with `PANIC`, then
 //! a line `  #N 0xADDRESS` for each caller. A crash record, by the exec channel: lines
-//! `key=value`, where `server` (or `binary`) names the program, `base` is where it was loaded (0
-//! if absent), and addresses are the values of `ip`, `pc`, `frame…` and `backtrace` (several,
-//! separated by blanks or commas).
+//! `key=value`, where `server` names the program, and addresses, as linked, are the values of `ip`
+//! (exact) and `frame` (return addresses).
 
-use crate::compile::Programs;
 use addr2line::Loader;
 use std::path::{Path, PathBuf};
 
@@ -81,47 +79,31 @@ pub fn kernel_dump(console: &str, kernel: &Path, root: &Path) -> Option<String> 
     (!dump.is_empty()).then_some(dump)
 }
 
-/// A crash record with names beside its addresses.
-pub fn crash_record(text: &str, programs: &Programs, root: &Path) -> String {
-    let value = |wanted: &str| {
-        text.lines()
-            .filter_map(|line| line.split_once('='))
-            .find(|(key, _)| *key == wanted)
-    };
-    let name = value("binary")
-        .or_else(|| value("server"))
-        .map_or("", |(_, name)| name.trim());
-    let base = value("base")
-        .and_then(|(_, base)| number(base))
-        .unwrap_or(0);
-    let symbols = programs
-        .user(name)
-        .ok()
-        .map(|elf| Symbolizer::new(elf, root));
+/// The server that a crash record is about.
+pub fn crashed_server(record: &str) -> Option<&str> {
+    record
+        .lines()
+        .find_map(|line| line.strip_prefix("server="))
+        .map(str::trim)
+}
+
+/// A crash record with names beside its addresses, from the server's ELF file.
+pub fn crash_record(text: &str, elf: Option<&Path>, root: &Path) -> String {
+    let symbols = elf.map(|elf| Symbolizer::new(elf, root));
     let mut shown = String::new();
     for line in text.lines() {
         push_line(&mut shown, line);
-        let (Some(symbols), Some((key, value))) = (&symbols, line.split_once('=')) else {
-            continue;
+        let address = match line.split_once('=') {
+            Some(("ip", value)) => number(value),
+            // In the middle of the call and not behind it.
+            Some(("frame", value)) => number(value).map(|address| address - 1),
+            _ => None,
         };
-        if !is_address_key(key) {
-            continue;
-        }
-        for address in value.split([' ', ',']).filter_map(number) {
-            // A return address may be the first byte of the next line.
-            let inside = if key == "ip" || key == "pc" {
-                address
-            } else {
-                address - 1
-            };
-            push_names(&mut shown, symbols, inside.wrapping_sub(base));
+        if let (Some(symbols), Some(address)) = (&symbols, address) {
+            push_names(&mut shown, symbols, address);
         }
     }
     shown
-}
-
-fn is_address_key(key: &str) -> bool {
-    matches!(key, "ip" | "pc" | "backtrace") || key.starts_with("frame")
 }
 
 fn push_line(to: &mut String, line: &str) {
@@ -182,6 +164,15 @@ mod tests {
         let text = symbols.describe(here - base).join("\n");
         assert!(text.contains("a_function_to_be_found"), "{text}");
         assert!(text.contains("symbolize.rs:"), "{text}");
+    }
+
+    #[test]
+    fn a_record_without_symbols_stays_as_it_is() {
+        let record = "number=1\nserver=fs\nip=0x1234\nframe=0x0\nframe=0x55\n";
+        assert_eq!(crashed_server(record), Some("fs"));
+        assert_eq!(crash_record(record, None, Path::new("/")), record);
+        let elf = std::env::current_exe().unwrap();
+        assert!(crash_record(record, Some(&elf), Path::new("/")).starts_with("number=1\n"));
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl Tiny {
         let system = System {
             arch: Arch::X86_64,
             programs: Programs::new(kernel.clone(), Default::default()),
+            binaries: Default::default(),
             root: folder.clone(),
             files: BootFiles { kernel, image },
         };
