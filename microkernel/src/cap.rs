@@ -57,6 +57,7 @@ pub struct Mapping {
 }
 
 /// A capability, decoded.
+#[allow(missing_docs)] // The fields are named for what they are; each variant says the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cap {
     /// An empty slot.

@@ -23,6 +23,8 @@ pub mod addr;
 pub mod arch;
 pub mod boot;
 pub mod cap;
+#[cfg(test)]
+mod caps_tests;
 pub mod cspace;
 pub mod deadlines;
 pub mod decode;

@@ -12,8 +12,6 @@
 pub mod layout;
 pub mod ranges;
 mod root;
-#[cfg(test)]
-mod tests;
 
 use skink_abi::bootimage::{Header, ImageError};
 

@@ -100,7 +100,7 @@ pub unsafe fn init(kernel: &mut Kernel, page: PhysAddr, index: usize) -> Cap {
 /// [`Error::InvalidCapability`] if `c0` is no VSpace, [`Error::DeleteFirst`] if it has an
 /// identifier, [`Error::Exhausted`] if the pool has no free one.
 pub fn invoke(
-    kernel: &mut Kernel,
+    _kernel: &mut Kernel,
     slot: Obj<CapSlot>,
     invocation: Invocation,
     arguments: &Arguments,

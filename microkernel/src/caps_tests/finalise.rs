@@ -1,0 +1,259 @@
+//! Delete and revoke: everything goes, whatever holds what, and however often it is interrupted.
+
+use skink_abi::{Error, Invocation, ObjectType};
+
+use super::*;
+use crate::cap::ZOMBIE_TCB;
+use crate::derivation::insert;
+use crate::object::tcb::TcbSlot;
+
+const A: u64 = FREE;
+const B: u64 = 9;
+const EP: u64 = 10;
+
+/// Two CNodes of eight slots, and an endpoint.
+fn world() -> World {
+    let mut w = World::new();
+    ok(w.retype_n(UNTYPED, ObjectType::CNode, 3, A, 2));
+    w.make(ObjectType::Endpoint, 0, EP);
+    w
+}
+
+/// Moves the capability in slot `from` of the world's CNode to slot `to` of the CNode in `node`.
+fn put(w: &mut World, node: u64, to: u64, from: u64) {
+    ok(w.call(node, Invocation::CNodeMove, &[to, 3, from, WHOLE], &[NODE]));
+}
+
+fn put_copy(w: &mut World, node: u64, to: u64, from: u64) {
+    ok(w.call(node, Invocation::CNodeCopy, &[to, 3, from, WHOLE, ALL], &[NODE]));
+}
+
+/// Repeats an operation with an interrupt at every preemption point; how often it took.
+fn with_interrupts(w: &mut World, what: Invocation, index: u64) -> u32 {
+    for round in 1.. {
+        w.kernel.machine.preempt_after(0);
+        match w.once(NODE, what, &[index, WHOLE], &[]) {
+            Err(Failure::Preempted) => {}
+            done => {
+                w.kernel.machine.preempt_after.set(None);
+                ok(done);
+                return round;
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn deleting_a_cnode_deletes_what_it_holds() {
+    let mut w = world();
+    put(&mut w, A, 5, EP);
+    ok(w.copy(A, 20));
+    ok(w.delete(A));
+    assert_eq!(w.kernel.objects, OBJECTS + 3, "there is another capability of the CNode");
+    ok(w.delete(20));
+    assert_eq!(w.kernel.objects, OBJECTS + 1);
+}
+
+#[test]
+fn nested_cnodes_go_completely() {
+    let mut w = world();
+    put(&mut w, B, 0, EP);
+    w.make(ObjectType::Endpoint, 0, EP);
+    put(&mut w, B, 7, EP);
+    w.make(ObjectType::Endpoint, 0, EP);
+    put(&mut w, A, 0, EP);
+    put(&mut w, A, 3, B);
+    ok(w.delete(A));
+    assert_eq!(w.kernel.objects, OBJECTS);
+    ok(w.retype_n(UNTYPED, ObjectType::Untyped, 21, 20, 2));
+}
+
+#[test]
+fn a_chain_of_cnodes_is_deleted_in_bounded_steps() {
+    let mut w = World::new();
+    // A hundred CNodes, each in the last slot of the one before.
+    w.make(ObjectType::CNode, 3, A);
+    for _ in 0..100 {
+        w.make(ObjectType::CNode, 3, B);
+        put(&mut w, B, 7, A);
+        ok(w.relocate(B, A));
+    }
+    assert_eq!(w.kernel.objects, OBJECTS + 101);
+    let rounds = with_interrupts(&mut w, Invocation::CNodeDelete, A);
+    assert_eq!(w.kernel.objects, OBJECTS);
+    // Each CNode takes about ten steps, and 32 steps pass between two points.
+    assert!((25..40).contains(&rounds), "{rounds} rounds");
+}
+
+#[test]
+fn a_large_cnode_is_deleted_with_preemption_points() {
+    let mut w = World::new();
+    w.make(ObjectType::CNode, 10, A);
+    let rounds = with_interrupts(&mut w, Invocation::CNodeDelete, A);
+    assert!((32..35).contains(&rounds), "{rounds} rounds");
+    assert_eq!(w.kernel.objects, OBJECTS);
+}
+
+#[test]
+fn a_preempted_revoke_goes_on_and_ends() {
+    let mut w = world();
+    for index in 20..220 {
+        ok(w.copy(EP, index));
+    }
+    w.kernel.machine.preempt_after(1);
+    let first = w.once(NODE, Invocation::CNodeRevoke, &[EP, WHOLE], &[]);
+    assert_eq!(first, Err(Failure::Preempted));
+    let left = (20..220).filter(|i| !w.is_empty(*i)).count();
+    assert!((100..170).contains(&left), "{left} are left");
+    assert!(with_interrupts(&mut w, Invocation::CNodeRevoke, EP) > 2);
+    assert!((20..220).all(|i| w.is_empty(i)));
+    assert!(!w.is_empty(EP));
+}
+
+#[test]
+fn two_revokes_of_overlapping_trees_both_end() {
+    let mut w = World::new();
+    w.make(ObjectType::Untyped, 18, A);
+    ok(w.retype_n(A, ObjectType::Untyped, 17, B, 1));
+    ok(w.retype_n(B, ObjectType::Endpoint, 0, 20, 200));
+    for slot in [A, B, A, B, UNTYPED, B] {
+        w.kernel.machine.preempt_after(0);
+        let _ = w.once(NODE, Invocation::CNodeRevoke, &[slot, WHOLE], &[]);
+    }
+    w.kernel.machine.preempt_after.set(None);
+    ok(w.revoke(B));
+    ok(w.revoke(A));
+    assert!((20..220).all(|i| w.is_empty(i)));
+    assert!(w.is_empty(B));
+}
+
+#[test]
+fn a_cnode_inside_itself_goes_with_its_untyped() {
+    for slot in 0..8 {
+        let mut w = world();
+        put(&mut w, A, (slot + 3) % 8, EP);
+        put_copy(&mut w, A, slot, A);
+        ok(w.delete(A));
+        assert_eq!(w.kernel.objects, OBJECTS + 3, "it holds itself");
+        ok(w.revoke(UNTYPED));
+        assert_eq!(w.kernel.objects, OBJECTS);
+        ok(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1));
+    }
+}
+
+#[test]
+fn cycles_of_cnodes_go_with_their_untyped() {
+    for a_slot in 0..8 {
+        for b_slot in 0..8 {
+            let mut w = world();
+            put(&mut w, A, (a_slot + 1) % 8, EP);
+            put_copy(&mut w, A, a_slot, B);
+            put_copy(&mut w, B, b_slot, A);
+            ok(w.delete(A));
+            ok(w.delete(B));
+            assert_eq!(w.kernel.objects, OBJECTS + 3);
+            let what = Invocation::CNodeRevoke;
+            with_interrupts(&mut w, what, UNTYPED);
+            assert_eq!(w.kernel.objects, OBJECTS);
+            ok(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1));
+        }
+    }
+}
+
+#[test]
+fn a_thread_and_its_cspace_may_hold_each_other() {
+    let mut w = world();
+    w.make(ObjectType::Tcb, 0, 20);
+    let Cap::Tcb(tcb) = w.cap(20) else { panic!() };
+    let (cnode, cap) = (w.slot(A), w.cap(A));
+    insert(&mut w.kernel, cnode, tcb.slot(TcbSlot::CSpace), cap);
+    put(&mut w, A, 0, 20);
+    put(&mut w, A, 4, EP);
+    ok(w.delete(A));
+    assert_eq!(w.kernel.objects, OBJECTS + 4);
+    ok(w.revoke(UNTYPED));
+    assert_eq!(w.kernel.objects, OBJECTS);
+}
+
+#[test]
+fn a_deleted_thread_gives_up_what_it_holds() {
+    let mut w = world();
+    w.make(ObjectType::Tcb, 0, 20);
+    let Cap::Tcb(tcb) = w.cap(20) else { panic!() };
+    for (index, to) in [(A, TcbSlot::CSpace), (EP, TcbSlot::FaultEndpoint)] {
+        let (from, cap) = (w.slot(index), w.cap(index));
+        insert(&mut w.kernel, from, tcb.slot(to), cap);
+        ok(w.delete(index));
+    }
+    assert_eq!(w.kernel.objects, OBJECTS + 4);
+    ok(w.delete(20));
+    assert_eq!(w.kernel.objects, OBJECTS + 1);
+}
+
+#[test]
+fn a_zombie_can_be_deleted_but_not_used() {
+    let mut w = World::new();
+    w.make(ObjectType::CNode, 10, A);
+    w.kernel.machine.preempt_after(0);
+    assert_eq!(
+        w.once(NODE, Invocation::CNodeDelete, &[A, WHOLE], &[]),
+        Err(Failure::Preempted)
+    );
+    assert!(matches!(w.cap(A), Cap::Zombie { radix: 10, .. }));
+    w.kernel.machine.preempt_after.set(None);
+    fails(w.copy(A, 20), Error::IllegalOperation);
+    fails(w.mutate(A, 20, 3), Error::IllegalOperation);
+    let words = [A, WHOLE, A, WHOLE, ALL];
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[A]), Error::DeleteFirst);
+    let words = [20, WHOLE, 0, 10, ALL];
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[A]), Error::InvalidCapability);
+    fails(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1), Error::NotEnoughMemory);
+    // It may be moved, and goes on where it is.
+    ok(w.relocate(A, 21));
+    ok(w.delete(21));
+    ok(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1));
+}
+
+#[test]
+fn a_half_deleted_cnode_goes_with_the_one_around_it() {
+    // The operation on the inner one never comes back; the outer one's takes it along.
+    for points in 0..3 {
+        let mut w = world();
+        ok(w.retype_n(UNTYPED, ObjectType::CNode, 6, 20, 1));
+        for index in 0..60 {
+            ok(w.call(20, Invocation::CNodeCopy, &[index, 6, EP, WHOLE, ALL], &[NODE]));
+        }
+        put(&mut w, A, 2, 20);
+        w.kernel.machine.preempt_after(points);
+        let inner = w.once(A, Invocation::CNodeDelete, &[2, 3], &[]);
+        assert_eq!(inner.is_err(), points < 2);
+        w.kernel.machine.preempt_after.set(None);
+        put(&mut w, B, 6, A);
+        ok(w.delete(B));
+        assert_eq!(w.kernel.objects, OBJECTS + 1);
+    }
+}
+
+#[test]
+fn a_threads_zombie_is_where_the_thread_was() {
+    let mut w = world();
+    w.make(ObjectType::CNode, 8, 21);
+    w.make(ObjectType::Tcb, 0, 20);
+    let Cap::Tcb(tcb) = w.cap(20) else { panic!() };
+    let (from, cap) = (w.slot(21), w.cap(21));
+    insert(&mut w.kernel, from, tcb.slot(TcbSlot::VSpace), cap);
+    ok(w.delete(21));
+    w.kernel.machine.preempt_after(2);
+    assert_eq!(
+        w.once(NODE, Invocation::CNodeDelete, &[20, WHOLE], &[]),
+        Err(Failure::Preempted)
+    );
+    // The CNode is worked on; the thread's zombie waits in its slot 0.
+    let Cap::Zombie { table, radix: 8, .. } = w.cap(20) else { panic!() };
+    let waiting = slot_at(table, 0).cap.get().unpack();
+    assert!(matches!(waiting, Cap::Zombie { radix: ZOMBIE_TCB, .. }));
+    w.kernel.machine.preempt_after.set(None);
+    ok(w.delete(20));
+    assert_eq!(w.kernel.objects, OBJECTS + 3);
+}
