@@ -1,2 +1,44 @@
-//! (being written)
-#![cfg_attr(not(test), no_std)]
+//! `pci`: finds the functions on the PCI buses and where their registers are.
+//!
+//! Enumerates through ECAM, numbers the buses behind bridges where no firmware did, sizes base
+//! address registers, assigns them where no firmware did, finds MSI-X; reports each function to
+//! the root server, which assigns functions to drivers; then lists them for whoever asks.
+//!
+//! * [`config`]: configuration space, and the registers in it.
+//! * [`walk`]: buses, devices, functions, bridges.
+//! * [`bars`]: size and kind of base address registers; [`windows`]: where they may go.
+//! * [`capabilities`]: the capability list.
+//! * [`survivor`]: what the next instance must know, so that it need not touch devices in use.
+//!
+//! Invariants:
+//! * No loop depends on what a device says: buses, depth of bridges, functions and capabilities
+//!   are bounded.
+//! * What a device says that makes no sense (a size that is no power of two, an MSI-X table
+//!   outside its BAR) is reported as not there, never passed on.
+//! * A device is probed at most once in the life of the machine: sizing takes its registers away
+//!   for a moment, which a driver at work would not survive. The result is kept in the survivor
+//!   region; a probe during which the server died is undone by the next instance.
+//! * Decoding and bus mastering of functions that are not bridges are left as they were found.
+//!
+//! Not here: handing functions out, MSI-X tables, resets (the root server), hot plug, I/O ports
+//! behind bridges without firmware.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod bars;
+pub mod capabilities;
+pub mod config;
+pub mod survivor;
+pub mod walk;
+pub mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{ConfigSpace, Ecam};
+pub use survivor::Survivor;
+pub use windows::Windows;

@@ -1,0 +1,189 @@
+//! What the next instance must know: the functions that were found, and a probe under way.
+//!
+//! After the first enumeration drivers are at work, and sizing would take their registers away.
+//! So the table of functions is kept (length and checksum written last), and a new instance that
+//! finds it touches no device. A probe is noted before it begins: should the server die in it, the
+//! next instance puts back what the function held.
+//!
+//! Without a region (size 0) nothing is kept; then only the first instance enumerates.
+
+use crate::bars;
+use crate::config::ConfigSpace;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::{Acquire, Release};
+use libipc::Shared;
+use skink_protocols::pci::{Address, Function};
+
+/// "SkPci", and the version of this layout.
+const MAGIC: u64 = 0x536b_5063_6900_0001;
+const HEADER_BYTES: usize = 64;
+/// Words of the header, by index.
+const VERSION: usize = 0;
+const TABLE_BYTES: usize = 1;
+const TABLE_CHECK: usize = 2;
+const PROBE: usize = 3;
+const PROBE_ORIGINAL: usize = 4;
+
+/// A register that is being sized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The function.
+    pub address: Address,
+    /// Its command register before.
+    pub command: u32,
+    /// Offset of the base address register.
+    pub offset: u16,
+    /// It is two words wide.
+    pub is_wide: bool,
+    /// What it held.
+    pub original: u64,
+}
+
+/// Remembers a probe over a death.
+pub trait Journal {
+    /// Notes that `probe` begins.
+    fn begin(&self, probe: Probe);
+    /// Notes that all is as it was.
+    fn end(&self);
+}
+
+/// The survivor region.
+#[derive(Clone, Copy, Debug)]
+pub struct Survivor {
+    memory: Shared,
+}
+
+impl Survivor {
+    /// Takes over the region, or clears it if no instance of this layout left it. Regions too
+    /// small for a header are not used.
+    pub fn open(memory: Shared) -> Self {
+        let memory = if memory.size() > HEADER_BYTES {
+            memory
+        } else {
+            Shared::EMPTY
+        };
+        let survivor = Survivor { memory };
+        if survivor.exists() && survivor.get(VERSION) != MAGIC {
+            for index in (0..HEADER_BYTES / 8).rev() {
+                survivor.set(index, 0);
+            }
+            survivor.set(VERSION, MAGIC);
+        }
+        survivor
+    }
+
+    /// Whether anything is kept at all.
+    pub fn exists(&self) -> bool {
+        self.memory.size() > 0
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.memory.word(8 * index).load(Acquire)
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        self.memory.word(8 * index).store(value, Release);
+    }
+
+    /// Undoes a probe that an earlier instance died in.
+    pub fn recover(&self, config: &mut impl ConfigSpace) {
+        if !self.exists() || self.get(PROBE) == 0 {
+            return;
+        }
+        let probe = unpack(self.get(PROBE), self.get(PROBE_ORIGINAL));
+        bars::restore(
+            config,
+            probe.address,
+            probe.offset,
+            probe.is_wide,
+            probe.original,
+        );
+        config.set_command(probe.address, probe.command);
+        self.end();
+    }
+
+    /// The functions that an earlier instance found.
+    pub fn functions(&self) -> Option<Vec<Function>> {
+        if !self.exists() {
+            return None;
+        }
+        let (bytes, check) = (self.get(TABLE_BYTES) as usize, self.get(TABLE_CHECK));
+        if bytes == 0 || bytes > self.memory.size() - HEADER_BYTES {
+            return None;
+        }
+        let mut table = alloc::vec![0; bytes];
+        self.memory.read(HEADER_BYTES, &mut table);
+        if checksum(&table) != check {
+            return None;
+        }
+        let mut functions = Vec::new();
+        let mut rest = &table[..];
+        while !rest.is_empty() {
+            let (function, left) = postcard::take_from_bytes(rest).ok()?;
+            functions.push(function);
+            rest = left;
+        }
+        Some(functions)
+    }
+
+    /// Keeps the functions. False if there is no room for them.
+    pub fn keep(&self, functions: &[Function]) -> bool {
+        if !self.exists() {
+            return false;
+        }
+        let mut table = alloc::vec![0; self.memory.size() - HEADER_BYTES];
+        let mut used = 0;
+        for function in functions {
+            match postcard::to_slice(function, &mut table[used..]) {
+                Ok(bytes) => used += bytes.len(),
+                Err(_) => return false,
+            }
+        }
+        table.truncate(used);
+        self.set(TABLE_BYTES, 0);
+        self.memory.write(HEADER_BYTES, &table);
+        self.set(TABLE_CHECK, checksum(&table));
+        self.set(TABLE_BYTES, used as u64);
+        true
+    }
+}
+
+impl Journal for Survivor {
+    fn begin(&self, probe: Probe) {
+        if self.exists() {
+            self.set(PROBE_ORIGINAL, probe.original);
+            self.set(PROBE, pack(&probe));
+        }
+    }
+
+    fn end(&self) {
+        if self.exists() {
+            self.set(PROBE, 0);
+        }
+    }
+}
+
+/// Everything but the original value in a word; never 0, since `offset` is not.
+fn pack(probe: &Probe) -> u64 {
+    u64::from(probe.address.0)
+        | u64::from(probe.command & 0xffff) << 16
+        | u64::from(probe.offset) << 32
+        | u64::from(probe.is_wide) << 48
+}
+
+fn unpack(word: u64, original: u64) -> Probe {
+    Probe {
+        address: Address(word as u16),
+        command: (word >> 16) as u32 & 0xffff,
+        offset: (word >> 32) as u16 & 0xfc,
+        is_wide: word >> 48 & 1 == 1,
+        original,
+    }
+}
+
+/// FNV-1a.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
