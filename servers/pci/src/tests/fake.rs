@@ -149,7 +149,7 @@ impl ConfigSpace for Fake {
     fn read(&self, address: Address, offset: u16) -> u32 {
         self.mortal();
         assert!(
-            offset < 256 && offset % 4 == 0,
+            offset < 256 && offset.is_multiple_of(4),
             "misaligned read at {offset:#x}"
         );
         // Routing is by mutable reference for the writes' sake.
@@ -164,7 +164,7 @@ impl ConfigSpace for Fake {
     fn write(&mut self, address: Address, offset: u16, value: u32) {
         self.mortal();
         assert!(
-            offset < 256 && offset % 4 == 0,
+            offset < 256 && offset.is_multiple_of(4),
             "misaligned write at {offset:#x}"
         );
         let index = usize::from(offset) / 4;
