@@ -6,7 +6,7 @@
 //! measured over many operations. Wall time is given beside it, for ratios in one run only.
 
 use crate::compile::KernelVariant;
-use crate::disk::{self, Entry};
+use crate::disk::{self, Disk, Entry};
 use crate::machine::{Ending, Options};
 use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, System, Watch};
@@ -15,7 +15,7 @@ use crate::workspace::{Arch, Workspace};
 use crate::{suite, terminal};
 use anyhow::{Context, Result, bail};
 use skink_manifest::Experiment;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Boots for the wall time of `boot.prompt`.
@@ -166,13 +166,8 @@ impl Run<'_> {
             ..Recipe::default()
         };
         let system = System::build(self.workspace, self.arch, &recipe)?;
-        let disk = self
-            .workspace
-            .results()?
-            .join(format!("bench-{}.img", std::process::id()));
-        let big = disk::pseudo_random(BIG, 1);
-        disk::make(&disk, &[Entry::bytes("BIG.BIN", big)])?;
-        let disk = Scratch(disk);
+        let big = Entry::bytes("BIG.BIN", disk::pseudo_random(BIG, 1));
+        let disk = Disk::temporary(self.workspace, "bench", &[big])?;
         if boot {
             note("boot.prompt");
             self.boots(&system, &disk, Clock::Wall, BOOTS);
@@ -195,17 +190,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn options(&self, disk: &Scratch, clock: Clock) -> Options {
+    fn options(&self, disk: &Disk, clock: Clock) -> Options {
         let icount = clock == Clock::Instructions;
         Options {
             icount,
-            disk: Some(disk.0.clone()),
+            disk: Some(disk.image.clone()),
             ..Options::default()
         }
     }
 
     /// From QEMU's start to the shell's first listening.
-    fn boots(&mut self, system: &System, disk: &Scratch, clock: Clock, times: usize) {
+    fn boots(&mut self, system: &System, disk: &Disk, clock: Clock, times: usize) {
         for _ in 0..times {
             match self.boot_once(system, disk, clock) {
                 Ok(sample) => self.samples.push(sample),
@@ -217,7 +212,7 @@ impl Run<'_> {
         }
     }
 
-    fn boot_once(&self, system: &System, disk: &Scratch, clock: Clock) -> Result<Sample> {
+    fn boot_once(&self, system: &System, disk: &Disk, clock: Clock) -> Result<Sample> {
         let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
         let mut sink = crate::session::Sink {
             output: &mut |_| Ok(()),
@@ -247,7 +242,7 @@ impl Run<'_> {
     fn shell_row(
         &self,
         system: &System,
-        disk: &Scratch,
+        disk: &Disk,
         id: &str,
         clock: Clock,
     ) -> Result<Vec<Sample>> {
@@ -276,15 +271,6 @@ fn in_clock(mut sample: Sample, clock: Clock) -> Option<Sample> {
         sample.unit = "instructions".into();
     }
     Some(sample)
-}
-
-/// A file that goes with the run.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
-use crate::disk::{self, DiskChoice};
+use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::{Accel, DEFAULT_MEM_MB, Ending, Options};
 use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
@@ -115,8 +115,8 @@ struct GuestArgs {
     /// The machine
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
-    /// A disk image, used as it is and written to; or a folder, packed into a fresh image; or
-    /// `none` [default: a disk with sample files, made once]
+    /// A disk image, used as it is and written to; or a folder, packed into an image for this
+    /// run alone; or `none` [default: a disk with sample files, made once]
     #[arg(long)]
     disk: Option<PathBuf>,
     /// Memory, MiB
@@ -227,12 +227,17 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
     }
 }
 
+/// What `run` and `exec` start from.
+struct Prepared {
+    system: System,
+    options: Options,
+    watch: Watch,
+    /// Keeps an image that was made for this run.
+    _disk: Option<Disk>,
+}
+
 /// What `run` and `exec` have in common: everything is there, built and checked.
-fn prepare(
-    workspace: &Workspace,
-    args: GuestArgs,
-    extra: Vec<String>,
-) -> Result<(System, Options, Watch)> {
+fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result<Prepared> {
     machine::probe(args.accel)?;
     doctor::ensure(workspace, args.arch)?;
     let choice = match args.disk {
@@ -256,7 +261,7 @@ fn prepare(
         icount: args.icount,
         gdb: args.gdb,
         accel: args.accel,
-        disk,
+        disk: disk.as_ref().map(|disk| disk.image.clone()),
         extra,
     };
     if args.gdb {
@@ -269,22 +274,29 @@ fn prepare(
         Some(log) => log,
         None => workspace.results()?.join("console.log"),
     };
-    let stop = terminal::stop_flag()?;
-    Ok((
+    let watch = Watch {
+        log: Some(log),
+        show_console: false,
+        stop: terminal::stop_flag()?,
+    };
+    Ok(Prepared {
         system,
         options,
-        Watch {
-            log: Some(log),
-            show_console: false,
-            stop,
-        },
-    ))
+        watch,
+        _disk: disk,
+    })
 }
 
 fn run(workspace: &Workspace, args: GuestArgs, headless: bool, extra: Vec<String>) -> Result<u8> {
-    let (system, options, mut watch) = prepare(workspace, args, extra)?;
-    watch.show_console = true;
-    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let mut prepared = prepare(workspace, args, extra)?;
+    prepared.watch.show_console = true;
+    let Prepared {
+        system,
+        options,
+        watch,
+        _disk,
+    } = &prepared;
+    let mut guest = Guest::boot(system, options, watch)?;
     let raw = if headless {
         None
     } else {
@@ -313,8 +325,14 @@ fn exec(
     commands: &[String],
     extra: Vec<String>,
 ) -> Result<u8> {
-    let (system, options, watch) = prepare(workspace, args, extra)?;
-    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let prepared = prepare(workspace, args, extra)?;
+    let Prepared {
+        system,
+        options,
+        watch,
+        _disk,
+    } = &prepared;
+    let mut guest = Guest::boot(system, options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut output = |bytes: &[u8]| -> Result<()> {
         let mut out = std::io::stdout().lock();
@@ -334,7 +352,7 @@ fn exec(
             break;
         }
     }
-    let log = watch.log.unwrap_or_default();
+    let log = watch.log.clone().unwrap_or_default();
     match outcome {
         Outcome::Status(status) => {
             match guest.shut_down()? {

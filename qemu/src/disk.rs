@@ -26,17 +26,54 @@ pub enum DiskChoice {
     /// The image with sample files, made once, kept and written to.
     #[default]
     Sample,
-    /// An image file as it is, or a folder to be packed into a fresh image.
+    /// An image file as it is, or a folder to be packed into an image for this run alone.
     Path(PathBuf),
     /// No disk at all.
     None,
 }
 
-/// The image file for a choice, made if it has to be.
+/// A disk's image file; one that was made for this run is removed when this is dropped.
+#[derive(Debug)]
+pub struct Disk {
+    /// The file.
+    pub image: PathBuf,
+    is_temporary: bool,
+}
+
+impl Disk {
+    /// An image with these entries that goes with this value.
+    ///
+    /// # Errors
+    /// As [`make`].
+    pub fn temporary(workspace: &Workspace, name: &str, entries: &[Entry]) -> Result<Disk> {
+        let image = sibling(&workspace.results()?.join(format!("{name}.img")));
+        make(&image, entries)?;
+        Ok(Disk {
+            image,
+            is_temporary: true,
+        })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.is_temporary {
+            let _ = std::fs::remove_file(&self.image);
+        }
+    }
+}
+
+/// The disk for a choice, made if it has to be.
 ///
 /// # Errors
 /// If the file or folder is missing, unreadable or cannot be a disk.
-pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<PathBuf>> {
+pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Disk>> {
+    let kept = |image| {
+        Some(Disk {
+            image,
+            is_temporary: false,
+        })
+    };
     match choice {
         DiskChoice::None => Ok(None),
         DiskChoice::Sample => {
@@ -45,28 +82,18 @@ pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Path
                 note(&format!("making the sample disk {}", image.display()));
                 make(&image, &sample_files())?;
             }
-            Ok(Some(image))
+            Ok(kept(image))
         }
         DiskChoice::Path(path) if path.is_dir() => {
-            let name = path
-                .canonicalize()
-                .ok()
-                .and_then(|p| Some(p.file_name()?.to_owned()));
-            let name = name.map_or("folder".into(), |name| name.to_string_lossy().into_owned());
-            let image = workspace
-                .results()?
-                .join(format!("disk-{name}-{}.img", std::process::id()));
             note(&format!(
-                "packing the folder {} into {}",
-                path.display(),
-                image.display()
+                "packing the folder {} into a disk image",
+                path.display()
             ));
-            make(&image, &folder_entries(path)?)?;
-            Ok(Some(image))
+            Disk::temporary(workspace, "folder", &folder_entries(path)?).map(Some)
         }
         DiskChoice::Path(path) => {
             check_image(path)?;
-            Ok(Some(path.clone()))
+            Ok(kept(path.clone()))
         }
     }
 }

@@ -22,6 +22,8 @@ pub const DEFAULT_MEM_MB: u32 = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The guest's code for a kernel panic, as it writes it to `isa-debug-exit`.
 pub const PANIC_CODE: i32 = 0x3e;
+/// The guest's code when the kernel finds that it cannot boot: a damaged image, too little memory.
+pub const CANNOT_BOOT_CODE: i32 = 0x3d;
 
 /// Who executes the guest's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -169,6 +171,8 @@ pub enum Ending {
     Clean,
     /// The kernel panicked: always a bug of the kernel.
     KernelPanic,
+    /// The kernel could not boot; it has said why.
+    CannotBoot,
     /// It ended with a code of its own.
     Code(i32),
     /// The machine was reset, which this machine is not allowed (a triple fault, perhaps), or QEMU
@@ -190,6 +194,7 @@ impl Ending {
             Some(1) if complained => Ending::Qemu(1),
             Some(1) => Ending::Clean,
             Some(code) if code & 1 == 1 && code >> 1 == PANIC_CODE => Ending::KernelPanic,
+            Some(code) if code & 1 == 1 && code >> 1 == CANNOT_BOOT_CODE => Ending::CannotBoot,
             Some(code) if code & 1 == 1 => Ending::Code(code >> 1),
             Some(code) => Ending::Qemu(code),
         }
@@ -200,7 +205,7 @@ impl Ending {
         match self {
             Ending::Clean => 0,
             Ending::KernelPanic => 3,
-            Ending::Code(_) => 4,
+            Ending::CannotBoot | Ending::Code(_) => 4,
             Ending::Reset | Ending::Qemu(_) | Ending::Signal => 5,
         }
     }
@@ -211,6 +216,7 @@ impl std::fmt::Display for Ending {
         match self {
             Ending::Clean => f.write_str("the guest shut down"),
             Ending::KernelPanic => f.write_str("kernel panic"),
+            Ending::CannotBoot => f.write_str("the kernel could not boot"),
             Ending::Code(code) => write!(f, "the guest ended with code {code}"),
             Ending::Reset => f.write_str("the guest reset the machine (a triple fault?)"),
             Ending::Qemu(code) => write!(f, "QEMU failed with status {code}"),
@@ -425,6 +431,7 @@ mod tests {
         let of = |code: i32| Ending::of(ExitStatus::from_raw(code << 8), false);
         assert_eq!(of(1), Ending::Clean);
         assert_eq!(of(125), Ending::KernelPanic);
+        assert_eq!(of(123), Ending::CannotBoot);
         assert_eq!(of(0), Ending::Reset);
         assert_eq!(of(3), Ending::Code(1));
         assert_eq!(of(2), Ending::Qemu(2));

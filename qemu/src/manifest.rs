@@ -2,9 +2,10 @@
 //! root server reads it ([`skink_manifest`]). Every complaint names file and line.
 //!
 //! * [`schema`]: what may stand in the file.
-//! * [`check`]: what it must mean together.
+//! * [`check`]: what it must mean together; [`graph`]: who needs whom.
 
 pub mod check;
+pub mod graph;
 pub mod schema;
 
 use anyhow::{Context, Result, anyhow};
