@@ -21,8 +21,12 @@ use crate::slot::CapSlot;
 
 /// Copies the caller's arguments and looks up the capabilities sent along.
 fn arguments(kernel: &Kernel, tcb: Obj<Tcb>) -> Result<Arguments, Failure> {
-    let (info, registers) =
-        tcb.regs(|regs| (regs.message_info(), [0, 1, 2, 3].map(|index| regs.mr(index))));
+    let (info, registers) = tcb.regs(|regs| {
+        (
+            regs.message_info(),
+            [0, 1, 2, 3].map(|index| regs.mr(index)),
+        )
+    });
     let source = ipc::buffer_of(kernel, tcb);
     let mut arguments = Arguments {
         length: info.length(),
@@ -38,7 +42,13 @@ fn arguments(kernel: &Kernel, tcb: Obj<Tcb>) -> Result<Arguments, Failure> {
         return Ok(arguments);
     };
     let copied = arguments.length.min(COPIED_WORDS);
-    for (index, word) in arguments.words.iter_mut().enumerate().take(copied).skip(REGISTER_WORDS) {
+    for (index, word) in arguments
+        .words
+        .iter_mut()
+        .enumerate()
+        .take(copied)
+        .skip(REGISTER_WORDS)
+    {
         // SAFETY: `index` is below `COPIED_WORDS`.
         *word = unsafe { ipc::read_word(source, index) };
     }
@@ -62,6 +72,19 @@ pub fn invoke(kernel: &mut Kernel, tcb: Obj<Tcb>, slot: Obj<CapSlot>) -> Outcome
     let label = tcb.regs(|regs| regs.message_info()).label();
     let invocation = Invocation::from_raw(label).ok_or(Error::IllegalOperation)?;
     let arguments = &arguments(kernel, tcb)?;
+    dispatch(kernel, slot, invocation, arguments)
+}
+
+/// Invokes the object of the capability in `slot`.
+///
+/// # Errors
+/// What the object answers; [`Error::IllegalOperation`] for what is no kernel object.
+pub fn dispatch(
+    kernel: &mut Kernel,
+    slot: Obj<CapSlot>,
+    invocation: Invocation,
+    arguments: &Arguments,
+) -> Outcome {
     let target = match slot.cap.get().type_raw() {
         raw if raw == CapType::Untyped as u8 => untyped::invoke,
         raw if raw == CapType::CNode as u8 => cnode::invoke,

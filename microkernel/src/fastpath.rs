@@ -80,7 +80,9 @@ impl Kernel {
     /// Handles the system call of the current thread if it is a simple one; whether it did.
     #[inline]
     pub fn handle_syscall_fast(&mut self) -> bool {
-        let Some(tcb) = self.cpu.current else { return false };
+        let Some(tcb) = self.cpu.current else {
+            return false;
+        };
         let number = tcb.regs(|regs| regs.syscall());
         if number == Syscall::Call as u64 {
             self.fast_call(tcb)
@@ -108,8 +110,12 @@ impl Kernel {
         else {
             return false;
         };
-        let Some(reply) = server.reply.get() else { return false };
-        let Some(sc) = caller.sched_context.get() else { return false };
+        let Some(reply) = server.reply.get() else {
+            return false;
+        };
+        let Some(sc) = caller.sched_context.get() else {
+            return false;
+        };
 
         endpoint::leave(server);
         server.state.set(ThreadState::Ready);
@@ -144,7 +150,9 @@ impl Kernel {
         // SAFETY: they are capabilities of an endpoint and of a reply object.
         let (endpoint, reply): (Obj<Endpoint>, Obj<Reply>) =
             unsafe { (object(cap), object(reply_cap)) };
-        let Some(caller) = reply.caller() else { return false };
+        let Some(caller) = reply.caller() else {
+            return false;
+        };
         if endpoint.state.get() == EndpointState::Sending || caller.has_fault() {
             return false;
         }
@@ -180,7 +188,9 @@ impl Kernel {
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
         self.syscalls += 1;
         self.cpu.current = Some(next);
-        let comes_first = self.highest_ready().is_none_or(|top| next.priority.get() >= top);
+        let comes_first = self
+            .highest_ready()
+            .is_none_or(|top| next.priority.get() >= top);
         if !same_context || !comes_first {
             self.cpu.reschedule = true;
         }

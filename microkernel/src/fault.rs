@@ -12,9 +12,7 @@ use crate::machine::{Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::endpoint::Endpoint;
 use crate::object::sched_context::{self, SchedContext};
-use crate::object::tcb::{
-    SEND_FAULT, SEND_GRANT, SEND_GRANT_REPLY, Tcb, TcbSlot, ThreadState,
-};
+use crate::object::tcb::{SEND_FAULT, SEND_GRANT, SEND_GRANT_REPLY, Tcb, TcbSlot, ThreadState};
 
 /// Phases of a system call, as the `syndrome` of a capability fault has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,14 @@ pub enum Phase {
 /// The endpoint of a fault handler, its badge, and the flags of the send.
 fn handler(tcb: Obj<Tcb>, slot: TcbSlot) -> Option<(Obj<Endpoint>, u64, u8)> {
     let cap = tcb.slots[slot as usize].cap.get().unpack();
-    let Cap::Endpoint { endpoint, badge, rights } = cap else { return None };
+    let Cap::Endpoint {
+        endpoint,
+        badge,
+        rights,
+    } = cap
+    else {
+        return None;
+    };
     let answer = CapRights::GRANT | CapRights::GRANT_REPLY;
     if !rights.contains(CapRights::WRITE) || !rights.intersects(answer) {
         return None;
@@ -38,12 +43,18 @@ fn handler(tcb: Obj<Tcb>, slot: TcbSlot) -> Option<(Obj<Endpoint>, u64, u8)> {
 }
 
 /// A ready thread faulted: sends its fault, or suspends it.
-pub fn raise(kernel: &mut Kernel, tcb: Obj<Tcb>, kind: Fault, [address, syndrome, detail]: [u64; 3]) {
+pub fn raise(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    kind: Fault,
+    [address, syndrome, detail]: [u64; 3],
+) {
     kernel.withdraw(tcb);
     match handler(tcb, TcbSlot::FaultEndpoint) {
         Some((endpoint, badge, flags)) => {
             let (ip, sp) = tcb.regs(|regs| (regs.ip(), regs.sp()));
-            tcb.fault.set([kind.raw(), ip, sp, address, syndrome, detail]);
+            tcb.fault
+                .set([kind.raw(), ip, sp, address, syndrome, detail]);
             ipc::send(kernel, tcb, endpoint, badge, flags, Blocking::Yes);
         }
         None => tcb.state.set(ThreadState::Inactive),
@@ -58,7 +69,12 @@ pub fn raise(kernel: &mut Kernel, tcb: Obj<Tcb>, kind: Fault, [address, syndrome
 #[cold]
 pub fn cap_fault(kernel: &mut Kernel, tcb: Obj<Tcb>, cptr: u64, phase: Phase, bits_left: u8) {
     tcb.regs(|regs| regs.rewind_syscall());
-    raise(kernel, tcb, Fault::CapFault, [cptr, phase as u64, u64::from(bits_left)]);
+    raise(
+        kernel,
+        tcb,
+        Fault::CapFault,
+        [cptr, phase as u64, u64::from(bits_left)],
+    );
 }
 
 /// The holder of a context has used up its budget: tells its timeout handler. Whether it has
@@ -71,9 +87,12 @@ pub fn timeout(kernel: &mut Kernel, tcb: Obj<Tcb>, sc: Obj<SchedContext>) -> boo
         return false;
     };
     let consumed = sc.consumed.get();
-    let since = kernel.machine.ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
+    let since = kernel
+        .machine
+        .ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
     let (ip, sp) = tcb.regs(|regs| (regs.ip(), regs.sp()));
-    tcb.fault.set([Fault::Timeout.raw(), ip, sp, 0, since, sc.badge.get()]);
+    tcb.fault
+        .set([Fault::Timeout.raw(), ip, sp, 0, since, sc.badge.get()]);
     ipc::send(kernel, tcb, endpoint, badge, flags, Blocking::Yes);
     sched_context::reclaim(kernel, sc);
     true

@@ -58,7 +58,14 @@ pub fn send(
         let offered = receiver.reply.get();
         reply::detach(receiver);
         receiver.state.set(ThreadState::Ready);
-        transfer(kernel, sender, receiver, Some(endpoint), badge, flags & SEND_GRANT != 0);
+        transfer(
+            kernel,
+            sender,
+            receiver,
+            Some(endpoint),
+            badge,
+            flags & SEND_GRANT != 0,
+        );
         settle(kernel, sender, receiver, offered, flags);
         kernel.release(receiver);
     } else if blocking == Blocking::Yes {
@@ -78,7 +85,10 @@ fn settle(
     flags: u8,
 ) {
     let was_blocked = sender.state.get() == ThreadState::BlockedOnSend;
-    let lendable = sender.sched_context.get().filter(|_| receiver.sched_context.get().is_none());
+    let lendable = sender
+        .sched_context
+        .get()
+        .filter(|_| receiver.sched_context.get().is_none());
     if flags & (SEND_CALL | SEND_FAULT) == 0 {
         if let Some(sc) = lendable.filter(|_| flags & SEND_DONATE != 0) {
             sched_context::donate(kernel, sc, receiver);
@@ -140,7 +150,14 @@ pub fn receive(
         }
         endpoint::leave(sender);
         let badge = sender.badge.get();
-        transfer(kernel, sender, tcb, Some(endpoint), badge, flags & SEND_GRANT != 0);
+        transfer(
+            kernel,
+            sender,
+            tcb,
+            Some(endpoint),
+            badge,
+            flags & SEND_GRANT != 0,
+        );
         settle(kernel, sender, tcb, offered, flags);
         kernel.release(tcb);
         return Ok(());
@@ -171,7 +188,11 @@ pub fn reply(kernel: &mut Kernel, replier: Obj<Tcb>, reply: Obj<Reply>) {
     if caller.has_fault() {
         caller.fault.set([0; 6]);
         let resumes = label == 0;
-        caller.state.set(if resumes { ThreadState::Ready } else { ThreadState::Inactive });
+        caller.state.set(if resumes {
+            ThreadState::Ready
+        } else {
+            ThreadState::Inactive
+        });
     } else {
         caller.state.set(ThreadState::Ready);
         if label == PROTOCOL_FAULT_LABEL {
@@ -239,7 +260,13 @@ fn transfer(
             _ => length.min(REGISTER_WORDS),
         };
         if let ((Some(source), Some(target)), true) = (buffers, grant && info.caps() > 0) {
-            let window = Transfer { from, to, source, target, endpoint };
+            let window = Transfer {
+                from,
+                to,
+                source,
+                target,
+                endpoint,
+            };
             received = transfer_caps(kernel, &window, info.caps(), received);
         }
     }
@@ -299,14 +326,20 @@ fn receive_window(kernel: &Kernel, transfer: &Transfer) -> Option<(Obj<CapSlot>,
     let target = transfer.target;
     // SAFETY: the indices are of the buffer's metadata.
     let [cnode, first, count] = unsafe {
-        [buffer::RECEIVE_CNODE, buffer::RECEIVE_SLOT, buffer::RECEIVE_COUNT]
-            .map(|index| read_word(target, index))
+        [
+            buffer::RECEIVE_CNODE,
+            buffer::RECEIVE_SLOT,
+            buffer::RECEIVE_COUNT,
+        ]
+        .map(|index| read_word(target, index))
     };
     if count == 0 {
         return None;
     }
     let slot = kernel.lookup(transfer.to, CPtr(cnode)).ok()?;
-    let Cap::CNode { table, radix, .. } = slot.cap.get().unpack() else { return None };
+    let Cap::CNode { table, radix, .. } = slot.cap.get().unpack() else {
+        return None;
+    };
     let room = (1u64 << radix).checked_sub(first)?;
     Some((table, first, count.min(room).min(MAX_CAPS as u64)))
 }
@@ -324,18 +357,26 @@ fn transfer_caps(
     while arrived < count {
         // SAFETY: at most `MAX_CAPS` words from `SEND_CAPS` are metadata of the buffer.
         let cptr = unsafe { read_word(transfer.source, buffer::SEND_CAPS + arrived) };
-        let Ok(slot) = kernel.lookup(transfer.from, CPtr(cptr)) else { break };
+        let Ok(slot) = kernel.lookup(transfer.from, CPtr(cptr)) else {
+            break;
+        };
         let cap = slot.cap.get().unpack();
         match cap {
-            Cap::Endpoint { endpoint, badge, .. } if transfer.endpoint == Some(endpoint) => {
+            Cap::Endpoint {
+                endpoint, badge, ..
+            } if transfer.endpoint == Some(endpoint) => {
                 // SAFETY: at most `MAX_CAPS` words from `BADGES` are metadata of the buffer.
                 unsafe { write_word(transfer.target, buffer::BADGES + arrived, badge) };
                 unwrapped |= 1 << arrived;
             }
             _ => {
-                let Some((table, index, left @ 1..)) = window else { break };
+                let Some((table, index, left @ 1..)) = window else {
+                    break;
+                };
                 let dest = slot_at(table, index);
-                let Ok(copy) = cnode::derive(kernel, slot, cap) else { break };
+                let Ok(copy) = cnode::derive(kernel, slot, cap) else {
+                    break;
+                };
                 if !dest.is_empty() {
                     break;
                 }

@@ -31,7 +31,12 @@ pub struct ReadyQueue {
 
 impl ReadyQueue {
     /// Nobody.
-    pub const EMPTY: ReadyQueue = ReadyQueue { head: Cell::new(None), tail: Cell::new(None) };
+    pub const fn new() -> ReadyQueue {
+        ReadyQueue {
+            head: Cell::new(None),
+            tail: Cell::new(None),
+        }
+    }
 }
 
 /// What belongs to one CPU, reached through its register (`gs`, `TPIDR_EL1`).
@@ -103,7 +108,7 @@ impl Cpu {
             active_asid: Asid(0),
             fpu_owner: None,
             fpu_enabled: false,
-            ready: [const { ReadyQueue::EMPTY }; PRIORITIES],
+            ready: [const { ReadyQueue::new() }; PRIORITIES],
             ready_bitmap: [0; 4],
             reschedule: false,
         }
@@ -125,7 +130,7 @@ impl Kernel {
             cpu: Cpu::new(),
             deadlines: Deadlines::new(),
             asid_pools: [None; ASID_POOLS],
-            irqs: [const { IrqEntry::FREE }; MAX_IRQS],
+            irqs: [const { IrqEntry::free() }; MAX_IRQS],
             first_slot: None,
             syscalls: 0,
             logged: 0,

@@ -43,5 +43,7 @@ pub mod object;
 pub mod sched;
 pub mod slot;
 pub mod syscall;
+#[cfg(test)]
+mod threads_tests;
 
 pub use kernel::Kernel;

@@ -36,9 +36,8 @@ impl Kernel {
 
     /// Lets a thread compete for the CPU if it can run and does not yet compete.
     pub fn release(&mut self, tcb: Obj<Tcb>) {
-        let competes = tcb.queued.get()
-            || self.cpu.current == Some(tcb)
-            || self.cpu.candidate == Some(tcb);
+        let competes =
+            tcb.queued.get() || self.cpu.current == Some(tcb) || self.cpu.candidate == Some(tcb);
         if competes || !tcb.is_schedulable() {
             return;
         }
@@ -74,7 +73,7 @@ impl Kernel {
         self.mark_queued(tcb, priority);
     }
 
-    fn enqueue_first(&mut self, tcb: Obj<Tcb>) {
+    pub(crate) fn enqueue_first(&mut self, tcb: Obj<Tcb>) {
         let priority = tcb.priority.get();
         let queue = &self.cpu.ready[usize::from(priority)];
         let first = queue.head.replace(Some(tcb));
@@ -92,7 +91,7 @@ impl Kernel {
         self.cpu.ready_bitmap[usize::from(priority >> 6)] |= 1 << (priority & 63);
     }
 
-    fn dequeue(&mut self, tcb: Obj<Tcb>) {
+    pub(crate) fn dequeue(&mut self, tcb: Obj<Tcb>) {
         let priority = tcb.priority.get();
         let queue = &self.cpu.ready[usize::from(priority)];
         let (prev, next) = (tcb.prev.take(), tcb.next.take());
@@ -130,9 +129,10 @@ impl Kernel {
             ThreadState::BlockedOnSend | ThreadState::BlockedOnReceive => {
                 tcb.endpoint.get().map(|endpoint| &raw const endpoint.queue)
             }
-            ThreadState::BlockedOnNotification => {
-                tcb.waiting_on.get().map(|notification| &raw const notification.queue)
-            }
+            ThreadState::BlockedOnNotification => tcb
+                .waiting_on
+                .get()
+                .map(|notification| &raw const notification.queue),
             _ => None,
         };
         if let Some(queue) = waits_in {
@@ -223,7 +223,9 @@ impl Kernel {
     pub fn charge(&mut self, now: Ticks) {
         let used = now.saturating_sub(self.cpu.charged_from);
         self.cpu.charged_from = now;
-        let Some(sc) = self.cpu.current_sc else { return };
+        let Some(sc) = self.cpu.current_sc else {
+            return;
+        };
         sc.consumed.set(sc.consumed.get() + used);
         let left = sc.remaining.get().saturating_sub(used);
         sc.remaining.set(left);
@@ -266,7 +268,11 @@ impl Kernel {
 
     /// The current thread gives up the rest of its slice to its equals, if there are any.
     pub fn yield_now(&mut self, tcb: Obj<Tcb>) {
-        if self.cpu.ready[usize::from(tcb.priority.get())].head.get().is_none() {
+        if self.cpu.ready[usize::from(tcb.priority.get())]
+            .head
+            .get()
+            .is_none()
+        {
             return;
         }
         let now = self.machine.now();
@@ -288,21 +294,29 @@ impl Kernel {
         self.cpu.reschedule = true;
         self.charge(now);
         for _ in 0..DUE_PER_TRAP {
-            let Some(node) = self.deadlines.first().filter(|node| node.at() <= now) else { return };
+            let Some(node) = self.deadlines.first().filter(|node| node.at() <= now) else {
+                return;
+            };
             let due = node.at();
             self.deadlines.remove(node);
             match node.kind() {
                 // SAFETY: the node says so.
                 NodeKind::Timer => timer::fire(self, unsafe { Obj::<Timer>::from_node(node) }),
                 // SAFETY: the node says so.
-                NodeKind::Refill => self.refill(unsafe { Obj::<SchedContext>::from_node(node) }, due, now),
+                NodeKind::Refill => {
+                    self.refill(unsafe { Obj::<SchedContext>::from_node(node) }, due, now)
+                }
             }
         }
     }
 
     /// Begins a new period. Periods follow each other exactly while the budget is always used.
     fn refill(&mut self, sc: Obj<SchedContext>, due: Ticks, now: Ticks) {
-        let start = if now - due < sc.period.get() { due } else { now };
+        let start = if now - due < sc.period.get() {
+            due
+        } else {
+            now
+        };
         sc.remaining.set(sc.budget.get());
         sc.refill_start.set(start);
         if let Some(holder) = sc.tcb.get() {

@@ -91,7 +91,7 @@ impl Kernel {
     }
 
     #[inline(never)]
-    fn syscall_slow(&mut self) {
+    pub(crate) fn syscall_slow(&mut self) {
         self.syscalls += 1;
         if let Some(tcb) = self.cpu.current {
             self.syscall(tcb);
@@ -169,7 +169,14 @@ impl Kernel {
     }
 
     /// A capability is not there: a fault if the call may block, else an error.
-    fn no_cap(&mut self, tcb: Obj<Tcb>, cptr: u64, phase: Phase, bits_left: u8, blocking: Blocking) {
+    fn no_cap(
+        &mut self,
+        tcb: Obj<Tcb>,
+        cptr: u64,
+        phase: Phase,
+        bits_left: u8,
+        blocking: Blocking,
+    ) {
         match blocking {
             Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, bits_left),
             Blocking::No => {
@@ -179,11 +186,22 @@ impl Kernel {
     }
 
     /// A capability lacks a right: a fault if the call may block, else an error.
-    fn no_right(&mut self, tcb: Obj<Tcb>, cptr: u64, phase: Phase, needed: CapRights, blocking: Blocking) {
+    fn no_right(
+        &mut self,
+        tcb: Obj<Tcb>,
+        cptr: u64,
+        phase: Phase,
+        needed: CapRights,
+        blocking: Blocking,
+    ) {
         match blocking {
             Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, 0),
             Blocking::No => {
-                fail_thread(tcb, Error::InsufficientRights, [u64::from(needed.bits()), 0]);
+                fail_thread(
+                    tcb,
+                    Error::InsufficientRights,
+                    [u64::from(needed.bits()), 0],
+                );
             }
         }
     }
@@ -197,12 +215,16 @@ impl Kernel {
             }
         };
         match slot.cap.get().unpack() {
-            Cap::Endpoint { endpoint, badge, rights } => {
-                self.send_message(tcb, (cptr, endpoint, badge, rights), mode)
-            }
-            Cap::Notification { notification, badge, rights } => {
-                self.send_signal(tcb, (cptr, notification, badge, rights), mode)
-            }
+            Cap::Endpoint {
+                endpoint,
+                badge,
+                rights,
+            } => self.send_message(tcb, (cptr, endpoint, badge, rights), mode),
+            Cap::Notification {
+                notification,
+                badge,
+                rights,
+            } => self.send_signal(tcb, (cptr, notification, badge, rights), mode),
             Cap::Reply(reply) => {
                 ipc::reply(self, tcb, reply);
                 if mode == Mode::Call {
@@ -263,13 +285,15 @@ impl Kernel {
         if count == 0 {
             return Ok(());
         }
-        let Some(buffer) = ipc::buffer_of(self, tcb) else { return Ok(()) };
+        let Some(buffer) = ipc::buffer_of(self, tcb) else {
+            return Ok(());
+        };
         for index in 0..count {
             // SAFETY: at most `MAX_CAPS` words from `SEND_CAPS` are metadata of the buffer.
-            let cptr = unsafe {
-                ipc::read_word(buffer, skink_abi::message::buffer::SEND_CAPS + index)
-            };
-            self.invoked(tcb, cptr).map_err(|left| (index as u64 + 1, left))?;
+            let cptr =
+                unsafe { ipc::read_word(buffer, skink_abi::message::buffer::SEND_CAPS + index) };
+            self.invoked(tcb, cptr)
+                .map_err(|left| (index as u64 + 1, left))?;
         }
         Ok(())
     }
@@ -294,11 +318,19 @@ impl Kernel {
     fn signal(&mut self, tcb: Obj<Tcb>, cptr: u64) -> Next {
         let cap = self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack());
         match cap {
-            Ok(Cap::Notification { notification, badge, rights }) => {
-                self.send_signal(tcb, (cptr, notification, badge, rights), Mode::Send)
-            }
+            Ok(Cap::Notification {
+                notification,
+                badge,
+                rights,
+            }) => self.send_signal(tcb, (cptr, notification, badge, rights), Mode::Send),
             other => {
-                self.no_cap(tcb, cptr, Phase::Send, other.err().unwrap_or(0), Blocking::Yes);
+                self.no_cap(
+                    tcb,
+                    cptr,
+                    Phase::Send,
+                    other.err().unwrap_or(0),
+                    Blocking::Yes,
+                );
                 Next::Over
             }
         }
@@ -331,10 +363,14 @@ impl Kernel {
     /// What a receiving call names; `None` after a fault or error.
     fn source(&mut self, tcb: Obj<Tcb>, cptr: u64, blocking: Blocking) -> Option<Source> {
         let (rights, source) = match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
-            Ok(Cap::Endpoint { endpoint, rights, .. }) => (rights, Source::Endpoint(endpoint)),
-            Ok(Cap::Notification { notification, rights, .. })
-                if notification.bound.get().is_none_or(|bound| bound == tcb) =>
-            {
+            Ok(Cap::Endpoint {
+                endpoint, rights, ..
+            }) => (rights, Source::Endpoint(endpoint)),
+            Ok(Cap::Notification {
+                notification,
+                rights,
+                ..
+            }) if notification.bound.get().is_none_or(|bound| bound == tcb) => {
                 (rights, Source::Notification(notification))
             }
             other => {
@@ -352,7 +388,12 @@ impl Kernel {
 
     /// The reply object that a call names: `Some(None)` for the null pointer, `None` after a
     /// fault or error.
-    fn named_reply(&mut self, tcb: Obj<Tcb>, phase: Phase, blocking: Blocking) -> Option<Option<Obj<Reply>>> {
+    fn named_reply(
+        &mut self,
+        tcb: Obj<Tcb>,
+        phase: Phase,
+        blocking: Blocking,
+    ) -> Option<Option<Obj<Reply>>> {
         let cptr = tcb.regs(|regs| regs.reply_cptr());
         if CPtr(cptr) == CPtr::NULL {
             return Some(None);
@@ -366,8 +407,16 @@ impl Kernel {
         }
     }
 
-    fn receive_phase(&mut self, tcb: Obj<Tcb>, cptr: u64, offer: Offer, blocking: Blocking) -> Next {
-        let Some(source) = self.source(tcb, cptr, blocking) else { return Next::Over };
+    fn receive_phase(
+        &mut self,
+        tcb: Obj<Tcb>,
+        cptr: u64,
+        offer: Offer,
+        blocking: Blocking,
+    ) -> Next {
+        let Some(source) = self.source(tcb, cptr, blocking) else {
+            return Next::Over;
+        };
         let offered = match (offer, &source) {
             (Offer::Reply, Source::Endpoint(_)) => {
                 match self.named_reply(tcb, Phase::Receive, blocking) {
@@ -407,7 +456,9 @@ impl Kernel {
     }
 
     fn reply_recv(&mut self, tcb: Obj<Tcb>, cptr: u64) -> Next {
-        let Some(source) = self.source(tcb, cptr, Blocking::Yes) else { return Next::Over };
+        let Some(source) = self.source(tcb, cptr, Blocking::Yes) else {
+            return Next::Over;
+        };
         let Some(named) = self.named_reply(tcb, Phase::Send, Blocking::Yes) else {
             return Next::Over;
         };

@@ -45,12 +45,16 @@ const _: () = assert!(size_of::<Endpoint>() == 64);
 /// # Safety
 /// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
 pub unsafe fn init(addr: KernelAddr) {
-    let endpoint = Endpoint { state: Cell::new(EndpointState::Idle), queue: WaitQueue::EMPTY };
+    let endpoint = Endpoint {
+        state: Cell::new(EndpointState::Idle),
+        queue: WaitQueue::new(),
+    };
     // SAFETY: by the caller's promise.
     unsafe { (addr.0 as *mut Endpoint).write(endpoint) }
 }
 
 /// Threads that wait, by priority. Also used by notifications.
+#[derive(Default)]
 #[repr(C)]
 pub struct WaitQueue {
     /// First thread of the highest priority.
@@ -59,7 +63,11 @@ pub struct WaitQueue {
 
 impl WaitQueue {
     /// Nobody.
-    pub const EMPTY: WaitQueue = WaitQueue { head: Cell::new(None) };
+    pub const fn new() -> WaitQueue {
+        WaitQueue {
+            head: Cell::new(None),
+        }
+    }
 
     /// Puts a thread behind those of its priority.
     pub fn insert(&self, tcb: Obj<Tcb>) {
@@ -134,7 +142,9 @@ pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
 
 /// Takes a thread out of its endpoint's queue; the caller sets its state.
 pub fn leave(tcb: Obj<Tcb>) {
-    let Some(endpoint) = tcb.endpoint.take() else { return };
+    let Some(endpoint) = tcb.endpoint.take() else {
+        return;
+    };
     endpoint.queue.remove(tcb);
     if endpoint.queue.head.get().is_none() {
         endpoint.state.set(EndpointState::Idle);

@@ -33,12 +33,14 @@ pub struct IrqEntry {
 
 impl IrqEntry {
     /// Not in use.
-    pub const FREE: IrqEntry = IrqEntry {
-        in_use: Cell::new(false),
-        notification: Cell::new(None),
-        badge: Cell::new(0),
-        count: Cell::new(0),
-    };
+    pub const fn free() -> IrqEntry {
+        IrqEntry {
+            in_use: Cell::new(false),
+            notification: Cell::new(None),
+            badge: Cell::new(0),
+            count: Cell::new(0),
+        }
+    }
 
     fn claim(&self) {
         self.in_use.set(true);
@@ -68,7 +70,9 @@ pub fn forget_notification(kernel: &mut Kernel, notification: Obj<Notification>)
 
 /// An interrupt arrived.
 pub fn deliver(kernel: &mut Kernel, irq: Irq) {
-    let Some(entry) = kernel.irqs.get(usize::from(irq.0)) else { return };
+    let Some(entry) = kernel.irqs.get(usize::from(irq.0)) else {
+        return;
+    };
     entry.count.set(entry.count.get() + 1);
     let badge = entry.badge.get();
     match entry.notification.get() {
@@ -93,7 +97,10 @@ pub fn invoke_control(
             let line = u32::try_from(line).map_err(|_| invalid(0))?;
             let trigger = Trigger::from_raw(trigger).ok_or(invalid(1))?;
             let dest = empty_slot(arguments.cap(0)?, index, depth, 2)?;
-            let irq = kernel.machine.claim_line(line, trigger).ok_or(Error::Exhausted)?;
+            let irq = kernel
+                .machine
+                .claim_line(line, trigger)
+                .ok_or(Error::Exhausted)?;
             if kernel.irqs[usize::from(irq.0)].in_use.get() {
                 return Err(Error::DeleteFirst.into());
             }
@@ -105,7 +112,10 @@ pub fn invoke_control(
             let dest = empty_slot(arguments.cap(0)?, index, depth, 0)?;
             let (irq, address, data) = kernel.machine.claim_msi().ok_or(Error::Exhausted)?;
             issue(kernel, slot, dest, irq);
-            Ok(Answer { length: 2, words: [address, data, 0, 0] })
+            Ok(Answer {
+                length: 2,
+                words: [address, data, 0, 0],
+            })
         }
         _ => Err(Error::IllegalOperation.into()),
     }

@@ -48,7 +48,7 @@ pub unsafe fn init(addr: KernelAddr) {
     let notification = Notification {
         pending: Cell::new(0),
         active: Cell::new(false),
-        queue: WaitQueue::EMPTY,
+        queue: WaitQueue::new(),
         bound: Cell::new(None),
         sched_context: Cell::new(None),
         timers: Cell::new(None),

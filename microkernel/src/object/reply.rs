@@ -32,14 +32,20 @@ const _: () = assert!(size_of::<Reply>() == 64);
 /// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
 pub unsafe fn init(addr: KernelAddr) {
     // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Reply).write(Reply { thread: Cell::new(None) }) }
+    unsafe {
+        (addr.0 as *mut Reply).write(Reply {
+            thread: Cell::new(None),
+        })
+    }
 }
 
 impl Reply {
     /// The caller that waits for the answer.
     #[inline]
     pub fn caller(&self) -> Option<Obj<Tcb>> {
-        self.thread.get().filter(|t| t.state.get() == ThreadState::BlockedOnReply)
+        self.thread
+            .get()
+            .filter(|t| t.state.get() == ThreadState::BlockedOnReply)
     }
 }
 
@@ -61,7 +67,9 @@ pub fn attach(reply: Obj<Reply>, tcb: Obj<Tcb>) {
 /// Makes a reply object idle: a caller that it holds gets `ReplyLost`, a receiver that offers it
 /// gets `Cancelled`. Called when its last capability goes and when it is offered again.
 pub fn finalise(kernel: &mut Kernel, reply: Obj<Reply>) {
-    let Some(tcb) = reply.thread.get() else { return };
+    let Some(tcb) = reply.thread.get() else {
+        return;
+    };
     if tcb.state.get() != ThreadState::BlockedOnReply {
         tcb::wake_with(kernel, tcb, Error::Cancelled);
         return;

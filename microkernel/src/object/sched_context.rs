@@ -180,7 +180,9 @@ pub fn leave_lenders(tcb: Obj<Tcb>) {
 
 /// Returns a lent context to its last lender, which is released if it can run.
 pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
-    let Some(lender) = sc.lender.get() else { return };
+    let Some(lender) = sc.lender.get() else {
+        return;
+    };
     leave_lenders(lender);
     detach(kernel, sc);
     attach(sc, lender);
@@ -189,7 +191,9 @@ pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
 
 /// Whether the last lender waits for its context and no longer for an answer.
 fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
-    sc.lender.get().is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
+    sc.lender
+        .get()
+        .is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
 }
 
 /// Returns a context to a lost lender if its holder does not use it: it is suspended, faulted or
@@ -197,7 +201,11 @@ fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
 pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     for _ in 0..RECLAIM_STEPS {
         let in_use = sc.tcb.get().is_some_and(|holder| {
-            let busy = [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
+            let busy = [
+                ThreadState::Ready,
+                ThreadState::BlockedOnSend,
+                ThreadState::BlockedOnReply,
+            ];
             busy.contains(&holder.state.get()) && !holder.has_fault()
         });
         if in_use || !has_lost_lender(sc) {
@@ -219,7 +227,9 @@ pub fn return_to_lost(kernel: &mut Kernel, sc: Obj<SchedContext>) {
 /// notification or to a lost lender.
 #[inline]
 pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
-    let Some(sc) = tcb.sched_context.get() else { return };
+    let Some(sc) = tcb.sched_context.get() else {
+        return;
+    };
     if sc.lender.get().is_some() {
         return_to_lost(kernel, sc);
     } else if sc.notification.get().is_some() {
@@ -231,7 +241,9 @@ pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 pub fn give_back(kernel: &mut Kernel, sc: Obj<SchedContext>, holder: Obj<Tcb>) {
     debug_assert!(sc.tcb.get() == Some(holder));
     detach(kernel, sc);
-    let Some(lender) = sc.lender.get() else { return };
+    let Some(lender) = sc.lender.get() else {
+        return;
+    };
     if lender.state.get() == ThreadState::BlockedOnReply {
         tcb::wake_with(kernel, lender, Error::ReplyLost);
     }
@@ -278,13 +290,22 @@ pub fn invoke_control(
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };
     if !(MIN_BUDGET_NS..=MAX_PERIOD_NS).contains(&period) {
-        return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, MAX_PERIOD_NS]));
+        return Err(Failure::Error(
+            Error::RangeError,
+            [MIN_BUDGET_NS, MAX_PERIOD_NS],
+        ));
     }
     if !(MIN_BUDGET_NS..=period).contains(&budget) {
         return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, period]));
     }
     let budget_ticks = kernel.machine.ticks_from_ns(budget);
-    configure(kernel, sc, budget_ticks, kernel.machine.ticks_from_ns(period), badge);
+    configure(
+        kernel,
+        sc,
+        budget_ticks,
+        kernel.machine.ticks_from_ns(period),
+        badge,
+    );
     Ok(Answer::default())
 }
 
@@ -348,7 +369,9 @@ pub fn invoke(
                 let now = kernel.machine.now();
                 kernel.charge(now);
             }
-            return Ok(Answer::word(kernel.machine.ns_from_ticks(sc.consumed.get())));
+            return Ok(Answer::word(
+                kernel.machine.ns_from_ticks(sc.consumed.get()),
+            ));
         }
         _ => return Err(Error::IllegalOperation.into()),
     }
@@ -377,9 +400,7 @@ pub fn bind(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) -> Result
 }
 
 fn bind_notification(sc: Obj<SchedContext>, to: Obj<Notification>) -> Result<(), Failure> {
-    if sc.tcb.get().is_some()
-        || sc.notification.get().is_some()
-        || to.sched_context.get().is_some()
+    if sc.tcb.get().is_some() || sc.notification.get().is_some() || to.sched_context.get().is_some()
     {
         return Err(Error::DeleteFirst.into());
     }

@@ -120,7 +120,10 @@ fn checked_handler(index: u64, slot: Obj<CapSlot>) -> Result<(), Failure> {
         }
         () => return Ok(()),
     };
-    Err(Failure::Error(Error::InsufficientRights, [u64::from(needed.bits()), 0]))
+    Err(Failure::Error(
+        Error::InsufficientRights,
+        [u64::from(needed.bits()), 0],
+    ))
 }
 
 impl Target {
@@ -148,7 +151,9 @@ impl Target {
     fn set_space(self, kernel: &mut Kernel, arguments: &Arguments) -> Result<(), Failure> {
         let [guard] = arguments.take()?;
         let (croot, vroot) = (arguments.cap(0)?, arguments.cap(1)?);
-        let Cap::CNode { .. } = croot.cap.get().unpack() else { return Err(invalid_cap(0)) };
+        let Cap::CNode { .. } = croot.cap.get().unpack() else {
+            return Err(invalid_cap(0));
+        };
         if vspace::root_of(kernel, &vroot).is_none() {
             return Err(invalid_cap(1));
         }
@@ -171,7 +176,10 @@ impl Target {
             return self.set_slot(kernel, TcbSlot::Buffer, None);
         };
         if !address.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(Failure::Error(Error::AlignmentError, [u64::from(PAGE_BITS), 0]));
+            return Err(Failure::Error(
+                Error::AlignmentError,
+                [u64::from(PAGE_BITS), 0],
+            ));
         }
         if frame::buffer_addr(kernel, &source).is_none() {
             return Err(invalid_cap(0));
@@ -186,7 +194,9 @@ impl Target {
         which: TcbSlot,
         handler: Option<(u64, Obj<CapSlot>)>,
     ) -> Result<(), Failure> {
-        let Some((index, source)) = handler else { return self.set_slot(kernel, which, None) };
+        let Some((index, source)) = handler else {
+            return self.set_slot(kernel, which, None);
+        };
         checked_handler(index, source)?;
         let cap = cnode::derive(kernel, source, source.cap.get().unpack())?;
         self.set_slot(kernel, which, Some((source, cap)))
@@ -215,7 +225,9 @@ impl Target {
 
     /// The context to bind (capability 2): `None` if none was sent or it is bound already.
     fn checked_context(self, arguments: &Arguments) -> Result<Option<Obj<SchedContext>>, Failure> {
-        let Some((index, slot)) = optional(arguments, 2) else { return Ok(None) };
+        let Some((index, slot)) = optional(arguments, 2) else {
+            return Ok(None);
+        };
         let Cap::SchedContext(sc) = slot.cap.get().unpack() else {
             return Err(invalid_cap(index));
         };
@@ -231,7 +243,11 @@ impl Target {
 }
 
 fn bind_notification(tcb: Obj<Tcb>, arguments: &Arguments) -> Result<(), Failure> {
-    let Cap::Notification { notification, rights, .. } = arguments.cap(0)?.cap.get().unpack()
+    let Cap::Notification {
+        notification,
+        rights,
+        ..
+    } = arguments.cap(0)?.cap.get().unpack()
     else {
         return Err(invalid_cap(0));
     };
@@ -258,7 +274,10 @@ fn read_registers(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> 
     if suspend == 1 {
         tcb::suspend(kernel, tcb);
     }
-    let mut answer = Answer { length, ..Answer::default() };
+    let mut answer = Answer {
+        length,
+        ..Answer::default()
+    };
     for index in 0..length {
         let word = tcb.regs(|regs| regs.read_register(index));
         match (answer.words.get_mut(index), arguments.buffer) {

@@ -70,7 +70,9 @@ impl Obj<Timer> {
 
 /// Takes a timer out of its notification's list.
 pub fn unlink(timer: Obj<Timer>) {
-    let Some(notification) = timer.notification.take() else { return };
+    let Some(notification) = timer.notification.take() else {
+        return;
+    };
     let (prev, next) = (timer.prev.take(), timer.next.take());
     match prev {
         Some(prev) => prev.next.set(next),
@@ -157,7 +159,11 @@ pub fn optional_notification(
     if arguments.cap_count == 0 || arguments.caps[0].is_none() {
         return Ok(None);
     }
-    let Cap::Notification { notification, badge, rights } = arguments.cap(0)?.cap.get().unpack()
+    let Cap::Notification {
+        notification,
+        badge,
+        rights,
+    } = arguments.cap(0)?.cap.get().unpack()
     else {
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };
