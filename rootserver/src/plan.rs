@@ -73,8 +73,6 @@ pub enum Content {
     AsIs,
     /// The pages of the pristine image from this one on.
     Pristine(u32),
-    /// The encoded start info.
-    StartInfo,
 }
 
 /// A run of pages.
@@ -141,7 +139,7 @@ impl fmt::Display for PlanError {
 }
 
 /// What an instance is made of.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// What is mapped, in ascending order of address.
     pub mappings: Vec<Mapping, MAX_MAPPINGS>,
@@ -168,11 +166,23 @@ pub struct Plan {
 
 impl Plan {
     /// Nothing yet.
-    pub fn new() -> Plan {
-        Plan {
-            next: FIRST_REGION,
-            ..Plan::default()
-        }
+    pub const EMPTY: Plan = Plan {
+        mappings: Vec::new(),
+        tables: Vec::new(),
+        retypes: Vec::new(),
+        kit_radix: 0,
+        cspace_radix: 0,
+        replies_bits: 0,
+        small_slot: 0,
+        large_slot: 0,
+        copies_slot: 0,
+        needed_bytes: 0,
+        next: FIRST_REGION,
+    };
+
+    /// Nothing yet.
+    pub const fn new() -> Plan {
+        Plan::EMPTY
     }
 
     fn push(&mut self, mapping: Mapping) -> Result<(), PlanError> {
@@ -231,29 +241,37 @@ impl Plan {
         Ok(vaddr)
     }
 
-    /// Adds frames made for the instance, `bytes` rounded up to pages: large ones for whole
-    /// multiples of 2 MiB. Returns the address; 0 for no bytes.
+    /// Adds pages made for the instance, read-write and zeroed. Returns the address; 0 for no
+    /// bytes.
     ///
     /// # Errors
     /// The plan is full.
-    pub fn add_own(&mut self, bytes: u64, rights: u64, content: Content) -> Result<u64, PlanError> {
+    pub fn add_own(&mut self, bytes: u64) -> Result<u64, PlanError> {
+        self.add_frames(bytes, SMALL_BITS)
+    }
+
+    /// As [`Plan::add_own`], but whole multiples of 2 MiB are large frames.
+    ///
+    /// # Errors
+    /// The plan is full.
+    pub fn add_heap(&mut self, bytes: u64) -> Result<u64, PlanError> {
+        let is_large = bytes.is_multiple_of(1 << LARGE_BITS);
+        self.add_frames(bytes, if is_large { LARGE_BITS } else { SMALL_BITS })
+    }
+
+    fn add_frames(&mut self, bytes: u64, size_bits: u8) -> Result<u64, PlanError> {
         if bytes == 0 {
             return Ok(0);
         }
-        let large = bytes.is_multiple_of(1 << LARGE_BITS);
-        let size_bits = if large { LARGE_BITS } else { SMALL_BITS };
         let vaddr = self.place(bytes, 1 << size_bits)?;
-        let count = bytes.div_ceil(1 << size_bits) as u32;
-        let memory = MemoryType::Normal;
-        let source = Source::Own;
         self.push(Mapping {
             vaddr,
-            count,
+            count: bytes.div_ceil(1 << size_bits) as u32,
             size_bits,
-            rights,
-            memory,
-            source,
-            content,
+            rights: READ_WRITE,
+            memory: MemoryType::Normal,
+            source: Source::Own,
+            content: Content::AsIs,
         })?;
         Ok(vaddr)
     }

@@ -25,12 +25,11 @@ fn sample() -> Plan {
         page(5 * PAGE, PageKind::Zero),
     ];
     plan.add_image(pages.into_iter(), 1000).unwrap();
-    plan.add_own(5000, map_rights::READ, Content::StartInfo)
-        .unwrap();
+    plan.add_own(5000).unwrap();
     for _ in 0..3 {
-        plan.add_own(16384, READ_WRITE, Content::AsIs).unwrap();
+        plan.add_own(16384).unwrap();
     }
-    plan.add_own(4 << 20, READ_WRITE, Content::AsIs).unwrap();
+    plan.add_heap(4 << 20).unwrap();
     let shared = Frames {
         first: 2000,
         count: 300,
@@ -120,8 +119,8 @@ fn nothing_overlaps_and_every_page_has_its_tables() {
 #[test]
 fn stacks_have_an_unmapped_page_below() {
     let mut plan = Plan::new();
-    let a = plan.add_own(16384, READ_WRITE, Content::AsIs).unwrap();
-    let b = plan.add_own(16384, READ_WRITE, Content::AsIs).unwrap();
+    let a = plan.add_own(16384).unwrap();
+    let b = plan.add_own(16384).unwrap();
     assert!(b >= a + 16384 + PAGE);
 }
 
@@ -164,13 +163,10 @@ fn too_much_is_an_error() {
     let mut plan = Plan::new();
     let mut result = Ok(0);
     for _ in 0..=MAX_MAPPINGS {
-        result = plan.add_own(1, READ_WRITE, Content::AsIs);
+        result = plan.add_own(1);
     }
     assert_eq!(result, Err(PlanError::TooManyRegions));
-    assert_eq!(
-        Plan::new().add_own(END, READ_WRITE, Content::AsIs),
-        Err(PlanError::TooLarge)
-    );
+    assert_eq!(Plan::new().add_own(END), Err(PlanError::TooLarge));
     let huge = Frames {
         first: 0,
         count: 1 << 16,

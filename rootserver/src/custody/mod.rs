@@ -126,6 +126,14 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// No frames.
+    pub const NONE: Frames = Frames {
+        first: 0,
+        count: 0,
+        size_bits: SMALL_BITS,
+        paddr: 0,
+    };
+
     /// Bytes of all.
     pub fn bytes(&self) -> u64 {
         self.count << self.size_bits
@@ -180,11 +188,32 @@ impl Custody {
         bytes: u64,
         placement: Placement,
     ) -> Result<Frames, CustodyError> {
-        let size_bits = if bytes >= 1 << (LARGE_BITS - 2) {
-            LARGE_BITS
-        } else {
-            SMALL_BITS
-        };
+        let is_large = bytes >= 1 << (LARGE_BITS - 2);
+        let size_bits = if is_large { LARGE_BITS } else { SMALL_BITS };
+        self.frames_of(memory, owner, bytes, size_bits, placement)
+    }
+
+    /// As [`Custody::frames`], scattered, of 4 KiB each.
+    ///
+    /// # Errors
+    /// Memory or slots are short.
+    pub fn small_frames(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        bytes: u64,
+    ) -> Result<Frames, CustodyError> {
+        self.frames_of(memory, owner, bytes, SMALL_BITS, Placement::Scattered)
+    }
+
+    fn frames_of(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        bytes: u64,
+        size_bits: u8,
+        placement: Placement,
+    ) -> Result<Frames, CustodyError> {
         let count = bytes.div_ceil(1 << size_bits);
         let first = self.take_slots(count)?;
         let mut frames = Frames {

@@ -45,6 +45,8 @@ pub enum Cause {
     OutOfMemory,
     /// By the operator or an armed trigger.
     Killed,
+    /// The operator wanted it anew.
+    Restarted,
     /// It did not answer heartbeats.
     Heartbeat,
     /// It used its budget without progress.
@@ -60,6 +62,7 @@ impl Cause {
             Cause::Exit(_) => "exit",
             Cause::OutOfMemory => "out of memory",
             Cause::Killed => "killed",
+            Cause::Restarted => "restarted",
             Cause::Heartbeat => "no heartbeat",
             Cause::Budget => "budget exhausted",
         }
@@ -194,6 +197,12 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// No servers.
+    pub const EMPTY: Supervisor = Supervisor {
+        services: Vec::new(),
+        armed_ns: None,
+    };
+
     /// For the servers of a checked manifest.
     pub fn new(manifest: &Manifest) -> Supervisor {
         let services = manifest.servers.iter().map(|server| Service {
@@ -355,7 +364,7 @@ impl Supervisor {
                     // Without its device there is nothing to start.
                     State::Waiting | State::Failed(Failure::NoDevice) => return,
                     State::Failed(_) => push(actions, Action::Revive(server)),
-                    _ if alive => push(actions, Action::TearDown(server, Cause::Killed)),
+                    _ if alive => push(actions, Action::TearDown(server, Cause::Restarted)),
                     _ => {}
                 }
                 service.recent = Recent::default();
@@ -427,4 +436,4 @@ impl Service {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,212 @@
+//! The boot image and the manifest in it, as the root server reads them.
+//!
+//! The kernel has verified the image's checksum before it started anything from it; each file's
+//! own checksum is verified here before the file is used.
+
+use core::fmt;
+
+use serde::de::DeserializeOwned;
+use skink_abi::bootimage::{Header, ImageError, checksum};
+use skink_manifest::{Edge, Experiment, Manifest, Name, Server, VERSION};
+
+use crate::loader::Machine;
+
+/// The image.
+#[derive(Clone, Copy, Debug)]
+pub struct BootImage {
+    bytes: &'static [u8],
+    header: Header,
+}
+
+/// Why a file is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileError {
+    /// The image itself is damaged.
+    Image(ImageError),
+    /// There is no such file.
+    Missing,
+    /// Its checksum is wrong.
+    Checksum,
+    /// It is a manifest of this version, or of none.
+    Version(u16),
+    /// It is no manifest.
+    Malformed,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileError::Image(error) => write!(f, "the boot image is damaged ({error:?})"),
+            FileError::Missing => write!(f, "it is not in the boot image"),
+            FileError::Checksum => write!(f, "its checksum is wrong"),
+            FileError::Version(version) => {
+                write!(f, "it has version {version}, this system reads {VERSION}")
+            }
+            FileError::Malformed => write!(f, "it is malformed"),
+        }
+    }
+}
+
+impl BootImage {
+    /// Reads the image's header.
+    ///
+    /// # Errors
+    /// It is no boot image.
+    pub fn new(bytes: &'static [u8]) -> Result<BootImage, FileError> {
+        let header = Header::parse(bytes).map_err(FileError::Image)?;
+        Ok(BootImage { bytes, header })
+    }
+
+    /// The machine that it is for.
+    pub fn machine(&self) -> Option<Machine> {
+        Machine::from_boot_image(self.header.arch)
+    }
+
+    /// The bytes of the file `prefix` + `name`.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn file(&self, prefix: &str, name: &str) -> Result<&'static [u8], FileError> {
+        for index in 0..self.header.file_count {
+            let file = self
+                .header
+                .file(self.bytes, index)
+                .map_err(FileError::Image)?;
+            if file.name().strip_prefix(prefix) == Some(name) {
+                let start = file.offset as usize;
+                let bytes = &self.bytes[start..start + file.size as usize];
+                let good = checksum(bytes) == file.checksum;
+                return if good {
+                    Ok(bytes)
+                } else {
+                    Err(FileError::Checksum)
+                };
+            }
+        }
+        Err(FileError::Missing)
+    }
+}
+
+/// An empty manifest, to be filled by [`read_manifest`].
+pub const NO_MANIFEST: Manifest = Manifest {
+    version: 0,
+    target: Name::new(),
+    experiment: None,
+    servers: heapless::Vec::new(),
+    edges: heapless::Vec::new(),
+};
+
+fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, FileError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|_| FileError::Malformed)?;
+    *bytes = rest;
+    Ok(value)
+}
+
+/// Decodes a manifest in place, one entry after the other: the whole would not fit the stack.
+/// The encoding is that of the whole `Manifest`.
+///
+/// # Errors
+/// It is no manifest of this version. `manifest` is then incomplete.
+pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), FileError> {
+    manifest.version = take(&mut bytes)?;
+    if manifest.version != VERSION {
+        return Err(FileError::Version(manifest.version));
+    }
+    manifest.target = take(&mut bytes)?;
+    manifest.experiment = take::<Option<Experiment>>(&mut bytes)?;
+    manifest.servers.clear();
+    for _ in 0..take::<usize>(&mut bytes)? {
+        let server: Server = take(&mut bytes)?;
+        manifest
+            .servers
+            .push(server)
+            .map_err(|_| FileError::Malformed)?;
+    }
+    manifest.edges.clear();
+    for _ in 0..take::<usize>(&mut bytes)? {
+        let edge: Edge = take(&mut bytes)?;
+        let servers = manifest.servers.len();
+        if usize::from(edge.client) >= servers || usize::from(edge.server) >= servers {
+            return Err(FileError::Malformed);
+        }
+        manifest
+            .edges
+            .push(edge)
+            .map_err(|_| FileError::Malformed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::tests::server;
+    use skink_manifest::Restart;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    fn sample() -> Manifest {
+        let mut manifest = NO_MANIFEST;
+        manifest.version = VERSION;
+        manifest.target = "host".try_into().unwrap();
+        manifest.experiment = Some(Experiment {
+            unlimited_intensity: true,
+            backoff_ms: 3,
+        });
+        for name in ["a", "b"] {
+            manifest
+                .servers
+                .push(server(name, Restart::Transient))
+                .unwrap();
+        }
+        let edge = Edge {
+            name: "x".try_into().unwrap(),
+            client: 0,
+            server: 1,
+            protocol: "p".try_into().unwrap(),
+            sessions: 2,
+            shared_bytes: 4096,
+            dma: true,
+        };
+        manifest.edges.push(edge).unwrap();
+        manifest
+    }
+
+    fn encode(manifest: &Manifest) -> Vec<u8> {
+        let mut buffer = std::vec![0; 65536];
+        postcard::to_slice(manifest, &mut buffer).unwrap().to_vec()
+    }
+
+    #[test]
+    fn reading_in_place_is_reading() {
+        let bytes = encode(&sample());
+        let mut read = Box::new(NO_MANIFEST);
+        read_manifest(&bytes, &mut read).unwrap();
+        assert_eq!(*read, sample());
+    }
+
+    #[test]
+    fn damaged_manifests_are_errors_and_never_panic() {
+        let bytes = encode(&sample());
+        let mut read = Box::new(NO_MANIFEST);
+        for length in 0..bytes.len() {
+            assert!(read_manifest(&bytes[..length], &mut read).is_err());
+        }
+        for at in 0..bytes.len() {
+            for change in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= change;
+                if read_manifest(&damaged, &mut read).is_ok() {
+                    let ends = read.edges.iter().flat_map(|e| [e.client, e.server]);
+                    assert!(
+                        ends.into_iter()
+                            .all(|s| usize::from(s) < read.servers.len())
+                    );
+                }
+            }
+        }
+        let mut other = bytes;
+        other[0] = 9;
+        assert_eq!(read_manifest(&other, &mut read), Err(FileError::Version(9)));
+    }
+}

@@ -1,0 +1,242 @@
+//! The protocols that the root server speaks with the servers: `supervisor` with all, `control`
+//! with those that have the privilege, `pci_registry` with the `pci` server. Every answer is
+//! made of what is known at once.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use heapless::Vec;
+use libipc::cap::{self, Cap};
+use libipc::control::Misbehaviour;
+use libipc::protocol::Status;
+use libipc::supervisor::{SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer};
+use libipc::{Caller, Error, Outcome, Protocol, Request};
+use skink_abi::bootinfo::slot as boot;
+use skink_protocols::control::{
+    Control, ControlError, ControlServer, CrashRecord, Free, KillSpec, ServerState, ServerStatus,
+};
+use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
+
+use super::instance::arm;
+use super::{Armed, System};
+use crate::custody::{Owner, SMALL_BITS};
+use crate::supervise::{Event, Failure, Order, ServerId, State};
+
+/// One request and who makes it.
+struct Call<'a> {
+    system: &'a mut System,
+    caller: ServerId,
+    /// The caller ended itself: nobody waits for the answer.
+    ended: bool,
+}
+
+impl System {
+    /// Serves a request of `caller`; `None` if there is nobody to answer.
+    pub fn serve(&mut self, caller: ServerId, request: &Request<'_>) -> Option<Outcome> {
+        let server = self.manifest.servers.get(caller.index())?;
+        let privileges = server.privileges;
+        let (protocol, _) = request.method();
+        let mut call = Call {
+            system: self,
+            caller,
+            ended: false,
+        };
+        let outcome = if protocol == Supervisor::ID {
+            Supervisor::dispatch(&mut call, request)
+        } else if protocol == Control::ID {
+            // Without the privilege each method refuses by itself, with the right type.
+            Control::dispatch(&mut call, request)
+        } else if protocol == PciRegistry::ID && privileges.pci_config {
+            PciRegistry::dispatch(&mut call, request)
+        } else {
+            Outcome::refuse(Status::WrongProtocol)
+        };
+        (!call.ended).then_some(outcome)
+    }
+
+    fn find(&self, name: &str) -> Result<ServerId, ControlError> {
+        let index = self.manifest.servers.iter().position(|s| s.name == name);
+        index
+            .map(|i| ServerId(i as u8))
+            .ok_or(ControlError::UnknownServer)
+    }
+
+    fn status_of(&self, server: ServerId) -> Option<ServerStatus> {
+        let manifest = self.manifest.servers.get(server.index())?;
+        let state = &self.servers[server.index()];
+        let page = state.control()?;
+        let handlers = state.interrupts.iter().map(|interrupt| {
+            Cap::<cap::IrqHandler>::from_slot(interrupt.handler)
+                .count()
+                .unwrap_or(0)
+        });
+        Some(ServerStatus {
+            name: manifest.name.clone(),
+            state: told(self.supervisor.state(server)),
+            incarnation: self.supervisor.incarnation(server),
+            restarts: self.supervisor.incarnation(server).saturating_sub(1),
+            priority: manifest.priority,
+            cpu_ns: self.cpu_ns(server),
+            memory_bytes: self.custody.untyped.bytes_of(Owner::Quota(server.0))
+                + self.custody.untyped.bytes_of(Owner::Server(server.0)),
+            interrupts: handlers.sum(),
+            requests: page.requests.load(Relaxed),
+            completed: page.completed.load(Relaxed),
+            in_flight: page.in_flight.load(Relaxed),
+        })
+    }
+
+    fn kill(&mut self, server: ServerId, spec: KillSpec) -> Result<(), ControlError> {
+        if !self.is_running(server) {
+            return Err(ControlError::NotRunning);
+        }
+        let how = spec.how;
+        let left = if spec.every == 0 {
+            Some(1)
+        } else {
+            Some(spec.times).filter(|n| *n > 0)
+        };
+        let next = Armed {
+            every: spec.every,
+            left,
+            how,
+        };
+        let state = &mut self.servers[server.index()];
+        if spec.at_request == 0 && how == Misbehaviour::Kill {
+            state.armed = (spec.every > 0).then_some(next);
+            self.event(Event::Order(server, Order::Kill));
+            return Ok(());
+        }
+        if let Some(page) = state.control() {
+            let first = Armed {
+                every: spec.at_request.max(1),
+                ..next
+            };
+            arm(Some(first), page);
+        }
+        state.armed = Some(next);
+        Ok(())
+    }
+}
+
+/// The state in the words of the protocol.
+fn told(state: State) -> ServerState {
+    match state {
+        State::Waiting => ServerState::Waiting,
+        State::Starting | State::Running => ServerState::Running,
+        State::Backoff { .. } => ServerState::BackingOff,
+        State::Failed(Failure::NoDevice) => ServerState::NoDevice,
+        State::Failed(Failure::Stopped) => ServerState::Exited,
+        State::Failed(_) => ServerState::Failed,
+    }
+}
+
+impl Call<'_> {
+    fn permitted(&self) -> Result<(), ControlError> {
+        let server = self.system.manifest.servers.get(self.caller.index());
+        let allowed = server.is_some_and(|s| s.privileges.control);
+        if allowed {
+            Ok(())
+        } else {
+            Err(ControlError::NotPermitted)
+        }
+    }
+}
+
+impl SupervisorServer for Call<'_> {
+    fn exit(&mut self, _caller: Caller, code: i32) {
+        self.ended = true;
+        self.system.on_exit(self.caller, code);
+    }
+
+    fn sessions(
+        &mut self,
+        _caller: Caller,
+        first: u32,
+    ) -> Result<Vec<SessionState, SESSIONS_PER_PAGE>, Error> {
+        let system = &self.system;
+        let incoming = system.sessions.iter().filter_map(|session| {
+            let edge = system.manifest.edges.get(usize::from(session.edge))?;
+            let client = ServerId(edge.client);
+            (edge.server == self.caller.0).then(|| SessionState {
+                badge: session.badge,
+                incarnation: system.supervisor.incarnation(client),
+                is_alive: system.is_running(client),
+            })
+        });
+        Ok(incoming
+            .skip(first as usize)
+            .take(SESSIONS_PER_PAGE)
+            .collect())
+    }
+}
+
+impl ControlServer for Call<'_> {
+    fn status(
+        &mut self,
+        _caller: Caller,
+        index: u32,
+    ) -> Result<Option<ServerStatus>, ControlError> {
+        self.permitted()?;
+        let index = u8::try_from(index).ok();
+        Ok(index.and_then(|index| self.system.status_of(ServerId(index))))
+    }
+
+    fn kill(&mut self, _caller: Caller, name: &str, spec: KillSpec) -> Result<(), ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        self.system.kill(server, spec)?;
+        Ok(())
+    }
+
+    fn restart(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        self.system.event(Event::Order(server, Order::Restart));
+        if self.system.is_running(server) {
+            Ok(())
+        } else {
+            Err(ControlError::NotRunning)
+        }
+    }
+
+    fn crash(&mut self, _caller: Caller, index: u32) -> Result<Option<CrashRecord>, ControlError> {
+        self.permitted()?;
+        Ok(self.system.crashes.get(index).cloned())
+    }
+
+    fn crash_count(&mut self, _caller: Caller) -> Result<u64, ControlError> {
+        self.permitted()?;
+        Ok(self.system.crashes.count())
+    }
+
+    fn free(&mut self, _caller: Caller) -> Result<Free, ControlError> {
+        self.permitted()?;
+        let system = &self.system;
+        let bytes = system.custody.untyped.free_bytes();
+        let statistics = Cap::<cap::Log>::from_slot(boot::LOG).statistics();
+        Ok(Free {
+            ram_bytes: system.facts.map_or(0, |f| f.ram_bytes),
+            untyped_bytes: bytes,
+            frames: bytes >> SMALL_BITS,
+            slots: system.custody.slots.free(),
+            objects: statistics.map_or(0, |s| s[1]),
+        })
+    }
+
+    fn shutdown(&mut self, _caller: Caller, code: u8) -> Result<(), ControlError> {
+        self.permitted()?;
+        crate::say!("shutdown with code {code}");
+        let ended = Cap::<cap::Log>::from_slot(boot::LOG).exit(code);
+        ended.map_err(|_| ControlError::InvalidArgument)
+    }
+}
+
+impl PciRegistryServer for Call<'_> {
+    fn report(&mut self, _caller: Caller, function: Function) {
+        self.system.report_function(&function);
+    }
+
+    fn done(&mut self, _caller: Caller) {
+        self.system.assign_functions();
+    }
+}

@@ -1,0 +1,218 @@
+//! One message or signal in, at most one answer out.
+
+use libipc::cap::{self, Cap};
+use libipc::control::{Control, ExitReason};
+use libipc::protocol::Status;
+use libipc::server::{Outcome, Request};
+use libipc::{Message, buffer, raw};
+use skink_abi::{CPtr, Fault, MessageInfo};
+use skink_protocols::control::FaultRecord;
+
+use super::System;
+use super::teardown::Detail;
+use crate::plan::MAX_THREADS;
+use crate::supervise::{Cause, Event, ServerId};
+
+/// Set in every badge of the root server's notification, and in none of its endpoint.
+pub const SIGNAL: u64 = 1 << 63;
+/// Its timer fired.
+pub const TIMER_BIT: u64 = 1;
+
+const KIND_SHIFT: u32 = 16;
+const THREAD_SHIFT: u32 = 24;
+
+/// Who sends, and as what: the badge of the root server's endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A server, to its supervisor.
+    Supervisor(u8),
+    /// The kernel, for a fault of a server's thread.
+    Fault(u8, u8),
+    /// The kernel, for a used-up budget of a server's thread.
+    Timeout(u8, u8),
+    /// A client of a server that was given up.
+    Unavailable(u8),
+}
+
+impl Sender {
+    /// The badge.
+    pub const fn badge(self) -> u64 {
+        let (kind, server, thread) = match self {
+            Sender::Supervisor(server) => (0, server, 0),
+            Sender::Fault(server, thread) => (1, server, thread),
+            Sender::Timeout(server, thread) => (2, server, thread),
+            Sender::Unavailable(server) => (3, server, 0),
+        };
+        (thread as u64) << THREAD_SHIFT | kind << KIND_SHIFT | (server as u64 + 1)
+    }
+
+    /// The sender of this badge; `None` if the root server never gave it out.
+    pub const fn of_badge(badge: u64) -> Option<Sender> {
+        let (low, thread) = (badge & 0xffff, badge >> THREAD_SHIFT);
+        if low == 0 || low > skink_manifest::MAX_SERVERS as u64 || thread >= MAX_THREADS as u64 {
+            return None;
+        }
+        let (server, thread) = (low as u8 - 1, thread as u8);
+        match badge >> KIND_SHIFT & 0xff {
+            0 => Some(Sender::Supervisor(server)),
+            1 => Some(Sender::Fault(server, thread)),
+            2 => Some(Sender::Timeout(server, thread)),
+            3 => Some(Sender::Unavailable(server)),
+            _ => None,
+        }
+    }
+}
+
+/// An answer: info and the words in registers.
+pub type Answer = (MessageInfo, raw::Words);
+
+impl System {
+    /// Serves for ever.
+    pub fn run(&mut self) -> ! {
+        let Some(facts) = self.facts else {
+            libipc::arch::undefined_instruction()
+        };
+        let (endpoint, reply) = (CPtr(facts.endpoint), CPtr(facts.reply));
+        let mut answer = None;
+        loop {
+            let received = match answer.take() {
+                Some((info, words)) => raw::reply_recv(endpoint, info, words, reply),
+                None => raw::recv(endpoint, reply),
+            };
+            // `Cancelled` and the like concern nobody: receive again.
+            if let Ok(message) = received {
+                answer = self.on_message(&message);
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: &Message) -> Option<Answer> {
+        if message.badge & SIGNAL != 0 {
+            if message.badge & TIMER_BIT != 0 {
+                self.event(Event::TimerFired);
+            }
+            return None;
+        }
+        match Sender::of_badge(message.badge)? {
+            Sender::Supervisor(server) => self.on_request(ServerId(server), message),
+            Sender::Fault(server, thread) => {
+                self.on_fault(ServerId(server), thread, message);
+                None
+            }
+            Sender::Timeout(server, thread) => self.on_timeout(ServerId(server), thread, message),
+            Sender::Unavailable(_) => refuse(Status::Unavailable),
+        }
+    }
+
+    fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) {
+        let kind = message.info.label();
+        self.death = Detail {
+            fault: Some(fault_record(message)),
+            thread,
+        };
+        let cause = self.cause_of_fault(server, kind);
+        self.event(Event::Died(server, cause));
+    }
+
+    fn on_timeout(&mut self, server: ServerId, thread: u8, message: &Message) -> Option<Answer> {
+        if self.made_progress(server) {
+            // The thread goes on with its next refill.
+            return Some((MessageInfo::new(0, 0, 0), [0; 4]));
+        }
+        self.on_fault(server, thread, message);
+        None
+    }
+
+    fn on_request(&mut self, server: ServerId, message: &Message) -> Option<Answer> {
+        let later = core::cell::Cell::new(None);
+        let request = Request::new(*message, &later);
+        match self.serve(server, &request) {
+            Some(Outcome::Answer(info, words)) => Some((info, words)),
+            _ => None,
+        }
+    }
+
+    /// Ends the caller for the reason in its control page.
+    pub fn on_exit(&mut self, server: ServerId, code: i32) {
+        let page = self
+            .servers
+            .get(server.index())
+            .and_then(super::Server::control);
+        let reason = page.and_then(exit_reason).unwrap_or(ExitReason::Exit);
+        self.death = Detail::default();
+        self.event(Event::Died(server, cause_of_exit(reason, code)));
+    }
+
+    /// Fires `Event::TimerFired` at this time.
+    pub fn arm_timer(&self, at_ns: u64) {
+        if let Some(facts) = &self.facts {
+            let _ = Cap::<cap::Timer>::from_slot(facts.timer).arm(at_ns);
+        }
+    }
+}
+
+/// Answers that nothing was executed.
+pub fn refuse(status: Status) -> Option<Answer> {
+    match Outcome::refuse(status) {
+        Outcome::Answer(info, words) => Some((info, words)),
+        Outcome::Later => None,
+    }
+}
+
+/// Why an instance says that it ends.
+pub fn exit_reason(page: &Control) -> Option<ExitReason> {
+    let raw = page.exit_reason.load(core::sync::atomic::Ordering::Acquire);
+    let all = [
+        ExitReason::Exit,
+        ExitReason::Panic,
+        ExitReason::OutOfMemory,
+        ExitReason::Killed,
+    ];
+    all.into_iter().find(|reason| *reason as u32 == raw)
+}
+
+/// The cause of an end that an instance announced.
+pub fn cause_of_exit(reason: ExitReason, code: i32) -> Cause {
+    match reason {
+        ExitReason::Exit => Cause::Exit(code),
+        ExitReason::Panic => Cause::Panic,
+        ExitReason::OutOfMemory => Cause::OutOfMemory,
+        ExitReason::Killed => Cause::Killed,
+    }
+}
+
+fn fault_record(message: &Message) -> FaultRecord {
+    let kind = message.info.label();
+    debug_assert!(Fault::from_raw(kind).is_some());
+    FaultRecord {
+        kind,
+        address: message.words[2],
+        syndrome: message.words[3],
+        // The fifth word is the first that does not fit the registers.
+        detail: buffer::word(4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn badges_are_distinct_and_come_apart_again() {
+        let mut seen = std::collections::BTreeSet::new();
+        for server in 0..skink_manifest::MAX_SERVERS as u8 {
+            let threads = 0..MAX_THREADS as u8;
+            let faults = threads.clone().map(|thread| Sender::Fault(server, thread));
+            let timeouts = threads.map(|thread| Sender::Timeout(server, thread));
+            let others = [Sender::Supervisor(server), Sender::Unavailable(server)];
+            for sender in faults.chain(timeouts).chain(others) {
+                let badge = sender.badge();
+                assert!(seen.insert(badge) && badge & SIGNAL == 0);
+                assert_eq!(Sender::of_badge(badge), Some(sender));
+            }
+        }
+        for bad in [0, 33, 4 << 16 | 1, 9 << 24 | 1 << 16 | 1, 1 << 62 | 1] {
+            assert_eq!(Sender::of_badge(bad), None, "{bad:#x}");
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The system at work: all state of the root server, and what it does with it.
+//!
+//! * [`setup`]: from the boot info to every server's lasting resources.
+//! * [`prepare`]: what an instance of a server is made of: image, plan, grants, start info.
+//! * [`instance`]: builds and starts an instance. [`teardown`]: takes one apart, and records it.
+//! * [`devices`]: PCI functions: configuration pages, assignment, activation, silence.
+//! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
+//!
+//! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
+//! here waits for a server, and nothing that a server says can make it panic.
+
+pub mod control;
+pub mod devices;
+pub mod dispatch;
+pub mod grants;
+pub mod instance;
+pub mod prepare;
+pub mod setup;
+pub mod teardown;
+
+use heapless::Vec;
+use libipc::control::Control;
+use skink_abi::Slot;
+use skink_manifest::{MAX_SERVERS, Manifest};
+
+use crate::crash::Crashes;
+use crate::custody::untyped::Block;
+use crate::custody::{Custody, CustodyError, Frames};
+use crate::image::{BootImage, FileError, NO_MANIFEST};
+use crate::kernel::RootCaps;
+use crate::loader::ElfError;
+use crate::plan::{MAX_THREADS, Plan, PlanError};
+use crate::supervise::{Action, Actions, Event, Heartbeats, ServerId, State, Supervisor};
+use crate::window::{Memory, Window};
+use devices::Functions;
+use grants::Grant;
+use teardown::Detail;
+
+/// Sessions of all edges at most.
+pub const MAX_SESSIONS: usize = 128;
+/// Grants of one instance at most.
+pub const MAX_GRANTS: usize = 192;
+/// Priority of the root server's thread, which no server reaches.
+pub const ROOT_PRIORITY: u8 = 255;
+
+/// Lasting slots of a server in the root CNode, by offset.
+pub mod lasting {
+    use crate::plan::MAX_THREADS;
+    /// Its instance's kit (the CNode as it was made, without guard).
+    pub const KIT: u64 = 0;
+    /// Its copy of the root server's endpoint.
+    pub const SUPERVISOR: u64 = 1;
+    /// Its notification, badged for its timer.
+    pub const TIMER: u64 = 2;
+    /// Its notification, badged for heartbeats.
+    pub const HEARTBEAT: u64 = 3;
+    /// Its notification, badged for changed sessions.
+    pub const SESSIONS: u64 = 4;
+    /// The root server's endpoint, for its clients when it was given up.
+    pub const UNAVAILABLE: u64 = 5;
+    /// Fault endpoints of its threads.
+    pub const FAULTS: u64 = 8;
+    /// Timeout endpoints of its threads.
+    pub const TIMEOUTS: u64 = FAULTS + MAX_THREADS as u64;
+    /// How many.
+    pub const COUNT: u64 = TIMEOUTS + MAX_THREADS as u64;
+}
+
+/// An interrupt of a server: it survives the instances.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupt {
+    /// Slot of the handler.
+    pub handler: Slot,
+    /// Slot of the server's notification, badged with the interrupt's bit.
+    pub notification: Slot,
+    /// The bit.
+    pub bit: u8,
+}
+
+/// `kill` with a condition: armed again in each new instance.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed {
+    /// Requests until the next.
+    pub every: u64,
+    /// Deaths left, this one included; `None`: without end.
+    pub left: Option<u32>,
+    /// What happens.
+    pub how: libipc::control::Misbehaviour,
+}
+
+/// What custody holds for one server for ever, and what its instances are made of.
+#[derive(Debug)]
+pub struct Server {
+    /// First of the [`lasting`] slots.
+    pub slots: Slot,
+    /// Its endpoint.
+    pub endpoint: Slot,
+    /// Its notification.
+    pub notification: Slot,
+    /// Its control page.
+    pub control_frame: Frames,
+    /// The same, in the root server's space.
+    pub control: Memory,
+    /// Memory of the instance.
+    pub quota: Option<Block>,
+    /// Survivor region.
+    pub survivor: Frames,
+    /// DMA memory.
+    pub dma: Frames,
+    /// The image as it must be when an instance starts.
+    pub pristine: Memory,
+    /// Entry point, from the image's base.
+    pub entry: u64,
+    /// What is mapped where.
+    pub plan: Plan,
+    /// What its CSpace holds.
+    pub grants: Vec<Grant, MAX_GRANTS>,
+    /// Addresses that the threads start with.
+    pub threads: Vec<ThreadPlace, MAX_THREADS>,
+    /// Slots of its `Reply` objects: first and count.
+    pub replies: (Slot, u64),
+    /// The start info, encoded, in the root server's space; mapped read-only in instances.
+    pub info: StartInfoPage,
+    /// Wired lines and message-signalled interrupts.
+    pub interrupts: Vec<Interrupt, 16>,
+    /// Indices of its functions in [`Functions`].
+    pub functions: Vec<u8, 4>,
+    /// Doorbell bits given out.
+    pub doorbells: u8,
+    /// [`prepare`] was done.
+    pub is_prepared: bool,
+    /// Why that cannot be done; it is tried once.
+    pub broken: Option<StartError>,
+    /// A device did not come back.
+    pub is_quarantined: bool,
+    /// Deaths since boot.
+    pub restarts: u32,
+    /// CPU time of earlier instances.
+    pub cpu_ns: u64,
+    /// [`Control::loops`] at the last timeout.
+    pub loops_at_timeout: u64,
+    /// [`Control::completed`] when the instance started.
+    pub completed_at_start: u64,
+    /// An armed `kill`.
+    pub armed: Option<Armed>,
+}
+
+/// Where a thread has its stack and IPC buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadPlace {
+    /// End of the stack.
+    pub stack_top: u64,
+    /// IPC buffer.
+    pub ipc_buffer: u64,
+    /// Kit slot of the frame of the IPC buffer.
+    pub buffer_frame: u64,
+    /// Kit slot of the uppermost frame of the stack.
+    pub stack_frame: u64,
+    /// Frames of the stack.
+    pub stack_frames: u64,
+}
+
+/// The encoded start info: the incarnation alone changes.
+#[derive(Clone, Copy, Debug)]
+pub struct StartInfoPage {
+    /// The memory.
+    pub memory: Memory,
+    /// Address in the instance.
+    pub vaddr: u64,
+    /// Bytes before the incarnation.
+    pub head: usize,
+    /// Bytes of the incarnation.
+    pub number: usize,
+    /// Bytes behind it.
+    pub tail: usize,
+}
+
+/// One session of an edge.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Index of the edge.
+    pub edge: u8,
+    /// Which of the edge's.
+    pub index: u8,
+    /// The server's endpoint with the session's badge, all rights.
+    pub cap: Slot,
+    /// The badge.
+    pub badge: u64,
+    /// Shared memory.
+    pub shared: Frames,
+    /// Bit of the client's notification.
+    pub client_bit: u8,
+    /// Bit of the server's notification.
+    pub server_bit: u8,
+    /// Slot of `cap`'s copy in the client's CSpace, once it is prepared.
+    pub client_slot: u64,
+}
+
+/// What does not change after start-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Hz.
+    pub counter_hz: u64,
+    /// Counter at 0 ns.
+    pub counter_base: u64,
+    /// Bytes of RAM.
+    pub ram_bytes: u64,
+    /// The boot image.
+    pub image: BootImage,
+    /// Its frames.
+    pub image_frames: Frames,
+    /// Endpoint, `Reply`, notification (badged), timer of the root server.
+    pub endpoint: Slot,
+    /// The one `Reply` object.
+    pub reply: Slot,
+    /// Signals the root server's notification [`dispatch::TIMER_BIT`].
+    pub timer: Slot,
+    /// An empty slot, for copies that live for a moment.
+    pub copy_slot: Slot,
+}
+
+/// All state.
+#[derive(Debug)]
+pub struct System {
+    /// Names of capabilities.
+    pub caps: RootCaps,
+    /// The ledger.
+    pub custody: Custody,
+    /// The root server's address space.
+    pub window: Window,
+    /// What runs.
+    pub manifest: Manifest,
+    /// When it runs.
+    pub supervisor: Supervisor,
+    /// Each server's resources.
+    pub servers: [Server; MAX_SERVERS],
+    /// All sessions.
+    pub sessions: Vec<Session, MAX_SESSIONS>,
+    /// PCI.
+    pub functions: Functions,
+    /// The last deaths.
+    pub crashes: Crashes,
+    /// What is known of the death that is being handled.
+    pub death: Detail,
+    /// Set at start-up.
+    pub facts: Option<Facts>,
+}
+
+/// Why a server cannot be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// Its file.
+    File(FileError),
+    /// Its file is no program.
+    Elf(ElfError),
+    /// It does not fit.
+    Plan(PlanError),
+    /// Resources.
+    Custody(CustodyError),
+    /// Its start info or list of grants does not fit.
+    TooManyGrants,
+    /// The kernel refused while the instance was built.
+    Kernel(libipc::SysError),
+}
+
+impl From<CustodyError> for StartError {
+    fn from(error: CustodyError) -> Self {
+        StartError::Custody(error)
+    }
+}
+impl From<PlanError> for StartError {
+    fn from(error: PlanError) -> Self {
+        StartError::Plan(error)
+    }
+}
+impl From<FileError> for StartError {
+    fn from(error: FileError) -> Self {
+        StartError::File(error)
+    }
+}
+impl From<ElfError> for StartError {
+    fn from(error: ElfError) -> Self {
+        StartError::Elf(error)
+    }
+}
+impl From<libipc::SysError> for StartError {
+    fn from(error: libipc::SysError) -> Self {
+        StartError::Kernel(error)
+    }
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            StartError::File(error) => error.fmt(f),
+            StartError::Elf(error) => error.fmt(f),
+            StartError::Plan(error) => error.fmt(f),
+            StartError::Custody(error) => error.fmt(f),
+            StartError::TooManyGrants => f.write_str("it is granted more than fits its start info"),
+            StartError::Kernel(error) => write!(f, "the kernel refused: {error}"),
+        }
+    }
+}
+
+impl Server {
+    const EMPTY: Server = Server {
+        slots: 0,
+        endpoint: 0,
+        notification: 0,
+        control_frame: Frames::NONE,
+        control: Memory::EMPTY,
+        quota: None,
+        survivor: Frames::NONE,
+        dma: Frames::NONE,
+        pristine: Memory::EMPTY,
+        entry: 0,
+        plan: Plan::EMPTY,
+        grants: Vec::new(),
+        threads: Vec::new(),
+        replies: (0, 0),
+        info: StartInfoPage {
+            memory: Memory::EMPTY,
+            vaddr: 0,
+            head: 0,
+            number: 0,
+            tail: 0,
+        },
+        interrupts: Vec::new(),
+        functions: Vec::new(),
+        doorbells: 0,
+        is_prepared: false,
+        broken: None,
+        is_quarantined: false,
+        restarts: 0,
+        cpu_ns: 0,
+        loops_at_timeout: 0,
+        completed_at_start: 0,
+        armed: None,
+    };
+
+    /// Its control page.
+    pub fn control(&self) -> Option<&'static Control> {
+        self.control.control()
+    }
+}
+
+impl Heartbeats for [Server; MAX_SERVERS] {
+    fn answered(&self, server: ServerId) -> u64 {
+        let page = self.get(server.index()).and_then(Server::control);
+        page.map_or(0, |c| {
+            c.heartbeats.load(core::sync::atomic::Ordering::Relaxed)
+        })
+    }
+}
+
+impl System {
+    /// Before [`setup`].
+    pub const EMPTY: System = System {
+        caps: RootCaps::EMPTY,
+        custody: Custody::EMPTY,
+        window: Window::EMPTY,
+        manifest: NO_MANIFEST,
+        supervisor: Supervisor::EMPTY,
+        servers: [const { Server::EMPTY }; MAX_SERVERS],
+        sessions: Vec::new(),
+        functions: Functions::EMPTY,
+        crashes: Crashes::EMPTY,
+        death: Detail {
+            fault: None,
+            thread: 0,
+        },
+        facts: None,
+    };
+
+    /// A server's name.
+    pub fn name(&self, server: ServerId) -> &str {
+        self.manifest
+            .servers
+            .get(server.index())
+            .map_or("?", |s| s.name.as_str())
+    }
+
+    /// Whether an instance of it runs.
+    pub fn is_running(&self, server: ServerId) -> bool {
+        matches!(
+            self.supervisor.state(server),
+            State::Running | State::Starting
+        )
+    }
+
+    /// Whether it was given up: its clients are answered by the root server.
+    pub fn is_failed(&self, server: ServerId) -> bool {
+        matches!(self.supervisor.state(server), State::Failed(_))
+    }
+
+    /// Says what runs, and under which overrides.
+    pub fn say_start(&self) {
+        let (servers, edges) = (self.manifest.servers.len(), self.manifest.edges.len());
+        crate::say!("{}: {servers} servers, {edges} edges", self.manifest.target);
+        if let Some(experiment) = &self.manifest.experiment {
+            let unlimited = experiment.unlimited_intensity;
+            let backoff = experiment.backoff_ms;
+            crate::say!("experiment: unlimited intensity {unlimited}, back-off {backoff} ms");
+        }
+    }
+
+    /// Whether anything runs or may still be started.
+    pub fn has_life(&self) -> bool {
+        let ids = (0..self.manifest.servers.len() as u8).map(ServerId);
+        let mut states = ids.map(|id| self.supervisor.state(id));
+        states.any(|state| !matches!(state, State::Failed(_) | State::Waiting))
+    }
+
+    /// Takes an event, and does what follows from it, to the end.
+    pub fn event(&mut self, event: Event) {
+        let mut queue: heapless::Deque<Event, { 2 * MAX_SERVERS }> = heapless::Deque::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut actions = Actions::new();
+            let now_ns = libipc::time::now_ns();
+            self.supervisor
+                .step(now_ns, event, &self.servers, &mut actions);
+            for action in actions {
+                if let Some(event) = self.act(action, now_ns) {
+                    let kept = queue.push_back(event);
+                    debug_assert!(kept.is_ok(), "each server has one start under way");
+                }
+            }
+            next = queue.pop_front();
+        }
+    }
+
+    /// Does one action; its outcome may be an event.
+    fn act(&mut self, action: Action, noticed_ns: u64) -> Option<Event> {
+        match action {
+            Action::TearDown(server, cause) => self.tear_down(server, cause, noticed_ns),
+            Action::Start(server, incarnation) => return Some(self.start(server, incarnation)),
+            Action::TellBackoff(server, delay_ns) => {
+                let name = self.name(server);
+                crate::say!("{name}: restart in {} ms", delay_ns / 1_000_000);
+            }
+            Action::MarkFailed(server, why) => self.mark_failed(server, why),
+            Action::Revive(server) => self.revive(server),
+            Action::Ping(server) => self.signal(server, lasting::HEARTBEAT),
+            Action::ArmTimer(at_ns) => self.arm_timer(at_ns),
+        }
+        None
+    }
+}

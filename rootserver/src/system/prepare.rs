@@ -1,0 +1,519 @@
+//! What an instance of a server is made of, found out once: its image is checked and relocated
+//! into the pristine copy, its memory taken, its plan made, its grants and start info listed.
+
+use core::ops::Range;
+
+use heapless::String;
+use libipc::start::{
+    DeviceGrant, IncomingSession, OutgoingSession, Region, StartInfo, ThreadKit, slot,
+};
+use skink_abi::invocation::{MemoryType, Trigger, map_rights};
+use skink_abi::{CapRights, PAGE_SIZE};
+use skink_manifest::MAX_GRANTS as MAX_LINES;
+
+use super::grants::{CALL, From, Grant, RECEIVE, SIGNAL};
+use super::{Interrupt, StartError, StartInfoPage, System, ThreadPlace, lasting};
+use crate::custody::{Frames, Owner, Placement, SMALL_BITS};
+use crate::image::FileError;
+use crate::kernel::{Kernel, zero_guard};
+use crate::loader::{Machine, Program};
+use crate::plan::{IMAGE_BASE, Plan, Source, kit};
+use libipc::cap::{self, Cap};
+use skink_abi::bootinfo::slot as boot;
+
+const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
+/// Bytes of an encoded start info at most.
+const INFO_BYTES: usize = 4 * PAGE_SIZE;
+
+/// What is put together on the way.
+struct Draft {
+    index: u8,
+    plan: Plan,
+    info: StartInfo,
+    next_slot: u64,
+    /// Bit of the next interrupt.
+    next_bit: u8,
+}
+
+impl Draft {
+    fn take_slot(&mut self) -> u64 {
+        self.next_slot += 1;
+        self.next_slot - 1
+    }
+
+    fn granted(&mut self, frames: &Frames, rights: u64) -> Result<Region, StartError> {
+        let vaddr = self.plan.add_granted(frames, rights, MemoryType::Normal)?;
+        Ok(Region {
+            vaddr,
+            size: frames.bytes(),
+            paddr: frames.paddr,
+        })
+    }
+}
+
+impl System {
+    /// Prepares server `index`: everything up to, but without, building an instance.
+    ///
+    /// # Errors
+    /// Why it can never be started.
+    pub fn prepare(&mut self, index: u8) -> Result<(), StartError> {
+        let i = usize::from(index);
+        if self.servers[i].is_prepared {
+            return Ok(());
+        }
+        if let Some(error) = self.servers[i].broken {
+            return Err(error);
+        }
+        let prepared = self.prepare_anew(index);
+        self.servers[i].broken = prepared.err();
+        prepared
+    }
+
+    fn prepare_anew(&mut self, index: u8) -> Result<(), StartError> {
+        let mut draft = Draft {
+            index,
+            plan: Plan::new(),
+            info: empty_info(),
+            next_slot: slot::FIRST_GRANT,
+            next_bit: 0,
+        };
+        self.load_image(&mut draft)?;
+        self.facts_of(&mut draft)?;
+        self.threads(&mut draft)?;
+        self.memory(&mut draft)?;
+        self.fixed_grants(&draft)?;
+        self.sessions_of(&mut draft)?;
+        self.hardware(&mut draft)?;
+        self.finish(draft)
+    }
+
+    fn grant(
+        &mut self,
+        index: u8,
+        slot: u64,
+        from: From,
+        rights: CapRights,
+        data: u64,
+    ) -> Result<(), StartError> {
+        let grant = Grant {
+            slot,
+            from,
+            rights,
+            data,
+        };
+        let grants = &mut self.servers[usize::from(index)].grants;
+        grants.push(grant).map_err(|_| StartError::TooManyGrants)
+    }
+
+    /// Checks the program, relocates it into the pristine copy, and plans its pages.
+    fn load_image(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let image = self.facts.map(|f| f.image).ok_or(FileError::Missing)?;
+        let machine = image.machine().unwrap_or(Machine::X86_64);
+        let file = image.file("server/", &self.manifest.servers[i].binary)?;
+        let program = Program::parse(file, machine)?;
+        let bytes = program.pristine_pages() * PAGE_SIZE as u64;
+        let owner = Owner::Server(draft.index);
+        let frames = self.custody.small_frames(&mut Kernel, owner, bytes)?;
+        let pristine = self.window.map_ram(&mut self.custody, &frames)?;
+        pristine.with_slice(|memory| program.write_pages(IMAGE_BASE, memory))?;
+        // From here on nobody can write it, the root server included.
+        pristine.protect(&frames)?;
+        draft.plan.add_image(program.pages(), frames.first)?;
+        let server = &mut self.servers[i];
+        server.pristine = pristine;
+        server.entry = program.entry();
+        Ok(())
+    }
+
+    fn facts_of(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        let server = &self.manifest.servers[usize::from(draft.index)];
+        draft.info.name = server.name.clone();
+        draft.info.args = server.args.clone();
+        if let Some(facts) = &self.facts {
+            draft.info.counter_hz = facts.counter_hz;
+            draft.info.counter_base = facts.counter_base;
+        }
+        Ok(())
+    }
+
+    /// Stacks, IPC buffers, thread kits.
+    fn threads(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let server = &self.manifest.servers[i];
+        let stack_bytes = u64::from(server.stack_bytes).next_multiple_of(PAGE_SIZE as u64);
+        let count = usize::from(server.extra_threads) + 1;
+        self.servers[i].threads.clear();
+        for thread in 0..count {
+            let stack = draft.plan.add_own(stack_bytes)?;
+            let ipc_buffer = draft.plan.add_own(PAGE_SIZE as u64)?;
+            let stack_top = stack + stack_bytes;
+            let place = ThreadPlace {
+                stack_top,
+                ipc_buffer,
+                buffer_frame: 0,
+                stack_frame: 0,
+                stack_frames: stack_bytes >> SMALL_BITS,
+            };
+            let kept = self.servers[i].threads.push(place);
+            kept.map_err(|_| StartError::TooManyGrants)?;
+            if thread == 0 {
+                draft.info.ipc_buffer = ipc_buffer;
+                continue;
+            }
+            let (tcb, notification, timer) =
+                (draft.take_slot(), draft.take_slot(), draft.take_slot());
+            let n = thread as u64;
+            self.grant(
+                draft.index,
+                tcb,
+                From::Kit(kit::TCBS + n),
+                CapRights::all(),
+                0,
+            )?;
+            let from = From::Kit(kit::NOTIFICATIONS + n);
+            self.grant(draft.index, notification, from, CapRights::all(), 0)?;
+            self.grant(
+                draft.index,
+                timer,
+                From::Kit(kit::TIMERS + n),
+                CapRights::all(),
+                0,
+            )?;
+            let new = ThreadKit {
+                tcb,
+                stack_top,
+                ipc_buffer,
+                notification,
+                timer,
+            };
+            draft
+                .info
+                .threads
+                .push(new)
+                .map_err(|_| StartError::TooManyGrants)?;
+        }
+        Ok(())
+    }
+
+    /// Heap, control page, survivor region, DMA memory, boot image.
+    fn memory(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let manifest = &self.manifest.servers[i];
+        let (heap, owner) = (u64::from(manifest.heap_bytes), Owner::Server(draft.index));
+        let (survivor, dma) = (manifest.survivor_bytes, manifest.dma_bytes);
+        let wants_image = manifest.privileges.boot_image;
+        let heap = heap.next_multiple_of(PAGE_SIZE as u64);
+        let vaddr = draft.plan.add_heap(heap)?;
+        draft.info.heap = Region {
+            vaddr,
+            size: heap,
+            paddr: 0,
+        };
+        let control = self.servers[i].control_frame;
+        draft.info.control = draft.granted(&control, READ_WRITE)?;
+        let kernel = &mut Kernel;
+        if survivor > 0 {
+            let bytes = u64::from(survivor);
+            let frames = self
+                .custody
+                .frames(kernel, owner, bytes, Placement::Scattered)?;
+            self.servers[i].survivor = frames;
+            draft.info.survivor = draft.granted(&frames, READ_WRITE)?;
+        }
+        if dma > 0 {
+            let frames = self
+                .custody
+                .frames(kernel, owner, dma.into(), Placement::Contiguous)?;
+            self.servers[i].dma = frames;
+            draft.info.dma = draft.granted(&frames, READ_WRITE)?;
+        }
+        if let Some(facts) = self.facts.filter(|_| wants_image) {
+            draft.info.boot_image = draft.granted(&facts.image_frames, map_rights::READ)?;
+        }
+        Ok(())
+    }
+
+    /// The slots that every server has at the same places.
+    fn fixed_grants(&mut self, draft: &Draft) -> Result<(), StartError> {
+        let (index, i) = (draft.index, usize::from(draft.index));
+        let lasting = self.servers[i].slots;
+        let (endpoint, notification) = (self.servers[i].endpoint, self.servers[i].notification);
+        let has_log = self.manifest.servers[i].privileges.log;
+        let all = CapRights::all();
+        self.grant(index, slot::TCB.0, From::Kit(kit::TCBS), all, 0)?;
+        // The guard is filled in when the plan is finished: see `finish`.
+        self.grant(index, slot::CNODE.0, From::Kit(kit::CSPACE), all, 1)?;
+        let supervisor = From::Root(lasting + lasting::SUPERVISOR);
+        self.grant(index, slot::SUPERVISOR.0, supervisor, CALL, 0)?;
+        self.grant(index, slot::ENDPOINT.0, From::Root(endpoint), RECEIVE, 0)?;
+        self.grant(
+            index,
+            slot::NOTIFICATION.0,
+            From::Root(notification),
+            RECEIVE,
+            0,
+        )?;
+        self.grant(index, slot::TIMER.0, From::Kit(kit::TIMERS), all, 0)?;
+        if has_log {
+            self.grant(index, slot::LOG.0, From::Root(boot::LOG), all, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Both kinds of sessions, with their shared memory and doorbells.
+    fn sessions_of(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        for number in 0..self.sessions.len() {
+            let session = self.sessions[number];
+            let edge = &self.manifest.edges[usize::from(session.edge)];
+            let (client, server) = (edge.client, edge.server);
+            let (edge_name, protocol) = (edge.name.clone(), edge.protocol.clone());
+            let i = draft.index;
+            if client == i {
+                let (endpoint, doorbell) = (draft.take_slot(), draft.take_slot());
+                self.sessions[number].client_slot = endpoint;
+                self.grant(i, endpoint, From::Session(number as u8), CALL, 0)?;
+                let other = self.servers[usize::from(server)].notification;
+                self.grant(
+                    i,
+                    doorbell,
+                    From::Root(other),
+                    SIGNAL,
+                    1 << session.server_bit,
+                )?;
+                let outgoing = OutgoingSession {
+                    edge: edge_name,
+                    index: session.index,
+                    endpoint,
+                    doorbell,
+                    doorbell_bit: session.client_bit,
+                    shared: draft.granted(&session.shared, READ_WRITE)?,
+                };
+                draft
+                    .info
+                    .outgoing
+                    .push(outgoing)
+                    .map_err(|_| StartError::TooManyGrants)?;
+            } else if server == i {
+                let doorbell = draft.take_slot();
+                let other = self.servers[usize::from(client)].notification;
+                self.grant(
+                    i,
+                    doorbell,
+                    From::Root(other),
+                    SIGNAL,
+                    1 << session.client_bit,
+                )?;
+                let incoming = IncomingSession {
+                    badge: session.badge,
+                    client: self.manifest.servers[usize::from(client)].name.clone(),
+                    protocol,
+                    doorbell,
+                    doorbell_bit: session.server_bit,
+                    shared: draft.granted(&session.shared, READ_WRITE)?,
+                };
+                draft
+                    .info
+                    .incoming
+                    .push(incoming)
+                    .map_err(|_| StartError::TooManyGrants)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ports, wired lines, PCI functions, PCI configuration.
+    fn hardware(&mut self, draft: &mut Draft) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let ports = self.manifest.servers[i].ports.clone();
+        for range in &ports {
+            let own = self.custody.take_slots(1)?;
+            let control = Cap::<cap::IoPortControl>::from_slot(boot::IO_PORT_CONTROL);
+            control.issue(range.first, range.last, self.caps.slot(own))?;
+            let slot = draft.take_slot();
+            self.grant(draft.index, slot, From::Root(own), CapRights::all(), 0)?;
+            let _ = draft.info.ports.push(slot);
+        }
+        let lines: heapless::Vec<_, MAX_LINES> = self.manifest.servers[i].lines.clone();
+        for line in &lines {
+            let handler = self.custody.take_slots(1)?;
+            let trigger = if line.level {
+                Trigger::LevelHigh
+            } else {
+                Trigger::EdgeHigh
+            };
+            let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
+            control.get(u64::from(line.number), trigger, self.caps.slot(handler))?;
+            let (slot, _) = self.add_interrupt(draft, handler)?;
+            let _ = draft.info.lines.push(slot);
+        }
+        if self.manifest.servers[i].privileges.pci_config {
+            let grant = self.configuration_grant(&mut draft.plan)?;
+            draft
+                .info
+                .devices
+                .push(grant)
+                .map_err(|_| StartError::TooManyGrants)?;
+        }
+        for number in self.servers[i].functions.clone() {
+            let mut device = self.device_grant(&mut draft.plan, number)?;
+            for (vector, handler) in self.functions.handlers_of(number) {
+                let (slot, bit) = self.add_interrupt(draft, handler)?;
+                let vector = libipc::start::Vector {
+                    handler: slot,
+                    index: vector,
+                    bit,
+                };
+                device
+                    .vectors
+                    .push(vector)
+                    .map_err(|_| StartError::TooManyGrants)?;
+            }
+            draft
+                .info
+                .devices
+                .push(device)
+                .map_err(|_| StartError::TooManyGrants)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the server an interrupt: its slot there and the bit that it signals.
+    fn add_interrupt(&mut self, draft: &mut Draft, handler: u64) -> Result<(u64, u8), StartError> {
+        let i = usize::from(draft.index);
+        let bit = draft.next_bit;
+        draft.next_bit += 1;
+        let notification = self.custody.take_slots(1)?;
+        let server = self.servers[i].notification;
+        self.mint(notification, server, SIGNAL, 1 << bit)?;
+        let interrupt = Interrupt {
+            handler,
+            notification,
+            bit,
+        };
+        let kept = self.servers[i].interrupts.push(interrupt);
+        kept.map_err(|_| StartError::TooManyGrants)?;
+        let slot = draft.take_slot();
+        self.grant(draft.index, slot, From::Root(handler), CapRights::all(), 0)?;
+        Ok((slot, bit))
+    }
+
+    fn finish(&mut self, mut draft: Draft) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let manifest = &self.manifest.servers[i];
+        let (replies, quota) = (
+            u64::from(manifest.replies.clamp(1, 16)),
+            manifest.quota_bytes,
+        );
+        let first_reply = draft.next_slot;
+        draft.next_slot += replies;
+        for n in 0..replies {
+            let _ = draft.info.replies.push(first_reply + n);
+        }
+        let threads = self.servers[i].threads.len() as u64;
+        let page = self.write_info(&mut draft)?;
+        // Slots beyond those granted are the server's own, for capabilities that it receives.
+        draft
+            .plan
+            .finish(threads, replies, draft.next_slot + 32, quota)?;
+        let bits = quota.checked_ilog2().unwrap_or(0) as u8;
+        let owner = Owner::Quota(draft.index);
+        let block = self.custody.untyped.take(&mut Kernel, owner, bits)?;
+        let server = &mut self.servers[i];
+        server.quota = Some(block);
+        server.replies = (first_reply, replies);
+        server.info = page;
+        let guard = zero_guard(64 - draft.plan.cspace_radix);
+        for grant in server.grants.iter_mut().filter(|g| g.slot == slot::CNODE.0) {
+            grant.data = guard;
+        }
+        find_frames(&draft.plan, &mut server.threads);
+        server.plan = draft.plan;
+        server.is_prepared = true;
+        Ok(())
+    }
+
+    /// Encodes the start info into pages of its own, and plans their place.
+    fn write_info(&mut self, draft: &mut Draft) -> Result<StartInfoPage, StartError> {
+        let owner = Owner::Server(draft.index);
+        let frames = self
+            .custody
+            .small_frames(&mut Kernel, owner, INFO_BYTES as u64)?;
+        let memory = self.window.map_ram(&mut self.custody, &frames)?;
+        let vaddr = draft
+            .plan
+            .add_granted(&frames, map_rights::READ, MemoryType::Normal)?;
+        let info = &draft.info;
+        let encoded = memory.with_slice(|bytes| {
+            let head = postcard::to_slice(&(&info.name, &info.args), bytes).map(|b| b.len())?;
+            let all = postcard::to_slice(info, bytes).map(|b| b.len())?;
+            Ok::<_, postcard::Error>((head, all))
+        });
+        let (head, all) = encoded.map_err(|_| StartError::TooManyGrants)?;
+        // The incarnation follows the name and the arguments; 0 takes one byte.
+        Ok(StartInfoPage {
+            memory,
+            vaddr,
+            head,
+            number: 1,
+            tail: all - head - 1,
+        })
+    }
+}
+
+/// Finds the kit slots of the frames that the root server itself must name: IPC buffers, and
+/// stacks for backtraces.
+fn find_frames(plan: &Plan, threads: &mut [ThreadPlace]) {
+    let mut next = plan.small_slot;
+    for mapping in &plan.mappings {
+        if mapping.source != Source::Own || mapping.size_bits != SMALL_BITS {
+            continue;
+        }
+        let range: Range<u64> =
+            mapping.vaddr..mapping.vaddr + (u64::from(mapping.count) << SMALL_BITS);
+        for thread in threads.iter_mut() {
+            if range.contains(&thread.ipc_buffer) {
+                thread.buffer_frame = next;
+            }
+            if range.end == thread.stack_top {
+                thread.stack_frame = next + u64::from(mapping.count) - 1;
+            }
+        }
+        next += u64::from(mapping.count);
+    }
+}
+
+fn empty_info() -> StartInfo {
+    StartInfo {
+        name: String::new(),
+        args: String::new(),
+        incarnation: 0,
+        counter_hz: 0,
+        counter_base: 0,
+        heap: Region::default(),
+        control: Region::default(),
+        survivor: Region::default(),
+        dma: Region::default(),
+        boot_image: Region::default(),
+        ipc_buffer: 0,
+        replies: heapless::Vec::new(),
+        threads: heapless::Vec::new(),
+        outgoing: heapless::Vec::new(),
+        incoming: heapless::Vec::new(),
+        devices: heapless::Vec::new(),
+        ports: heapless::Vec::new(),
+        lines: heapless::Vec::new(),
+    }
+}
+
+/// An empty device grant, to be filled.
+pub fn empty_device() -> DeviceGrant {
+    DeviceGrant {
+        vendor: 0,
+        device: 0,
+        address: 0,
+        config: heapless::Vec::new(),
+        bars: [Region::default(); 6],
+        vectors: heapless::Vec::new(),
+    }
+}

@@ -1,0 +1,364 @@
+//! Takes an instance apart, in the order that keeps everybody else safe, and records its death:
+//!
+//! 1. its `Reply` objects go: whoever waited for it knows at once;
+//! 2. what its threads were doing is recorded, and they stop;
+//! 3. its interrupts go off, its devices are silenced, and that is checked;
+//! 4. its quota block is revoked: every object, mapping and capability of it is gone.
+//!
+//! Each step takes bounded time. Also here: what its neighbours are told, and giving up.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use heapless::Vec;
+use libipc::cap::{self, Cap, Then};
+use skink_abi::invocation::{map_rights, registers};
+use skink_abi::{CPtr, Fault, PAGE_SIZE};
+use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord};
+
+use super::{Server, System, lasting};
+use crate::arch::{FRAME_POINTER, REGISTER_WORDS};
+use crate::crash::{self, Words};
+use crate::kernel::kit_cptr;
+use crate::plan::{IMAGE_BASE, kit};
+use crate::say;
+use crate::supervise::{Cause, Failure, ServerId};
+use crate::system::dispatch;
+
+/// What is known of a death beyond its cause.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detail {
+    /// The fault, if it was one.
+    pub fault: Option<FaultRecord>,
+    /// Which thread.
+    pub thread: u8,
+}
+
+impl System {
+    /// Takes the instance apart. `noticed_ns`: when the death was noticed.
+    pub fn tear_down(&mut self, server: ServerId, cause: Cause, noticed_ns: u64) {
+        let detail = core::mem::take(&mut self.death);
+        let index = server.0;
+        let replies = self.caps.path(kit_cptr(index, kit::REPLIES));
+        self.check(server, "wake its callers", replies.revoke());
+        let declared = libipc::time::now_ns();
+        let mut record = self.record(server, cause, &detail);
+        self.stop_threads(server);
+        self.silence(server);
+        let silenced = libipc::time::now_ns();
+        self.unbuild(index);
+        record.timeline.noticed = noticed_ns;
+        record.timeline.declared = declared;
+        record.timeline.silenced = silenced;
+        record.timeline.revoked = libipc::time::now_ns();
+        let state = &mut self.servers[server.index()];
+        state.restarts += 1;
+        self.say_death(server, &record, cause);
+        self.crashes.add(record);
+        self.use_up_armed(server, cause);
+        self.tell_neighbours(server);
+    }
+
+    fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
+        if let Err(error) = done {
+            say!("{}: could not {what}: {error}", self.name(server));
+        }
+    }
+
+    fn stop_threads(&mut self, server: ServerId) {
+        let threads = self.servers[server.index()].threads.len() as u64;
+        let mut consumed = 0;
+        for n in 0..threads {
+            let tcb = Cap::<cap::Tcb>::new(kit_cptr(server.0, kit::TCBS + n));
+            self.check(server, "stop a thread", tcb.suspend());
+            consumed += context(server.0, n).consumed_ns().unwrap_or(0);
+        }
+        self.servers[server.index()].cpu_ns += consumed;
+    }
+
+    /// CPU time of all its instances.
+    pub fn cpu_ns(&self, server: ServerId) -> u64 {
+        let state = &self.servers[server.index()];
+        let running = if self.is_running(server) {
+            state.threads.len() as u64
+        } else {
+            0
+        };
+        let now = (0..running).map(|n| context(server.0, n).consumed_ns().unwrap_or(0));
+        state.cpu_ns + now.sum::<u64>()
+    }
+
+    /// Interrupts and devices off.
+    fn silence(&mut self, server: ServerId) {
+        for interrupt in &self.servers[server.index()].interrupts {
+            let handler = Cap::<cap::IrqHandler>::from_slot(interrupt.handler);
+            self.check(server, "turn an interrupt off", handler.clear());
+        }
+        for number in self.servers[server.index()].functions.clone() {
+            if let Err(error) = self.functions.silence(number) {
+                say!(
+                    "{}: its device does not obey ({error:?}): quarantined",
+                    self.name(server)
+                );
+                self.servers[server.index()].is_quarantined = true;
+            }
+        }
+    }
+
+    fn record(&self, server: ServerId, cause: Cause, detail: &Detail) -> CrashRecord {
+        let state = &self.servers[server.index()];
+        let incarnation = self.supervisor.incarnation(server);
+        let told = match (cause, detail.fault) {
+            (Cause::Fault, fault) => Told::Fault(fault.unwrap_or_default()),
+            (Cause::Panic, _) => Told::Panic,
+            (Cause::Exit(code), _) => Told::Exit(code),
+            (Cause::OutOfMemory, _) => Told::OutOfMemory,
+            (Cause::Killed, _) => Told::Killed,
+            (Cause::Restarted, _) => Told::Restarted,
+            (Cause::Heartbeat, _) => Told::HeartbeatMissed,
+            (Cause::Budget, _) => Told::BudgetExhausted,
+        };
+        let name = self.name(server);
+        let mut record = match state.control() {
+            Some(page) => crash::from_control(name, incarnation, told, page),
+            None => return crash::empty(name, incarnation, told),
+        };
+        let tcb = kit_cptr(server.0, kit::TCBS + u64::from(detail.thread));
+        let mut words = [0; REGISTER_WORDS];
+        if Cap::<cap::Tcb>::new(tcb)
+            .read_registers(Then::Leave, &mut words)
+            .is_ok()
+        {
+            record.ip = as_linked(words[registers::IP], &self.servers[server.index()]);
+            record.sp = words[registers::SP];
+            let frame = words[FRAME_POINTER];
+            record.backtrace = self.backtrace(server, detail.thread, frame);
+        }
+        record
+    }
+
+    /// Follows the frame pointers through the upper pages of the thread's stack.
+    fn backtrace(&self, server: ServerId, thread: u8, mut frame: u64) -> Vec<u64, BACKTRACE> {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        let mut found = Vec::new();
+        let state = &self.servers[server.index()];
+        let Some(place) = state.threads.get(usize::from(thread)) else {
+            return found;
+        };
+        let bottom = place.stack_top - place.stack_frames * PAGE;
+        let mut steps = 0;
+        while (bottom..place.stack_top - 8).contains(&frame) && frame.is_multiple_of(8) {
+            let page = (place.stack_top - 1 - frame) / PAGE;
+            let base = place.stack_top - (page + 1) * PAGE;
+            let slot = kit_cptr(server.0, place.stack_frame - page);
+            let look = |memory: &crate::window::Memory| {
+                // As many frames as lie in this page.
+                while (base..base + PAGE - 8).contains(&frame) && steps < BACKTRACE {
+                    let at = (frame - base) as usize;
+                    let (next, address) = (memory.word(at), memory.word(at + 8));
+                    let code = as_linked(address, state);
+                    if code == 0 || found.push(code).is_err() || next <= frame {
+                        frame = 0;
+                        return;
+                    }
+                    frame = next;
+                    steps += 1;
+                }
+                if frame == base + PAGE - 8 || steps >= BACKTRACE {
+                    frame = 0;
+                }
+            };
+            if self.with_stack_frame(slot, look).is_none() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Shows a frame that is mapped in an instance, by a copy of its capability.
+    fn with_stack_frame(
+        &self,
+        frame: CPtr,
+        look: impl FnOnce(&crate::window::Memory),
+    ) -> Option<()> {
+        let copy = self.facts?.copy_slot;
+        let rights = skink_abi::CapRights::READ;
+        self.caps
+            .slot(copy)
+            .copy(self.caps.path(frame), rights)
+            .ok()?;
+        let shown = self.window.with_frame(CPtr(copy), map_rights::READ, look);
+        self.caps.slot(copy).delete().ok()?;
+        shown.ok()
+    }
+
+    fn say_death(&self, server: ServerId, record: &CrashRecord, cause: Cause) {
+        let (name, in_flight) = (self.name(server), record.in_flight);
+        let restarts = self.servers[server.index()].restarts;
+        let number = crate::crash::Count(in_flight);
+        match record.cause {
+            Told::Fault(fault) => {
+                let place = self.place_of(server, fault.address);
+                let words = Words {
+                    fault,
+                    sp: record.sp,
+                    place,
+                };
+                let ip = record.ip;
+                say!("{name} died ({words} at {ip:#x}, {number}), death {restarts}");
+            }
+            Told::Panic | Told::OutOfMemory if !record.message.is_empty() => {
+                let message = record.message.as_str();
+                say!(
+                    "{name} died ({}: {message}, {number}), death {restarts}",
+                    cause.word()
+                );
+            }
+            Told::Exit(code) => say!("{name} ended with code {code} ({number}), death {restarts}"),
+            _ => say!("{name} died ({}, {number}), death {restarts}", cause.word()),
+        }
+    }
+
+    /// What is at an address of a server, as far as it explains a fault.
+    fn place_of(&self, server: ServerId, address: u64) -> &'static str {
+        let threads = &self.servers[server.index()].threads;
+        let below = |place: &&super::ThreadPlace| {
+            let bottom = place.stack_top - place.stack_frames * PAGE_SIZE as u64;
+            (bottom - PAGE_SIZE as u64..bottom).contains(&address)
+        };
+        if threads.iter().any(|place| below(&place)) {
+            "stack overflow"
+        } else {
+            ""
+        }
+    }
+
+    /// Counts a death that an armed `kill` asked for.
+    fn use_up_armed(&mut self, server: ServerId, cause: Cause) {
+        let state = &mut self.servers[server.index()];
+        // A restart by the operator ends nothing that was asked for.
+        if cause == Cause::Restarted {
+            return;
+        }
+        if let Some(armed) = &mut state.armed {
+            armed.left = armed.left.map(|left| left.saturating_sub(1));
+            if armed.left == Some(0) || armed.every == 0 {
+                state.armed = None;
+            }
+        }
+    }
+
+    /// Signals one of the server's badged notifications ([`lasting`]).
+    pub fn signal(&self, server: ServerId, which: u64) {
+        let slot = self.servers[server.index()].slots + which;
+        let _ = Cap::<cap::Notification>::from_slot(slot).signal();
+    }
+
+    /// Tells those that share an edge with the server that its sessions changed.
+    pub fn tell_neighbours(&self, server: ServerId) {
+        for edge in &self.manifest.edges {
+            for (one, other) in [(edge.client, edge.server), (edge.server, edge.client)] {
+                if one == server.0 && self.is_running(ServerId(other)) {
+                    self.signal(ServerId(other), lasting::SESSIONS);
+                }
+            }
+        }
+    }
+
+    /// The service is not to be had: whoever waits in its queue is woken, whoever calls later is
+    /// answered by the root server.
+    pub fn mark_failed(&mut self, server: ServerId, why: Failure) {
+        say!(
+            "{}: {}; its clients are told",
+            self.name(server),
+            why.words()
+        );
+        for number in 0..self.sessions.len() {
+            let session = self.sessions[number];
+            let edge = &self.manifest.edges[usize::from(session.edge)];
+            if edge.server == server.0 {
+                let client = ServerId(edge.client);
+                self.connect_client(number as u8, client);
+                let cancelled = self.caps.slot(session.cap).cancel_badged_sends();
+                self.check(server, "wake its clients", cancelled);
+            }
+        }
+        self.tell_neighbours(server);
+    }
+
+    /// Callers may queue again.
+    pub fn revive(&mut self, server: ServerId) {
+        for number in 0..self.sessions.len() {
+            let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
+            if edge.server == server.0 {
+                let client = ServerId(edge.client);
+                self.connect_client(number as u8, client);
+            }
+        }
+    }
+
+    /// Gives a running client the endpoint that its session has now.
+    fn connect_client(&self, number: u8, client: ServerId) {
+        if !self.is_running(client) {
+            return;
+        }
+        let session = &self.sessions[usize::from(number)];
+        let radix = self.servers[client.index()].plan.cspace_radix;
+        let cspace = Cap::<cap::CNode>::new(kit_cptr(client.0, kit::CSPACE));
+        let place = cspace.slot_at(session.client_slot, radix);
+        let from = self.caps.slot(self.session_source(number));
+        let changed = place
+            .delete()
+            .and_then(|()| place.copy(from, super::grants::CALL));
+        self.check(client, "change a session", changed);
+    }
+
+    /// A timeout fault: whether the server made progress since the last one.
+    pub fn made_progress(&mut self, server: ServerId) -> bool {
+        let state = &mut self.servers[server.index()];
+        let Some(page) = state.control() else {
+            return false;
+        };
+        let loops = page
+            .loops
+            .load(Relaxed)
+            .wrapping_add(page.heartbeats.load(Relaxed));
+        let progressed = loops != state.loops_at_timeout;
+        state.loops_at_timeout = loops;
+        progressed
+    }
+
+    /// The cause of a death by fault, with what the control page says.
+    pub fn cause_of_fault(&self, server: ServerId, kind: u64) -> Cause {
+        if kind == Fault::Timeout.raw() {
+            return Cause::Budget;
+        }
+        match self.servers[server.index()]
+            .control()
+            .map(dispatch::exit_reason)
+        {
+            Some(Some(reason)) => dispatch::cause_of_exit(reason, 0),
+            _ => Cause::Fault,
+        }
+    }
+}
+
+fn context(index: u8, thread: u64) -> Cap<cap::SchedContext> {
+    Cap::new(kit_cptr(index, kit::SCHED_CONTEXTS + thread))
+}
+
+/// An address in the image, from its base; 0 for any other.
+fn as_linked(address: u64, server: &Server) -> u64 {
+    let image = server
+        .plan
+        .mappings
+        .iter()
+        .take_while(|m| m.vaddr < crate::plan::FIRST_REGION);
+    let end = image.last().map_or(IMAGE_BASE, |m| {
+        m.vaddr + u64::from(m.count) * PAGE_SIZE as u64
+    });
+    if (IMAGE_BASE..end).contains(&address) {
+        address - IMAGE_BASE
+    } else {
+        0
+    }
+}
