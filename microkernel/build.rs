@@ -9,8 +9,7 @@ fn main() {
     if var("CARGO_CFG_TARGET_OS") != "none" || var("CARGO_CFG_TARGET_ARCH") != "x86_64" {
         return;
     }
-    let script =
-        Path::new(&var("CARGO_MANIFEST_DIR")).join("../targets/x86_64-q35/kernel.ld");
+    let script = Path::new(&var("CARGO_MANIFEST_DIR")).join("../targets/x86_64-q35/kernel.ld");
     println!("cargo::rerun-if-changed={}", script.display());
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     // No PIE whatever the relocation model: the image is linked where it runs.

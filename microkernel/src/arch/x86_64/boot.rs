@@ -54,9 +54,17 @@ pub enum HandoverError {
 impl core::fmt::Display for HandoverError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            HandoverError::NotPvh => write!(f, "no PVH start info; boot the kernel with a loader that speaks PVH (QEMU -kernel)"),
-            HandoverError::OldVersion(v) => write!(f, "PVH start info of version {v}; version 1 with a memory map is needed"),
-            HandoverError::Unreadable(what) => write!(f, "the PVH {what} lies outside readable memory"),
+            HandoverError::NotPvh => write!(
+                f,
+                "no PVH start info; boot the kernel with a loader that speaks PVH (QEMU -kernel)"
+            ),
+            HandoverError::OldVersion(v) => write!(
+                f,
+                "PVH start info of version {v}; version 1 with a memory map is needed"
+            ),
+            HandoverError::Unreadable(what) => {
+                write!(f, "the PVH {what} lies outside readable memory")
+            }
             HandoverError::NoRam => write!(f, "the PVH memory map names no RAM"),
         }
     }
@@ -94,7 +102,9 @@ impl Handover {
             let module = read(PhysAddr(u64_at(info, 16)), MODULE_BYTES)
                 .ok_or(HandoverError::Unreadable("module list"))?;
             let (start, size) = (u64_at(module, 0), u64_at(module, 8));
-            let end = start.checked_add(size).ok_or(HandoverError::Unreadable("module"))?;
+            let end = start
+                .checked_add(size)
+                .ok_or(HandoverError::Unreadable("module"))?;
             handover.module = Some(Range { start, end });
         }
         let entries = (u32_at(info, 48) as usize).min(MAX_MAP_ENTRIES);
@@ -103,10 +113,17 @@ impl Handover {
         for entry in map.chunks_exact(MAP_ENTRY_BYTES) {
             if u32_at(entry, 16) == TYPE_RAM {
                 let start = u64_at(entry, 0);
-                handover.add_ram(Range { start, end: start.saturating_add(u64_at(entry, 8)) });
+                handover.add_ram(Range {
+                    start,
+                    end: start.saturating_add(u64_at(entry, 8)),
+                });
             }
         }
-        if handover.ram_count == 0 { Err(HandoverError::NoRam) } else { Ok(handover) }
+        if handover.ram_count == 0 {
+            Err(HandoverError::NoRam)
+        } else {
+            Ok(handover)
+        }
     }
 
     /// Adds a range, cut to whole pages and to 52-bit addresses, in ascending order. What overlaps one that is there,
@@ -114,12 +131,18 @@ impl Handover {
     fn add_ram(&mut self, range: Range) {
         const PAGE: u64 = skink_abi::PAGE_SIZE as u64;
         let end = range.end.min(1 << 52) / PAGE * PAGE;
-        let Some(start) = range.start.checked_next_multiple_of(PAGE) else { return };
+        let Some(start) = range.start.checked_next_multiple_of(PAGE) else {
+            return;
+        };
         let overlaps = self.ram().iter().any(|r| start < r.end && r.start < end);
         if start >= end || overlaps || self.ram_count == MAX_RAM {
             return;
         }
-        let at = self.ram().iter().position(|r| r.start > start).unwrap_or(self.ram_count);
+        let at = self
+            .ram()
+            .iter()
+            .position(|r| r.start > start)
+            .unwrap_or(self.ram_count);
         self.ram.copy_within(at..self.ram_count, at + 1);
         self.ram[at] = Range { start, end };
         self.ram_count += 1;
@@ -128,11 +151,15 @@ impl Handover {
 
 /// The word at `at`, which the caller knows to be inside.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+    bytes[at..]
+        .first_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
@@ -154,10 +181,14 @@ mod tests {
         put(48, 4, 4);
         put(64, 0x700_0000, 8);
         put(72, 12345, 8);
-        for (index, (start, size, kind)) in
-            [(0x10_0000, 0x7ef_0800, 1), (0, 0x9_fc00, 1), (0x9_fc00, 0x400, 2), (0x20_0000, 0x1000, 1)]
-                .into_iter()
-                .enumerate()
+        for (index, (start, size, kind)) in [
+            (0x10_0000, 0x7ef_0800, 1),
+            (0, 0x9_fc00, 1),
+            (0x9_fc00, 0x400, 2),
+            (0x20_0000, 0x1000, 1),
+        ]
+        .into_iter()
+        .enumerate()
         {
             put(128 + 24 * index, start, 8);
             put(136 + 24 * index, size, 8);
@@ -177,10 +208,25 @@ mod tests {
         let handover = read_from(&memory()).unwrap();
         assert_eq!(
             handover.ram(),
-            [Range { start: 0, end: 0x9_f000 }, Range { start: 0x10_0000, end: 0x7ff_0000 }],
+            [
+                Range {
+                    start: 0,
+                    end: 0x9_f000
+                },
+                Range {
+                    start: 0x10_0000,
+                    end: 0x7ff_0000
+                }
+            ],
             "sorted, whole pages, no overlap, RAM only"
         );
-        assert_eq!(handover.module, Some(Range { start: 0x700_0000, end: 0x700_0000 + 12345 }));
+        assert_eq!(
+            handover.module,
+            Some(Range {
+                start: 0x700_0000,
+                end: 0x700_0000 + 12345
+            })
+        );
         assert_eq!(handover.rsdp, PhysAddr(0xf_5a90));
     }
 
@@ -201,8 +247,14 @@ mod tests {
         };
         assert_eq!(damaged(0, 0), Err(HandoverError::NotPvh));
         assert_eq!(damaged(4, 0), Err(HandoverError::OldVersion(0)));
-        assert_eq!(damaged(23, 0xff), Err(HandoverError::Unreadable("module list")));
-        assert_eq!(damaged(47, 0xff), Err(HandoverError::Unreadable("memory map")));
+        assert_eq!(
+            damaged(23, 0xff),
+            Err(HandoverError::Unreadable("module list"))
+        );
+        assert_eq!(
+            damaged(47, 0xff),
+            Err(HandoverError::Unreadable("memory map"))
+        );
         assert_eq!(damaged(48, 0), Err(HandoverError::NoRam));
         assert_eq!(damaged(12, 0).unwrap().module, None);
     }

@@ -34,13 +34,20 @@ impl Fpu {
     /// Chooses the instruction and the components. `CR4.OSXSAVE` is set already.
     pub fn new(features: Features) -> Fpu {
         let components = features.xsave.then(|| {
-            let avx = if features.avx { XCr0Flags::AVX } else { XCr0Flags::empty() };
+            let avx = if features.avx {
+                XCr0Flags::AVX
+            } else {
+                XCr0Flags::empty()
+            };
             let components = XCr0Flags::X87 | XCr0Flags::SSE | avx;
             // SAFETY: the components exist by CPUID.
             unsafe { XCr0::write(components) };
             components.bits()
         });
-        Fpu { components, enabled: false }
+        Fpu {
+            components,
+            enabled: false,
+        }
     }
 
     /// See [`crate::machine::Machine::save_fpu`].
@@ -69,8 +76,10 @@ impl Fpu {
         // reserved bit is set.
         unsafe {
             match self.components {
-                Some(all) => asm!("xrstor64 [{state}]", state = in(reg) state, in("eax") all as u32,
-                    in("edx") 0, options(nostack, preserves_flags, readonly)),
+                Some(all) => {
+                    asm!("xrstor64 [{state}]", state = in(reg) state, in("eax") all as u32,
+                    in("edx") 0, options(nostack, preserves_flags, readonly))
+                }
                 None => asm!("fxrstor64 [{state}]", state = in(reg) state,
                     options(nostack, preserves_flags, readonly)),
             }

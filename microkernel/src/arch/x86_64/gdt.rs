@@ -7,7 +7,9 @@ use core::cell::UnsafeCell;
 
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::load_tss;
-use x86_64::structures::gdt::{Descriptor, DescriptorFlags, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::gdt::{
+    Descriptor, DescriptorFlags, GlobalDescriptorTable, SegmentSelector,
+};
 use x86_64::structures::tss::TaskStateSegment;
 
 use super::context::{USER_CODE, USER_DATA};
@@ -37,7 +39,11 @@ pub unsafe fn init(tss: *const TaskStateSegment) {
     let user_code = gdt.append(Descriptor::UserSegment(DescriptorFlags::USER_CODE64.bits()));
     // SAFETY: the caller promises that the TSS is valid for ever.
     let tss = gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
-    assert!(code.0 == KERNEL_CODE && u64::from(user_data.0) == USER_DATA && u64::from(user_code.0) == USER_CODE);
+    assert!(
+        code.0 == KERNEL_CODE
+            && u64::from(user_data.0) == USER_DATA
+            && u64::from(user_code.0) == USER_CODE
+    );
     let null = SegmentSelector::NULL;
     // SAFETY: the table is complete and static; its code segment is the flat one that runs now,
     // and 64-bit mode needs no data segment in ring 0.

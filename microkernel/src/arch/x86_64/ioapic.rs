@@ -82,11 +82,16 @@ impl IoApic {
 pub fn silence_legacy(first_vector: u8) {
     use x86_64::instructions::port::Port;
     let steps: [(u16, u8); 10] = [
-        (0x20, 0x11), (0xa0, 0x11), // Initialise, four words follow.
-        (0x21, first_vector), (0xa1, first_vector + 8),
-        (0x21, 4), (0xa1, 2), // How they are chained.
-        (0x21, 1), (0xa1, 1), // 8086 mode.
-        (0x21, 0xff), (0xa1, 0xff), // All masked.
+        (0x20, 0x11),
+        (0xa0, 0x11), // Initialise, four words follow.
+        (0x21, first_vector),
+        (0xa1, first_vector + 8),
+        (0x21, 4),
+        (0xa1, 2), // How they are chained.
+        (0x21, 1),
+        (0xa1, 1), // 8086 mode.
+        (0x21, 0xff),
+        (0xa1, 0xff), // All masked.
     ];
     for (port, value) in steps {
         // SAFETY: the ports of the two controllers; nothing else is behind them on a PC.

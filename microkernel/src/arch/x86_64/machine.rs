@@ -120,7 +120,10 @@ impl X86 {
     fn accept_device(&mut self, index: u16) -> Trap {
         match self.sources[usize::from(index)] {
             Source::Free => return Trap::Spurious,
-            Source::Wired { line, trigger: Trigger::LevelHigh | Trigger::LevelLow } => self.ioapic.mask(line),
+            Source::Wired {
+                line,
+                trigger: Trigger::LevelHigh | Trigger::LevelLow,
+            } => self.ioapic.mask(line),
             Source::Wired { .. } | Source::Message => {}
         }
         Trap::Interrupt(Irq(index))
@@ -130,7 +133,9 @@ impl X86 {
     fn claim(&mut self, source: Source) -> Option<Irq> {
         let devices = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as usize
             ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as usize;
-        let index = devices.into_iter().find(|i| matches!(self.sources[*i], Source::Free))?;
+        let index = devices
+            .into_iter()
+            .find(|i| matches!(self.sources[*i], Source::Free))?;
         self.sources[index] = source;
         self.apic.expect(vector_of(index));
         Some(Irq(index as u16))
@@ -216,14 +221,24 @@ impl Machine for X86 {
 
     fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
         // Without tags, other spaces have no cached translations.
-        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
+        const {
+            assert!(
+                matches!(TAGGING, Tagging::Off),
+                "other spaces must be flushed by tag"
+            )
+        };
         if asid == self.active {
             tlb::flush(VirtAddr::new_truncate(addr.0));
         }
     }
 
     fn flush_asid(&mut self, asid: Asid) {
-        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
+        const {
+            assert!(
+                matches!(TAGGING, Tagging::Off),
+                "other spaces must be flushed by tag"
+            )
+        };
         if asid == self.active {
             tlb::flush_all();
         }
@@ -237,7 +252,9 @@ impl Machine for X86 {
         if line >= self.ioapic.lines() {
             return None;
         }
-        let taken = (0..MAX_IRQS).map(|index| Irq(index as u16)).find(|irq| self.line_of(*irq) == Some(line));
+        let taken = (0..MAX_IRQS)
+            .map(|index| Irq(index as u16))
+            .find(|irq| self.line_of(*irq) == Some(line));
         if taken.is_some() {
             return taken;
         }
@@ -302,7 +319,9 @@ impl Machine for X86 {
 
     #[inline(always)]
     fn set_current(&mut self, thread: Option<Obj<Tcb>>) {
-        let Some(tcb) = thread else { return percpu::set_context_end(0) };
+        let Some(tcb) = thread else {
+            return percpu::set_context_end(0);
+        };
         percpu::set_context_end(tcb.addr().0 + size_of::<Context>() as u64);
         // SAFETY: only the kernel, which runs this, touches a live thread's context.
         set_fs_base(unsafe { (*tcb.context.get()).tls });

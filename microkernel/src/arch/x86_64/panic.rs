@@ -27,11 +27,15 @@ static PANICKING: AtomicBool = AtomicBool::new(false);
 /// Dumps after a Rust panic.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     begin();
-    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    let (file, line) = info
+        .location()
+        .map_or(("?", 0), |at| (at.file(), at.line()));
     let _ = writeln!(Console, "\nPANIC: {} ({file}:{line})", info.message());
     let frame: u64;
     // SAFETY: reads the frame pointer.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags))
+    };
     finish(frame)
 }
 
@@ -57,11 +61,31 @@ pub fn trap(context: &Context) -> ! {
     }
     let c = context;
     for row in [
-        [("rax", c.rax), ("rbx", c.rbx), ("rcx", c.rcx), ("rdx", c.rdx)],
-        [("rsi", c.rsi), ("rdi", c.rdi), ("rbp", c.rbp), ("rsp", c.rsp)],
+        [
+            ("rax", c.rax),
+            ("rbx", c.rbx),
+            ("rcx", c.rcx),
+            ("rdx", c.rdx),
+        ],
+        [
+            ("rsi", c.rsi),
+            ("rdi", c.rdi),
+            ("rbp", c.rbp),
+            ("rsp", c.rsp),
+        ],
         [("r8 ", c.r8), ("r9 ", c.r9), ("r10", c.r10), ("r11", c.r11)],
-        [("r12", c.r12), ("r13", c.r13), ("r14", c.r14), ("r15", c.r15)],
-        [("rip", c.rip), ("flg", c.rflags), ("cr2", Cr2::read_raw()), ("err", c.error)],
+        [
+            ("r12", c.r12),
+            ("r13", c.r13),
+            ("r14", c.r14),
+            ("r15", c.r15),
+        ],
+        [
+            ("rip", c.rip),
+            ("flg", c.rflags),
+            ("cr2", Cr2::read_raw()),
+            ("err", c.error),
+        ],
     ] {
         for (name, value) in row {
             let _ = write!(Console, "  {name} {value:#018x}");
@@ -82,14 +106,23 @@ fn begin() {
 fn finish(frame: u64) -> ! {
     backtrace(frame);
     let end = percpu::context_end();
-    let _ = writeln!(Console, "  cr3 {:#018x}  cr2 {:#018x}", Cr3::read_raw().0.start_address().as_u64(), Cr2::read_raw());
+    let _ = writeln!(
+        Console,
+        "  cr3 {:#018x}  cr2 {:#018x}",
+        Cr3::read_raw().0.start_address().as_u64(),
+        Cr2::read_raw()
+    );
     if end == 0 {
         let _ = writeln!(Console, "  thread: none");
     } else {
         let tcb = end - size_of::<Context>() as u64;
         // SAFETY: the current thread's context is live, in the window.
         let context = unsafe { &*(tcb as *const Context) };
-        let _ = writeln!(Console, "  thread: {tcb:#018x}, user rip {:#x}, rsp {:#x}", context.rip, context.rsp);
+        let _ = writeln!(
+            Console,
+            "  thread: {tcb:#018x}, user rip {:#x}, rsp {:#x}",
+            context.rip, context.rsp
+        );
     }
     exit(EXIT_PANIC)
 }
