@@ -1,5 +1,5 @@
-//! Builds the guest's programs by calling cargo: the kernel in one call, the user programs in
-//! another, so that no feature that a user program asks of a crate reaches the kernel.
+//! Builds the guest's programs by calling cargo: the kernel, the root task and the servers in a
+//! call each, so that no feature that one of them asks of a crate reaches another.
 //!
 //! Invariant: the nested cargo sees nothing of the flags and variables of the cargo that may have
 //! started this tool.
@@ -60,7 +60,8 @@ pub enum KernelVariant {
     Debug,
 }
 
-/// Builds the kernel and the user programs (packages of which each has a binary of its own name).
+/// Builds the kernel, the root task and the servers (packages of which each has a binary of its own
+/// name).
 ///
 /// # Errors
 /// If cargo fails; what it printed has been shown.
@@ -68,11 +69,12 @@ pub fn build(
     workspace: &Workspace,
     arch: Arch,
     variant: KernelVariant,
-    user: &[String],
+    root_task: &str,
+    servers: &[String],
 ) -> Result<Programs> {
     let kernel = CargoCall {
         what: "the kernel",
-        packages: &[("skink-kernel".into(), "kernel".into())],
+        packages: &[("skink-kernel", "kernel")],
         features: match variant {
             KernelVariant::Shipped => &[],
             KernelVariant::Debug => &["debug"],
@@ -83,32 +85,39 @@ pub fn build(
             KernelVariant::Debug => workspace.target_dir.join("debug-kernel"),
         },
     };
-    let packages: Vec<(String, String)> = user
-        .iter()
-        .map(|name| (name.clone(), name.clone()))
-        .collect();
-    let servers = CargoCall {
-        what: "the user programs",
-        packages: &packages,
+    let user = |what, packages| CargoCall {
+        what,
+        packages,
         features: &[],
         flags: &USER_FLAGS,
         target_dir: workspace.target_dir.clone(),
     };
-    let kernel_folder = kernel.run(workspace, arch)?;
-    let user_folder = servers.run(workspace, arch)?;
-    Ok(Programs {
-        kernel: kernel_folder.join("kernel"),
-        user: user
+    let mut programs = Programs {
+        kernel: kernel.run(workspace, arch)?.join("kernel"),
+        user: BTreeMap::new(),
+    };
+    let servers: Vec<(&str, &str)> = servers.iter().map(|name| (&**name, &**name)).collect();
+    let root_task = [(root_task, root_task)];
+    for (what, packages) in [
+        ("the root task", &root_task[..]),
+        ("the servers", &servers[..]),
+    ] {
+        if packages.is_empty() {
+            continue;
+        }
+        let folder = user(what, packages).run(workspace, arch)?;
+        let built = packages
             .iter()
-            .map(|name| (name.clone(), user_folder.join(name)))
-            .collect(),
-    })
+            .map(|(name, _)| (name.to_string(), folder.join(name)));
+        programs.user.extend(built);
+    }
+    Ok(programs)
 }
 
 struct CargoCall<'a> {
     what: &'a str,
     /// Package and binary.
-    packages: &'a [(String, String)],
+    packages: &'a [(&'a str, &'a str)],
     features: &'a [&'a str],
     flags: &'a [&'a str],
     target_dir: PathBuf,

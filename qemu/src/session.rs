@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// The root task of a system.
+const ROOT_SERVER: &str = "rootserver";
 /// How often waiting looks at the stop flag and at QEMU.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a guest may take to shut down when it was told to.
@@ -69,12 +71,11 @@ impl System {
         if let Some(experiment) = &manifest.experiment {
             note(&format!("with {experiment:?}"));
         }
-        let mut users = manifest::binaries(&manifest);
-        users.push("rootserver".into());
-        let programs = compile::build(workspace, arch, recipe.kernel, &users)?;
+        let servers = manifest::binaries(&manifest);
+        let programs = compile::build(workspace, arch, recipe.kernel, ROOT_SERVER, &servers)?;
         let mut files = bootimage::system_files(workspace, &manifest, &programs, &[])?;
         overlay(&mut files, &recipe.overlay);
-        let mut system = System::pack(workspace, arch, programs, "rootserver", &files)?;
+        let mut system = System::pack(workspace, arch, programs, ROOT_SERVER, &files)?;
         let pairs = manifest
             .servers
             .iter()
@@ -94,7 +95,7 @@ impl System {
         root_task: &str,
         files: &[NamedFile],
     ) -> Result<System> {
-        let programs = compile::build(workspace, arch, kernel, &[root_task.to_string()])?;
+        let programs = compile::build(workspace, arch, kernel, root_task, &[])?;
         System::pack(workspace, arch, programs, root_task, files)
     }
 
