@@ -306,8 +306,9 @@ fn write_registers(
     if kernel.cpu.current == Some(tcb) {
         return Err(Error::IllegalOperation.into());
     }
-    // A blocked call would be repeated with registers that were made for something else.
-    if tcb.state.get() != ThreadState::Ready {
+    // A blocked call would be repeated with registers that were made for something else. A fault
+    // is different: its handler writes registers and answers (seL4 manual, *Exceptions*).
+    if tcb.state.get() != ThreadState::Ready && !tcb.has_fault() {
         tcb::suspend(kernel, tcb);
     }
     for index in 0..count as usize {

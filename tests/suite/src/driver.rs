@@ -21,6 +21,12 @@ const TEST_BADGE: u64 = 0x100;
 /// Where the driver maps a frame for a moment.
 const SCRATCH: u64 = 0x7f00_0000;
 
+/// Capabilities that there is one of: a test has them while it runs.
+const LENT: [(u64, u64); 2] = [
+    (slot::IRQ_CONTROL, boot::IRQ_CONTROL),
+    (slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL),
+];
+
 /// Slots of the driver's own CNode, above what the kernel filled.
 struct Slots {
     endpoint: u64,
@@ -43,6 +49,7 @@ struct Driver {
 /// The capabilities of one test's process.
 struct Process {
     tcb: Cap<cap::Tcb>,
+    cnode: Cap<cap::CNode>,
     next: u64,
 }
 
@@ -229,6 +236,12 @@ impl Driver {
         self.judge(&message, &mut reason);
         let _ = self.timer().cancel();
         let _ = process.tcb.suspend();
+        for (at, home) in LENT {
+            let at = process.cnode.slot_at(at, CNODE_BITS);
+            own_path(home)
+                .move_(at)
+                .expect("take a control capability back");
+        }
         own_path(self.slots.pool)
             .revoke()
             .expect("take everything back");
@@ -297,6 +310,7 @@ impl Driver {
         let pool: Cap<cap::Untyped> = Cap::from_slot(self.slots.pool);
         let mut process = Process {
             tcb: Cap::from_slot(self.slots.parts),
+            cnode: Cap::from_slot(self.slots.parts),
             next: self.slots.parts,
         };
         let make = |process: &mut Process, object, bits| {
@@ -306,12 +320,14 @@ impl Driver {
                 .expect("make a part of the process");
             slot
         };
-        let tcb = make(&mut process, ObjectType::Tcb, 0);
+        // The largest first: each object is aligned to its size.
         let untyped = make(&mut process, ObjectType::Untyped, UNTYPED_BITS);
+        let tcb = make(&mut process, ObjectType::Tcb, 0);
         let cnode = make(&mut process, ObjectType::CNode, CNODE_BITS);
         let vspace = make(&mut process, ObjectType::VSpace, 0);
         let context = make(&mut process, ObjectType::SchedContext, 0);
         process.tcb = Cap::from_slot(tcb);
+        process.cnode = Cap::from_slot(cnode);
         Cap::<cap::AsidPool>::from_slot(boot::ASID_POOL)
             .assign(Cap::from_slot(vspace))
             .expect("assign an address space identifier");
@@ -352,19 +368,29 @@ impl Driver {
             cnode,
             &[
                 (slot::TCB, tcb),
-                (slot::CNODE, cnode),
                 (slot::VSPACE, vspace),
                 (slot::RESULT, self.slots.badged),
                 (slot::UNTYPED, untyped),
                 (slot::LOG, boot::LOG),
                 (slot::SCHED_CONTROL, boot::SCHED_CONTROL),
                 (slot::ASID_POOL, boot::ASID_POOL),
-                (slot::IRQ_CONTROL, boot::IRQ_CONTROL),
-                (slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL),
                 (slot::ASID_CONTROL, boot::ASID_CONTROL),
                 (slot::SCHED_CONTEXT, context),
             ],
         );
+        // With the guard that makes an index a whole `CPtr`.
+        Cap::<cap::CNode>::from_slot(cnode)
+            .slot_at(slot::CNODE, CNODE_BITS)
+            .mint(
+                own_path(cnode),
+                CapRights::all(),
+                Badge(u64::from(64 - CNODE_BITS)),
+            )
+            .expect("grant the CNode");
+        for (to, from) in LENT {
+            let to = Cap::<cap::CNode>::from_slot(cnode).slot_at(to, CNODE_BITS);
+            to.move_(own_path(from)).expect("lend a control capability");
+        }
         if let Some(device) = self.device() {
             self.grant(cnode, &[(slot::DEVICE, device)]);
         }
@@ -409,7 +435,7 @@ impl Driver {
             Cap::<cap::CNode>::from_slot(cnode)
                 .slot_at(*to, CNODE_BITS)
                 .copy(own_path(*from), CapRights::all())
-                .expect("grant");
+                .unwrap_or_else(|error| panic!("grant {from} as {to}: {error}"));
         }
     }
 

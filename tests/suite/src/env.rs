@@ -216,12 +216,15 @@ impl Env {
         self.mint(of, CapRights::all(), badge)
     }
 
-    /// Mints a copy with these rights and this badge.
+    /// Mints a copy with these rights and this badge; 0 copies, since a badge is set once.
     pub fn mint<T>(&mut self, of: Cap<T>, rights: CapRights, badge: u64) -> Cap<T> {
         let slot = self.slot();
-        self.path(slot)
-            .mint(self.path(of.cptr().0), rights, skink_abi::Badge(badge))
-            .expect("mint");
+        let from = self.path(of.cptr().0);
+        let minted = match badge {
+            0 => self.path(slot).copy(from, rights),
+            badge => self.path(slot).mint(from, rights, skink_abi::Badge(badge)),
+        };
+        minted.expect("mint");
         Cap::from_slot(slot)
     }
 

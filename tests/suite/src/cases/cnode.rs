@@ -36,7 +36,11 @@ pub const TESTS: &[Test] = &[
         "mint takes rights away and never gives any back",
         rights,
     ),
-    test("CNODE0007", "mutate moves and sets a badge once", mutate),
+    test(
+        "CNODE0007",
+        "mutate moves and sets a guard; badges are set by minting only",
+        mutate,
+    ),
     test(
         "CNODE0008",
         "rotate moves two capabilities at once, and swaps",
@@ -143,26 +147,40 @@ fn rights(env: &mut Env) {
     for weak in [read, none, again] {
         assert_eq!(weak.signal().unwrap_err().error, Error::InsufficientRights);
     }
-    assert_eq!(read.poll().unwrap_err().error, Error::WouldBlock);
+    assert_eq!(read.poll(), Ok(0));
     assert_eq!(again.poll().unwrap_err().error, Error::InsufficientRights);
 }
 
 fn mutate(env: &mut Env) {
+    let cnode: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
     let notification: Cap<cap::Notification> = env.make();
-    let copy = env.mint(notification, CapRights::all(), 0);
+    cnode
+        .slot_at(3, 4)
+        .copy(env.path(notification.cptr().0), CapRights::all())
+        .unwrap();
     let to = env.slot();
     env.path(to)
-        .mutate(env.path(copy.cptr().0), Badge(5))
+        .mutate(env.path(cnode.cptr().0), Badge(0x5 << 6 | 4))
         .unwrap();
-    Cap::<cap::Notification>::from_slot(to).signal().unwrap();
-    assert_eq!(notification.wait().unwrap(), 5);
-    let next = env.slot();
+    let guarded = Cap::<cap::CNode>::from_slot(to);
+    let found = env.slot();
+    env.path(found)
+        .copy(guarded.slot_at(0x53, 8), CapRights::all())
+        .unwrap();
     assert!(
-        env.path(next).mutate(env.path(to), Badge(6)).is_err(),
-        "a badge is set once"
+        env.path(cnode.cptr().0)
+            .copy(guarded.slot_at(0x53, 8), CapRights::all())
+            .is_ok()
     );
-    Cap::<cap::Notification>::from_slot(to).signal().unwrap();
-    assert_eq!(notification.wait().unwrap(), 5);
+    // Badges are set by minting only.
+    let free = env.slot();
+    let error = env
+        .path(free)
+        .mutate(env.path(found), Badge(6))
+        .unwrap_err();
+    assert_eq!(error.error, Error::IllegalOperation);
+    Cap::<cap::Notification>::from_slot(found).signal().unwrap();
+    assert_eq!(notification.wait().unwrap(), 0);
 }
 
 fn rotate(env: &mut Env) {

@@ -146,10 +146,8 @@ fn delete_self(env: &mut Env) {
     thread.start(delete_self_body, thread.tcb.cptr().0);
     raw::yield_now();
     assert_eq!(MARK.load(SeqCst), 1);
-    assert_eq!(
-        thread.tcb.resume().unwrap_err().error,
-        Error::InvalidCapability
-    );
+    let gone = raw::nb_send(thread.tcb.cptr(), MessageInfo::new(42, 0, 0), [0; 4]);
+    assert_eq!(gone.unwrap_err().error, Error::InvalidCapability);
 }
 
 fn buffer(env: &mut Env) {

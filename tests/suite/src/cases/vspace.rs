@@ -370,7 +370,8 @@ fn delete_space(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
     let arguments = endpoint.cptr().0 | reply.cptr().0 << 16;
-    let helper = env.spawn(Space::Other, 101, crate::cases::echo_server, arguments);
+    let helper = env.thread(Space::Other, 101, None);
+    helper.start(crate::cases::echo_server, arguments);
     env.path(helper.vspace.cptr().0).revoke().unwrap();
     env.delete(helper.vspace);
     let sent = endpoint.nb_send(skink_abi::MessageInfo::new(0, 0, 0), [0; 4]);
