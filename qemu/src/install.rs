@@ -5,6 +5,7 @@
 use crate::progress::{note, run_quietly, shown};
 use crate::workspace::{Arch, Workspace};
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,19 +26,37 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// One installation at a time, over all processes: whoever waited finds nothing missing.
+fn one_at_a_time() -> Result<File> {
+    let path = std::env::temp_dir().join("skink-install.lock");
+    let doing = || format!("waiting for another installation, at {}", path.display());
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(doing)?;
+    lock.lock().with_context(doing)?;
+    Ok(lock)
+}
+
 /// Installs the emulator of `arch` if it is missing.
 ///
 /// # Errors
 /// If it cannot be installed; the text has the command to type.
 pub fn ensure_qemu(arch: Arch) -> Result<()> {
-    if find_program(arch.qemu()).is_some() {
+    let missing = || find_program(arch.qemu()).is_none();
+    if !missing() {
+        return Ok(());
+    }
+    let _lock = one_at_a_time()?;
+    if !missing() {
         return Ok(());
     }
     let manager = PackageManager::detect()
         .with_context(|| format!("{} is missing; install QEMU", arch.qemu()))?;
     note(&format!("{} is missing", arch.qemu()));
     manager.install("installing QEMU", &[manager.qemu_package(arch)])?;
-    if find_program(arch.qemu()).is_none() {
+    if missing() {
         bail!(
             "{} is still missing after its package was installed",
             arch.qemu()
@@ -51,7 +70,11 @@ pub fn ensure_qemu(arch: Arch) -> Result<()> {
 /// # Errors
 /// If they cannot be installed; the text has the command to type.
 pub fn ensure_peers() -> Result<()> {
-    let mut packages: Vec<&str> = missing_peers();
+    if missing_peers().is_empty() {
+        return Ok(());
+    }
+    let _lock = one_at_a_time()?;
+    let mut packages = missing_peers();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -95,6 +118,7 @@ pub fn ensure_rust_target(workspace: &Workspace, arch: Arch) -> Result<()> {
     if has_rust_target(workspace, arch)? {
         return Ok(());
     }
+    let _lock = one_at_a_time()?;
     let mut command = Command::new("rustup");
     command
         .args(["target", "add", arch.triple()])
