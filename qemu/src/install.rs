@@ -81,7 +81,14 @@ pub fn ensure_peers() -> Result<()> {
     }
     let manager = PackageManager::detect()
         .with_context(|| format!("missing: {}; install them", packages.join(", ")))?;
-    manager.install("installing the tests' peers", &packages)
+    manager.install("installing the tests' peers", &packages)?;
+    if !missing_peers().is_empty() {
+        bail!(
+            "still missing after installation: {}",
+            missing_peers().join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn missing_peers() -> Vec<&'static str> {
