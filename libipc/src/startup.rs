@@ -53,15 +53,8 @@ static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// `info` and `length` are the arguments of the entry point: the encoded [`StartInfo`], mapped,
 /// and all regions in it are as it says.
 pub unsafe fn run(info: u64, length: u64, main: fn(&'static StartInfo) -> i32) -> ! {
-    // SAFETY: the caller vouches for address and length.
-    let bytes = unsafe { core::slice::from_raw_parts(info as usize as *const u8, length as usize) };
-    // SAFETY: no other thread runs yet, and `run` is called once.
-    let cell = unsafe { &mut *START.0.get() };
-    let Ok(start) = postcard::from_bytes(bytes) else {
-        // Without start info there is no page to say so in: the fault tells the supervisor.
-        arch::undefined_instruction();
-    };
-    let start: &'static StartInfo = cell.write(start);
+    // SAFETY: passed on to the caller; no other thread runs yet.
+    let start = unsafe { decode(info, length) };
     // SAFETY: the root server mapped the buffer and set the TLS base to it.
     unsafe { buffer::adopt(start.ipc_buffer) };
     STARTED.store(true, Ordering::Release);
@@ -81,6 +74,24 @@ pub unsafe fn run(info: u64, length: u64, main: fn(&'static StartInfo) -> i32) -
     }
     logger::init();
     end(ExitReason::Exit, main(start))
+}
+
+/// Decodes the start info into its static place. Not inlined: on the way it lies on the stack
+/// several times, and the frame of `run` lasts as long as the program.
+///
+/// # Safety
+/// As [`run`], before any other thread runs, and once.
+#[inline(never)]
+unsafe fn decode(info: u64, length: u64) -> &'static StartInfo {
+    // SAFETY: the caller vouches for address and length.
+    let bytes = unsafe { core::slice::from_raw_parts(info as usize as *const u8, length as usize) };
+    // SAFETY: the caller vouches that nobody else uses the cell.
+    let cell = unsafe { &mut *START.0.get() };
+    match postcard::from_bytes(bytes) {
+        Ok(start) => cell.write(start),
+        // Without start info there is no page to say so in: the fault tells the supervisor.
+        Err(_) => arch::undefined_instruction(),
+    }
 }
 
 /// The start info, once the program runs under the root server.
