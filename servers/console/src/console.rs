@@ -3,7 +3,7 @@
 //! Generic over how a caller is answered, so that tests run it on the host.
 //!
 //! Invariants: a session waits at most once for each of `attach`, `read` and `write` on a
-//! channel; so a fixed table holds all callers. A repeated `write` finds its first execution by
+//! channel, which bounds the tables of callers. A repeated `write` finds its first execution by
 //! its position, under way or done.
 //!
 //! Not here: bytes (`channel`).
@@ -11,7 +11,8 @@
 use crate::channel::{Channel, Output};
 use crate::survivor::{CHANNELS, MAX_SESSIONS, Survivor};
 use crate::uart::Ports;
-use heapless::{Deque, Vec};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use libipc::Shared;
 use skink_protocols::console::{ConsoleError, Input, Positions, Span};
 
@@ -61,18 +62,18 @@ struct Writer<C: Callers> {
 /// A channel with those who wait for it.
 struct Line<P, C: Callers> {
     channel: Channel<P>,
-    readers: Vec<Reader<C>, MAX_SESSIONS>,
+    readers: Vec<Reader<C>>,
     /// The caller of the output under way; none if it was begun by an earlier instance and not
     /// asked for again yet.
     writer: Option<C::Write>,
     /// Output that waits for its turn.
-    queue: Deque<Writer<C>, MAX_SESSIONS>,
-    attachers: Vec<(usize, C::Attach), MAX_SESSIONS>,
+    queue: VecDeque<Writer<C>>,
+    attachers: Vec<(usize, C::Attach)>,
 }
 
 /// The whole server.
 pub struct Console<P, C: Callers> {
-    sessions: Vec<Session, MAX_SESSIONS>,
+    sessions: Vec<Session>,
     lines: [Option<Line<P, C>>; CHANNELS],
 }
 
@@ -92,7 +93,7 @@ impl<P: Ports, C: Callers> Console<P, C> {
                 channel,
                 readers: Vec::new(),
                 writer: None,
-                queue: Deque::new(),
+                queue: VecDeque::new(),
                 attachers: Vec::new(),
             })
         });
@@ -204,9 +205,7 @@ impl<P: Ports, C: Callers> Line<P, C> {
             let (_, older) = self.attachers.swap_remove(place);
             older.answer(Err(ConsoleError::Busy));
         }
-        if let Err((_, caller)) = self.attachers.push((entry, caller)) {
-            return caller.answer(Err(ConsoleError::Busy));
-        }
+        self.attachers.push((entry, caller));
         self.answer_attachers();
     }
 
@@ -241,9 +240,7 @@ impl<P: Ports, C: Callers> Line<P, C> {
             return reader.caller.answer(Err(ConsoleError::BadPosition));
         }
         self.channel.consume(reader.position);
-        if let Err(reader) = self.readers.push(reader) {
-            return reader.caller.answer(Err(ConsoleError::Busy));
-        }
+        self.readers.push(reader);
         self.answer_readers();
     }
 
@@ -286,9 +283,7 @@ impl<P: Ports, C: Callers> Line<P, C> {
         if output.position != written || output.position.checked_add(output.length).is_none() {
             return writer.caller.answer(Err(ConsoleError::BadPosition));
         }
-        if let Err(writer) = self.queue.push_back(writer) {
-            writer.caller.answer(Err(ConsoleError::Busy));
-        }
+        self.queue.push_back(writer);
     }
 
     /// Sends as much as the device takes, of one output after the other.

@@ -13,7 +13,7 @@
 use crate::access::{DmaMemory, Registers};
 use crate::disk::{DataArea, Disk, Owner, Submitted};
 use crate::error::DeviceError;
-use heapless::Vec;
+use alloc::vec::Vec;
 use libipc::Shared;
 use libipc::ring::ServerRing;
 use skink_protocols::block::{
@@ -77,7 +77,7 @@ impl<A: Attacher, B: Bell> Session<A, B> {
 /// The driver with its clients.
 pub struct Driver<R, M, A, B> {
     disk: Disk<R, M>,
-    sessions: Vec<Session<A, B>, MAX_SESSIONS>,
+    sessions: Vec<Session<A, B>>,
     incarnation: u32,
     /// The session that is asked first for requests in the next turn.
     first: usize,
