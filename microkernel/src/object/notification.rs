@@ -122,17 +122,24 @@ pub fn leave(tcb: Obj<Tcb>) {
     }
 }
 
-/// Binds it to a thread.
+/// Binds it to a thread. One that receives already is told of signals that wait.
 ///
 /// # Errors
 /// [`Error::DeleteFirst`] if either is bound, or somebody waits at it.
-pub fn bind(notification: Obj<Notification>, tcb: Obj<Tcb>) -> Result<(), Failure> {
+pub fn bind(
+    kernel: &mut Kernel,
+    notification: Obj<Notification>,
+    tcb: Obj<Tcb>,
+) -> Result<(), Failure> {
     let is_free = notification.bound.get().is_none() && notification.queue.head.get().is_none();
     if !is_free || tcb.bound.get().is_some() {
         return Err(Error::DeleteFirst.into());
     }
     notification.bound.set(Some(tcb));
     tcb.bound.set(Some(notification));
+    if tcb.state.get() == ThreadState::BlockedOnReceive && notification.active.replace(false) {
+        signal(kernel, notification, notification.pending.replace(0));
+    }
     Ok(())
 }
 

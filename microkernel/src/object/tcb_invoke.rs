@@ -60,7 +60,7 @@ pub fn invoke(
         }
         Invocation::TcbSuspend => tcb::suspend(kernel, tcb),
         Invocation::TcbResume => tcb::resume(kernel, tcb),
-        Invocation::TcbBindNotification => bind_notification(tcb, arguments)?,
+        Invocation::TcbBindNotification => bind_notification(kernel, tcb, arguments)?,
         Invocation::TcbUnbindNotification => match tcb.bound.get() {
             Some(bound) => notification::unbind(bound),
             None => return Err(Error::IllegalOperation.into()),
@@ -242,7 +242,11 @@ impl Target {
     }
 }
 
-fn bind_notification(tcb: Obj<Tcb>, arguments: &Arguments) -> Result<(), Failure> {
+fn bind_notification(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
     let Cap::Notification {
         notification,
         rights,
@@ -255,7 +259,7 @@ fn bind_notification(tcb: Obj<Tcb>, arguments: &Arguments) -> Result<(), Failure
         let needed = u64::from(CapRights::READ.bits());
         return Err(Failure::Error(Error::InsufficientRights, [needed, 0]));
     }
-    notification::bind(notification, tcb)
+    notification::bind(kernel, notification, tcb)
 }
 
 fn read_registers(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> Outcome {

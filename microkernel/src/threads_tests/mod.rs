@@ -10,7 +10,8 @@ mod death;
 mod faults;
 mod interrupts;
 mod ipc;
-
+mod model;
+mod property;
 mod sched;
 mod transfer;
 

@@ -1,0 +1,440 @@
+//! Random system calls of a few threads, and a supervisor's operations between them, against
+//! the naive model; on the fast path and on the slow one. After each step all invariants hold
+//! and kernel and model agree on everything that the model knows.
+
+use proptest::prelude::*;
+use skink_abi::Syscall;
+
+use super::model::{How, Model, State};
+use super::*;
+
+/// One operation, in raw numbers that are fitted to what exists.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    what: u8,
+    a: u8,
+    b: u8,
+    c: u8,
+}
+
+const THREADS: usize = 6;
+const ENDPOINTS: usize = 2;
+const NOTIFICATIONS: usize = 2;
+const REPLIES: usize = 4;
+const PRIORITIES: [u8; 3] = [10, 20, 30];
+/// Badge of the second capability of endpoint `e` is `BADGE + e`.
+const BADGE: u64 = 100;
+
+/// Kernel and model.
+pub struct Twin {
+    w: World,
+    model: Model,
+    threads: Vec<Thread>,
+    /// An unbadged and a badged capability each.
+    endpoints: Vec<[u64; 2]>,
+    notifications: Vec<u64>,
+    replies: Vec<u64>,
+    contexts: Vec<u64>,
+    count: u64,
+}
+
+impl Twin {
+    pub fn new(fast: bool) -> Twin {
+        let mut w = World::new();
+        w.fast = fast;
+        let mut model = Model::default();
+        let threads: Vec<_> = (0..THREADS)
+            .map(|t| {
+                let priority = PRIORITIES[t % 2];
+                model.add_thread(priority);
+                w.thread(priority)
+            })
+            .collect();
+        model.notifications.resize(NOTIFICATIONS, Default::default());
+        let endpoints = (0..ENDPOINTS)
+            .map(|e| {
+                let ep = w.endpoint();
+                [ep, w.mint(ep, BADGE + e as u64, ALL)]
+            })
+            .collect();
+        let notifications = (0..NOTIFICATIONS).map(|_| w.notification()).collect();
+        let replies = (0..REPLIES).map(|_| w.reply()).collect();
+        let contexts = threads.iter().map(|thread| thread.sc).collect();
+        Twin { w, model, threads, endpoints, notifications, replies, contexts, count: 0 }
+    }
+
+    fn current(&self) -> Option<usize> {
+        let current = self.w.kernel.cpu.current?;
+        self.threads.iter().position(|thread| thread.tcb == current)
+    }
+
+    /// Does one operation on both.
+    pub fn step(&mut self, op: Op) {
+        self.count += 1;
+        match (op.what % 32, self.current()) {
+            (0..20, Some(t)) => self.system_call(t, op),
+            (0..20, None) => self.resume(usize::from(op.a) % THREADS),
+            _ => self.supervise(op),
+        }
+        self.compare();
+    }
+
+    /// An equal of the current thread runs instead, so that not only the kernel chooses.
+    fn vary_current(&mut self, t: usize, op: Op) -> usize {
+        let wanted = usize::from(op.c >> 4) % THREADS;
+        let equal = self.model.threads[wanted].priority == self.model.threads[t].priority;
+        if equal && self.model.is_schedulable(wanted) { wanted } else { t }
+    }
+
+    fn system_call(&mut self, t: usize, op: Op) {
+        let t = self.vary_current(t, op);
+        let ep = usize::from(op.a) % ENDPOINTS;
+        let badged = usize::from(op.a >> 4) % 2;
+        let n = usize::from(op.a) % NOTIFICATIONS;
+        let reply = usize::from(op.b) % (REPLIES + 1);
+        let offered = (reply < REPLIES).then_some(reply);
+        let word = self.count;
+        let call = Call {
+            cptr: self.endpoints[ep][badged],
+            length: 1,
+            mr: [word, 0, 0, 0],
+            reply: offered.map_or(0, |reply| self.replies[reply]),
+            receive: self.endpoints[usize::from(op.c) % ENDPOINTS][0],
+            ..Call::default()
+        };
+        self.model.threads[t].regs = [0xdead, self.model.threads[t].regs[1], word, 1];
+        let badge = if badged == 1 { BADGE + ep as u64 } else { 0 };
+        let is_other = self
+            .model
+            .threads
+            .iter()
+            .enumerate()
+            .any(|(other, thread)| other != t && thread.bound == Some(n));
+        let on_notification = Call { cptr: self.notifications[n], length: 0, ..call };
+        let number = match op.what % 20 {
+            0..4 => {
+                self.model.send(t, ep, badge, word, How::Call);
+                Syscall::Call
+            }
+            4 => {
+                self.model.send(t, ep, badge, word, How::Send);
+                Syscall::Send
+            }
+            5 => {
+                self.model.send(t, ep, badge, word, How::NbSend);
+                Syscall::NbSend
+            }
+            6 => {
+                self.model.send(t, ep, badge, word, How::NbSendDonate);
+                self.model.receive(t, usize::from(op.c) % ENDPOINTS, offered, true);
+                Syscall::NbSendRecv
+            }
+            7..10 => {
+                self.model.receive(t, ep, offered, true);
+                Syscall::Recv
+            }
+            10 => {
+                self.model.receive(t, ep, offered, false);
+                Syscall::NbRecv
+            }
+            11..15 => {
+                if let Some(reply) = offered {
+                    self.model.reply(t, reply, word);
+                }
+                self.model.receive(t, ep, offered, true);
+                Syscall::ReplyRecv
+            }
+            15 => return self.reply_only(t, offered.unwrap_or(0), call),
+            16 => {
+                self.model.threads[t].regs = [0, self.model.threads[t].regs[1], word, 0];
+                self.model.signal(n, 0);
+                return self.w.syscall(self.threads[t], Syscall::Signal, on_notification);
+            }
+            17 | 18 if !is_other => {
+                self.model.threads[t].regs[3] = 0;
+                self.model.wait(t, n, op.what % 20 == 17);
+                let number = if op.what % 20 == 17 { Syscall::Wait } else { Syscall::Poll };
+                return self.w.syscall(self.threads[t], number, on_notification);
+            }
+            _ => {
+                self.model.threads[t].regs[0] = 0;
+                Syscall::Yield
+            }
+        };
+        self.w.syscall(self.threads[t], number, call);
+    }
+
+    fn reply_only(&mut self, t: usize, reply: usize, call: Call) {
+        self.model.threads[t].regs[0] = 0;
+        self.model.reply(t, reply, call.mr[0]);
+        let call = Call { cptr: self.replies[reply], ..call };
+        self.w.syscall(self.threads[t], Syscall::Send, call);
+    }
+
+    fn resume(&mut self, t: usize) {
+        self.model.resume(t);
+        self.w.resume(self.threads[t]);
+    }
+
+    fn supervise(&mut self, op: Op) {
+        let t = usize::from(op.a) % THREADS;
+        let (ep, n) = (usize::from(op.b) % ENDPOINTS, usize::from(op.b) % NOTIFICATIONS);
+        let (thread, sc) = (self.threads[t], usize::from(op.b) % THREADS);
+        match op.what % 32 {
+            20 => {
+                self.model.suspend(t);
+                self.w.suspend(thread);
+            }
+            21 => self.resume(t),
+            22 => self.renew_reply(usize::from(op.b) % REPLIES),
+            23 if op.c < 64 => self.renew_endpoint(ep),
+            23 if op.c < 128 => self.renew_notification(n),
+            23 => {
+                self.model.cancel_badged(ep, BADGE + ep as u64);
+                let words = [self.endpoints[ep][1], WHOLE];
+                self.w.invoke(NODE, Invocation::CNodeCancelBadgedSends, &words, &[]);
+            }
+            24 => {
+                let priority = PRIORITIES[usize::from(op.b) % PRIORITIES.len()];
+                self.model.set_priority(t, priority);
+                let words = [u64::from(priority)];
+                self.w.invoke(thread.cap, Invocation::TcbSetPriority, &words, &[thread.cap]);
+            }
+            25 => self.bind_notification(t, n),
+            26 | 27 => {
+                let bound = self.model.bind_context(sc, t);
+                self.bind(sc, thread.cap, bound);
+            }
+            28 => {
+                self.model.unbind_context(sc);
+                self.w.invoke(self.contexts[sc], Invocation::SchedContextUnbind, &[], &[]);
+            }
+            29 => {
+                let bound = self.model.bind_context_to_notification(sc, n);
+                self.bind(sc, self.notifications[n], bound);
+            }
+            30 if op.c < 64 => self.renew_thread(t),
+            30 if op.c < 96 => self.renew_context(sc),
+            30 if op.c < 128 => self.crash(),
+            _ => {
+                let bits = u64::from(op.c);
+                let badged = self.w.mint(self.notifications[n], bits | 1, ALL);
+                let Cap::Notification { notification, badge, .. } = self.w.cap(badged) else {
+                    panic!("no notification")
+                };
+                self.model.signal(n, badge);
+                crate::object::notification::signal(&mut self.w.kernel, notification, badge);
+                self.w.kernel.schedule();
+                self.w.delete(badged);
+                self.w.pass(SLICE_NS / 3);
+            }
+        }
+    }
+
+    fn bind(&mut self, sc: usize, to: u64, expected: bool) {
+        let bind = Invocation::SchedContextBind;
+        let result = self.w.try_invoke(self.contexts[sc], bind, &[], &[to]);
+        assert_eq!(result.is_ok(), expected);
+    }
+
+    /// The current thread faults; nobody handles it.
+    fn crash(&mut self) {
+        if let Some(t) = self.current() {
+            self.model.suspend(t);
+            self.w.trap(Trap::Fault(skink_abi::Fault::PageFault, [0; 3]));
+        }
+    }
+
+    fn bind_notification(&mut self, t: usize, n: usize) {
+        let cap = self.threads[t].cap;
+        if self.model.threads[t].bound.take().is_some() {
+            self.w.invoke(cap, Invocation::TcbUnbindNotification, &[], &[]);
+            return;
+        }
+        let taken = self.model.threads.iter().any(|thread| thread.bound == Some(n));
+        let is_free = !taken && self.model.waiters(State::Wait(n)).is_empty();
+        let bind = Invocation::TcbBindNotification;
+        let result = self.w.try_invoke(cap, bind, &[], &[self.notifications[n]]);
+        assert_eq!(result.is_ok(), is_free);
+        if is_free {
+            self.model.threads[t].bound = Some(n);
+            // A thread that already receives is told at once.
+            if let (State::Receive(_), Some(bits)) =
+                (self.model.threads[t].state, self.model.notifications[n].bits)
+            {
+                self.model.notifications[n].bits = None;
+                self.model.signal(n, bits);
+            }
+        }
+    }
+
+    fn renew_reply(&mut self, reply: usize) {
+        self.model.lose_reply(reply);
+        self.w.delete(self.replies[reply]);
+        self.w.make_at(ObjectType::Reply, self.replies[reply]);
+    }
+
+    fn renew_endpoint(&mut self, ep: usize) {
+        self.model.cancel(&[State::Send(ep), State::Receive(ep)]);
+        let [plain, badged] = self.endpoints[ep];
+        self.w.invoke(NODE, Invocation::CNodeRevoke, &[plain, WHOLE], &[]);
+        self.w.delete(plain);
+        self.w.make_at(ObjectType::Endpoint, plain);
+        let words = [badged, WHOLE, plain, WHOLE, ALL, BADGE + ep as u64];
+        self.w.invoke(NODE, Invocation::CNodeMint, &words, &[NODE]);
+    }
+
+    fn renew_notification(&mut self, n: usize) {
+        self.model.end_notification(n);
+        self.w.delete(self.notifications[n]);
+        self.w.make_at(ObjectType::Notification, self.notifications[n]);
+    }
+
+    fn renew_context(&mut self, sc: usize) {
+        self.model.unbind_context(sc);
+        self.w.delete(self.contexts[sc]);
+        self.w.make_at(ObjectType::SchedContext, self.contexts[sc]);
+        self.w.configure(self.contexts[sc], SLICE_NS, SLICE_NS);
+    }
+
+    fn renew_thread(&mut self, t: usize) {
+        let old = self.threads[t];
+        self.model.end_thread(t, 10);
+        self.w.delete(old.cap);
+        self.w.make_at(ObjectType::Tcb, old.cap);
+        self.w.invoke(old.cap, Invocation::TcbSetSpace, &[0], &[NODE, old.space]);
+        let Cap::Tcb(tcb) = self.w.cap(old.cap) else { panic!("no thread was made") };
+        tcb.mcp.set(255);
+        self.w.kernel.set_priority(tcb, 10);
+        self.w.kernel.schedule();
+        self.threads[t].tcb = tcb;
+    }
+
+    fn thread_of(&self, tcb: Option<Obj<Tcb>>) -> Option<usize> {
+        self.threads.iter().position(|thread| Some(thread.tcb) == tcb)
+    }
+
+    fn compare(&self) {
+        for (t, thread) in self.threads.iter().enumerate() {
+            let model = &self.model.threads[t];
+            assert_eq!(self.state(thread.tcb), model.state, "state of thread {t}");
+            let regs = thread.tcb.regs(|r| [r.status, r.badge, r.mr[0], r.info.length() as u64]);
+            assert_eq!(regs, model.regs, "registers of thread {t}, {:?}", model.state);
+            assert_eq!(thread.tcb.priority.get(), model.priority);
+            let reply = thread.tcb.reply.get();
+            let reply = self.replies.iter().position(
+                |slot| matches!(self.w.cap(*slot), Cap::Reply(object) if Some(object) == reply),
+            );
+            assert_eq!(reply, model.reply, "reply object of thread {t}");
+        }
+        for (index, slot) in self.contexts.iter().enumerate() {
+            let Cap::SchedContext(sc) = self.w.cap(*slot) else { panic!("no context") };
+            let model = &self.model.contexts[index];
+            assert_eq!(self.thread_of(sc.tcb.get()), model.holder, "holder of context {index}");
+            let mut lenders = Vec::new();
+            let mut next = sc.lender.get();
+            while let Some(lender) = next {
+                lenders.insert(0, self.thread_of(Some(lender)).expect("a known lender"));
+                next = lender.lender_below.get();
+            }
+            assert_eq!(lenders, model.lenders, "lenders of context {index}");
+        }
+        self.compare_queues();
+        let runnable = (0..THREADS).filter(|t| self.model.is_schedulable(*t));
+        let top = runnable.map(|t| self.model.threads[t].priority).max();
+        let current = self.current();
+        assert_eq!(current.map(|t| self.model.threads[t].priority), top, "who runs");
+        assert!(current.is_none_or(|t| self.model.is_schedulable(t)));
+    }
+
+    fn compare_queues(&self) {
+        for (ep, [slot, _]) in self.endpoints.iter().enumerate() {
+            let Cap::Endpoint { endpoint, .. } = self.w.cap(*slot) else { panic!() };
+            let mut expected = self.model.waiters(State::Send(ep));
+            expected.extend(self.model.waiters(State::Receive(ep)));
+            assert_eq!(self.queue(endpoint.queue.head.get()), expected, "queue of endpoint {ep}");
+        }
+        for (n, slot) in self.notifications.iter().enumerate() {
+            let Cap::Notification { notification, .. } = self.w.cap(*slot) else { panic!() };
+            let expected = self.model.waiters(State::Wait(n));
+            assert_eq!(self.queue(notification.queue.head.get()), expected);
+            let bits = notification.active.get().then(|| notification.pending.get());
+            assert_eq!(bits, self.model.notifications[n].bits, "bits of notification {n}");
+        }
+    }
+
+    fn queue(&self, head: Option<Obj<Tcb>>) -> Vec<usize> {
+        let mut all = Vec::new();
+        let mut level = head;
+        while let Some(first) = level {
+            let mut tcb = Some(first);
+            while let Some(here) = tcb {
+                all.extend(self.thread_of(Some(here)));
+                tcb = here.next.get().filter(|next| *next != first);
+            }
+            level = first.head_next.get();
+        }
+        all
+    }
+
+    fn state(&self, tcb: Obj<Tcb>) -> State {
+        let endpoint = || {
+            let wanted = tcb.endpoint.get();
+            let is_it = |slots: &[u64; 2]| {
+                matches!(self.w.cap(slots[0]), Cap::Endpoint { endpoint, .. } if Some(endpoint) == wanted)
+            };
+            self.endpoints.iter().position(is_it).expect("a known endpoint")
+        };
+        match tcb.state.get() {
+            ThreadState::Inactive => State::Inactive,
+            ThreadState::Ready => State::Ready,
+            ThreadState::BlockedOnSend => State::Send(endpoint()),
+            ThreadState::BlockedOnReceive => State::Receive(endpoint()),
+            ThreadState::BlockedOnReply => {
+                let wanted = tcb.reply.get();
+                let is_it = |slot: &u64| {
+                    matches!(self.w.cap(*slot), Cap::Reply(reply) if Some(reply) == wanted)
+                };
+                State::Reply(self.replies.iter().position(is_it).expect("a known reply object"))
+            }
+            ThreadState::BlockedOnNotification => {
+                let wanted = tcb.waiting_on.get();
+                let is_it = |slot: &u64| {
+                    matches!(self.w.cap(*slot), Cap::Notification { notification, .. } if Some(notification) == wanted)
+                };
+                State::Wait(self.notifications.iter().position(is_it).expect("a known one"))
+            }
+        }
+    }
+}
+
+/// Does a sequence from a world where two threads are passive servers.
+pub fn run(ops: &[Op], fast: bool) {
+    let mut twin = Twin::new(fast);
+    for (server, endpoint) in [(1, 0), (3, 1)] {
+        let t = server;
+        twin.w.focus(twin.threads[t]);
+        twin.step(Op { what: 7, a: endpoint, b: endpoint, c: (t as u8) << 4 });
+        twin.step(Op { what: 28, a: 0, b: t as u8, c: 0 });
+    }
+    for op in ops {
+        twin.step(*op);
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(|(what, a, b, c)| Op { what, a, b, c })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn random_sequences_agree_with_the_model(
+        ops in proptest::collection::vec(op(), 1..150),
+        fast: bool,
+    ) {
+        run(&ops, fast);
+    }
+}
