@@ -3,6 +3,7 @@
 mod disk;
 mod fake;
 mod layout;
+mod server;
 mod start;
 
 use crate::device::{Device, Vectors, Windows};
