@@ -7,20 +7,22 @@
 //! A CNode or thread holds capabilities of its own, perhaps the last ones of other CNodes and
 //! threads, in any shape, cycles included. It is destroyed in steps, without recursion and
 //! without memory: its last capability becomes a [`Cap::Zombie`], which says how many slots are
-//! left to empty, from the last to the first. Where a slot holds the last capability of another
-//! such container, that one is destroyed first, and the zombie waits in the *other container's
-//! slot 0*, whose content takes the place that was found:
+//! left to empty, from the last to the first. That zombie (`top`, of a container T) stays where
+//! it is until all is done. Where T's last slot holds another container's last capability, that
+//! becomes a zombie too and is worked on there; and where its last slot holds yet another one,
+//! the three change places, so that the work is always in T's last slot, and slot 0 of each
+//! container on the way down says where to go on after it:
 //!
 //! ```text
-//!   work: Zombie A    A[k]: CNode B    B[0]: x
-//!   work: Zombie B    A[k]: x          B[0]: Zombie A
+//!   top: Zombie T    T[k]: Zombie A    A[j]: Zombie B    B[0]: x
+//!   top: Zombie T    T[k]: Zombie B    A[j]: x           B[0]: Zombie A
 //! ```
 //!
-//! So slot 0 of each container on the way down says where to go on after it, and all state is in
-//! slots: at each step the operation can stop for an interrupt, and any later delete (also by
-//! another thread, also of a container around it) goes on from there. An unreachable cycle is
-//! found through its Untyped; a zombie that stands in its own container moves to slot 0 there,
-//! and goes when nothing else is left. Unlike seL4's, no zombie stays behind.
+//! All state is in slots: at each step the operation can stop for an interrupt, and whoever
+//! deletes `top` or what is around it later goes on from there. An unreachable cycle is found
+//! through its Untyped; where `top` turns out to stand in a container that is destroyed, T's
+//! zombie moves to T's own slot 0, and goes when nothing else is left. Unlike in seL4, no zombie
+//! stays behind.
 //!
 //! Not here: what finalising means for each object (`object::*::finalise`).
 
@@ -84,27 +86,17 @@ fn delete_from(
     slot: Obj<CapSlot>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    let mut work = Some(slot);
-    while let Some(slot) = work {
-        work = match slot.cap.get().unpack() {
-            Cap::Null => None,
+    let mut top = slot;
+    loop {
+        match top.cap.get().unpack() {
+            Cap::Null => return Ok(()),
             Cap::Zombie { table, radix, remaining } => {
-                reduce(kernel, slot, Zombie { table, radix, remaining })?
+                top = reduce(kernel, top, Zombie { table, radix, remaining })?;
             }
-            cap => match finalise(kernel, slot, cap)? {
-                Some(zombie) => {
-                    slot.cap.set(zombie.pack());
-                    Some(slot)
-                }
-                None => {
-                    derivation::remove(kernel, slot);
-                    None
-                }
-            },
-        };
+            cap => end(kernel, top, cap)?,
+        }
         progress.step(kernel)?;
     }
-    Ok(())
 }
 
 /// The fields of a [`Cap::Zombie`].
@@ -123,72 +115,106 @@ impl Zombie {
         (first.addr()..end.addr()).contains(&slot.addr())
     }
 
-    fn store(self, slot: Obj<CapSlot>) {
+    /// The next slot to empty.
+    fn last(self) -> Obj<CapSlot> {
+        slot_at(self.table, self.remaining - 1)
+    }
+
+    /// Counts the last slot as empty; the zombie stands in `slot`.
+    fn shrink(self, slot: Obj<CapSlot>) {
         let Zombie { table, radix, remaining } = self;
-        slot.cap.set(Cap::Zombie { table, radix, remaining }.pack());
+        slot.cap.set(Cap::Zombie { table, radix, remaining: remaining - 1 }.pack());
+    }
+
+    /// Ends a zombie that has nothing left but slot 0, whose content takes its place in `slot`.
+    fn dissolve(self, kernel: &mut Kernel, slot: Obj<CapSlot>) {
+        derivation::remove(kernel, slot);
+        if !self.table.is_empty() {
+            derivation::move_cap(kernel, self.table, slot, self.table.cap.get().unpack());
+        }
     }
 }
 
-/// One step of the zombie in `work`. The result is where to go on.
-///
-/// # Errors
-/// [`Failure::Preempted`], where finalising an object takes long.
+/// One step of the zombie in `top`. The result is where it is then.
 fn reduce(
     kernel: &mut Kernel,
-    work: Obj<CapSlot>,
+    top: Obj<CapSlot>,
     zombie: Zombie,
-) -> Result<Option<Obj<CapSlot>>, Failure> {
-    let first = zombie.table;
-    if zombie.owns(work) && work != first {
-        derivation::swap(kernel, work, first);
-        return Ok(Some(first));
+) -> Result<Obj<CapSlot>, Failure> {
+    if zombie.owns(top) && top != zombie.table {
+        return Ok(enter(kernel, top, zombie));
     }
     if zombie.remaining <= 1 {
-        // What is left is slot 0: the zombie itself, or where to go on, or a capability.
-        derivation::remove(kernel, work);
-        if first.is_empty() {
-            return Ok(None);
-        }
-        derivation::move_cap(kernel, first, work, first.cap.get().unpack());
-        return Ok(Some(work));
+        zombie.dissolve(kernel, top);
+        return Ok(top);
     }
-    let last = slot_at(first, zombie.remaining - 1);
-    let inner = match last.cap.get().unpack() {
-        Cap::Null => None,
-        Cap::Zombie { table, radix, remaining } => Some(Cap::Zombie { table, radix, remaining }),
-        cap => finalise(kernel, last, cap)?,
-    };
-    match inner {
-        Some(Cap::Zombie { table, radix, remaining }) => {
+    let last = zombie.last();
+    match last.cap.get().unpack() {
+        Cap::Zombie { table, radix, remaining } => {
             let inner = Zombie { table, radix, remaining };
-            inner.store(last);
-            Ok(Some(descend(kernel, work, zombie, last, inner)))
+            return reduce_inner(kernel, top, zombie, inner);
         }
-        _ => {
-            derivation::remove(kernel, last);
-            Zombie { remaining: zombie.remaining - 1, ..zombie }.store(work);
-            Ok(Some(work))
-        }
+        cap => end(kernel, last, cap)?,
     }
+    if last.is_empty() {
+        zombie.shrink(top);
+    }
+    Ok(top)
 }
 
-/// Goes on with the container `inner`, whose zombie stands in slot `last` of the one in `work`.
-fn descend(
+/// One step of the zombie `inner` in the last slot of `outer`, which stands in `top`.
+fn reduce_inner(
     kernel: &mut Kernel,
-    work: Obj<CapSlot>,
+    top: Obj<CapSlot>,
     outer: Zombie,
-    last: Obj<CapSlot>,
     inner: Zombie,
-) -> Obj<CapSlot> {
-    if work == inner.table {
-        // `work` is the slot where `outer` would have to wait: a cycle of the two. `outer` goes
-        // on from its own slot 0, which is not `last`.
-        derivation::swap(kernel, work, outer.table);
-        return outer.table;
+) -> Result<Obj<CapSlot>, Failure> {
+    if inner.owns(top) {
+        return Ok(enter(kernel, top, outer));
     }
-    derivation::swap(kernel, work, last);
-    derivation::swap(kernel, last, inner.table);
-    work
+    let work = outer.last();
+    if inner.remaining <= 1 {
+        inner.dissolve(kernel, work);
+        return Ok(top);
+    }
+    let last = inner.last();
+    match last.cap.get().unpack() {
+        Cap::Zombie { table, radix, remaining } => {
+            if (Zombie { table, radix, remaining }).owns(top) {
+                return Ok(enter(kernel, top, outer));
+            }
+            derivation::swap(kernel, work, last);
+            derivation::swap(kernel, last, table);
+            return Ok(top);
+        }
+        cap => end(kernel, last, cap)?,
+    }
+    if last.is_empty() {
+        inner.shrink(work);
+    }
+    Ok(top)
+}
+
+/// Moves a zombie to slot 0 of its own container, out of one that is to be destroyed. That is
+/// not its last slot: it has at least two.
+fn enter(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Obj<CapSlot> {
+    derivation::swap(kernel, top, zombie.table);
+    zombie.table
+}
+
+/// Finalises the capability in `slot`, which becomes empty or a zombie.
+///
+/// # Errors
+/// [`Failure::Preempted`], where many threads wait for the object.
+fn end(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<(), Failure> {
+    if cap == Cap::Null {
+        return Ok(());
+    }
+    match finalise(kernel, slot, cap)? {
+        Some(zombie) => slot.cap.set(zombie.pack()),
+        None => derivation::remove(kernel, slot),
+    }
+    Ok(())
 }
 
 /// Finalises the capability in `slot`. The result is the zombie to put in its place, if its

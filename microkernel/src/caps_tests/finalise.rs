@@ -236,7 +236,7 @@ fn a_half_deleted_cnode_goes_with_the_one_around_it() {
 }
 
 #[test]
-fn a_threads_zombie_is_where_the_thread_was() {
+fn a_zombie_stays_while_what_it_holds_is_destroyed() {
     let mut w = world();
     w.make(ObjectType::CNode, 8, 21);
     w.make(ObjectType::Tcb, 0, 20);
@@ -249,10 +249,10 @@ fn a_threads_zombie_is_where_the_thread_was() {
         w.once(NODE, Invocation::CNodeDelete, &[20, WHOLE], &[]),
         Err(Failure::Preempted)
     );
-    // The CNode is worked on; the thread's zombie waits in its slot 0.
-    let Cap::Zombie { table, radix: 8, .. } = w.cap(20) else { panic!() };
-    let waiting = slot_at(table, 0).cap.get().unpack();
-    assert!(matches!(waiting, Cap::Zombie { radix: ZOMBIE_TCB, .. }));
+    // The thread's zombie stays; the CNode is worked on in its second slot.
+    assert!(matches!(w.cap(20), Cap::Zombie { radix: ZOMBIE_TCB, remaining: 2, .. }));
+    let inner = tcb.slot(TcbSlot::VSpace).cap.get().unpack();
+    assert!(matches!(inner, Cap::Zombie { radix: 8, .. }));
     w.kernel.machine.preempt_after.set(None);
     ok(w.delete(20));
     assert_eq!(w.kernel.objects, OBJECTS + 3);
