@@ -90,8 +90,20 @@ fn delete_from(
     loop {
         match top.cap.get().unpack() {
             Cap::Null => return Ok(()),
-            Cap::Zombie { table, radix, remaining } => {
-                top = reduce(kernel, top, Zombie { table, radix, remaining })?;
+            Cap::Zombie {
+                table,
+                radix,
+                remaining,
+            } => {
+                top = reduce(
+                    kernel,
+                    top,
+                    Zombie {
+                        table,
+                        radix,
+                        remaining,
+                    },
+                )?;
             }
             cap => end(kernel, top, cap)?,
         }
@@ -110,7 +122,11 @@ struct Zombie {
 impl Zombie {
     /// Whether `slot` is one of the container's own.
     fn owns(self, slot: Obj<CapSlot>) -> bool {
-        let slots = if self.radix == ZOMBIE_TCB { TCB_SLOTS as u64 } else { 1 << self.radix };
+        let slots = if self.radix == ZOMBIE_TCB {
+            TCB_SLOTS as u64
+        } else {
+            1 << self.radix
+        };
         let (first, end) = (self.table, slot_at(self.table, slots));
         (first.addr()..end.addr()).contains(&slot.addr())
     }
@@ -122,8 +138,19 @@ impl Zombie {
 
     /// Counts the last slot as empty; the zombie stands in `slot`.
     fn shrink(self, slot: Obj<CapSlot>) {
-        let Zombie { table, radix, remaining } = self;
-        slot.cap.set(Cap::Zombie { table, radix, remaining: remaining - 1 }.pack());
+        let Zombie {
+            table,
+            radix,
+            remaining,
+        } = self;
+        slot.cap.set(
+            Cap::Zombie {
+                table,
+                radix,
+                remaining: remaining - 1,
+            }
+            .pack(),
+        );
     }
 
     /// Ends a zombie that has nothing left but slot 0, whose content takes its place in `slot`.
@@ -136,11 +163,7 @@ impl Zombie {
 }
 
 /// One step of the zombie in `top`. The result is where it is then.
-fn reduce(
-    kernel: &mut Kernel,
-    top: Obj<CapSlot>,
-    zombie: Zombie,
-) -> Result<Obj<CapSlot>, Failure> {
+fn reduce(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Result<Obj<CapSlot>, Failure> {
     if zombie.owns(top) && top != zombie.table {
         return Ok(enter(kernel, top, zombie));
     }
@@ -150,8 +173,16 @@ fn reduce(
     }
     let last = zombie.last();
     match last.cap.get().unpack() {
-        Cap::Zombie { table, radix, remaining } => {
-            let inner = Zombie { table, radix, remaining };
+        Cap::Zombie {
+            table,
+            radix,
+            remaining,
+        } => {
+            let inner = Zombie {
+                table,
+                radix,
+                remaining,
+            };
             return reduce_inner(kernel, top, zombie, inner);
         }
         cap => end(kernel, last, cap)?,
@@ -179,8 +210,18 @@ fn reduce_inner(
     }
     let last = inner.last();
     match last.cap.get().unpack() {
-        Cap::Zombie { table, radix, remaining } => {
-            if (Zombie { table, radix, remaining }).owns(top) {
+        Cap::Zombie {
+            table,
+            radix,
+            remaining,
+        } => {
+            if (Zombie {
+                table,
+                radix,
+                remaining,
+            })
+            .owns(top)
+            {
                 return Ok(enter(kernel, top, outer));
             }
             derivation::swap(kernel, work, last);
@@ -223,7 +264,13 @@ fn end(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<(), Failure>
 /// # Errors
 /// [`Failure::Preempted`], where many threads wait for the object.
 fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<Cap>, Failure> {
-    if let Cap::Frame { base, size, mapping: Some(mapping), .. } = cap {
+    if let Cap::Frame {
+        base,
+        size,
+        mapping: Some(mapping),
+        ..
+    } = cap
+    {
         frame::unmap(kernel, base, size, mapping);
     }
     if !is_final(&slot) {
@@ -232,12 +279,20 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
     let mut zombie = None;
     match cap {
         Cap::CNode { table, radix, .. } => {
-            zombie = Some(Cap::Zombie { table, radix, remaining: 1 << radix });
+            zombie = Some(Cap::Zombie {
+                table,
+                radix,
+                remaining: 1 << radix,
+            });
         }
         Cap::Tcb(tcb) => {
             tcb::finalise(kernel, tcb);
             let (table, remaining) = (tcb.slot(TcbSlot::CSpace), TCB_SLOTS as u64);
-            zombie = Some(Cap::Zombie { table, radix: ZOMBIE_TCB, remaining });
+            zombie = Some(Cap::Zombie {
+                table,
+                radix: ZOMBIE_TCB,
+                remaining,
+            });
         }
         Cap::Endpoint { endpoint, .. } => endpoint::finalise(kernel, endpoint)?,
         Cap::Notification { notification, .. } => notification::finalise(kernel, notification)?,
@@ -245,7 +300,11 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
         Cap::SchedContext(sc) => sched_context::finalise(kernel, sc),
         Cap::Timer(timer) => timer::finalise(kernel, timer),
         Cap::VSpace { root, asid } => vspace::finalise(kernel, root, asid),
-        Cap::PageTable { table, level, mapping: Some(mapping) } => {
+        Cap::PageTable {
+            table,
+            level,
+            mapping: Some(mapping),
+        } => {
             page_table::unmap(kernel, table, level, mapping);
         }
         Cap::AsidPool { pool, base } => asid_pool::finalise(kernel, pool, base),

@@ -28,9 +28,13 @@ const REVOCABLE: u64 = 1;
 const FIRST_BADGED: u64 = 2;
 
 impl CapSlot {
-    /// An empty slot outside the list.
-    pub const EMPTY: CapSlot =
-        CapSlot { cap: Cell::new(PackedCap::NULL), prev: Cell::new(0), next: Cell::new(0) };
+    /// An empty slot outside the list: to start from, never borrowed.
+    #[allow(clippy::declare_interior_mutable_const)]
+    pub const EMPTY: CapSlot = CapSlot {
+        cap: Cell::new(PackedCap::NULL),
+        prev: Cell::new(0),
+        next: Cell::new(0),
+    };
 
     fn link(word: u64) -> Option<Obj<CapSlot>> {
         let addr = word & !FLAGS;
@@ -51,7 +55,8 @@ impl CapSlot {
 
     /// Sets the link to the slot before; the flags stay.
     pub fn set_prev(&self, slot: Option<Obj<CapSlot>>) {
-        self.prev.set(slot.map_or(0, |s| s.addr().0) | self.prev.get() & FLAGS);
+        self.prev
+            .set(slot.map_or(0, |s| s.addr().0) | self.prev.get() & FLAGS);
     }
 
     /// Sets the link to the slot behind.
@@ -71,7 +76,8 @@ impl CapSlot {
 
     /// Sets both flags.
     pub fn set_flags(&self, revocable: bool, first_badged: bool) {
-        let flags = if revocable { REVOCABLE } else { 0 } | if first_badged { FIRST_BADGED } else { 0 };
+        let flags =
+            if revocable { REVOCABLE } else { 0 } | if first_badged { FIRST_BADGED } else { 0 };
         self.prev.set(self.prev.get() & !FLAGS | flags);
     }
 

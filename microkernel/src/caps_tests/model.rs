@@ -99,7 +99,11 @@ impl Model {
             return Err(Error::DeleteFirst);
         }
         let (_, base, size) = self.caps[&id].object;
-        let used = if self.children(id) { self.caps[&id].watermark } else { 0 };
+        let used = if self.children(id) {
+            self.caps[&id].watermark
+        } else {
+            0
+        };
         let start = used.next_multiple_of(1 << bits);
         let end = start + ((places.len() as u64) << bits);
         if end > 1 << size {
@@ -113,7 +117,13 @@ impl Model {
         Ok(())
     }
 
-    pub fn copy(&mut self, to: Place, from: Place, rights: CapRights, badge: Option<u64>) -> Expected {
+    pub fn copy(
+        &mut self,
+        to: Place,
+        from: Place,
+        rights: CapRights,
+        badge: Option<u64>,
+    ) -> Expected {
         if self.slots.contains_key(&to) {
             return Err(Error::DeleteFirst);
         }
@@ -195,7 +205,9 @@ impl Model {
         for id in &doomed {
             let cap = self.caps[id].clone();
             let is_last = |cap: &ModelCap| {
-                self.caps.iter().all(|(id, c)| c.object != cap.object || doomed.contains(id))
+                self.caps
+                    .iter()
+                    .all(|(id, c)| c.object != cap.object || doomed.contains(id))
             };
             match cap.object.0 {
                 Kind::Frame => self.unmap_page(&cap),
@@ -228,7 +240,9 @@ impl Model {
     }
 
     fn space(&self, place: Place) -> Result<u16, Error> {
-        let cap = self.at(place).filter(|cap| cap.object.0 == Kind::Space && cap.asid != 0);
+        let cap = self
+            .at(place)
+            .filter(|cap| cap.object.0 == Kind::Space && cap.asid != 0);
         Ok(cap.ok_or(Error::InvalidCapability)?.asid)
     }
 
@@ -256,13 +270,18 @@ impl Model {
         self.tables.retain(|&(asid, level, addr), _| {
             asid != cap.asid || level < cap.level || !range.contains(&addr)
         });
-        self.pages.retain(|&(asid, addr), _| asid != cap.asid || !range.contains(&addr));
+        self.pages
+            .retain(|&(asid, addr), _| asid != cap.asid || !range.contains(&addr));
     }
 
     pub fn unmap_table_at(&mut self, place: Place) -> Expected {
         let id = self.slots[&place];
         let cap = self.caps[&id].clone();
-        if self.caps.iter().any(|(other, c)| *other != id && c.object == cap.object) {
+        if self
+            .caps
+            .iter()
+            .any(|(other, c)| *other != id && c.object == cap.object)
+        {
             return Err(Error::RevokeFirst);
         }
         self.unmap_table(&cap);
@@ -275,7 +294,11 @@ impl Model {
         let asid = self.space(space)?;
         let id = self.slots[&frame];
         let cap = self.caps[&id].clone();
-        let needed = if writable { CapRights::READ | CapRights::WRITE } else { CapRights::READ };
+        let needed = if writable {
+            CapRights::READ | CapRights::WRITE
+        } else {
+            CapRights::READ
+        };
         if !cap.rights.contains(needed) {
             return Err(Error::InsufficientRights);
         }
@@ -299,7 +322,9 @@ impl Model {
     }
 
     fn is_live(&self, cap: &ModelCap) -> bool {
-        self.pages.get(&(cap.asid, cap.addr)).is_some_and(|(base, _)| *base == cap.object.1)
+        self.pages
+            .get(&(cap.asid, cap.addr))
+            .is_some_and(|(base, _)| *base == cap.object.1)
     }
 
     fn unmap_page(&mut self, cap: &ModelCap) {
@@ -318,7 +343,11 @@ impl Model {
     /// Every slot that holds a capability of a kind.
     pub fn places(&self, kind: Kind) -> Vec<Place> {
         let of_kind = |id: &Id| self.caps[id].object.0 == kind;
-        self.slots.iter().filter(|(_, id)| of_kind(id)).map(|(place, _)| *place).collect()
+        self.slots
+            .iter()
+            .filter(|(_, id)| of_kind(id))
+            .map(|(place, _)| *place)
+            .collect()
     }
 }
 

@@ -73,8 +73,8 @@ pub fn root_of(kernel: &Kernel, slot: &CapSlot) -> Option<(PhysAddr, Asid)> {
 /// [`Error::InvalidCapability`] if it is none or has no live identifier.
 pub fn argument(kernel: &Kernel, arguments: &Arguments) -> Result<Space, Failure> {
     let slot = arguments.cap(0)?;
-    let (root, asid) = root_of(kernel, &slot)
-        .ok_or(Failure::Error(Error::InvalidCapability, [1, 0]))?;
+    let (root, asid) =
+        root_of(kernel, &slot).ok_or(Failure::Error(Error::InvalidCapability, [1, 0]))?;
     Ok(Space { root, asid })
 }
 
@@ -95,7 +95,13 @@ pub fn walk(kernel: &Kernel, root: PhysAddr, addr: UserAddr, level: usize) -> Fo
                 table = next;
                 at += 1;
             }
-            _ => return Found { level: at, place, entry },
+            _ => {
+                return Found {
+                    level: at,
+                    place,
+                    entry,
+                };
+            }
         }
     }
 }
@@ -103,7 +109,10 @@ pub fn walk(kernel: &Kernel, root: PhysAddr, addr: UserAddr, level: usize) -> Fo
 /// The live space of a mapping.
 pub fn space_of(kernel: &Kernel, mapping: Mapping) -> Option<Space> {
     let root = asid_pool::root_of(kernel, mapping.asid)?;
-    Some(Space { root, asid: mapping.asid })
+    Some(Space {
+        root,
+        asid: mapping.asid,
+    })
 }
 
 /// Destroys an address space: its identifier is free again, and no translation is left.
