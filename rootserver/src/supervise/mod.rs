@@ -205,18 +205,26 @@ impl Supervisor {
 
     /// For the servers of a checked manifest.
     pub fn new(manifest: &Manifest) -> Supervisor {
-        let services = manifest.servers.iter().map(|server| Service {
-            policy: Policy::new(server, manifest.experiment.as_ref()),
-            needs_device: !server.devices.is_empty(),
-            state: State::Waiting,
-            incarnation: 0,
-            recent: Recent::default(),
-            ping_at_ns: u64::MAX,
-            pinged: None,
-        });
-        Supervisor {
-            services: services.collect(),
-            armed_ns: None,
+        let mut supervisor = Supervisor::EMPTY;
+        supervisor.load(manifest);
+        supervisor
+    }
+
+    /// Takes the servers of a checked manifest, in place.
+    pub fn load(&mut self, manifest: &Manifest) {
+        self.services.clear();
+        for server in &manifest.servers {
+            let service = Service {
+                policy: Policy::new(server, manifest.experiment.as_ref()),
+                needs_device: !server.devices.is_empty(),
+                state: State::Waiting,
+                incarnation: 0,
+                recent: Recent::default(),
+                ping_at_ns: u64::MAX,
+                pinged: None,
+            };
+            let kept = self.services.push(service);
+            debug_assert!(kept.is_ok(), "as many as the manifest has at most");
         }
     }
 

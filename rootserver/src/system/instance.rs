@@ -46,6 +46,7 @@ impl System {
         }
     }
 
+    #[inline(never)]
     fn build(&mut self, index: u8, incarnation: u32) -> Result<(), StartError> {
         self.reset_control(index);
         self.servers[usize::from(index)]

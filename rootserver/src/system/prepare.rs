@@ -69,6 +69,8 @@ impl System {
         prepared
     }
 
+    /// Kept apart, so that the large draft is on the stack only while it is needed.
+    #[inline(never)]
     fn prepare_anew(&mut self, index: u8) -> Result<(), StartError> {
         let mut draft = Draft {
             index,
@@ -84,7 +86,7 @@ impl System {
         self.fixed_grants(&draft)?;
         self.sessions_of(&mut draft)?;
         self.hardware(&mut draft)?;
-        self.finish(draft)
+        self.finish(&mut draft)
     }
 
     fn grant(
@@ -398,7 +400,7 @@ impl System {
         Ok((slot, bit))
     }
 
-    fn finish(&mut self, mut draft: Draft) -> Result<(), StartError> {
+    fn finish(&mut self, draft: &mut Draft) -> Result<(), StartError> {
         let i = usize::from(draft.index);
         let manifest = &self.manifest.servers[i];
         let (replies, quota) = (
@@ -411,7 +413,7 @@ impl System {
             let _ = draft.info.replies.push(first_reply + n);
         }
         let threads = self.servers[i].threads.len() as u64;
-        let page = self.write_info(&mut draft)?;
+        let page = self.write_info(draft)?;
         // Slots beyond those granted are the server's own, for capabilities that it receives.
         draft
             .plan
@@ -428,7 +430,7 @@ impl System {
             grant.data = guard;
         }
         find_frames(&draft.plan, &mut server.threads);
-        server.plan = draft.plan;
+        core::mem::swap(&mut server.plan, &mut draft.plan);
         server.is_prepared = true;
         Ok(())
     }

@@ -13,7 +13,6 @@ use crate::image::{BootImage, FileError, read_manifest};
 use crate::kernel::{Kernel, RootCaps};
 use crate::plan::MAX_THREADS;
 use crate::say;
-use crate::supervise::Supervisor;
 use crate::window::Memory;
 use libipc::start::event;
 
@@ -60,6 +59,7 @@ impl System {
     ///
     /// # Errors
     /// Without this, nothing can run.
+    #[inline(never)]
     pub fn set_up(&mut self, info: &'static BootInfo) -> Result<(), SetupError> {
         if info.magic != MAGIC || info.version != VERSION {
             return Err(SetupError::BootInfo);
@@ -73,7 +73,7 @@ impl System {
         image.machine().ok_or(SetupError::Machine)?;
         let manifest = image.file("", "manifest").map_err(SetupError::Manifest)?;
         read_manifest(manifest, &mut self.manifest).map_err(SetupError::Manifest)?;
-        self.supervisor = Supervisor::new(&self.manifest);
+        self.supervisor.load(&self.manifest);
         self.own_objects(info, image)?;
         for index in 0..self.manifest.servers.len() as u8 {
             self.lasting_resources(index)?;

@@ -34,6 +34,7 @@ pub struct Detail {
 }
 
 impl System {
+    #[inline(never)]
     /// Takes the instance apart. `noticed_ns`: when the death was noticed.
     pub fn tear_down(&mut self, server: ServerId, cause: Cause, noticed_ns: u64) {
         let detail = core::mem::take(&mut self.death);
