@@ -212,6 +212,11 @@ impl Driver {
     }
 
     fn run_all(&self, filter: &str) {
+        if filter == "--list" {
+            print(format_args!("SUITE begin {}", cases::all().count()));
+            cases::all().for_each(|t| print(format_args!("TEST {} listed {}", t.id, t.sentence)));
+            return print(format_args!("SUITE end"));
+        }
         let chosen = || cases::all().filter(move |t| filter.is_empty() || t.id.starts_with(filter));
         print(format_args!("SUITE begin {}", chosen().count()));
         let (mut passed, mut failed) = (0, 0);

@@ -1,7 +1,8 @@
 //! The in-guest conformance suite: a root task that runs each test in a fresh process.
 //!
 //! The host tool boots it in place of the root server. It prints one line a test on the kernel's
-//! log, `TEST ID ok` or `TEST ID FAILED reason`, between `SUITE begin COUNT` and `SUITE end`.
+//! log, `TEST ID ok SENTENCE` or `TEST ID FAILED SENTENCE: REASON`, between `SUITE begin COUNT` and
+//! `SUITE end`. The boot image's file `args` says which: the beginning of an ID, `--list`, `bench`.
 //!
 //! * [`driver`]: the root task: makes a process for each test, judges it, takes all back.
 //! * [`env`]: what a test finds: capabilities, memory, helper threads.

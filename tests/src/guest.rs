@@ -1,0 +1,115 @@
+//! A system to boot and to talk to.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use skink_tool::compile::KernelVariant;
+use skink_tool::machine::{Ending, Options};
+use skink_tool::session::{Guest, Outcome, Recipe, System, Watch};
+use skink_tool::workspace::{Arch, Workspace};
+
+/// Seconds that a line of commands may take.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A built system.
+#[derive(Debug)]
+pub struct Fixture {
+    system: System,
+}
+
+/// What a line of commands came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// What was printed.
+    pub text: String,
+    /// The last command's status.
+    pub status: i32,
+}
+
+impl Said {
+    /// The text of commands that succeeded.
+    ///
+    /// # Errors
+    /// With the text, if they did not.
+    pub fn ok(self) -> Result<String> {
+        if self.status != 0 {
+            bail!("status {}: {}", self.status, self.text);
+        }
+        Ok(self.text)
+    }
+}
+
+impl Fixture {
+    /// The system that ships, with a debug kernel: it checks its invariants after every call.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn shipped() -> Result<Fixture> {
+        Fixture::of(&Recipe {
+            kernel: KernelVariant::Debug,
+            ..Recipe::default()
+        })
+    }
+
+    /// Another system.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn of(recipe: &Recipe) -> Result<Fixture> {
+        let workspace = Workspace::find()?;
+        skink_tool::doctor::ensure(&workspace, Arch::X86_64)?;
+        skink_tool::install::ensure_peers()?;
+        Ok(Fixture {
+            system: System::build(&workspace, Arch::X86_64, recipe)?,
+        })
+    }
+
+    /// Boots it on a disk (or none), runs each line of commands, and shuts it down.
+    ///
+    /// # Errors
+    /// If the guest does not answer, or does not end by itself and cleanly.
+    pub fn exec(&self, disk: Option<&Path>, lines: &[&str]) -> Result<Vec<Said>> {
+        let options = Options {
+            disk: disk.map(Path::to_path_buf),
+            ..Options::default()
+        };
+        self.exec_with(&options, lines)
+    }
+
+    /// As [`Fixture::exec`], with all options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exec_with(&self, options: &Options, lines: &[&str]) -> Result<Vec<Said>> {
+        let _alone = crate::one_at_a_time();
+        let mut guest = Guest::boot(&self.system, options, &Watch::default())?;
+        let mut said = Vec::new();
+        for line in lines {
+            let (bytes, outcome) = guest.capture(line, TIMEOUT)?;
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            match outcome {
+                Outcome::Status(status) => said.push(Said { text, status }),
+                other => bail!(
+                    "`{line}`: {other:?} after {text:?}\n{}",
+                    guest.post_mortem()
+                ),
+            }
+        }
+        match guest.shut_down()? {
+            Some(Ending::Clean) => Ok(said),
+            other => bail!(
+                "the guest did not shut down: {other:?}\n{}",
+                guest.post_mortem()
+            ),
+        }
+    }
+
+    /// Runs one line on a disk; its text if it succeeded.
+    ///
+    /// # Errors
+    /// As [`Fixture::exec`], and if it did not succeed.
+    pub fn ok(&self, disk: &Path, line: &str) -> Result<String> {
+        self.exec(Some(disk), &[line])?.remove(0).ok()
+    }
+}

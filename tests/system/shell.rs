@@ -1,0 +1,140 @@
+//! The shell's own commands.
+
+use anyhow::{Result, ensure};
+use skink_tests::{Disk, Fixture};
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "SHELL0001 commands print exactly their output, and the last status counts",
+        run: output,
+    },
+    Test {
+        name: "SHELL0002 ps lists every server of the manifest as running",
+        run: ps,
+    },
+    Test {
+        name: "SHELL0003 background jobs run beside each other, and wait waits for them",
+        run: jobs,
+    },
+    Test {
+        name: "SHELL0004 the files of the boot image can be listed and read",
+        run: boot_files,
+    },
+    Test {
+        name: "SHELL0005 many commands in one boot leak neither frames nor slots",
+        run: no_leak,
+    },
+];
+
+fn disk() -> Result<Disk> {
+    let disk = Disk::fat32(64 << 20, 1)?;
+    disk.put("/HELLO.TXT", b"Hello from the disk.\n")?;
+    Ok(disk)
+}
+
+fn output(fixture: &Fixture) -> Result<()> {
+    let disk = disk()?;
+    let lines = [
+        "echo one; echo 'two  words'",
+        "false",
+        "true; nonsense",
+        "echo a; false; echo b",
+        "hello Ada",
+        "cat /disk/NONE",
+        "ls -z",
+        "echo 'open",
+        "repeat 3 echo x",
+        "time true",
+    ];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    let is = |i: usize, text: &str, status: i32| {
+        ensure!(
+            (said[i].text.as_str(), said[i].status) == (text, status),
+            "{}: {:?}",
+            lines[i],
+            said[i]
+        );
+        Ok(())
+    };
+    is(0, "one\ntwo  words\n", 0)?;
+    is(1, "", 1)?;
+    is(2, "nonsense: unknown command; `help` lists them\n", 127)?;
+    is(3, "a\nb\n", 0)?;
+    is(4, "Hello, Ada!\n", 0)?;
+    is(5, "cat: /disk/NONE: no such file or directory\n", 1)?;
+    is(6, "ls: usage: ls [-l] [PATH]...\n", 2)?;
+    is(7, "the quote ' is not closed\n", 2)?;
+    is(8, "x\nx\nx\n", 0)?;
+    ensure!(
+        said[9].status == 0 && said[9].text.ends_with(" s\n"),
+        "{:?}",
+        said[9]
+    );
+    Ok(())
+}
+
+fn ps(fixture: &Fixture) -> Result<()> {
+    let disk = disk()?;
+    let text = fixture.ok(disk.path(), "ls /disk; ps")?;
+    for name in [
+        "console",
+        "pci",
+        "virtio-blk",
+        "fs",
+        "bootfs",
+        "hello",
+        "shell",
+    ] {
+        let line = text
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name));
+        ensure!(
+            line.is_some_and(|line| line.contains("running")),
+            "{name}: {text}"
+        );
+    }
+    Ok(())
+}
+
+fn jobs(fixture: &Fixture) -> Result<()> {
+    let disk = disk()?;
+    let text = fixture.ok(
+        disk.path(),
+        "sleep 0.3 & sleep 0.3 & time wait; cat /disk/HELLO.TXT & wait",
+    )?;
+    ensure!(text.contains("Hello from the disk.\n"), "{text}");
+    Ok(())
+}
+
+fn boot_files(fixture: &Fixture) -> Result<()> {
+    let said = fixture.exec(
+        None,
+        &[
+            "ls /boot/server",
+            "hexdump /boot/server/hello 0 4",
+            "write /boot/x y",
+        ],
+    )?;
+    ensure!(said[0].text.contains("virtio-blk\n"), "{:?}", said[0]);
+    ensure!(
+        said[1].text.contains("7f 45 4c 46") && said[1].text.contains(".ELF"),
+        "{:?}",
+        said[1]
+    );
+    ensure!(
+        said[2].status == 1 && said[2].text.contains("read-only"),
+        "{:?}",
+        said[2]
+    );
+    Ok(())
+}
+
+fn no_leak(fixture: &Fixture) -> Result<()> {
+    let disk = disk()?;
+    let lines = ["ls /disk", "free", "repeat 50 cat /disk/HELLO.TXT", "free"];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    ensure!(said[1] == said[3], "{:?} and {:?}", said[1], said[3]);
+    Ok(())
+}
