@@ -237,6 +237,12 @@ impl PackedCap {
         CapRights::from_bits_truncate(self.field(0, 4) as u8)
     }
 
+    /// Root table and identifier, if it is an address space; `unpack` for the fast path.
+    #[inline(always)]
+    pub fn as_vspace(self) -> Option<(PhysAddr, Asid)> {
+        (self.type_raw() == CapType::VSpace as u8).then(|| (self.phys(), Asid(self.1 as u16)))
+    }
+
     /// The typed view.
     pub fn unpack(self) -> Cap {
         const T: [CapType; 21] = [

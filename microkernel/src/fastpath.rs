@@ -78,7 +78,7 @@ fn transfer(from: Obj<Tcb>, to: Obj<Tcb>, badge: u64, info: u64) {
 
 impl Kernel {
     /// Handles the system call of the current thread if it is a simple one; whether it did.
-    #[inline]
+    #[inline(always)]
     pub fn handle_syscall_fast(&mut self) -> bool {
         let Some(tcb) = self.cpu.current else {
             return false;
@@ -191,10 +191,12 @@ impl Kernel {
         let comes_first = self
             .highest_ready()
             .is_none_or(|top| next.priority.get() >= top);
-        if !same_context || !comes_first {
+        if same_context && comes_first {
+            self.switch();
+        } else {
             self.cpu.reschedule = true;
+            self.schedule();
         }
-        self.schedule();
         self.check_if_debug();
     }
 }

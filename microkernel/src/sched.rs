@@ -15,6 +15,7 @@
 use skink_abi::invocation::TCB_FLAG_FPU;
 
 use crate::Kernel;
+use crate::addr::Asid;
 use crate::deadlines::NodeKind;
 use crate::fault;
 use crate::machine::{Machine, Ticks};
@@ -110,7 +111,7 @@ impl Kernel {
     }
 
     /// The highest priority with a thread in its ready queue.
-    #[inline]
+    #[inline(always)]
     pub fn highest_ready(&self) -> Option<u8> {
         let [a, b, c, d] = self.cpu.ready_bitmap;
         let top = |word: u64, base: u32| (base + 63 - word.leading_zeros()) as u8;
@@ -340,7 +341,7 @@ impl Kernel {
     }
 
     /// Puts the current thread on the machine.
-    #[inline]
+    #[inline(always)]
     pub fn switch(&mut self) {
         let current = self.cpu.current;
         self.cpu.loaded = current;
@@ -353,7 +354,7 @@ impl Kernel {
         self.machine.set_current(current);
     }
 
-    #[inline]
+    #[inline(always)]
     fn switch_space(&mut self, tcb: Obj<Tcb>) {
         match vspace::root_of(self, &tcb.slots[TcbSlot::VSpace as usize]) {
             Some((root, asid)) if root.0 != self.cpu.active_root => {
@@ -362,17 +363,24 @@ impl Kernel {
                 self.machine.activate(root, asid);
             }
             Some(_) => {}
-            // Its space is gone: it faults at its first instruction.
-            None if self.cpu.active_root != 0 => {
-                self.cpu.active_root = 0;
-                self.machine.activate_kernel();
-            }
-            None => {}
+            None => self.leave_space(),
+        }
+    }
+
+    /// The thread's space is gone: it faults at its first instruction.
+    #[cold]
+    #[inline(never)]
+    fn leave_space(&mut self) {
+        if self.cpu.active_root != 0 {
+            self.cpu.active_root = 0;
+            self.cpu.active_asid = Asid(0);
+            self.machine.activate_kernel();
         }
     }
 
     /// Gives the thread its FPU state, or disables the FPU. The state stays in the CPU until
     /// another thread needs it.
+    #[cold]
     #[inline(never)]
     fn switch_fpu(&mut self, tcb: Obj<Tcb>) {
         if !tcb.uses_fpu() {

@@ -79,7 +79,7 @@ enum Offer {
 impl Kernel {
     /// Handles one trap. Afterwards the machine knows who runs next ([`crate::machine::Machine::set_current`]),
     /// in whose space, and until when.
-    #[inline]
+    #[inline(always)]
     pub fn handle(&mut self, trap: Trap) {
         if trap == Trap::Syscall {
             if !self.handle_syscall_fast() {

@@ -33,6 +33,7 @@ pub struct AsidPool {
 const _: () = assert!(size_of::<AsidPool>() == 1 << SIZE_BITS);
 
 /// Where an identifier's root is kept.
+#[inline(always)]
 fn entry(kernel: &Kernel, asid: Asid) -> Option<&Cell<u64>> {
     let (pool, index) = (
         usize::from(asid.0) / POOL_SIZE,
@@ -43,6 +44,7 @@ fn entry(kernel: &Kernel, asid: Asid) -> Option<&Cell<u64>> {
 }
 
 /// The root table that an identifier stands for.
+#[inline(always)]
 pub fn root_of(kernel: &Kernel, asid: Asid) -> Option<PhysAddr> {
     let root = entry(kernel, asid)?.get();
     (root != 0).then_some(PhysAddr(root))

@@ -70,7 +70,20 @@ impl WaitQueue {
     }
 
     /// Puts a thread behind those of its priority.
+    #[inline(always)]
     pub fn insert(&self, tcb: Obj<Tcb>) {
+        if self.head.get().is_some() {
+            return self.insert_among(tcb);
+        }
+        tcb.next.set(Some(tcb));
+        tcb.prev.set(Some(tcb));
+        tcb.head_prev.set(None);
+        tcb.head_next.set(None);
+        self.head.set(Some(tcb));
+    }
+
+    #[inline(never)]
+    fn insert_among(&self, tcb: Obj<Tcb>) {
         let priority = tcb.priority.get();
         let (mut above, mut below) = (None, self.head.get());
         while let Some(head) = below {
@@ -105,7 +118,21 @@ impl WaitQueue {
     }
 
     /// Takes out a thread that is in this queue.
+    #[inline(always)]
     pub fn remove(&self, tcb: Obj<Tcb>) {
+        let is_alone = self.head.get() == Some(tcb)
+            && tcb.next.get() == Some(tcb)
+            && tcb.head_next.get().is_none();
+        if !is_alone {
+            return self.remove_among(tcb);
+        }
+        self.head.set(None);
+        tcb.next.set(None);
+        tcb.prev.set(None);
+    }
+
+    #[inline(never)]
+    fn remove_among(&self, tcb: Obj<Tcb>) {
         let is_head = self.head.get() == Some(tcb) || tcb.head_prev.get().is_some();
         let (next, prev) = (tcb.next.take(), tcb.prev.take());
         let successor = next.filter(|next| *next != tcb);
@@ -128,6 +155,7 @@ impl WaitQueue {
 }
 
 /// Puts a thread into an endpoint's queue in a blocked state; its other fields are set.
+#[inline(always)]
 pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
     let who = match state {
         ThreadState::BlockedOnSend => EndpointState::Sending,
@@ -141,6 +169,7 @@ pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
 }
 
 /// Takes a thread out of its endpoint's queue; the caller sets its state.
+#[inline(always)]
 pub fn leave(tcb: Obj<Tcb>) {
     let Some(endpoint) = tcb.endpoint.take() else {
         return;

@@ -147,7 +147,7 @@ pub fn donate(kernel: &mut Kernel, sc: Obj<SchedContext>, to: Obj<Tcb>) {
 }
 
 /// A caller lends its context to a callee without one. The caller is in no ready queue.
-#[inline]
+#[inline(always)]
 pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
     let before = sc.lender.replace(Some(caller));
     caller.lender_below.set(before);
@@ -162,7 +162,7 @@ pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
 }
 
 /// Takes a thread off the stack of lenders that it is on, if any.
-#[inline]
+#[inline(always)]
 pub fn leave_lenders(tcb: Obj<Tcb>) {
     let (below, above) = (tcb.lender_below.take(), tcb.lender_above.take());
     let lent = tcb.lent.take();

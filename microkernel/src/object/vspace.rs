@@ -8,7 +8,7 @@ use skink_abi::{Error, Invocation};
 use crate::Kernel;
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::Current;
-use crate::cap::{Cap, Mapping};
+use crate::cap::Mapping;
 use crate::invocation::{Arguments, Failure, Outcome};
 use crate::machine::{Entry, Machine, Paging};
 use crate::obj::Obj;
@@ -58,13 +58,10 @@ pub fn invoke(_: &mut Kernel, _: Obj<CapSlot>, _: Invocation, _: &Arguments) -> 
 }
 
 /// The root and identifier of the VSpace capability in a slot, if its identifier is live.
+#[inline(always)]
 pub fn root_of(kernel: &Kernel, slot: &CapSlot) -> Option<(PhysAddr, Asid)> {
-    match slot.cap.get().unpack() {
-        Cap::VSpace { root, asid } if asid_pool::root_of(kernel, asid) == Some(root) => {
-            Some((root, asid))
-        }
-        _ => None,
-    }
+    let (root, asid) = slot.cap.get().as_vspace()?;
+    (asid_pool::root_of(kernel, asid) == Some(root)).then_some((root, asid))
 }
 
 /// The address space that argument `c0` names.
