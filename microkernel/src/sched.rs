@@ -301,11 +301,15 @@ impl Kernel {
             let due = node.at();
             self.deadlines.remove(node);
             match node.kind() {
-                // SAFETY: the node says so.
-                NodeKind::Timer => timer::fire(self, unsafe { Obj::<Timer>::from_node(node) }),
-                // SAFETY: the node says so.
+                NodeKind::Timer => {
+                    // SAFETY: the node is a timer's, as it says.
+                    let timer = unsafe { Obj::<Timer>::from_node(node) };
+                    timer::fire(self, timer);
+                }
                 NodeKind::Refill => {
-                    self.refill(unsafe { Obj::<SchedContext>::from_node(node) }, due, now)
+                    // SAFETY: the node is a context's, as it says.
+                    let sc = unsafe { Obj::<SchedContext>::from_node(node) };
+                    self.refill(sc, due, now);
                 }
             }
         }

@@ -288,9 +288,12 @@ fn rights_are_needed() {
         w.is(thread, ThreadState::Inactive);
         w.resume(thread);
     }
-    let grant_reply = w.mint(ep, 0, WRITE | GRANT_REPLY);
-    w.call(thread, grant_reply, &[]);
-    w.is(thread, BlockedOnSend);
+    for answer in [GRANT_REPLY, GRANT] {
+        let answerable = w.mint(ep, 0, WRITE | answer);
+        w.call(thread, answerable, &[]);
+        w.is(thread, BlockedOnSend);
+        w.resume(thread);
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! all invariants are checked.
 
 mod calls;
+mod chains;
+mod compare;
 mod death;
 mod faults;
 mod interrupts;

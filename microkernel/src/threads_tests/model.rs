@@ -80,7 +80,10 @@ impl Model {
             since: 0,
             message: (0, 0, How::Send),
         });
-        self.contexts.push(Context { holder: Some(id), ..Context::default() });
+        self.contexts.push(Context {
+            holder: Some(id),
+            ..Context::default()
+        });
     }
 
     pub fn is_schedulable(&self, t: usize) -> bool {
@@ -89,8 +92,9 @@ impl Model {
 
     /// Those in a state, in the order in which they are served.
     pub fn waiters(&self, state: State) -> Vec<usize> {
-        let mut all: Vec<usize> =
-            (0..self.threads.len()).filter(|t| self.threads[*t].state == state).collect();
+        let mut all: Vec<usize> = (0..self.threads.len())
+            .filter(|t| self.threads[*t].state == state)
+            .collect();
         all.sort_by_key(|t| (255 - self.threads[*t].priority, self.threads[*t].since));
         all
     }
@@ -149,7 +153,9 @@ impl Model {
             }
             return;
         }
-        let Some(reply) = offered else { return self.wake_with(from, Error::ReplyLost) };
+        let Some(reply) = offered else {
+            return self.wake_with(from, Error::ReplyLost);
+        };
         self.threads[from].state = State::Reply(reply);
         self.threads[from].reply = Some(reply);
         if lends {
@@ -197,7 +203,9 @@ impl Model {
     }
 
     pub fn lose_reply(&mut self, reply: usize) {
-        let Some(t) = self.reply_thread(reply) else { return };
+        let Some(t) = self.reply_thread(reply) else {
+            return;
+        };
         if self.threads[t].state == State::Reply(reply) {
             self.wake_with(t, Error::ReplyLost);
             if let Some(sc) = self.last_lent(t) {
@@ -210,7 +218,9 @@ impl Model {
 
     /// The context of which a thread is the last lender.
     fn last_lent(&self, t: usize) -> Option<usize> {
-        self.contexts.iter().position(|sc| sc.lenders.last() == Some(&t))
+        self.contexts
+            .iter()
+            .position(|sc| sc.lenders.last() == Some(&t))
     }
 
     fn has_lost_lender(&self, sc: usize) -> bool {
@@ -227,7 +237,10 @@ impl Model {
     fn reclaim(&mut self, sc: usize) {
         for _ in 0..8 {
             let in_use = self.contexts[sc].holder.is_some_and(|t| {
-                matches!(self.threads[t].state, State::Ready | State::Send(_) | State::Reply(_))
+                matches!(
+                    self.threads[t].state,
+                    State::Ready | State::Send(_) | State::Reply(_)
+                )
             });
             if in_use || !self.has_lost_lender(sc) {
                 return;
@@ -280,7 +293,10 @@ impl Model {
         let bound = (0..self.threads.len()).find(|t| {
             self.threads[*t].bound == Some(n) && matches!(self.threads[*t].state, State::Receive(_))
         });
-        let Some(t) = waiter.or(bound).filter(|_| self.notifications[n].bits.is_none()) else {
+        let Some(t) = waiter
+            .or(bound)
+            .filter(|_| self.notifications[n].bits.is_none())
+        else {
             *self.notifications[n].bits.get_or_insert(0) |= bits;
             return;
         };
@@ -360,7 +376,9 @@ impl Model {
     /// Whether it could be bound, and was.
     pub fn bind_context(&mut self, sc: usize, t: usize) -> bool {
         let context = &self.contexts[sc];
-        if context.holder.is_some() || context.notification.is_some() || self.threads[t].sc.is_some()
+        if context.holder.is_some()
+            || context.notification.is_some()
+            || self.threads[t].sc.is_some()
         {
             return false;
         }

@@ -17,7 +17,7 @@ pub struct Op {
     c: u8,
 }
 
-const THREADS: usize = 6;
+pub const THREADS: usize = 6;
 const ENDPOINTS: usize = 2;
 const NOTIFICATIONS: usize = 2;
 const REPLIES: usize = 4;
@@ -27,15 +27,15 @@ const BADGE: u64 = 100;
 
 /// Kernel and model.
 pub struct Twin {
-    w: World,
-    model: Model,
-    threads: Vec<Thread>,
+    pub w: World,
+    pub model: Model,
+    pub threads: Vec<Thread>,
     /// An unbadged and a badged capability each.
-    endpoints: Vec<[u64; 2]>,
-    notifications: Vec<u64>,
-    replies: Vec<u64>,
-    contexts: Vec<u64>,
-    count: u64,
+    pub endpoints: Vec<[u64; 2]>,
+    pub notifications: Vec<u64>,
+    pub replies: Vec<u64>,
+    pub contexts: Vec<u64>,
+    pub count: u64,
 }
 
 impl Twin {
@@ -50,7 +50,9 @@ impl Twin {
                 w.thread(priority)
             })
             .collect();
-        model.notifications.resize(NOTIFICATIONS, Default::default());
+        model
+            .notifications
+            .resize(NOTIFICATIONS, Default::default());
         let endpoints = (0..ENDPOINTS)
             .map(|e| {
                 let ep = w.endpoint();
@@ -60,10 +62,19 @@ impl Twin {
         let notifications = (0..NOTIFICATIONS).map(|_| w.notification()).collect();
         let replies = (0..REPLIES).map(|_| w.reply()).collect();
         let contexts = threads.iter().map(|thread| thread.sc).collect();
-        Twin { w, model, threads, endpoints, notifications, replies, contexts, count: 0 }
+        Twin {
+            w,
+            model,
+            threads,
+            endpoints,
+            notifications,
+            replies,
+            contexts,
+            count: 0,
+        }
     }
 
-    fn current(&self) -> Option<usize> {
+    pub fn current(&self) -> Option<usize> {
         let current = self.w.kernel.cpu.current?;
         self.threads.iter().position(|thread| thread.tcb == current)
     }
@@ -83,7 +94,11 @@ impl Twin {
     fn vary_current(&mut self, t: usize, op: Op) -> usize {
         let wanted = usize::from(op.c >> 4) % THREADS;
         let equal = self.model.threads[wanted].priority == self.model.threads[t].priority;
-        if equal && self.model.is_schedulable(wanted) { wanted } else { t }
+        if equal && self.model.is_schedulable(wanted) {
+            wanted
+        } else {
+            t
+        }
     }
 
     fn system_call(&mut self, t: usize, op: Op) {
@@ -110,7 +125,11 @@ impl Twin {
             .iter()
             .enumerate()
             .any(|(other, thread)| other != t && thread.bound == Some(n));
-        let on_notification = Call { cptr: self.notifications[n], length: 0, ..call };
+        let on_notification = Call {
+            cptr: self.notifications[n],
+            length: 0,
+            ..call
+        };
         let number = match op.what % 20 {
             0..4 => {
                 self.model.send(t, ep, badge, word, How::Call);
@@ -126,7 +145,8 @@ impl Twin {
             }
             6 => {
                 self.model.send(t, ep, badge, word, How::NbSendDonate);
-                self.model.receive(t, usize::from(op.c) % ENDPOINTS, offered, true);
+                self.model
+                    .receive(t, usize::from(op.c) % ENDPOINTS, offered, true);
                 Syscall::NbSendRecv
             }
             7..10 => {
@@ -148,12 +168,18 @@ impl Twin {
             16 => {
                 self.model.threads[t].regs = [0, self.model.threads[t].regs[1], word, 0];
                 self.model.signal(n, 0);
-                return self.w.syscall(self.threads[t], Syscall::Signal, on_notification);
+                return self
+                    .w
+                    .syscall(self.threads[t], Syscall::Signal, on_notification);
             }
             17 | 18 if !is_other => {
                 self.model.threads[t].regs[3] = 0;
                 self.model.wait(t, n, op.what % 20 == 17);
-                let number = if op.what % 20 == 17 { Syscall::Wait } else { Syscall::Poll };
+                let number = if op.what % 20 == 17 {
+                    Syscall::Wait
+                } else {
+                    Syscall::Poll
+                };
                 return self.w.syscall(self.threads[t], number, on_notification);
             }
             _ => {
@@ -167,7 +193,10 @@ impl Twin {
     fn reply_only(&mut self, t: usize, reply: usize, call: Call) {
         self.model.threads[t].regs[0] = 0;
         self.model.reply(t, reply, call.mr[0]);
-        let call = Call { cptr: self.replies[reply], ..call };
+        let call = Call {
+            cptr: self.replies[reply],
+            ..call
+        };
         self.w.syscall(self.threads[t], Syscall::Send, call);
     }
 
@@ -178,7 +207,10 @@ impl Twin {
 
     fn supervise(&mut self, op: Op) {
         let t = usize::from(op.a) % THREADS;
-        let (ep, n) = (usize::from(op.b) % ENDPOINTS, usize::from(op.b) % NOTIFICATIONS);
+        let (ep, n) = (
+            usize::from(op.b) % ENDPOINTS,
+            usize::from(op.b) % NOTIFICATIONS,
+        );
         let (thread, sc) = (self.threads[t], usize::from(op.b) % THREADS);
         match op.what % 32 {
             20 => {
@@ -192,13 +224,19 @@ impl Twin {
             23 => {
                 self.model.cancel_badged(ep, BADGE + ep as u64);
                 let words = [self.endpoints[ep][1], WHOLE];
-                self.w.invoke(NODE, Invocation::CNodeCancelBadgedSends, &words, &[]);
+                self.w
+                    .invoke(NODE, Invocation::CNodeCancelBadgedSends, &words, &[]);
             }
             24 => {
                 let priority = PRIORITIES[usize::from(op.b) % PRIORITIES.len()];
                 self.model.set_priority(t, priority);
                 let words = [u64::from(priority)];
-                self.w.invoke(thread.cap, Invocation::TcbSetPriority, &words, &[thread.cap]);
+                self.w.invoke(
+                    thread.cap,
+                    Invocation::TcbSetPriority,
+                    &words,
+                    &[thread.cap],
+                );
             }
             25 => self.bind_notification(t, n),
             26 | 27 => {
@@ -207,7 +245,8 @@ impl Twin {
             }
             28 => {
                 self.model.unbind_context(sc);
-                self.w.invoke(self.contexts[sc], Invocation::SchedContextUnbind, &[], &[]);
+                self.w
+                    .invoke(self.contexts[sc], Invocation::SchedContextUnbind, &[], &[]);
             }
             29 => {
                 let bound = self.model.bind_context_to_notification(sc, n);
@@ -219,7 +258,12 @@ impl Twin {
             _ => {
                 let bits = u64::from(op.c);
                 let badged = self.w.mint(self.notifications[n], bits | 1, ALL);
-                let Cap::Notification { notification, badge, .. } = self.w.cap(badged) else {
+                let Cap::Notification {
+                    notification,
+                    badge,
+                    ..
+                } = self.w.cap(badged)
+                else {
                     panic!("no notification")
                 };
                 self.model.signal(n, badge);
@@ -241,17 +285,23 @@ impl Twin {
     fn crash(&mut self) {
         if let Some(t) = self.current() {
             self.model.suspend(t);
-            self.w.trap(Trap::Fault(skink_abi::Fault::PageFault, [0; 3]));
+            self.w
+                .trap(Trap::Fault(skink_abi::Fault::PageFault, [0; 3]));
         }
     }
 
     fn bind_notification(&mut self, t: usize, n: usize) {
         let cap = self.threads[t].cap;
         if self.model.threads[t].bound.take().is_some() {
-            self.w.invoke(cap, Invocation::TcbUnbindNotification, &[], &[]);
+            self.w
+                .invoke(cap, Invocation::TcbUnbindNotification, &[], &[]);
             return;
         }
-        let taken = self.model.threads.iter().any(|thread| thread.bound == Some(n));
+        let taken = self
+            .model
+            .threads
+            .iter()
+            .any(|thread| thread.bound == Some(n));
         let is_free = !taken && self.model.waiters(State::Wait(n)).is_empty();
         let bind = Invocation::TcbBindNotification;
         let result = self.w.try_invoke(cap, bind, &[], &[self.notifications[n]]);
@@ -259,9 +309,10 @@ impl Twin {
         if is_free {
             self.model.threads[t].bound = Some(n);
             // A thread that already receives is told at once.
-            if let (State::Receive(_), Some(bits)) =
-                (self.model.threads[t].state, self.model.notifications[n].bits)
-            {
+            if let (State::Receive(_), Some(bits)) = (
+                self.model.threads[t].state,
+                self.model.notifications[n].bits,
+            ) {
                 self.model.notifications[n].bits = None;
                 self.model.signal(n, bits);
             }
@@ -277,7 +328,8 @@ impl Twin {
     fn renew_endpoint(&mut self, ep: usize) {
         self.model.cancel(&[State::Send(ep), State::Receive(ep)]);
         let [plain, badged] = self.endpoints[ep];
-        self.w.invoke(NODE, Invocation::CNodeRevoke, &[plain, WHOLE], &[]);
+        self.w
+            .invoke(NODE, Invocation::CNodeRevoke, &[plain, WHOLE], &[]);
         self.w.delete(plain);
         self.w.make_at(ObjectType::Endpoint, plain);
         let words = [badged, WHOLE, plain, WHOLE, ALL, BADGE + ep as u64];
@@ -287,7 +339,8 @@ impl Twin {
     fn renew_notification(&mut self, n: usize) {
         self.model.end_notification(n);
         self.w.delete(self.notifications[n]);
-        self.w.make_at(ObjectType::Notification, self.notifications[n]);
+        self.w
+            .make_at(ObjectType::Notification, self.notifications[n]);
     }
 
     fn renew_context(&mut self, sc: usize) {
@@ -302,109 +355,15 @@ impl Twin {
         self.model.end_thread(t, 10);
         self.w.delete(old.cap);
         self.w.make_at(ObjectType::Tcb, old.cap);
-        self.w.invoke(old.cap, Invocation::TcbSetSpace, &[0], &[NODE, old.space]);
-        let Cap::Tcb(tcb) = self.w.cap(old.cap) else { panic!("no thread was made") };
+        self.w
+            .invoke(old.cap, Invocation::TcbSetSpace, &[0], &[NODE, old.space]);
+        let Cap::Tcb(tcb) = self.w.cap(old.cap) else {
+            panic!("no thread was made")
+        };
         tcb.mcp.set(255);
         self.w.kernel.set_priority(tcb, 10);
         self.w.kernel.schedule();
         self.threads[t].tcb = tcb;
-    }
-
-    fn thread_of(&self, tcb: Option<Obj<Tcb>>) -> Option<usize> {
-        self.threads.iter().position(|thread| Some(thread.tcb) == tcb)
-    }
-
-    fn compare(&self) {
-        for (t, thread) in self.threads.iter().enumerate() {
-            let model = &self.model.threads[t];
-            assert_eq!(self.state(thread.tcb), model.state, "state of thread {t}");
-            let regs = thread.tcb.regs(|r| [r.status, r.badge, r.mr[0], r.info.length() as u64]);
-            assert_eq!(regs, model.regs, "registers of thread {t}, {:?}", model.state);
-            assert_eq!(thread.tcb.priority.get(), model.priority);
-            let reply = thread.tcb.reply.get();
-            let reply = self.replies.iter().position(
-                |slot| matches!(self.w.cap(*slot), Cap::Reply(object) if Some(object) == reply),
-            );
-            assert_eq!(reply, model.reply, "reply object of thread {t}");
-        }
-        for (index, slot) in self.contexts.iter().enumerate() {
-            let Cap::SchedContext(sc) = self.w.cap(*slot) else { panic!("no context") };
-            let model = &self.model.contexts[index];
-            assert_eq!(self.thread_of(sc.tcb.get()), model.holder, "holder of context {index}");
-            let mut lenders = Vec::new();
-            let mut next = sc.lender.get();
-            while let Some(lender) = next {
-                lenders.insert(0, self.thread_of(Some(lender)).expect("a known lender"));
-                next = lender.lender_below.get();
-            }
-            assert_eq!(lenders, model.lenders, "lenders of context {index}");
-        }
-        self.compare_queues();
-        let runnable = (0..THREADS).filter(|t| self.model.is_schedulable(*t));
-        let top = runnable.map(|t| self.model.threads[t].priority).max();
-        let current = self.current();
-        assert_eq!(current.map(|t| self.model.threads[t].priority), top, "who runs");
-        assert!(current.is_none_or(|t| self.model.is_schedulable(t)));
-    }
-
-    fn compare_queues(&self) {
-        for (ep, [slot, _]) in self.endpoints.iter().enumerate() {
-            let Cap::Endpoint { endpoint, .. } = self.w.cap(*slot) else { panic!() };
-            let mut expected = self.model.waiters(State::Send(ep));
-            expected.extend(self.model.waiters(State::Receive(ep)));
-            assert_eq!(self.queue(endpoint.queue.head.get()), expected, "queue of endpoint {ep}");
-        }
-        for (n, slot) in self.notifications.iter().enumerate() {
-            let Cap::Notification { notification, .. } = self.w.cap(*slot) else { panic!() };
-            let expected = self.model.waiters(State::Wait(n));
-            assert_eq!(self.queue(notification.queue.head.get()), expected);
-            let bits = notification.active.get().then(|| notification.pending.get());
-            assert_eq!(bits, self.model.notifications[n].bits, "bits of notification {n}");
-        }
-    }
-
-    fn queue(&self, head: Option<Obj<Tcb>>) -> Vec<usize> {
-        let mut all = Vec::new();
-        let mut level = head;
-        while let Some(first) = level {
-            let mut tcb = Some(first);
-            while let Some(here) = tcb {
-                all.extend(self.thread_of(Some(here)));
-                tcb = here.next.get().filter(|next| *next != first);
-            }
-            level = first.head_next.get();
-        }
-        all
-    }
-
-    fn state(&self, tcb: Obj<Tcb>) -> State {
-        let endpoint = || {
-            let wanted = tcb.endpoint.get();
-            let is_it = |slots: &[u64; 2]| {
-                matches!(self.w.cap(slots[0]), Cap::Endpoint { endpoint, .. } if Some(endpoint) == wanted)
-            };
-            self.endpoints.iter().position(is_it).expect("a known endpoint")
-        };
-        match tcb.state.get() {
-            ThreadState::Inactive => State::Inactive,
-            ThreadState::Ready => State::Ready,
-            ThreadState::BlockedOnSend => State::Send(endpoint()),
-            ThreadState::BlockedOnReceive => State::Receive(endpoint()),
-            ThreadState::BlockedOnReply => {
-                let wanted = tcb.reply.get();
-                let is_it = |slot: &u64| {
-                    matches!(self.w.cap(*slot), Cap::Reply(reply) if Some(reply) == wanted)
-                };
-                State::Reply(self.replies.iter().position(is_it).expect("a known reply object"))
-            }
-            ThreadState::BlockedOnNotification => {
-                let wanted = tcb.waiting_on.get();
-                let is_it = |slot: &u64| {
-                    matches!(self.w.cap(*slot), Cap::Notification { notification, .. } if Some(notification) == wanted)
-                };
-                State::Wait(self.notifications.iter().position(is_it).expect("a known one"))
-            }
-        }
     }
 }
 
@@ -414,8 +373,18 @@ pub fn run(ops: &[Op], fast: bool) {
     for (server, endpoint) in [(1, 0), (3, 1)] {
         let t = server;
         twin.w.focus(twin.threads[t]);
-        twin.step(Op { what: 7, a: endpoint, b: endpoint, c: (t as u8) << 4 });
-        twin.step(Op { what: 28, a: 0, b: t as u8, c: 0 });
+        twin.step(Op {
+            what: 7,
+            a: endpoint,
+            b: endpoint,
+            c: (t as u8) << 4,
+        });
+        twin.step(Op {
+            what: 28,
+            a: 0,
+            b: t as u8,
+            c: 0,
+        });
     }
     for op in ops {
         twin.step(*op);
@@ -423,8 +392,12 @@ pub fn run(ops: &[Op], fast: bool) {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
-        .prop_map(|(what, a, b, c)| Op { what, a, b, c })
+    (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(what, a, b, c)| Op {
+        what,
+        a,
+        b,
+        c,
+    })
 }
 
 proptest! {
