@@ -162,11 +162,9 @@ impl Zombie {
     }
 }
 
-/// One step of the zombie in `top`. The result is where it is then.
+/// One step of the zombie in `top`. The result is where it is then. (If it stands in its own
+/// container, it meets itself there as `inner`.)
 fn reduce(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Result<Obj<CapSlot>, Failure> {
-    if zombie.owns(top) && top != zombie.table {
-        return Ok(enter(kernel, top, zombie));
-    }
     if zombie.remaining <= 1 {
         zombie.dissolve(kernel, top);
         return Ok(top);

@@ -12,7 +12,7 @@ use crate::finalise;
 
 /// Chaos: what is preempted is left, and tried again or not.
 fn chaos(ops: &[Op]) {
-    let mut twin = Twin::new();
+    let mut twin = Twin::with_space();
     let places = |w: &World| -> Vec<Obj<CapSlot>> {
         // Nobody can name the slots of a container that is being deleted.
         let is_zombie = |cap: &Cap| matches!(cap, Cap::Zombie { .. });

@@ -287,3 +287,34 @@ fn a_zombie_stays_while_what_it_holds_is_destroyed() {
     ok(w.delete(20));
     assert_eq!(w.kernel.objects, OBJECTS + 3);
 }
+
+#[test]
+fn a_slot_that_dies_with_what_it_holds_leaves_nothing() {
+    // The capability of A is in C, that of C in B, that of B in A; or a shorter round. It starts
+    // at the slot in C, which is destroyed on the way.
+    for round in 1..4 {
+        for place in 0..27 {
+            let [a, b, c] = [place % 3, place / 3 % 3, place / 9].map(|i| [0, 1, 7][i]);
+            let mut w = world();
+            w.make(ObjectType::CNode, 3, 11);
+            let nodes = [A, B, 11];
+            let tables = nodes.map(|node| match w.cap(node) {
+                Cap::CNode { table, .. } => table,
+                other => panic!("{other:?}"),
+            });
+            put_copy(&mut w, A, (a + 1) % 8, EP);
+            for (i, at) in [a, b, c].into_iter().enumerate().take(round) {
+                put_copy(&mut w, nodes[i], at, nodes[(i + 1) % round]);
+            }
+            for node in nodes {
+                ok(w.delete(node));
+            }
+            let start = slot_at(tables[round - 1], [a, b, c][round - 1]);
+            assert_eq!(crate::finalise::delete(&mut w.kernel, start), Ok(()));
+            deep::check(&w.kernel);
+            assert_eq!(w.kernel.objects, OBJECTS + 1, "round {round}, {a} {b} {c}");
+            ok(w.delete(EP));
+            ok(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1));
+        }
+    }
+}

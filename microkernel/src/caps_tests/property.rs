@@ -45,10 +45,25 @@ pub fn op() -> impl Strategy<Value = Op> {
 }
 
 const ROOT: u64 = 0x2000;
-pub const UNTYPED_SIZE: u8 = 17;
+pub const UNTYPED_SIZE: u8 = 18;
 /// Slots of the root CNode that operations use: few, so that they meet.
 pub const FIRST: u64 = FREE;
 pub const SLOTS: u64 = 24;
+const KINDS: [(Kind, ObjectType, u8, u64); 10] = [
+    (Kind::Untyped, ObjectType::Untyped, 13, 13),
+    (Kind::Untyped, ObjectType::Untyped, 16, 16),
+    (Kind::CNode, ObjectType::CNode, 6, 1),
+    (Kind::CNode, ObjectType::CNode, 7, 2),
+    (Kind::CNode, ObjectType::CNode, 9, 4),
+    (Kind::Tcb, ObjectType::Tcb, 11, 0),
+    (Kind::Endpoint, ObjectType::Endpoint, 6, 0),
+    (Kind::Frame, ObjectType::Frame, 12, 12),
+    (Kind::PageTable, ObjectType::PageTable, 12, 0),
+    (Kind::Space, ObjectType::VSpace, 12, 0),
+];
+const FRAME: usize = 7;
+const TABLE: usize = 8;
+const SPACE: usize = 9;
 const ADDRS: [u64; 5] = [0x1000, 0x2000, 0x20_0000, 0x4000_0000, 0x80_0000_0000];
 
 /// Kernel and model.
@@ -58,7 +73,34 @@ pub struct Twin {
 }
 
 impl Twin {
-    pub fn new() -> Twin {
+    /// With a space, its tables and a frame, so that mapping has something to begin with.
+    pub fn with_space() -> Twin {
+        let mut twin = Twin::new();
+        let kinds = [(SPACE, 0, 1), (TABLE, 1, 3), (FRAME, 4, 2)];
+        for (kind, to, count) in kinds {
+            let (from, to) = ((ROOT, UNTYPED), (ROOT, FIRST + to));
+            twin.retype_to(KINDS[kind], from, to, count, None);
+        }
+        twin.step(Op {
+            what: 12,
+            a: 0,
+            b: 0,
+            c: 0,
+            preempt: None,
+        });
+        for table in [0, 1, 2] {
+            twin.step(Op {
+                what: 13,
+                a: table,
+                b: 0,
+                c: 1,
+                preempt: None,
+            });
+        }
+        twin
+    }
+
+    fn new() -> Twin {
         let mut model = Model::default();
         model.root((ROOT, NODE), (Kind::CNode, ROOT, RADIX + 5));
         model.root((ROOT, UNTYPED), (Kind::Untyped, UNTYPED_BASE, UNTYPED_SIZE));
@@ -159,7 +201,7 @@ impl Twin {
 
     fn run(&mut self, op: Op) -> Option<(Expected, Expected)> {
         let Op { what, a, b, c, .. } = op;
-        match what % 16 {
+        match what % 20 {
             0..=3 => self.retype(op),
             4..=6 => self.copy(op),
             7 => {
@@ -193,37 +235,56 @@ impl Twin {
                 let kernel = self.invoke(pool, Invocation::AsidPoolAssign, &[], &[space], None);
                 Some((kernel, self.model.assign(place)))
             }
-            13 => self.table(op),
-            14 => self.page(op),
+            13 | 14 => self.table(op),
+            15..=18 => self.page(op),
             _ => self.bind(op),
         }
     }
 
     fn retype(&mut self, op: Op) -> Option<(Expected, Expected)> {
-        let kinds = [
-            (Kind::Untyped, ObjectType::Untyped, 13, 13),
-            (Kind::Untyped, ObjectType::Untyped, 16, 16),
-            (Kind::CNode, ObjectType::CNode, 6, 1),
-            (Kind::CNode, ObjectType::CNode, 7, 2),
-            (Kind::CNode, ObjectType::CNode, 9, 4),
-            (Kind::Tcb, ObjectType::Tcb, 11, 0),
-            (Kind::Endpoint, ObjectType::Endpoint, 6, 0),
-            (Kind::Frame, ObjectType::Frame, 12, 12),
-            (Kind::PageTable, ObjectType::PageTable, 12, 0),
-            (Kind::Space, ObjectType::VSpace, 12, 0),
-        ];
-        let (kind, object, bits, size) = kinds[usize::from(op.a) % kinds.len()];
+        let what = KINDS[usize::from(op.a) % KINDS.len()];
         let from = self.pick(Kind::Untyped, op.b)?;
-        let to = self.place(op.c);
+        // Of frames enough that clearing them takes several steps.
+        let most = if what.0 == Kind::Frame { 20 } else { 3 };
+        let count = u64::from(op.b / 256 % most + 1);
+        self.retype_to(what, from, self.place(op.c), count, op.preempt)
+    }
+
+    fn retype_to(
+        &mut self,
+        what: (Kind, ObjectType, u8, u64),
+        from: Place,
+        to: Place,
+        count: u64,
+        preempt: Option<u32>,
+    ) -> Option<(Expected, Expected)> {
+        let (kind, object, bits, size) = what;
         let slots = self.nodes().into_iter().find(|(base, _)| *base == to.0)?.1;
-        let count = u64::from(op.b / 256 % 3 + 1).min(slots - to.1);
+        let count = count.min(slots - to.1);
         let places: Vec<_> = (0..count).map(|i| (to.0, to.1 + i)).collect();
         let node = self.name(to)?.0;
         let words = [object.raw(), size, 0, 0, to.1, count];
-        let from_slot = self.slot(from);
-        let what = Invocation::UntypedRetype;
-        let kernel = self.invoke(from_slot, what, &words, &[node], op.preempt);
-        Some((kernel, self.model.retype(from, kind, bits, &places)))
+        let (slot, retype) = (self.slot(from), Invocation::UntypedRetype);
+        let kernel = self.invoke(slot, retype, &words, &[node], preempt);
+        let model = self.model.retype(from, kind, bits, &places);
+        if kind == Kind::Frame && model.is_ok() {
+            self.use_frames(&places);
+        }
+        Some((kernel, model))
+    }
+
+    /// New frames are zero; then somebody writes to them.
+    fn use_frames(&mut self, places: &[Place]) {
+        for place in places {
+            let base = self.model.at(*place).expect("a new frame").object.1;
+            for addr in (base..base + 4096).step_by(256) {
+                assert_eq!(self.world.kernel.machine.read_word(PhysAddr(addr)), 0);
+                self.world
+                    .kernel
+                    .machine
+                    .write_word(PhysAddr(addr), u64::MAX);
+            }
+        }
     }
 
     fn copy(&mut self, op: Op) -> Option<(Expected, Expected)> {
@@ -274,7 +335,9 @@ impl Twin {
         let id = self.model.slots.get(&place).copied();
         let slot = self.slot(place);
         self.world.kernel.machine.preempt_after.set(op.preempt);
+        let mut is_preempted = false;
         while finalise::delete(&mut self.world.kernel, slot).is_err() {
+            is_preempted = true;
             deep::check(&self.world.kernel);
             self.world
                 .kernel
@@ -282,7 +345,10 @@ impl Twin {
                 .preempt_after
                 .set(op.preempt.filter(|n| *n > 0));
         }
-        self.finish_zombies();
+        self.world.kernel.machine.preempt_after.set(None);
+        if is_preempted {
+            self.finish_zombies();
+        }
         self.model.delete(id.into_iter().collect());
         Some((Ok(()), Ok(())))
     }
@@ -457,7 +523,7 @@ proptest! {
 
     #[test]
     fn the_kernel_does_what_the_model_does(ops in prop::collection::vec(op(), 1..120)) {
-        let mut twin = Twin::new();
+        let mut twin = Twin::with_space();
         for op in ops {
             twin.step(op);
         }

@@ -322,6 +322,23 @@ fn another_retype_between_two_rounds_reveals_nothing() {
 }
 
 #[test]
+fn what_is_known_to_be_clear_is_forgotten_when_memory_comes_back() {
+    let mut w = World::new();
+    ok(w.retype_n(UNTYPED, ObjectType::Frame, 12, 20, 60));
+    fill(&mut w, UNTYPED_BASE, 60 * 4096);
+    let large = [ObjectType::Frame.raw(), 21, 0, 0, 100, 1];
+    w.kernel.machine.preempt_after(2);
+    let first = w.once(UNTYPED, Invocation::UntypedRetype, &large, &[NODE]);
+    assert_eq!(first, Err(Failure::Preempted));
+    w.kernel.machine.preempt_after.set(None);
+    ok(w.revoke(UNTYPED));
+    ok(w.retype_n(UNTYPED, ObjectType::Frame, 12, 20, 60));
+    for addr in (UNTYPED_BASE..UNTYPED_BASE + 60 * 4096).step_by(8) {
+        assert_eq!(w.kernel.machine.read_word(PhysAddr(addr)), 0);
+    }
+}
+
+#[test]
 fn device_memory_gives_frames_and_untypeds_only_and_is_not_touched() {
     // Nothing of this is RAM: the emulated machine would stop the test at the first touch.
     let mut w = World::new();
