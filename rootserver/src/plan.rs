@@ -180,11 +180,6 @@ impl Plan {
         next: FIRST_REGION,
     };
 
-    /// Nothing yet.
-    pub const fn new() -> Plan {
-        Plan::EMPTY
-    }
-
     fn push(&mut self, mapping: Mapping) -> Result<(), PlanError> {
         self.mappings
             .push(mapping)

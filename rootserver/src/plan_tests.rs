@@ -15,7 +15,7 @@ fn sample() -> Plan {
     let constants = PageKind::Shared {
         rights: map_rights::READ,
     };
-    let mut plan = Plan::new();
+    let mut plan = Plan::EMPTY;
     let pages = [
         page(0, constants),
         page(PAGE, constants),
@@ -118,7 +118,7 @@ fn nothing_overlaps_and_every_page_has_its_tables() {
 
 #[test]
 fn stacks_have_an_unmapped_page_below() {
-    let mut plan = Plan::new();
+    let mut plan = Plan::EMPTY;
     let a = plan.add_own(16384).unwrap();
     let b = plan.add_own(16384).unwrap();
     assert!(b >= a + 16384 + PAGE);
@@ -160,20 +160,21 @@ fn the_quota_is_checked_to_the_byte() {
 
 #[test]
 fn too_much_is_an_error() {
-    let mut plan = Plan::new();
+    let mut plan = Plan::EMPTY;
     let mut result = Ok(0);
     for _ in 0..=MAX_MAPPINGS {
         result = plan.add_own(1);
     }
     assert_eq!(result, Err(PlanError::TooManyRegions));
-    assert_eq!(Plan::new().add_own(END), Err(PlanError::TooLarge));
+    let mut plan = Plan::EMPTY;
+    assert_eq!(plan.add_own(END), Err(PlanError::TooLarge));
     let huge = Frames {
         first: 0,
         count: 1 << 16,
         size_bits: SMALL_BITS,
         paddr: 0,
     };
-    let mut plan = Plan::new();
+    let mut plan = Plan::EMPTY;
     plan.add_granted(&huge, map_rights::READ, MemoryType::Normal)
         .unwrap();
     assert_eq!(plan.finish(1, 1, 1, 1 << 40), Err(PlanError::TooLarge));

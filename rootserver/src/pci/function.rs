@@ -249,8 +249,8 @@ mod tests {
                 return 0x0f;
             }
             let mut word = [0; 4];
-            for i in 0..usize::from(width) {
-                word[i] = *self.bytes.get(offset as usize + i).unwrap_or(&0xff);
+            for (i, byte) in word.iter_mut().take(usize::from(width)).enumerate() {
+                *byte = *self.bytes.get(offset as usize + i).unwrap_or(&0xff);
             }
             u32::from_le_bytes(word)
         }

@@ -57,10 +57,7 @@ impl Policy {
     /// with each, up to the bound.
     pub fn delay_ns(&self, deaths: usize) -> u64 {
         let doublings = deaths.saturating_sub(1).min(63) as u32;
-        let delay = self
-            .backoff_ns
-            .checked_mul(1 << doublings)
-            .unwrap_or(u64::MAX);
+        let delay = self.backoff_ns.saturating_mul(1 << doublings);
         delay.min(self.backoff_max_ns)
     }
 }

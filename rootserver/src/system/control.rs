@@ -18,7 +18,7 @@ use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
 use super::instance::arm;
 use super::{Armed, System};
-use crate::custody::{Owner, SMALL_BITS};
+use crate::custody::Owner;
 use crate::supervise::{Event, Failure, Order, ServerId, State};
 
 /// One request and who makes it.
@@ -217,7 +217,8 @@ impl ControlServer for Call<'_> {
         Ok(Free {
             ram_bytes: system.facts.map_or(0, |f| f.ram_bytes),
             untyped_bytes: bytes,
-            frames: bytes >> SMALL_BITS,
+            // Whatever nobody has is Untyped again.
+            frames: 0,
             slots: system.custody.slots.free(),
             objects: statistics.map_or(0, |s| s[1]),
         })

@@ -133,6 +133,8 @@ pub struct Server {
     pub broken: Option<StartError>,
     /// A device did not come back.
     pub is_quarantined: bool,
+    /// Number of its present or last instance.
+    pub incarnation: u32,
     /// Deaths since boot.
     pub restarts: u32,
     /// CPU time of earlier instances.
@@ -331,6 +333,7 @@ impl Server {
         is_prepared: false,
         broken: None,
         is_quarantined: false,
+        incarnation: 0,
         restarts: 0,
         cpu_ns: 0,
         loops_at_timeout: 0,

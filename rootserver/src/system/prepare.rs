@@ -74,7 +74,7 @@ impl System {
     fn prepare_anew(&mut self, index: u8) -> Result<(), StartError> {
         let mut draft = Draft {
             index,
-            plan: Plan::new(),
+            plan: Plan::EMPTY,
             info: empty_info(),
             next_slot: slot::FIRST_GRANT,
             next_bit: 0,

@@ -107,7 +107,7 @@ impl System {
 
     fn record(&self, server: ServerId, cause: Cause, detail: &Detail) -> CrashRecord {
         let state = &self.servers[server.index()];
-        let incarnation = self.supervisor.incarnation(server);
+        let incarnation = state.incarnation;
         let told = match (cause, detail.fault) {
             (Cause::Fault, fault) => Told::Fault(fault.unwrap_or_default()),
             (Cause::Panic, _) => Told::Panic,
