@@ -23,6 +23,9 @@ use libipc::Shared;
 /// transmitter's interrupt, which comes at once if it is empty, starts the next turn.
 const TURN_BYTES: usize = 1024;
 
+/// Causes that one interrupt can have: each byte that fills the ring, and as many others.
+const MAX_CAUSES: u64 = 2 * INPUT_BYTES;
+
 /// Bytes that are to go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -104,8 +107,17 @@ impl<P: Ports> Channel<P> {
     /// Handles the interrupt: takes input, notes that the transmitter is empty. Returns when the
     /// line is down, so that the next cause is a new edge. Afterwards the caller goes on with
     /// [`Channel::transmit`].
+    ///
+    /// # Panics
+    /// If the line stays up whatever is done: the device is broken.
     pub fn on_interrupt(&mut self) {
+        let mut causes = 0;
         while let Some(cause) = self.uart.cause() {
+            causes += 1;
+            assert!(
+                causes < MAX_CAUSES,
+                "the UART's interrupt does not go away: {cause:?}"
+            );
             match cause {
                 Cause::Trigger => self.take(TRIGGER_BYTES as u64),
                 Cause::Timeout => self.receive(),

@@ -42,7 +42,7 @@ fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &Survivor) -> Vec<Func
     };
     survivor.recover(&mut config);
     if let Some(functions) = survivor.functions() {
-        log::info!("{} functions, known from before", functions.len());
+        log::debug!("{} functions, known from before", functions.len());
         return functions;
     }
     if start.incarnation > 1 && !survivor.exists() {

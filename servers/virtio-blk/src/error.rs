@@ -24,7 +24,7 @@ pub enum DeviceError {
     VectorRefused,
     /// The queue's doorbell lies outside the notification window.
     DoorbellOutside,
-    /// `DEVICE_NEEDS_RESET` is set (virtio 1.2 §2.1.1).
+    /// `DEVICE_NEEDS_RESET` is set (virtio 1.2 §2.1).
     NeedsReset,
     /// The used index is further ahead than requests are in flight.
     UsedIndexJump {

@@ -30,18 +30,9 @@ fn serve(start: &'static StartInfo) -> i32 {
         server::run(&mut Diskless)
     };
     let disk = bring_up(start, grant).unwrap_or_else(|error| panic!("{error}"));
-    let geometry = disk.geometry();
-    log::info!(
-        "{} sectors{}, {} requests at once, up to {} bytes each",
-        geometry.sectors,
-        if geometry.read_only {
-            ", read-only"
-        } else {
-            ""
-        },
-        disk.depth(),
-        geometry.segment_bytes
-    );
+    if start.incarnation == 1 {
+        announce(&disk);
+    }
     let sessions = start.incoming.iter().map(|session| {
         let bell = Doorbell(Cap::from_slot(session.doorbell));
         let memory = Shared::granted(session.shared);
@@ -57,6 +48,22 @@ fn serve(start: &'static StartInfo) -> i32 {
     server.interrupts.acknowledge(u64::MAX);
     server.turn();
     server::run(&mut server)
+}
+
+/// Says once what there is; a restart is announced by the root server.
+fn announce(disk: &Disk<Mmio, Mmio>) {
+    let geometry = disk.geometry();
+    log::info!(
+        "{} sectors{}, {} requests at once, up to {} bytes each",
+        geometry.sectors,
+        if geometry.read_only {
+            ", read-only"
+        } else {
+            ""
+        },
+        disk.depth(),
+        geometry.segment_bytes
+    );
 }
 
 fn deadline_ms(args: &str) -> u64 {

@@ -229,11 +229,11 @@ impl<M: DmaMemory> Queue<M> {
         if self.published == self.next {
             return false;
         }
-        // §2.7.13.2: descriptors and ring entries are visible before the index.
+        // §2.7.13.3: descriptors and ring entries are visible before the index.
         fence(Ordering::Release);
         self.memory.write16(AVAILABLE + 2, self.next);
         self.published = self.next;
-        // §2.7.13.3: the index is visible before the device's wish is read.
+        // §2.7.13.4: the index is visible before the device's wish is read.
         fence(Ordering::SeqCst);
         let wanted = if self.event_index {
             let event = self.memory.read16(USED + 4 + 8 * usize::from(self.entries));

@@ -204,3 +204,13 @@ fn a_missing_uart_is_said() {
     let slot = world.attach(0, 1);
     assert_eq!(*slot.borrow(), Some(Err(ConsoleError::NoDevice)));
 }
+
+#[test]
+fn an_interrupt_that_does_not_go_away_ends_the_server() {
+    let mut world = World::new();
+    world.ports[0].0.borrow_mut().is_stuck = true;
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.console().on_interrupt(0);
+    }));
+    assert!(died.is_err());
+}

@@ -50,6 +50,8 @@ pub struct Fake {
     /// Rising edges of the interrupt line, not yet delivered.
     pub edges: u64,
     pub has_uart: bool,
+    /// Always says that a modem line has changed.
+    pub is_stuck: bool,
     transmitter: VecDeque<u8>,
     receiver: VecDeque<u8>,
     registers: [u8; 8],
@@ -75,6 +77,7 @@ impl FakePorts {
             accesses: 0,
             edges: 0,
             has_uart: true,
+            is_stuck: false,
             transmitter: VecDeque::new(),
             receiver: VecDeque::new(),
             // Left in a mess by the firmware: DLAB on, interrupts on.
@@ -96,7 +99,9 @@ impl Fake {
 
     fn cause(&self) -> u8 {
         let enabled = self.registers[1];
-        if enabled & 4 != 0 && self.has_overrun {
+        if self.is_stuck {
+            0x00
+        } else if enabled & 4 != 0 && self.has_overrun {
             0x06
         } else if enabled & 1 != 0 && self.receiver.len() >= 8 {
             0x04
