@@ -4,7 +4,7 @@ use heapless::Deque;
 use skink_manifest::{Experiment, Restart, Server};
 
 /// Deaths remembered: an intensity above this (less one) counts as this (less one).
-pub const MAX_RECENT: usize = 64;
+pub const MAX_RECENT: usize = 256;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(recent.add(1000, 1000), 3);
         assert_eq!(recent.add(1901, 1000), 2);
         assert_eq!(recent.add(9000, 1000), 1);
-        for _ in 0..200 {
+        for _ in 0..2 * MAX_RECENT {
             assert!(recent.add(9000, 1000) <= MAX_RECENT);
         }
         assert!(policy().gives_up(4) && !policy().gives_up(3));

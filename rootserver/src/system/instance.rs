@@ -49,9 +49,9 @@ impl System {
     #[inline(never)]
     fn build(&mut self, index: u8, incarnation: u32) -> Result<(), StartError> {
         self.reset_control(index);
-        self.servers[usize::from(index)]
-            .info
-            .set_incarnation(incarnation);
+        let server = &mut self.servers[usize::from(index)];
+        server.incarnation = incarnation;
+        server.info.set_incarnation(incarnation);
         self.make_objects(index)?;
         self.map_memory(index)?;
         self.fill_cspace(index)?;
