@@ -121,6 +121,8 @@ impl Events {
 
     fn wait_kernel(&self) -> u64 {
         loop {
+            // A long operation that waits in between makes progress.
+            accounting::looped();
             match self.notification().wait() {
                 Ok(bits) => {
                     accounting::signalled(bits);
