@@ -1,6 +1,7 @@
-//! The in-guest conformance suite: booted once, each of its tests a test here, under its own ID.
+//! The in-guest conformance suite: each of its tests is a test here, under its own ID.
 //!
-//! The kernel is the debug image, which checks its invariants after every system call.
+//! It is booted twice: on the debug kernel, which checks its invariants after every system call,
+//! and on the kernel that ships, whose budgets are exact.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,41 +12,46 @@ use skink_tool::session::Watch;
 use skink_tool::suite::{self, Report, Verdict};
 use skink_tool::workspace::{Arch, Workspace};
 
-const TIMEOUT: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs the suite, or only names its tests.
-fn run(args: &str) -> anyhow::Result<Report> {
+fn run(kernel: KernelVariant, args: &str) -> anyhow::Result<Report> {
     let workspace = Workspace::find()?;
     skink_tool::doctor::ensure(&workspace, Arch::X86_64)?;
-    let system = suite::system(&workspace, Arch::X86_64, KernelVariant::Debug, args)?;
+    let system = suite::system(&workspace, Arch::X86_64, kernel, args)?;
     suite::run(&system, TIMEOUT, &Watch::default(), &mut |_| {})
+}
+
+/// The tests on one kernel: one boot serves all; the first that is run boots it.
+fn trials(listed: &Report, kernel: KernelVariant, kind: &str) -> Vec<Trial> {
+    let report: Arc<OnceLock<Result<Report, String>>> = Arc::default();
+    let trial = |id: String, sentence: &str| {
+        let report = Arc::clone(&report);
+        Trial::test(format!("{id} {sentence}"), move || {
+            let run = || run(kernel, "").map_err(|error| format!("{error:#}"));
+            judge(report.get_or_init(run), &id)
+        })
+        .with_kind(kind)
+    };
+    listed
+        .tests
+        .iter()
+        .map(|test| trial(test.id.clone(), &test.text))
+        .collect()
 }
 
 fn main() {
     let arguments = Arguments::from_args();
-    let listed = match run("--list") {
+    let listed = match run(KernelVariant::Shipped, "--list") {
         Ok(report) => report,
         Err(error) => {
             eprintln!("the suite cannot be listed: {error:#}");
             std::process::exit(101);
         }
     };
-    // One boot serves all tests; the first that is run boots it.
-    let report: Arc<OnceLock<Result<Report, String>>> = Arc::default();
-    let trial = |id: String, sentence: &str| {
-        let report = Arc::clone(&report);
-        let name = format!("{id} {sentence}");
-        Trial::test(name, move || {
-            let report = report.get_or_init(|| run("").map_err(|error| format!("{error:#}")));
-            judge(report, &id)
-        })
-    };
-    let trials = listed
-        .tests
-        .into_iter()
-        .map(|test| trial(test.id, &test.text))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let mut all = trials(&listed, KernelVariant::Debug, "debug kernel");
+    all.extend(trials(&listed, KernelVariant::Shipped, "shipped kernel"));
+    libtest_mimic::run(&arguments, all).exit();
 }
 
 fn judge(report: &Result<Report, String>, id: &str) -> Result<(), Failed> {

@@ -154,10 +154,13 @@ fn every_server(fixture: &Fixture) -> Result<()> {
             text.contains("BIG.BIN") && text.contains("Hello, world!"),
             "{server}: {text}"
         );
-        let line = text
+        let rows = text
             .lines()
-            .find(|line| line.split_whitespace().next() == Some(server));
-        let restarts = line.and_then(|line| line.split_whitespace().nth(3));
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows
+            .into_iter()
+            .find(|row| row.len() > 5 && row[0] == server);
+        let restarts = row.map(|row| row[3]);
         ensure!(restarts == Some("1"), "{server}: {text}");
     }
     Ok(())
