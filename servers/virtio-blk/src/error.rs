@@ -60,7 +60,7 @@ pub enum DeviceError {
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use DeviceError::*;
-        f.write_str("virtio-blk: the device ")?;
+        f.write_str("the device ")?;
         match self {
             ResetTimeout => f.write_str("does not finish its reset"),
             Legacy => {

@@ -67,17 +67,14 @@ impl fmt::Display for LayoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LayoutError::NoCapabilities => {
-                f.write_str("virtio-blk: the function has no PCI capabilities: not a modern device")
+                f.write_str("the function has no PCI capabilities: not a modern device")
             }
-            LayoutError::Broken => f.write_str("virtio-blk: the PCI capability list is broken"),
+            LayoutError::Broken => f.write_str("the PCI capability list is broken"),
             LayoutError::Missing(kind) => {
-                write!(f, "virtio-blk: the device lacks virtio capability {kind}")
+                write!(f, "the device lacks virtio capability {kind}")
             }
             LayoutError::Unusable(kind) => {
-                write!(
-                    f,
-                    "virtio-blk: virtio capability {kind} is too small or misaligned"
-                )
+                write!(f, "virtio capability {kind} is too small or misaligned")
             }
         }
     }
