@@ -7,7 +7,9 @@
 //!
 //! * [`addr`], [`obj`]: addresses as types; references to objects in Untyped memory.
 //! * [`cap`], [`slot`]: the 16-byte capability and the 32-byte slot with its derivation links.
+//! * [`cspace`], [`derivation`], [`finalise`]: look-up; who is derived from whom; delete and revoke.
 //! * [`object`]: one file for each kernel object.
+//! * [`boot`]: the making of the root task. [`invariants`]: what is always true.
 //! * [`kernel`]: the state of the whole kernel.
 //! * [`machine`]: the contract that every architecture fulfils.
 //!
