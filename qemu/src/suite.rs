@@ -133,7 +133,12 @@ pub fn run(
     watch: &Watch,
     each: &mut dyn FnMut(&TestLine),
 ) -> Result<Report> {
-    let mut guest = Guest::boot(system, &Options::default(), watch)?;
+    // Counted instructions are the clock, so that no load of the host changes what a test sees.
+    let options = Options {
+        icount: true,
+        ..Options::default()
+    };
+    let mut guest = Guest::boot(system, &options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut told = 0;
     loop {
