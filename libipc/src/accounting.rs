@@ -62,6 +62,9 @@ fn triggered(control: &Control) {
 pub fn end() {
     let Some(control) = control() else { return };
     bump(&control.completed);
+    if control.first_answer_ns.load(Relaxed) == 0 {
+        control.first_answer_ns.store(time::now_ns(), Relaxed);
+    }
     let _ = control
         .in_flight
         .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));

@@ -45,6 +45,9 @@ pub struct Control {
     pub panic_line: AtomicU32,
     /// Text of the panic, `FILE:LINE: MESSAGE`, UTF-8, cut.
     pub message: [AtomicU8; MESSAGE_SIZE],
+    /// When the instance first answered a request (ns of the kernel's clock), 0: not yet; reset
+    /// by the root server at a restart.
+    pub first_answer_ns: AtomicU64,
 }
 
 const _: () = assert!(core::mem::size_of::<Control>() == 4096);

@@ -201,6 +201,9 @@ impl ControlServer for Call<'_> {
 
     fn crash(&mut self, _caller: Caller, index: u32) -> Result<Option<CrashRecord>, ControlError> {
         self.permitted()?;
+        for server in 0..self.system.manifest.servers.len() as u8 {
+            self.system.note_answered(server);
+        }
         Ok(self.system.crashes.get(index).cloned())
     }
 

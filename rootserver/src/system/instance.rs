@@ -54,6 +54,7 @@ impl System {
         server.info.set_incarnation(incarnation);
         self.make_objects(index)?;
         self.map_memory(index)?;
+        self.note_reloaded(index);
         self.fill_cspace(index)?;
         self.make_threads(index)?;
         self.activate_devices(index)?;
@@ -67,7 +68,7 @@ impl System {
         page.in_flight.store(0, Relaxed);
         page.exit_reason.store(0, Relaxed);
         page.message_size.store(0, Relaxed);
-        server.completed_at_start = page.completed.load(Relaxed);
+        page.first_answer_ns.store(0, Relaxed);
         server.loops_at_timeout = u64::MAX;
         arm(server.armed, page);
     }
@@ -252,6 +253,28 @@ impl System {
         let tcb = Cap::<cap::Tcb>::new(kit_cptr(index, kit::TCBS));
         tcb.write_registers(Then::Act, &words)?;
         Ok(())
+    }
+
+    /// Notes in the record of the last death that the image is loaded anew.
+    fn note_reloaded(&mut self, index: u8) {
+        let now_ns = libipc::time::now_ns();
+        let name = &self.manifest.servers[usize::from(index)].name;
+        if let Some(record) = self.crashes.latest_of(name) {
+            record.timeline.reloaded = now_ns;
+        }
+    }
+
+    /// Notes in the record of the last death when the successor answered for the first time.
+    pub fn note_answered(&mut self, index: u8) {
+        let server = &self.servers[usize::from(index)];
+        let Some(page) = server.control() else { return };
+        let answered_ns = page.first_answer_ns.load(Relaxed);
+        let name = &self.manifest.servers[usize::from(index)].name;
+        if let Some(record) = self.crashes.latest_of(name)
+            && record.timeline.started != 0
+        {
+            record.timeline.answered = answered_ns;
+        }
     }
 
     /// Turns interrupts on, tells the neighbours, completes the timeline of the last death.

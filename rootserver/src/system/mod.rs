@@ -141,8 +141,6 @@ pub struct Server {
     pub cpu_ns: u64,
     /// [`Control::loops`] at the last timeout.
     pub loops_at_timeout: u64,
-    /// [`Control::completed`] when the instance started.
-    pub completed_at_start: u64,
     /// An armed `kill`.
     pub armed: Option<Armed>,
 }
@@ -337,7 +335,6 @@ impl Server {
         restarts: 0,
         cpu_ns: 0,
         loops_at_timeout: 0,
-        completed_at_start: 0,
         armed: None,
     };
 

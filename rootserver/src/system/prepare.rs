@@ -442,9 +442,6 @@ impl System {
             .custody
             .small_frames(&mut Kernel, owner, INFO_BYTES as u64)?;
         let memory = self.window.map_ram(&mut self.custody, &frames)?;
-        let vaddr = draft
-            .plan
-            .add_granted(&frames, map_rights::READ, MemoryType::Normal)?;
         let info = &draft.info;
         let encoded = memory.with_slice(|bytes| {
             let head = postcard::to_slice(&(&info.name, &info.args), bytes).map(|b| b.len())?;
@@ -452,6 +449,13 @@ impl System {
             Ok::<_, postcard::Error>((head, all))
         });
         let (head, all) = encoded.map_err(|_| StartError::TooManyGrants)?;
+        // Mapped are the pages in use only; an incarnation takes 5 bytes at most.
+        let used = Frames {
+            count: ((all + 4) as u64).div_ceil(PAGE_SIZE as u64),
+            ..frames
+        };
+        let (rights, memory_type) = (map_rights::READ, MemoryType::Normal);
+        let vaddr = draft.plan.add_granted(&used, rights, memory_type)?;
         // The incarnation follows the name and the arguments; 0 takes one byte.
         Ok(StartInfoPage {
             memory,

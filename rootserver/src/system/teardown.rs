@@ -39,6 +39,7 @@ impl System {
     pub fn tear_down(&mut self, server: ServerId, cause: Cause, noticed_ns: u64) {
         let detail = core::mem::take(&mut self.death);
         let index = server.0;
+        self.note_answered(index);
         let replies = self.caps.path(kit_cptr(index, kit::REPLIES));
         self.check(server, "wake its callers", replies.revoke());
         let declared = libipc::time::now_ns();
