@@ -20,6 +20,12 @@
 //! Why not the crate `uart_16550`: its port access is an instruction of its own for each register
 //! and its driver polls; here an access is an invocation, and the pair store above is the point.
 //!
+//! **Service.** Needs: nobody. Is granted: the two port ranges, their two interrupt lines, a
+//! survivor region of [`survivor::REGION_BYTES`], the shared regions of its sessions, the log.
+//! When it dies: writers and readers wait until the next instance, which finishes what was under
+//! way; their stubs ask again by themselves; what the devices hold stays there. When it is given
+//! up: nobody can type, and callers get `ServiceUnavailable`.
+//!
 //! Not here: echo, line editing, colours, frames.
 #![no_std]
 #![forbid(unsafe_code)]

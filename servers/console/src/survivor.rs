@@ -1,7 +1,7 @@
 //! The survivor region: what one instance leaves to the next.
 //!
 //! Single words, each stored whole and in program order, so that a death between any two leaves
-//! a state that [`Record::recover`](crate::channel) understands. The header is checked by magic,
+//! a state that the next instance understands (`Channel::open`). The header is checked by magic,
 //! version and size; the words by what must hold between them. A region that fails the check is
 //! cleared: then input may be missing, and the readers are told.
 //!

@@ -20,6 +20,11 @@
 //!   region; a probe during which the server died is undone by the next instance.
 //! * Decoding and bus mastering of functions that are not bridges are left as they were found.
 //!
+//! **Service.** Needs: the root server. Is granted: the configuration space of all buses (which
+//! makes it part of the trusted base), a survivor region, the log. When it dies: nobody but
+//! `lspci` notices; drivers work on, since their devices are assigned, and are silenced and reset
+//! by the root server alone. When it dies before it has reported: drivers wait for the next one.
+//!
 //! Not here: handing functions out, MSI-X tables, resets (the root server), hot plug, I/O ports
 //! behind bridges without firmware.
 #![no_std]

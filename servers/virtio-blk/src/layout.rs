@@ -2,7 +2,7 @@
 //! (virtio 1.2 §4.1.4).
 //!
 //! Works on the copy of configuration space that the root server hands out. Bounded whatever the
-//! copy holds: the walk takes at most [`MAX_CAPABILITIES`] steps.
+//! copy holds: the walk takes at most 48 steps.
 //!
 //! Not here: BARs and their mapping (the root server), MSI-X (granted as vectors).
 

@@ -22,6 +22,14 @@
 //! * A slot's descriptors, header and status belong to the device from their publication until
 //!   their used element was taken, and are not written meanwhile.
 //!
+//! **Service.** Needs: the root server, and the `pci` server's report before its first start. Is
+//! granted: one function's BARs (without the MSI-X table), a copy of its configuration space, two
+//! vectors, 16 KiB of DMA memory, the shared regions of its sessions with their addresses, the
+//! log. Without an IOMMU it can make the device write anywhere: it is part of the trusted base.
+//! When it dies: the root server silences and resets the device; the next instance starts it
+//! again; clients see a new epoch in their rings and submit again what was not completed. When it
+//! is given up: clients get `ServiceUnavailable`.
+//!
 //! Why not the crate `virtio-drivers`: its block queue has 16 entries, it knows no MSI-X, and it
 //! waits for each request; here 85 requests are in flight and interrupts are vectors.
 //!
