@@ -87,11 +87,15 @@ impl BootImage {
     }
 }
 
-/// An empty manifest, to be filled by [`read_manifest`].
+/// An empty manifest, to be filled by [`read_manifest`]. All its bytes are zero, so that a static
+/// one takes no space in the boot image.
 pub const NO_MANIFEST: Manifest = Manifest {
     version: 0,
     target: Name::new(),
-    experiment: None,
+    experiment: Some(Experiment {
+        unlimited_intensity: false,
+        backoff_ms: 0,
+    }),
     servers: heapless::Vec::new(),
     edges: heapless::Vec::new(),
 };

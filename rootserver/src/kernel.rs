@@ -33,7 +33,7 @@ pub struct RootCaps {
 
 impl RootCaps {
     /// Before [`RootCaps::make`].
-    pub const EMPTY: RootCaps = RootCaps { top: boot::CNODE };
+    pub const EMPTY: RootCaps = RootCaps { top: 0 };
 
     /// Builds the two levels, and moves the root server's own thread there.
     ///

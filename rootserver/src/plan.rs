@@ -161,7 +161,8 @@ pub struct Plan {
     pub copies_slot: u64,
     /// Bytes that all objects take.
     pub needed_bytes: u64,
-    next: u64,
+    /// Bytes of address space in use from [`FIRST_REGION`] on.
+    used: u64,
 }
 
 impl Plan {
@@ -177,7 +178,7 @@ impl Plan {
         large_slot: 0,
         copies_slot: 0,
         needed_bytes: 0,
-        next: FIRST_REGION,
+        used: 0,
     };
 
     fn push(&mut self, mapping: Mapping) -> Result<(), PlanError> {
@@ -227,12 +228,12 @@ impl Plan {
     }
 
     fn place(&mut self, bytes: u64, align: u64) -> Result<u64, PlanError> {
-        let vaddr = self.next.next_multiple_of(align);
+        let vaddr = (FIRST_REGION + self.used).next_multiple_of(align);
         let end = vaddr
             .checked_add(bytes)
             .filter(|end| *end < END)
             .ok_or(PlanError::TooLarge)?;
-        self.next = end.next_multiple_of(PAGE) + PAGE;
+        self.used = end.next_multiple_of(PAGE) + PAGE - FIRST_REGION;
         Ok(vaddr)
     }
 

@@ -32,14 +32,15 @@ fn vspace() -> Cap<cap::VSpace> {
 /// Addresses given out so far.
 #[derive(Clone, Debug)]
 pub struct Window {
-    next: u64,
+    /// Bytes of address space in use from [`BASE`] on.
+    used: u64,
     scratch: u64,
 }
 
 impl Window {
     /// Nothing mapped.
     pub const EMPTY: Window = Window {
-        next: BASE,
+        used: 0,
         scratch: 0,
     };
 
@@ -67,9 +68,9 @@ impl Window {
     }
 
     fn place(&mut self, bytes: u64, align: u64) -> u64 {
-        let at = self.next.next_multiple_of(align);
+        let at = (BASE + self.used).next_multiple_of(align);
         // A page between two windows stays unmapped.
-        self.next = at + bytes.next_multiple_of(PAGE) + PAGE;
+        self.used = at + bytes.next_multiple_of(PAGE) + PAGE - BASE;
         at
     }
 

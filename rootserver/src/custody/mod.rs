@@ -130,7 +130,7 @@ impl Frames {
     pub const NONE: Frames = Frames {
         first: 0,
         count: 0,
-        size_bits: SMALL_BITS,
+        size_bits: 0,
         paddr: 0,
     };
 

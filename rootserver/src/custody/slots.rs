@@ -6,11 +6,11 @@ use core::ops::Range;
 pub const MAX_SLOTS: usize = 1 << 16;
 const WORDS: usize = MAX_SLOTS / 64;
 
-/// Which slots are taken.
+/// Which slots are free.
 #[derive(Clone, Debug)]
 pub struct SlotMap {
-    /// Bit set: taken.
-    taken: [u64; WORDS],
+    /// Bit set: free.
+    free_bits: [u64; WORDS],
     /// All slots that are managed.
     range: (u64, u64),
     free: u64,
@@ -21,7 +21,7 @@ pub struct SlotMap {
 impl SlotMap {
     /// Nothing to give.
     pub const EMPTY: SlotMap = SlotMap {
-        taken: [u64::MAX; WORDS],
+        free_bits: [0; WORDS],
         range: (0, 0),
         free: 0,
         lowest: 0,
@@ -41,13 +41,13 @@ impl SlotMap {
     }
 
     fn is_taken(&self, slot: u64) -> bool {
-        self.taken[slot as usize / 64] & 1 << (slot % 64) != 0
+        self.free_bits[slot as usize / 64] & 1 << (slot % 64) == 0
     }
 
     fn set(&mut self, slot: u64, taken: bool) {
         let bit = 1 << (slot % 64);
-        let word = &mut self.taken[slot as usize / 64];
-        *word = if taken { *word | bit } else { *word & !bit };
+        let word = &mut self.free_bits[slot as usize / 64];
+        *word = if taken { *word & !bit } else { *word | bit };
     }
 
     /// Takes `count` slots in a row; returns the first. `None`: there is no such run.

@@ -90,10 +90,10 @@ impl System {
             return Err(ControlError::NotRunning);
         }
         let how = spec.how;
-        let left = if spec.every == 0 {
-            Some(1)
-        } else {
-            Some(spec.times).filter(|n| *n > 0)
+        let left = match (spec.every, spec.times) {
+            (0, _) => 1,
+            (_, 0) => Armed::ENDLESS,
+            (_, times) => times,
         };
         let next = Armed {
             every: spec.every,

@@ -82,10 +82,15 @@ pub struct Interrupt {
 pub struct Armed {
     /// Requests until the next.
     pub every: u64,
-    /// Deaths left, this one included; `None`: without end.
-    pub left: Option<u32>,
+    /// Deaths left, this one included; [`Armed::ENDLESS`] is without end.
+    pub left: u32,
     /// What happens.
     pub how: libipc::control::Misbehaviour,
+}
+
+impl Armed {
+    /// Deaths without end.
+    pub const ENDLESS: u32 = u32::MAX;
 }
 
 /// What custody holds for one server for ever, and what its instances are made of.
@@ -129,8 +134,8 @@ pub struct Server {
     pub doorbells: u8,
     /// [`prepare`] was done.
     pub is_prepared: bool,
-    /// Why that cannot be done; it is tried once.
-    pub broken: Option<StartError>,
+    /// [`prepare`] failed; it is tried once.
+    pub is_broken: bool,
     /// A device did not come back.
     pub is_quarantined: bool,
     /// Number of its present or last instance.
@@ -249,6 +254,8 @@ pub struct System {
 /// Why a server cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartError {
+    /// It was tried before, and failed.
+    TriedBefore,
     /// Its file.
     File(FileError),
     /// Its file is no program.
@@ -292,6 +299,7 @@ impl From<libipc::SysError> for StartError {
 impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            StartError::TriedBefore => f.write_str("as before: the reason is in the log"),
             StartError::File(error) => error.fmt(f),
             StartError::Elf(error) => error.fmt(f),
             StartError::Plan(error) => error.fmt(f),
@@ -329,7 +337,7 @@ impl Server {
         functions: Vec::new(),
         doorbells: 0,
         is_prepared: false,
-        broken: None,
+        is_broken: false,
         is_quarantined: false,
         incarnation: 0,
         restarts: 0,
@@ -354,7 +362,7 @@ impl Heartbeats for [Server; MAX_SERVERS] {
 }
 
 impl System {
-    /// Before [`setup`].
+    /// Before [`setup`]. All bytes are zero, so that it takes no space in the boot image.
     pub const EMPTY: System = System {
         caps: RootCaps::EMPTY,
         custody: Custody::EMPTY,

@@ -61,11 +61,11 @@ impl System {
         if self.servers[i].is_prepared {
             return Ok(());
         }
-        if let Some(error) = self.servers[i].broken {
-            return Err(error);
+        if self.servers[i].is_broken {
+            return Err(StartError::TriedBefore);
         }
         let prepared = self.prepare_anew(index);
-        self.servers[i].broken = prepared.err();
+        self.servers[i].is_broken = prepared.is_err();
         prepared
     }
 

@@ -242,8 +242,10 @@ impl System {
             return;
         }
         if let Some(armed) = &mut state.armed {
-            armed.left = armed.left.map(|left| left.saturating_sub(1));
-            if armed.left == Some(0) || armed.every == 0 {
+            if armed.left != super::Armed::ENDLESS {
+                armed.left = armed.left.saturating_sub(1);
+            }
+            if armed.left == 0 || armed.every == 0 {
                 state.armed = None;
             }
         }
@@ -287,8 +289,9 @@ impl System {
         self.tell_neighbours(server);
     }
 
-    /// Callers may queue again.
+    /// Callers may queue again; what was armed against the server is forgotten.
     pub fn revive(&mut self, server: ServerId) {
+        self.servers[server.index()].armed = None;
         for number in 0..self.sessions.len() {
             let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
             if edge.server == server.0 {
