@@ -119,7 +119,7 @@ fn decode(address: Address, index: usize, low: u32, high: u32, is_wide: bool, on
     let mask = (ones | filler) & !flags;
     let size = (!mask).wrapping_add(1);
     let value = (u64::from(high) << 32 | u64::from(low)) & !flags;
-    if !size.is_power_of_two() || size <= flags || value & (size - 1) != 0 {
+    if !size.is_power_of_two() || value & (size - 1) != 0 {
         log::warn!("{address}: BAR {index} claims an impossible size, not used: {mask:#x}");
         return Bar::default();
     }

@@ -129,6 +129,23 @@ fn a_full_queue_needs_one_doorbell_and_one_interrupt() {
 }
 
 #[test]
+fn a_device_that_has_not_looked_yet_is_not_rung_again() {
+    let fake = Fake::new(64);
+    let mut disk = start(&fake).unwrap();
+    for id in 0..3 {
+        accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
+        disk.kick();
+    }
+    assert_eq!(fake.borrow().doorbells, 1);
+    fake.borrow_mut().work();
+    assert_eq!(reap(&mut disk).unwrap().len(), 3);
+    // It has seen all: the next needs a doorbell.
+    accept(&mut disk, request(3, Operation::Read, 3, 1, 0));
+    disk.kick();
+    assert_eq!(fake.borrow().doorbells, 2);
+}
+
+#[test]
 fn completions_between_an_interrupt_and_the_reaping_bring_no_other() {
     let fake = Fake::new(64);
     let mut disk = start(&fake).unwrap();

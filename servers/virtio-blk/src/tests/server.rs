@@ -154,6 +154,12 @@ fn many_requests_of_two_clients_take_one_doorbell_and_one_signal_each() {
             (first..first + 30).collect::<Vec<_>>()
         );
     }
+    // The driver sleeps again, and says so.
+    for client in 0..2 {
+        world.submit(client, 1000);
+        assert!(world.rings[client].publish());
+        world.turn();
+    }
     // The right data of each is in the right half.
     let fake = world.fake.borrow();
     let second = HALF as usize + 105 * 512;
@@ -215,6 +221,9 @@ fn a_new_client_waits_until_the_device_has_done_with_the_old_one() {
     let caller = world.attach(1);
     world.turn();
     assert!(caller.0.borrow().is_none());
+    // What is left in the ring must not be executed into the successor's memory.
+    world.fake.borrow_mut().collect();
+    assert_eq!(world.fake.borrow().held.len(), 3);
     world.fake.borrow_mut().work();
     world.turn();
     let info = caller.0.borrow().unwrap().unwrap();
