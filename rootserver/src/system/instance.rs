@@ -35,6 +35,7 @@ impl System {
             .and_then(|()| self.build(index, incarnation));
         match built {
             Ok(()) => {
+                self.servers[server.index()].is_built = true;
                 self.after_start(server, incarnation);
                 Event::Started(server)
             }

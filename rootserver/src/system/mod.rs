@@ -132,6 +132,9 @@ pub struct Server {
     pub functions: Vec<u8, 4>,
     /// Doorbell bits given out.
     pub doorbells: u8,
+    /// An instance is there: the capabilities in its kit may be named. (To invoke one that is not
+    /// there is a fault of the root server's own thread.)
+    pub is_built: bool,
     /// [`prepare`] was done.
     pub is_prepared: bool,
     /// [`prepare`] failed; it is tried once.
@@ -336,6 +339,7 @@ impl Server {
         interrupts: Vec::new(),
         functions: Vec::new(),
         doorbells: 0,
+        is_built: false,
         is_prepared: false,
         is_broken: false,
         is_quarantined: false,
@@ -390,10 +394,7 @@ impl System {
 
     /// Whether an instance of it runs.
     pub fn is_running(&self, server: ServerId) -> bool {
-        matches!(
-            self.supervisor.state(server),
-            State::Running | State::Starting
-        )
+        self.servers.get(server.index()).is_some_and(|s| s.is_built)
     }
 
     /// Whether it was given up: its clients are answered by the root server.

@@ -39,6 +39,9 @@ impl System {
     pub fn tear_down(&mut self, server: ServerId, cause: Cause, noticed_ns: u64) {
         let detail = core::mem::take(&mut self.death);
         let index = server.0;
+        if !core::mem::take(&mut self.servers[server.index()].is_built) {
+            return;
+        }
         self.note_answered(index);
         let replies = self.caps.path(kit_cptr(index, kit::REPLIES));
         self.check(server, "wake its callers", replies.revoke());
@@ -287,6 +290,11 @@ impl System {
             }
         }
         self.tell_neighbours(server);
+        let manifest = self.manifest.servers.get(server.index());
+        if manifest.is_some_and(|s| s.privileges.pci_config) {
+            // Nobody will report functions any more: those that wait for one wait in vain.
+            self.assign_functions();
+        }
     }
 
     /// Callers may queue again; what was armed against the server is forgotten.
