@@ -43,7 +43,8 @@ impl Stream {
                 offset: 0,
                 length: piece.len() as u32,
             };
-            match self.client.write(self.channel, self.written, span) {
+            let written = patiently(|| self.client.write(self.channel, self.written, span));
+            match written {
                 Ok(position) => self.written = position,
                 // Nobody is left to be told; the next write takes up the stream again.
                 Err(_) => self.resume(),
@@ -58,10 +59,10 @@ impl Stream {
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, ConsoleError> {
         let length = into.len().min(self.piece()) as u32;
         let span = Span { offset: 0, length };
-        let input = match self.client.read(self.channel, self.read, span) {
+        let input = match patiently(|| self.client.read(self.channel, self.read, span)) {
             Err(ConsoleError::BadPosition) => {
                 self.resume();
-                self.client.read(self.channel, self.read, span)?
+                patiently(|| self.client.read(self.channel, self.read, span))?
             }
             other => other?,
         };
@@ -75,6 +76,18 @@ impl Stream {
         if let Ok(positions) = self.client.attach(self.channel) {
             self.written = positions.write;
             self.read = positions.read;
+        }
+    }
+}
+
+/// Calls again whenever the console died more often during one call than libipc repeats it: a
+/// read waits as long as nobody types, and the positions make every call safe to repeat. A console
+/// that was given up answers `ServiceUnavailable`, which ends it.
+fn patiently<T>(call: impl Fn() -> Result<T, ConsoleError>) -> Result<T, ConsoleError> {
+    loop {
+        match call() {
+            Err(ConsoleError::Ipc(Error::ServerRestarted { .. })) => {}
+            other => return other,
         }
     }
 }
