@@ -129,8 +129,6 @@ impl fmt::Display for Count {
 pub struct Words<'a> {
     /// The fault.
     pub fault: FaultRecord,
-    /// Stack pointer when it happened.
-    pub sp: u64,
     /// What is at the faulting address, if the plan says so.
     pub place: &'a str,
 }
@@ -231,12 +229,7 @@ mod tests {
                 syndrome: 0,
                 detail,
             };
-            Words {
-                fault,
-                sp: 0,
-                place,
-            }
-            .to_string()
+            Words { fault, place }.to_string()
         };
         assert_eq!(
             words(Fault::PageFault, 8, 0, ""),

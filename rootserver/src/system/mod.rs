@@ -1,7 +1,8 @@
 //! The system at work: all state of the root server, and what it does with it.
 //!
 //! * [`setup`]: from the boot info to every server's lasting resources.
-//! * [`prepare`]: what an instance of a server is made of: image, plan, grants, start info.
+//! * [`prepare`]: what an instance of a server is made of: image, plan, grants, start info;
+//!   [`wiring`]: what connects it with others and with devices.
 //! * [`instance`]: builds and starts an instance. [`teardown`]: takes one apart, and records it.
 //! * [`devices`]: PCI functions: configuration pages, assignment, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
@@ -17,6 +18,7 @@ pub mod instance;
 pub mod prepare;
 pub mod setup;
 pub mod teardown;
+pub mod wiring;
 
 use heapless::Vec;
 use libipc::control::Control;
@@ -143,8 +145,6 @@ pub struct Server {
     pub is_quarantined: bool,
     /// Number of its present or last instance.
     pub incarnation: u32,
-    /// Deaths since boot.
-    pub restarts: u32,
     /// CPU time of earlier instances.
     pub cpu_ns: u64,
     /// [`Control::loops`] at the last timeout.
@@ -344,7 +344,6 @@ impl Server {
         is_broken: false,
         is_quarantined: false,
         incarnation: 0,
-        restarts: 0,
         cpu_ns: 0,
         loops_at_timeout: 0,
         armed: None,

@@ -4,21 +4,17 @@
 use core::ops::Range;
 
 use heapless::String;
-use libipc::start::{
-    DeviceGrant, IncomingSession, OutgoingSession, Region, StartInfo, ThreadKit, slot,
-};
-use skink_abi::invocation::{MemoryType, Trigger, map_rights};
+use libipc::start::{DeviceGrant, Region, StartInfo, ThreadKit, slot};
+use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{CapRights, PAGE_SIZE};
-use skink_manifest::MAX_GRANTS as MAX_LINES;
 
-use super::grants::{CALL, From, Grant, RECEIVE, SIGNAL};
-use super::{Interrupt, StartError, StartInfoPage, System, ThreadPlace, lasting};
+use super::grants::{CALL, From, Grant, RECEIVE};
+use super::{StartError, StartInfoPage, System, ThreadPlace, lasting};
 use crate::custody::{Frames, Owner, Placement, SMALL_BITS};
 use crate::image::FileError;
 use crate::kernel::{Kernel, zero_guard};
 use crate::loader::{Machine, Program};
 use crate::plan::{IMAGE_BASE, Plan, Source, kit};
-use libipc::cap::{self, Cap};
 use skink_abi::bootinfo::slot as boot;
 
 const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
@@ -26,22 +22,27 @@ const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
 const INFO_BYTES: usize = 4 * PAGE_SIZE;
 
 /// What is put together on the way.
-struct Draft {
-    index: u8,
-    plan: Plan,
-    info: StartInfo,
+pub(super) struct Draft {
+    /// Of which server.
+    pub index: u8,
+    /// What is mapped where.
+    pub plan: Plan,
+    /// What the instance is told.
+    pub info: StartInfo,
     next_slot: u64,
     /// Bit of the next interrupt.
-    next_bit: u8,
+    pub next_bit: u8,
 }
 
 impl Draft {
-    fn take_slot(&mut self) -> u64 {
+    /// The next slot of the instance's CSpace.
+    pub fn take_slot(&mut self) -> u64 {
         self.next_slot += 1;
         self.next_slot - 1
     }
 
-    fn granted(&mut self, frames: &Frames, rights: u64) -> Result<Region, StartError> {
+    /// Plans frames of custody's; returns where they are for the instance.
+    pub fn granted(&mut self, frames: &Frames, rights: u64) -> Result<Region, StartError> {
         let vaddr = self.plan.add_granted(frames, rights, MemoryType::Normal)?;
         Ok(Region {
             vaddr,
@@ -89,7 +90,8 @@ impl System {
         self.finish(&mut draft)
     }
 
-    fn grant(
+    /// Adds a grant to a server's list.
+    pub(super) fn grant(
         &mut self,
         index: u8,
         slot: u64,
@@ -261,143 +263,6 @@ impl System {
             self.grant(index, slot::LOG.0, From::Root(boot::LOG), all, 0)?;
         }
         Ok(())
-    }
-
-    /// Both kinds of sessions, with their shared memory and doorbells.
-    fn sessions_of(&mut self, draft: &mut Draft) -> Result<(), StartError> {
-        for number in 0..self.sessions.len() {
-            let session = self.sessions[number];
-            let edge = &self.manifest.edges[usize::from(session.edge)];
-            let (client, server) = (edge.client, edge.server);
-            let (edge_name, protocol) = (edge.name.clone(), edge.protocol.clone());
-            let i = draft.index;
-            if client == i {
-                let (endpoint, doorbell) = (draft.take_slot(), draft.take_slot());
-                self.sessions[number].client_slot = endpoint;
-                self.grant(i, endpoint, From::Session(number as u8), CALL, 0)?;
-                let other = self.servers[usize::from(server)].notification;
-                self.grant(
-                    i,
-                    doorbell,
-                    From::Root(other),
-                    SIGNAL,
-                    1 << session.server_bit,
-                )?;
-                let outgoing = OutgoingSession {
-                    edge: edge_name,
-                    index: session.index,
-                    endpoint,
-                    doorbell,
-                    doorbell_bit: session.client_bit,
-                    shared: draft.granted(&session.shared, READ_WRITE)?,
-                };
-                draft
-                    .info
-                    .outgoing
-                    .push(outgoing)
-                    .map_err(|_| StartError::TooManyGrants)?;
-            } else if server == i {
-                let doorbell = draft.take_slot();
-                let other = self.servers[usize::from(client)].notification;
-                self.grant(
-                    i,
-                    doorbell,
-                    From::Root(other),
-                    SIGNAL,
-                    1 << session.client_bit,
-                )?;
-                let incoming = IncomingSession {
-                    badge: session.badge,
-                    client: self.manifest.servers[usize::from(client)].name.clone(),
-                    protocol,
-                    doorbell,
-                    doorbell_bit: session.server_bit,
-                    shared: draft.granted(&session.shared, READ_WRITE)?,
-                };
-                draft
-                    .info
-                    .incoming
-                    .push(incoming)
-                    .map_err(|_| StartError::TooManyGrants)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ports, wired lines, PCI functions, PCI configuration.
-    fn hardware(&mut self, draft: &mut Draft) -> Result<(), StartError> {
-        let i = usize::from(draft.index);
-        let ports = self.manifest.servers[i].ports.clone();
-        for range in &ports {
-            let own = self.custody.take_slots(1)?;
-            let control = Cap::<cap::IoPortControl>::from_slot(boot::IO_PORT_CONTROL);
-            control.issue(range.first, range.last, self.caps.slot(own))?;
-            let slot = draft.take_slot();
-            self.grant(draft.index, slot, From::Root(own), CapRights::all(), 0)?;
-            let _ = draft.info.ports.push(slot);
-        }
-        let lines: heapless::Vec<_, MAX_LINES> = self.manifest.servers[i].lines.clone();
-        for line in &lines {
-            let handler = self.custody.take_slots(1)?;
-            let trigger = if line.level {
-                Trigger::LevelHigh
-            } else {
-                Trigger::EdgeHigh
-            };
-            let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
-            control.get(u64::from(line.number), trigger, self.caps.slot(handler))?;
-            let (slot, _) = self.add_interrupt(draft, handler)?;
-            let _ = draft.info.lines.push(slot);
-        }
-        if self.manifest.servers[i].privileges.pci_config {
-            let grant = self.configuration_grant(&mut draft.plan)?;
-            draft
-                .info
-                .devices
-                .push(grant)
-                .map_err(|_| StartError::TooManyGrants)?;
-        }
-        for number in self.servers[i].functions.clone() {
-            let mut device = self.device_grant(&mut draft.plan, number)?;
-            for (vector, handler) in self.functions.handlers_of(number) {
-                let (slot, bit) = self.add_interrupt(draft, handler)?;
-                let vector = libipc::start::Vector {
-                    handler: slot,
-                    index: vector,
-                    bit,
-                };
-                device
-                    .vectors
-                    .push(vector)
-                    .map_err(|_| StartError::TooManyGrants)?;
-            }
-            draft
-                .info
-                .devices
-                .push(device)
-                .map_err(|_| StartError::TooManyGrants)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the server an interrupt: its slot there and the bit that it signals.
-    fn add_interrupt(&mut self, draft: &mut Draft, handler: u64) -> Result<(u64, u8), StartError> {
-        let i = usize::from(draft.index);
-        let bit = draft.next_bit;
-        draft.next_bit += 1;
-        let notification = self.custody.take_slots(1)?;
-        let server = self.servers[i].notification;
-        self.mint(notification, server, SIGNAL, 1 << bit)?;
-        let interrupt = Interrupt {
-            handler,
-            notification,
-            bit,
-        };
-        let kept = self.servers[i].interrupts.push(interrupt);
-        kept.map_err(|_| StartError::TooManyGrants)?;
-        let slot = draft.take_slot();
-        self.grant(draft.index, slot, From::Root(handler), CapRights::all(), 0)?;
-        Ok((slot, bit))
     }
 
     fn finish(&mut self, draft: &mut Draft) -> Result<(), StartError> {

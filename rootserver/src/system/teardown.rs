@@ -5,7 +5,13 @@
 //! 3. its interrupts go off, its devices are silenced, and that is checked;
 //! 4. its quota block is revoked: every object, mapping and capability of it is gone.
 //!
-//! Each step takes bounded time. Also here: what its neighbours are told, and giving up.
+//! Each step takes bounded time. Also here: what its neighbours are told.
+//!
+//! *Giving up*: the queued calls of each session are cancelled (not executed, so the stub sends
+//! them again), and in the client's slot for the session the server's endpoint is replaced by
+//! the root server's own, badged: whoever calls is answered `Unavailable` at once. No call
+//! queues where nobody will ever receive, and no client faults on an empty slot. When the server
+//! is started again, the sessions get its endpoint back.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -17,7 +23,7 @@ use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecor
 
 use super::{Server, System, lasting};
 use crate::arch::{FRAME_POINTER, REGISTER_WORDS};
-use crate::crash::{self, Words};
+use crate::crash::{self, Count, Words};
 use crate::kernel::kit_cptr;
 use crate::plan::{IMAGE_BASE, kit};
 use crate::say;
@@ -55,8 +61,6 @@ impl System {
         record.timeline.declared = declared;
         record.timeline.silenced = silenced;
         record.timeline.revoked = libipc::time::now_ns();
-        let state = &mut self.servers[server.index()];
-        state.restarts += 1;
         self.say_death(server, &record, cause);
         self.crashes.add(record);
         self.use_up_armed(server, cause);
@@ -197,29 +201,25 @@ impl System {
     }
 
     fn say_death(&self, server: ServerId, record: &CrashRecord, cause: Cause) {
-        let (name, in_flight) = (self.name(server), record.in_flight);
-        let restarts = self.servers[server.index()].restarts;
-        let number = crate::crash::Count(in_flight);
+        let name = self.name(server);
+        let number = Count(record.in_flight);
+        let next = match self.is_failed(server) {
+            true => Next(None),
+            false => Next(Some(record.incarnation)),
+        };
         match record.cause {
             Told::Fault(fault) => {
                 let place = self.place_of(server, fault.address);
-                let words = Words {
-                    fault,
-                    sp: record.sp,
-                    place,
-                };
+                let words = Words { fault, place };
                 let ip = record.ip;
-                say!("{name} died ({words} at {ip:#x}, {number}), death {restarts}");
+                say!("{name} died ({words} at {ip:#x}, {number}){next}");
             }
             Told::Panic | Told::OutOfMemory if !record.message.is_empty() => {
-                let message = record.message.as_str();
-                say!(
-                    "{name} died ({}: {message}, {number}), death {restarts}",
-                    cause.word()
-                );
+                let (word, message) = (cause.word(), record.message.as_str());
+                say!("{name} died ({word}: {message}, {number}){next}");
             }
-            Told::Exit(code) => say!("{name} ended with code {code} ({number}), death {restarts}"),
-            _ => say!("{name} died ({}, {number}), death {restarts}", cause.word()),
+            Told::Exit(code) => say!("{name} ended with code {code} ({number}){next}"),
+            _ => say!("{name} died ({}, {number}){next}", cause.word()),
         }
     }
 
@@ -352,6 +352,16 @@ impl System {
             Some(Some(reason)) => dispatch::cause_of_exit(reason, 0),
             _ => Cause::Fault,
         }
+    }
+}
+
+/// The number of the restart that follows, if one does.
+struct Next(Option<u32>);
+
+impl core::fmt::Display for Next {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0
+            .map_or(Ok(()), |number| write!(f, ", restart {number}"))
     }
 }
 

@@ -457,5 +457,4 @@ impl Mapping {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;
