@@ -9,7 +9,7 @@
 //! * [`supervise`]: when what is started: a pure state machine.
 //! * [`image`], [`loader`], [`plan`]: from the boot image to what an instance is made of.
 //! * [`acpi`], [`pci`]: finding devices, and silencing them without help.
-//! * [`crash`], [`say`]: what is known of a death.
+//! * [`crash`], [`mod@say`]: what is known of a death.
 //! * [`system`]: all of it at work.
 //!
 //! Architecture invariants: no call to a child is ever made; nothing that a server sends makes
