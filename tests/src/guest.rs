@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use skink_tool::compile::KernelVariant;
 use skink_tool::machine::{Ending, Options};
 use skink_tool::session::{Guest, Outcome, Recipe, System, Watch};
 use skink_tool::workspace::{Arch, Workspace};
@@ -41,15 +40,13 @@ impl Said {
 }
 
 impl Fixture {
-    /// The system that ships, with a debug kernel: it checks its invariants after every call.
+    /// The system that ships. (The debug kernel, which walks all capabilities after every trap,
+    /// is for the suite: budgets are not kept under it.)
     ///
     /// # Errors
     /// If it does not build.
     pub fn shipped() -> Result<Fixture> {
-        Fixture::of(&Recipe {
-            kernel: KernelVariant::Debug,
-            ..Recipe::default()
-        })
+        Fixture::of(&Recipe::default())
     }
 
     /// Another system.

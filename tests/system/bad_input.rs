@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 use skink_tests::{Disk, Fixture};
 use skink_tool::bootimage::NamedFile;
-use skink_tool::compile::KernelVariant;
 use skink_tool::session::Recipe;
 
 use crate::Test;
@@ -53,7 +52,7 @@ fn fails(fixture: &Fixture, disk: &Disk, line: &str, words: &str) -> Result<()> 
 
 fn no_volume(fixture: &Fixture) -> Result<()> {
     let blank = Disk::blank(32 << 20)?;
-    fails(fixture, &blank, "ls /disk", "never formatted")?;
+    fails(fixture, &blank, "ls /disk", "format it")?;
     blank.patch(0, &[0x5a; 4096])?;
     fails(fixture, &blank, "ls /disk", "FAT")?;
     let said = fixture.exec(None, &["ls /disk", "hello"])?;
@@ -69,7 +68,7 @@ fn no_volume(fixture: &Fixture) -> Result<()> {
 fn short(fixture: &Fixture) -> Result<()> {
     let disk = Disk::fat32(64 << 20, 1)?;
     disk.truncate(40 << 20)?;
-    fails(fixture, &disk, "ls /disk", "ends before")
+    fails(fixture, &disk, "ls /disk", "its volume needs 131072")
 }
 
 /// A disk with the files A, B and C of three clusters each, and where its first FAT is.
@@ -135,7 +134,6 @@ fn too_long(fixture: &Fixture) -> Result<()> {
 fn bad_elf(_: &Fixture) -> Result<()> {
     for (bytes, words) in [(vec![], "hello"), (vec![0x7f, b'E', b'L', b'F'], "hello")] {
         let recipe = Recipe {
-            kernel: KernelVariant::Debug,
             overlay: vec![NamedFile::new("server/hello", bytes)],
             ..Recipe::default()
         };

@@ -63,7 +63,7 @@ fn cluster_sizes(fixture: &Fixture) -> Result<()> {
 }
 
 fn write_back(fixture: &Fixture) -> Result<()> {
-    let disk = Disk::fat32(64 << 20, 2)?;
+    let disk = Disk::fat32(80 << 20, 2)?;
     let line = "mkdir /disk/DIR; write /disk/DIR/A.TXT some words; append /disk/DIR/A.TXT and more; \
                 fill /disk/NOISE.BIN 2500001 7; sha256 /disk/NOISE.BIN; sync";
     let text = fixture.ok(disk.path(), line)?;

@@ -16,7 +16,7 @@ pub const TESTS: &[Test] = &[
         run: write_under_kills,
     },
     Test {
-        name: "KILL0003 free shows the same after 100 kills of the driver",
+        name: "KILL0003 free shows the same after 90 kills of the driver",
         run: no_leak,
     },
     Test {
@@ -34,6 +34,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "KILL0007 killing what does not exist is a clear error",
         run: nobody,
+    },
+    Test {
+        name: "KILL0008 a driver that dies too often is given up, its clients are told, and restart revives it",
+        run: given_up,
     },
 ];
 
@@ -108,7 +112,7 @@ fn write_under_kills(fixture: &Fixture) -> Result<()> {
 
 fn no_leak(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
-    let kill = "repeat 100 kill virtio-blk";
+    let kill = "repeat 90 kill virtio-blk";
     let lines = [
         "kill virtio-blk; sha256 /disk/BIG.BIN",
         "free",
@@ -176,6 +180,27 @@ fn budget(fixture: &Fixture) -> Result<()> {
         .find("  /disk/BIG.BIN\n")
         .context("the sum came in the end")?;
     ensure!(alive < sum && text.contains("budget"), "{text}");
+    Ok(())
+}
+
+/// A driver that is killed more often than its manifest tolerates is given up: clients are told.
+fn given_up(fixture: &Fixture) -> Result<()> {
+    let disk = disk()?;
+    let lines = [
+        "sha256 /disk/BIG.BIN",
+        "kill virtio-blk --every 1; sha256 /disk/BIG.BIN",
+        "ls /disk",
+        "ps; hello",
+        "restart virtio-blk; kill virtio-blk --at-request 1000000; sha256 /disk/BIG.BIN",
+    ];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    ensure!(said[1].status == 1 && said[2].status == 1, "{said:?}");
+    ensure!(
+        said[3].text.contains("failed") && said[3].text.ends_with("Hello, world!\n"),
+        "{}",
+        said[3].text
+    );
+    ensure!(said[4] == said[0], "after `restart`: {:?}", said[4]);
     Ok(())
 }
 

@@ -33,6 +33,10 @@ mod guest {
             })
         }
 
+        fn is_lost(&self, disk: &RingDisk) -> bool {
+            disk.is_lost()
+        }
+
         fn region(&self, caller: Caller) -> Option<Shared> {
             let session = self.0.incoming.iter().find(|s| s.badge == caller.0)?;
             Some(Shared::granted(session.shared))

@@ -3,14 +3,18 @@
 //! The data area of the shared region is the cache's memory. `libipc::ring` submits again what a
 //! dead driver left undone; here it only has to be waited for.
 
+extern crate alloc;
+
+use alloc::vec::Vec;
 use fs::{
     BufferIndex, CacheDevice, Completion, IoError, LINE_BYTES, Operation, Request, RequestId,
     SECTOR_BYTES, SubmitError,
 };
+use libipc::Error;
 use libipc::client::Session;
 use libipc::events;
 use libipc::ring::ClientRing;
-use libipc::start::Region;
+use libipc::start::{Region, event};
 use skink_protocols::block::{
     self, BlockClient, BlockError, COMPLETION_WORDS, REQUEST_WORDS, RING_BYTES, RING_CAPACITY,
 };
@@ -23,6 +27,9 @@ pub struct RingDisk {
     /// The data area: `buffers` lines from here.
     memory: *mut u8,
     buffers: u32,
+    /// Requests in flight, to be failed if the driver is given up.
+    pending: Vec<RequestId>,
+    is_lost: bool,
 }
 
 impl RingDisk {
@@ -43,7 +50,23 @@ impl RingDisk {
             sectors: info.sectors,
             memory: (region.vaddr + RING_BYTES) as *mut u8,
             buffers: (bytes / LINE_BYTES as u64) as u32,
+            pending: Vec::new(),
+            is_lost: false,
         })
+    }
+
+    /// Whether the driver was given up: nothing will come of this disk any more.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// The root server says that the driver died. Its successor answers, or the root server in
+    /// the place of one that it has given up.
+    fn ask_after_driver(&mut self) {
+        let answer = BlockClient::new(self.session).info();
+        if let Err(BlockError::Ipc(Error::ServiceUnavailable)) = answer {
+            self.is_lost = true;
+        }
     }
 
     fn ring_doorbell(&self) {
@@ -98,9 +121,14 @@ impl CacheDevice for RingDisk {
             offset: u64::from(request.buffer.0) * LINE_BYTES as u64
                 + u64::from(request.skip_sectors) * SECTOR_BYTES as u64,
         };
+        if self.is_lost {
+            self.pending.push(request.id);
+            return Ok(());
+        }
         self.ring
             .submit(words.to_words())
             .map_err(|_| SubmitError::QueueFull)?;
+        self.pending.push(request.id);
         if self.ring.publish() {
             self.ring_doorbell();
         }
@@ -108,6 +136,13 @@ impl CacheDevice for RingDisk {
     }
 
     fn poll(&mut self) -> Option<Completion> {
+        if self.is_lost {
+            let id = self.pending.pop()?;
+            return Some(Completion {
+                id,
+                result: Err(IoError),
+            });
+        }
         let words = self.ring.poll();
         if self.ring.publish() {
             self.ring_doorbell();
@@ -121,10 +156,9 @@ impl CacheDevice for RingDisk {
         if done.status != block::Status::Done {
             log::error!("the disk refused request {}: {:?}", done.id, done.status);
         }
-        Some(Completion {
-            id: RequestId(done.id as u32),
-            result,
-        })
+        let id = RequestId(done.id as u32);
+        self.pending.retain(|other| *other != id);
+        Some(Completion { id, result })
     }
 
     fn wait(&mut self) -> Completion {
@@ -133,7 +167,10 @@ impl CacheDevice for RingDisk {
                 return completion;
             }
             if self.ring.arm() {
-                events::main().wait_for(self.session.doorbell_mask());
+                let wanted = self.session.doorbell_mask() | event::SESSIONS;
+                if events::main().wait_for(wanted) & event::SESSIONS != 0 {
+                    self.ask_after_driver();
+                }
             }
         }
     }

@@ -33,6 +33,9 @@ pub trait Host {
     /// Why there is none.
     fn disk(&mut self) -> Result<Self::Disk, MountFailure>;
 
+    /// Whether nothing will come of the disk any more: its driver was given up.
+    fn is_lost(&self, disk: &Self::Disk) -> bool;
+
     /// The region that a session shares with its client.
     fn region(&self, caller: Caller) -> Option<Shared>;
 }
@@ -59,6 +62,14 @@ impl<H: Host> Service<H> {
     }
 
     fn volume(&mut self) -> Result<&mut Volume<H::Disk>, FileError> {
+        let host = &self.host;
+        if self
+            .volume
+            .as_ref()
+            .is_some_and(|volume| host.is_lost(volume.device()))
+        {
+            self.volume = None;
+        }
         if self.volume.is_none() {
             let disk = self.host.disk().map_err(FileError::NotMounted)?;
             let volume = Volume::mount(disk, self.limits)
