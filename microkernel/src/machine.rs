@@ -115,7 +115,8 @@ pub trait Paging {
     /// The entry that points to a table.
     fn table_entry(table: PhysAddr) -> u64;
     /// The entry of a page at `level`.
-    fn page_entry(base: PhysAddr, level: usize, rights: PagePermissions, memory: MemoryType) -> u64;
+    fn page_entry(base: PhysAddr, level: usize, rights: PagePermissions, memory: MemoryType)
+    -> u64;
     /// What an entry at `level` says.
     fn decode(entry: u64, level: usize) -> Entry;
 }
