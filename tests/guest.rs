@@ -33,11 +33,7 @@ fn trials(listed: &Report, kernel: KernelVariant, kind: &str) -> Vec<Trial> {
         })
         .with_kind(kind)
     };
-    listed
-        .tests
-        .iter()
-        .map(|test| trial(test.id.clone(), &test.text))
-        .collect()
+    listed.tests.iter().map(|test| trial(test.id.clone(), &test.text)).collect()
 }
 
 fn main() {

@@ -65,9 +65,7 @@ pub fn end() {
     if control.first_answer_ns.load(Relaxed) == 0 {
         control.first_answer_ns.store(time::now_ns(), Relaxed);
     }
-    let _ = control
-        .in_flight
-        .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+    let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
 }
 
 /// Counts a return to waiting.
@@ -85,9 +83,7 @@ pub(crate) fn signalled(bits: u64) {
     let Some(control) = control() else { return };
     let interrupts = bits & ((1 << event::DOORBELL_FIRST) - 1);
     if interrupts != 0 {
-        control
-            .interrupts
-            .fetch_add(interrupts.count_ones(), Relaxed);
+        control.interrupts.fetch_add(interrupts.count_ones(), Relaxed);
     }
     if bits & event::HEARTBEAT != 0 {
         bump(&control.heartbeats);
@@ -101,7 +97,5 @@ pub const RING_LABEL: u64 = 1;
 pub(crate) fn cancel(count: u64) {
     let Some(control) = control() else { return };
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let _ = control
-        .in_flight
-        .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)));
+    let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)));
 }

@@ -46,22 +46,14 @@ pub fn read(first: usize, into: &mut [u64]) {
     assert!(first + into.len() <= buffer::WORDS);
     // SAFETY: as in `word`; `into` is ordinary memory outside the buffer, because no reference
     // into the buffer exists.
-    unsafe {
-        arch::user_buffer()
-            .add(first)
-            .copy_to_nonoverlapping(into.as_mut_ptr(), into.len())
-    };
+    unsafe { arch::user_buffer().add(first).copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
 }
 
 /// Copies `from` to words `first..` of a message in the buffer.
 pub fn write(first: usize, from: &[u64]) {
     assert!(first + from.len() <= buffer::WORDS);
     // SAFETY: as in `read`.
-    unsafe {
-        arch::user_buffer()
-            .add(first)
-            .copy_from_nonoverlapping(from.as_ptr(), from.len())
-    };
+    unsafe { arch::user_buffer().add(first).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
 }
 
 /// Names the capabilities that the next message carries.

@@ -45,12 +45,7 @@ impl Session {
 
     /// A session of an endpoint alone: no shared memory, no doorbell.
     pub const fn of_endpoint(endpoint: Cap<Endpoint>) -> Self {
-        Session {
-            endpoint,
-            doorbell: Cap::from_slot(0),
-            doorbell_bit: 0,
-            shared: Shared::EMPTY,
-        }
+        Session { endpoint, doorbell: Cap::from_slot(0), doorbell_bit: 0, shared: Shared::EMPTY }
     }
 
     /// The event mask of this session's doorbell.

@@ -100,9 +100,6 @@ impl Misbehaviour {
 
     /// The kind with this number, if there is one.
     pub fn from_raw(raw: u32) -> Option<Self> {
-        Self::NAMED
-            .into_iter()
-            .map(|(_, kind)| kind)
-            .find(|&kind| kind as u32 == raw)
+        Self::NAMED.into_iter().map(|(_, kind)| kind).find(|&kind| kind as u32 == raw)
     }
 }

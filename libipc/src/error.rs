@@ -64,18 +64,11 @@ impl From<SysError> for Error {
     fn from(error: SysError) -> Self {
         use skink_abi::Error as Kernel;
         match error.error {
-            Kernel::ReplyLost => Error::ServerRestarted {
-                maybe_executed: true,
-            },
-            Kernel::Cancelled => Error::ServerRestarted {
-                maybe_executed: false,
-            },
+            Kernel::ReplyLost => Error::ServerRestarted { maybe_executed: true },
+            Kernel::Cancelled => Error::ServerRestarted { maybe_executed: false },
             Kernel::ProtocolFault => ProtocolError::Fault(error.detail[0]).into(),
             Kernel::InvalidCapability => Error::ServiceUnavailable,
-            other => Error::Sys {
-                number: other.raw() as u16,
-                detail: error.detail,
-            },
+            other => Error::Sys { number: other.raw() as u16, detail: error.detail },
         }
     }
 }
@@ -83,14 +76,12 @@ impl From<SysError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::ServerRestarted {
-                maybe_executed: true,
-            } => {
+            Error::ServerRestarted { maybe_executed: true } => {
                 f.write_str("the server died with the request, which may have been executed: check")
             }
-            Error::ServerRestarted {
-                maybe_executed: false,
-            } => f.write_str("the server died before it took the request: try again"),
+            Error::ServerRestarted { maybe_executed: false } => {
+                f.write_str("the server died before it took the request: try again")
+            }
             Error::ServiceUnavailable => f.write_str("the service is not running (see `ps`)"),
             Error::UnknownSession => f.write_str("the server does not know the session"),
             Error::Busy => f.write_str("the server has too many callers waiting: try again"),

@@ -18,11 +18,8 @@ pub struct Events {
     pending: AtomicU64,
 }
 
-static MAIN: Events = Events {
-    notification: slot::NOTIFICATION,
-    timer: slot::TIMER,
-    pending: AtomicU64::new(0),
-};
+static MAIN: Events =
+    Events { notification: slot::NOTIFICATION, timer: slot::TIMER, pending: AtomicU64::new(0) };
 
 /// The first thread's.
 pub fn main() -> &'static Events {
@@ -147,13 +144,7 @@ mod tests {
     use std::vec::Vec;
 
     fn events() -> Events {
-        Events::from(&ThreadKit {
-            tcb: 0,
-            stack_top: 0,
-            ipc_buffer: 0,
-            notification: 5,
-            timer: 7,
-        })
+        Events::from(&ThreadKit { tcb: 0, stack_top: 0, ipc_buffer: 0, notification: 5, timer: 7 })
     }
 
     /// A kernel whose notification delivers these words, one a wait, and then nothing but the
@@ -180,9 +171,8 @@ mod tests {
     #[test]
     fn sleeping_keeps_signals_and_drops_heartbeats() {
         let events = events();
-        let (_, timer) = with_signals(&[1 << 16, event::HEARTBEAT], || {
-            events.sleep_ns(2 * time::MS)
-        });
+        let (_, timer) =
+            with_signals(&[1 << 16, event::HEARTBEAT], || events.sleep_ns(2 * time::MS));
         assert!(timer.contains(&Invocation::TimerArm.raw()));
         assert_eq!(events.take_pending(), 1 << 16);
         let bits = with_signals(&[event::HEARTBEAT, 6], || events.wait()).0;

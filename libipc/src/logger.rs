@@ -56,10 +56,7 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let mut line = Line {
-            text: heapless::String::new(),
-            log: Cap::new(slot::LOG),
-        };
+        let mut line = Line { text: heapless::String::new(), log: Cap::new(slot::LOG) };
         let name = crate::startup::name();
         let _ = match record.level() {
             log::Level::Info => writeln!(line, "{name}: {}", record.args()),

@@ -109,11 +109,7 @@ mod tests {
     fn region() -> Mmio {
         let words = std::vec![0u64; 4].leak();
         let vaddr = words.as_mut_ptr() as u64;
-        let region = Region {
-            vaddr,
-            size: 32,
-            paddr: 0x1000,
-        };
+        let region = Region { vaddr, size: 32, paddr: 0x1000 };
         // SAFETY: leaked, and used through this alone.
         unsafe { Mmio::new(region) }
     }
@@ -137,10 +133,7 @@ mod tests {
         assert!(all.part(24, 8).is_some() && all.part(25, 8).is_none());
         assert!(all.part(u64::MAX, 2).is_none());
         for offset in [32, 29, 2, usize::MAX - 3] {
-            assert!(
-                catch_unwind(|| region().read32(offset)).is_err(),
-                "{offset}"
-            );
+            assert!(catch_unwind(|| region().read32(offset)).is_err(), "{offset}");
         }
         let part = all.part(28, 4).unwrap();
         assert!(catch_unwind(|| part.write64(0, 0)).is_err());

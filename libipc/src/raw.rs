@@ -56,11 +56,7 @@ fn message(registers: arch::Registers) -> SysResult<Message> {
     if registers.status != 0 {
         return Err(failure(registers));
     }
-    Ok(Message {
-        badge: registers.badge,
-        info: registers.info,
-        words: registers.words,
-    })
+    Ok(Message { badge: registers.badge, info: registers.info, words: registers.words })
 }
 
 #[inline(always)]
@@ -102,13 +98,7 @@ pub fn nb_send(cap: CPtr, info: MessageInfo, words: Words) -> SysResult<()> {
 /// What the kernel says.
 #[inline(always)]
 pub fn recv(from: CPtr, reply: CPtr) -> SysResult<Message> {
-    message(arch::syscall_reply(
-        Syscall::Recv,
-        from.0,
-        MessageInfo(0),
-        [0; 4],
-        reply.0,
-    ))
+    message(arch::syscall_reply(Syscall::Recv, from.0, MessageInfo(0), [0; 4], reply.0))
 }
 
 /// Receives if there is a message.
@@ -117,13 +107,7 @@ pub fn recv(from: CPtr, reply: CPtr) -> SysResult<Message> {
 /// `WouldBlock` if there is none.
 #[inline(always)]
 pub fn nb_recv(from: CPtr, reply: CPtr) -> SysResult<Message> {
-    message(arch::syscall_reply(
-        Syscall::NbRecv,
-        from.0,
-        MessageInfo(0),
-        [0; 4],
-        reply.0,
-    ))
+    message(arch::syscall_reply(Syscall::NbRecv, from.0, MessageInfo(0), [0; 4], reply.0))
 }
 
 /// Answers through `reply`, then waits for the next message with the same `reply`.
@@ -132,13 +116,7 @@ pub fn nb_recv(from: CPtr, reply: CPtr) -> SysResult<Message> {
 /// What the kernel says; an answer to a dead caller is no error.
 #[inline(always)]
 pub fn reply_recv(from: CPtr, info: MessageInfo, words: Words, reply: CPtr) -> SysResult<Message> {
-    message(arch::syscall_reply(
-        Syscall::ReplyRecv,
-        from.0,
-        info,
-        words,
-        reply.0,
-    ))
+    message(arch::syscall_reply(Syscall::ReplyRecv, from.0, info, words, reply.0))
 }
 
 /// `nb_send` to `to`, then `recv` from `from`.
@@ -153,14 +131,7 @@ pub fn nb_send_recv(
     from: CPtr,
     reply: CPtr,
 ) -> SysResult<Message> {
-    message(arch::syscall_reply_from(
-        Syscall::NbSendRecv,
-        to.0,
-        info,
-        words,
-        reply.0,
-        from.0,
-    ))
+    message(arch::syscall_reply_from(Syscall::NbSendRecv, to.0, info, words, reply.0, from.0))
 }
 
 /// Sets the bits of the capability's badge in its notification.
@@ -169,12 +140,7 @@ pub fn nb_send_recv(
 /// What the kernel says about the capability.
 #[inline(always)]
 pub fn signal(notification: CPtr) -> SysResult<()> {
-    done(arch::syscall(
-        Syscall::Signal,
-        notification.0,
-        MessageInfo(0),
-        [0; 4],
-    ))
+    done(arch::syscall(Syscall::Signal, notification.0, MessageInfo(0), [0; 4]))
 }
 
 /// Waits until the notification is signalled; returns its bits and clears them.
@@ -183,13 +149,7 @@ pub fn signal(notification: CPtr) -> SysResult<()> {
 /// What the kernel says.
 #[inline(always)]
 pub fn wait(notification: CPtr) -> SysResult<u64> {
-    message(arch::syscall(
-        Syscall::Wait,
-        notification.0,
-        MessageInfo(0),
-        [0; 4],
-    ))
-    .map(|m| m.badge)
+    message(arch::syscall(Syscall::Wait, notification.0, MessageInfo(0), [0; 4])).map(|m| m.badge)
 }
 
 /// The notification's bits, cleared.
@@ -198,13 +158,7 @@ pub fn wait(notification: CPtr) -> SysResult<u64> {
 /// `WouldBlock` where nothing is signalled.
 #[inline(always)]
 pub fn poll(notification: CPtr) -> SysResult<u64> {
-    message(arch::syscall(
-        Syscall::Poll,
-        notification.0,
-        MessageInfo(0),
-        [0; 4],
-    ))
-    .map(|m| m.badge)
+    message(arch::syscall(Syscall::Poll, notification.0, MessageInfo(0), [0; 4])).map(|m| m.badge)
 }
 
 /// Goes to the end of the queue of one's priority.

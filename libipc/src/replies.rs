@@ -29,10 +29,7 @@ pub static POOL: Pool = Pool::new();
 impl Pool {
     /// An empty pool.
     pub const fn new() -> Self {
-        Pool {
-            slots: [const { AtomicU64::new(0) }; MAX_REPLIES],
-            free: AtomicU32::new(0),
-        }
+        Pool { slots: [const { AtomicU64::new(0) }; MAX_REPLIES], free: AtomicU32::new(0) }
     }
 
     /// Puts the replies in these slots into the pool, at most [`MAX_REPLIES`].
@@ -47,9 +44,7 @@ impl Pool {
     pub fn take(&'static self) -> Option<ReplySlot> {
         let index = self
             .free
-            .fetch_update(Relaxed, Relaxed, |free| {
-                (free != 0).then(|| free & (free - 1))
-            })
+            .fetch_update(Relaxed, Relaxed, |free| (free != 0).then(|| free & (free - 1)))
             .ok()?
             .trailing_zeros();
         Some(ReplySlot { pool: self, index })
@@ -102,10 +97,7 @@ pub struct Later<T> {
 impl<T: Serialize> Later<T> {
     /// The caller of the request that was received with `slot`.
     pub fn new(slot: ReplySlot) -> Self {
-        Later {
-            slot: Some(slot),
-            result: PhantomData,
-        }
+        Later { slot: Some(slot), result: PhantomData }
     }
 
     /// Answers. A caller that is gone by now is no error.

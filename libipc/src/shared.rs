@@ -23,11 +23,7 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     /// No memory.
-    pub const EMPTY: Shared = Shared {
-        base: core::ptr::null_mut(),
-        size: 0,
-        paddr: 0,
-    };
+    pub const EMPTY: Shared = Shared { base: core::ptr::null_mut(), size: 0, paddr: 0 };
 
     /// Names a region.
     ///
@@ -53,11 +49,7 @@ impl Shared {
     #[cfg(not(target_os = "none"))]
     pub fn leaked(size: usize) -> Self {
         let words = alloc::vec![0u64; size.div_ceil(8)].leak();
-        Shared {
-            base: words.as_mut_ptr().cast(),
-            size,
-            paddr: 0,
-        }
+        Shared { base: words.as_mut_ptr().cast(), size, paddr: 0 }
     }
 
     /// Bytes.
@@ -80,11 +72,7 @@ impl Shared {
             // In range, so the sum is an address inside the region.
             base: self.base.wrapping_add(offset as usize),
             size: size as usize,
-            paddr: if self.paddr == 0 {
-                0
-            } else {
-                self.paddr + offset
-            },
+            paddr: if self.paddr == 0 { 0 } else { self.paddr + offset },
         })
     }
 

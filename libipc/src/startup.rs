@@ -97,9 +97,7 @@ unsafe fn decode(info: u64, length: u64) -> &'static StartInfo {
 /// The start info, once the program runs under the root server.
 pub fn start_info() -> Option<&'static StartInfo> {
     // SAFETY: `STARTED` is set after the cell was written, which never changes again.
-    STARTED
-        .load(Ordering::Acquire)
-        .then(|| unsafe { (*START.0.get()).assume_init_ref() })
+    STARTED.load(Ordering::Acquire).then(|| unsafe { (*START.0.get()).assume_init_ref() })
 }
 
 /// The server's name, for its log lines.

@@ -26,10 +26,7 @@ struct Beginning {
 /// The kit's thread must not be running: starting it anew would pull it out of what it does, so
 /// the caller waits for a sign of its own that the last `body` has returned.
 pub fn start(kit: &ThreadKit, body: impl FnOnce(&Events) + Send + 'static) -> SysResult<()> {
-    let beginning = Box::into_raw(Box::new(Beginning {
-        body: Box::new(body),
-        kit: *kit,
-    }));
+    let beginning = Box::into_raw(Box::new(Beginning { body: Box::new(body), kit: *kit }));
     let arguments = [beginning as usize as u64, kit.ipc_buffer];
     let registers = arch::thread_registers(begin, kit.stack_top, kit.ipc_buffer, arguments);
     let started = Cap::<Tcb>::from_slot(kit.tcb).write_registers(Then::Act, &registers);

@@ -63,11 +63,7 @@ impl Flavor for Writer {
 /// # Errors
 /// `TooLong` if it does not fit.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<(Words, usize), ProtocolError> {
-    let writer = Writer {
-        registers: [0; REGISTER_WORDS],
-        current: 0,
-        bytes: 0,
-    };
+    let writer = Writer { registers: [0; REGISTER_WORDS], current: 0, bytes: 0 };
     postcard::serialize_with_flavor(value, writer).map_err(|_| ProtocolError::TooLong)
 }
 
@@ -184,11 +180,7 @@ impl Hot for () {
 }
 
 impl<T: Hot, E: Hot> Hot for Result<T, E> {
-    const WORDS: usize = 1 + if T::WORDS > E::WORDS {
-        T::WORDS
-    } else {
-        E::WORDS
-    };
+    const WORDS: usize = 1 + if T::WORDS > E::WORDS { T::WORDS } else { E::WORDS };
     #[inline(always)]
     fn put(&self, words: &mut Words, at: usize) {
         words[at] = u64::from(self.is_err());

@@ -78,11 +78,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Bench {
-            server: Rc::default(),
-            fail: Rc::default(),
-            calls: Rc::default(),
-        }
+        Bench { server: Rc::default(), fail: Rc::default(), calls: Rc::default() }
     }
 
     fn run<R>(&self, body: impl FnOnce(&StoreClient) -> R) -> R {
@@ -95,28 +91,16 @@ impl Bench {
             assert_eq!(trap.number, Syscall::Call);
             calls.set(calls.get() + 1);
             if let Some(error) = fail.borrow_mut().pop() {
-                return Registers {
-                    status: error.raw(),
-                    ..Default::default()
-                };
+                return Registers { status: error.raw(), ..Default::default() };
             }
             reply.set(pool.take());
-            let message = Message {
-                badge: 77,
-                info: trap.info,
-                words: trap.words,
-            };
+            let message = Message { badge: 77, info: trap.info, words: trap.words };
             let request = Request::new(message, &reply);
             match Store::dispatch(&mut *server.borrow_mut(), &request) {
-                Outcome::Answer(info, words) => Registers {
-                    info,
-                    words,
-                    ..Default::default()
-                },
-                Outcome::Later => Registers {
-                    status: KernelError::Cancelled.raw(),
-                    ..Default::default()
-                },
+                Outcome::Answer(info, words) => Registers { info, words, ..Default::default() },
+                Outcome::Later => {
+                    Registers { status: KernelError::Cancelled.raw(), ..Default::default() }
+                }
             }
         };
         with_kernel(kernel, || body(&StoreClient::at(CPtr(9))))
@@ -154,9 +138,7 @@ fn idempotent_methods_are_sent_again_and_others_are_not() {
     assert_eq!(bench.calls.get(), 3);
 
     *bench.fail.borrow_mut() = vec![KernelError::ReplyLost, KernelError::Cancelled];
-    let lost = Error::ServerRestarted {
-        maybe_executed: true,
-    };
+    let lost = Error::ServerRestarted { maybe_executed: true };
     bench.run(|client| assert_eq!(client.put(1, "x"), Err(lost)));
     assert_eq!(bench.calls.get(), 5, "cancelled is sent again, lost is not");
     assert!(bench.server.borrow().values.is_empty());
@@ -167,9 +149,7 @@ fn a_request_that_kills_every_server_ends_at_last() {
     let bench = Bench::new();
     *bench.fail.borrow_mut() = vec![KernelError::ReplyLost; 1000];
     bench.run(|client| {
-        let error = StoreError::Ipc(Error::ServerRestarted {
-            maybe_executed: true,
-        });
+        let error = StoreError::Ipc(Error::ServerRestarted { maybe_executed: true });
         assert_eq!(client.get(1), Err(error));
     });
     assert_eq!(bench.calls.get(), libipc::client::MAX_RETRIES + 1);
@@ -183,11 +163,7 @@ fn a_missing_service_says_so() {
 }
 
 fn dispatch(label: u64, length: usize, words: [u64; 4]) -> u64 {
-    let message = Message {
-        badge: 1,
-        info: MessageInfo::new(label, length, 0),
-        words,
-    };
+    let message = Message { badge: 1, info: MessageInfo::new(label, length, 0), words };
     let reply = Cell::new(None);
     match Store::dispatch(&mut Memory::default(), &Request::new(message, &reply)) {
         Outcome::Answer(info, _) => info.label(),
@@ -201,26 +177,14 @@ fn malformed_requests_are_refused_with_the_reason() {
     assert_eq!(Store::METHODS, ["get", "put", "add", "wait"]);
     assert_eq!(dispatch(0, 0, [0; 4]), Status::WrongProtocol as u64);
     let other = libipc::protocol::ProtocolId::new("store", 2);
-    assert_eq!(
-        dispatch(other.label(0), 1, [0; 4]),
-        Status::WrongProtocol as u64
-    );
-    assert_eq!(
-        dispatch(id.label(4), 1, [0; 4]),
-        Status::UnknownMethod as u64
-    );
+    assert_eq!(dispatch(other.label(0), 1, [0; 4]), Status::WrongProtocol as u64);
+    assert_eq!(dispatch(id.label(4), 1, [0; 4]), Status::UnknownMethod as u64);
     assert_eq!(dispatch(id.label(0), 0, [0; 4]), Status::Malformed as u64);
     assert_eq!(dispatch(id.label(0), 3, [0; 4]), Status::Malformed as u64);
     // Hot: a wrong number of words, and words out of range.
     assert_eq!(dispatch(id.label(2), 2, [0; 4]), Status::Malformed as u64);
-    assert_eq!(
-        dispatch(id.label(2), 3, [0, 1 << 32, 0, 0]),
-        Status::Malformed as u64
-    );
-    assert_eq!(
-        dispatch(id.label(2), 3, [0, 0, 2, 0]),
-        Status::Malformed as u64
-    );
+    assert_eq!(dispatch(id.label(2), 3, [0, 1 << 32, 0, 0]), Status::Malformed as u64);
+    assert_eq!(dispatch(id.label(2), 3, [0, 0, 2, 0]), Status::Malformed as u64);
     assert_eq!(dispatch(id.label(2), 3, [1, 1, 1, 0]), Status::Done as u64);
     // Deferred without a spare reply.
     assert_eq!(dispatch(id.label(3), 1, [0; 4]), Status::Busy as u64);
@@ -234,11 +198,7 @@ fn deferred_answers_arrive_later_and_dropped_ones_say_so() {
     let label = Store::ID.label(3);
     for _ in 0..2 {
         let reply = Cell::new(pool.take());
-        let message = Message {
-            badge: 1,
-            info: MessageInfo::new(label, 1, 0),
-            words: [0; 4],
-        };
+        let message = Message { badge: 1, info: MessageInfo::new(label, 1, 0), words: [0; 4] };
         let outcome = Store::dispatch(&mut server, &Request::new(message, &reply));
         assert!(matches!(outcome, Outcome::Later));
         assert!(reply.take().is_none(), "the caller was taken out");

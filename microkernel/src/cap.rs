@@ -64,34 +64,15 @@ pub enum Cap {
     Null,
     /// Raw memory: `2^size_bits` bytes at `base`, of which the first `watermark` are taken and
     /// the next `clean` units of [`CLEAN_UNIT`] are known to be zero (see `object::untyped`).
-    Untyped {
-        base: PhysAddr,
-        size_bits: u8,
-        device: bool,
-        watermark: u64,
-        clean: u32,
-    },
+    Untyped { base: PhysAddr, size_bits: u8, device: bool, watermark: u64, clean: u32 },
     /// A table of `2^radix` slots, with a guard of `guard_bits` bits.
-    CNode {
-        table: Obj<CapSlot>,
-        radix: u8,
-        guard_bits: u8,
-        guard: u64,
-    },
+    CNode { table: Obj<CapSlot>, radix: u8, guard_bits: u8, guard: u64 },
     /// A thread.
     Tcb(Obj<Tcb>),
     /// An endpoint.
-    Endpoint {
-        endpoint: Obj<Endpoint>,
-        badge: u64,
-        rights: CapRights,
-    },
+    Endpoint { endpoint: Obj<Endpoint>, badge: u64, rights: CapRights },
     /// A notification.
-    Notification {
-        notification: Obj<Notification>,
-        badge: u64,
-        rights: CapRights,
-    },
+    Notification { notification: Obj<Notification>, badge: u64, rights: CapRights },
     /// The right to answer.
     Reply(Obj<Reply>),
     /// Time.
@@ -101,11 +82,7 @@ pub enum Cap {
     /// The root table of an address space; ASID 0 before one is assigned.
     VSpace { root: PhysAddr, asid: Asid },
     /// A table below the root; `level` counts from the root (1 to 3) and is valid while mapped.
-    PageTable {
-        table: PhysAddr,
-        level: u8,
-        mapping: Option<Mapping>,
-    },
+    PageTable { table: PhysAddr, level: u8, mapping: Option<Mapping> },
     /// Memory that can be mapped. `rights` bound what it can be mapped with.
     Frame {
         base: PhysAddr,
@@ -132,11 +109,7 @@ pub enum Cap {
     Log,
     /// A CNode or TCB that is being deleted in steps: `table` has `remaining` slots to empty
     /// (it had `2^radix`, or is a TCB's own slots where `radix` is `ZOMBIE_TCB`).
-    Zombie {
-        table: Obj<CapSlot>,
-        radix: u8,
-        remaining: u64,
-    },
+    Zombie { table: Obj<CapSlot>, radix: u8, remaining: u64 },
 }
 
 /// Bytes that [`Cap::Untyped`]'s `clean` counts in; 24 bits of it are stored, which is 1 TiB and
@@ -194,10 +167,7 @@ fn pack_mapping(mapping: Option<Mapping>) -> u64 {
 
 fn unpack_mapping(word: u64) -> Option<Mapping> {
     let asid = Asid(word as u16);
-    (asid != Asid(0)).then_some(Mapping {
-        asid,
-        addr: UserAddr(word >> 16 << 12),
-    })
+    (asid != Asid(0)).then_some(Mapping { asid, addr: UserAddr(word >> 16 << 12) })
 }
 
 impl PackedCap {
@@ -285,23 +255,16 @@ impl PackedCap {
                 guard: word,
             },
             CapType::Tcb => Cap::Tcb(self.obj()),
-            CapType::Endpoint => Cap::Endpoint {
-                endpoint: self.obj(),
-                badge: word,
-                rights: self.rights(),
-            },
-            CapType::Notification => Cap::Notification {
-                notification: self.obj(),
-                badge: word,
-                rights: self.rights(),
-            },
+            CapType::Endpoint => {
+                Cap::Endpoint { endpoint: self.obj(), badge: word, rights: self.rights() }
+            }
+            CapType::Notification => {
+                Cap::Notification { notification: self.obj(), badge: word, rights: self.rights() }
+            }
             CapType::Reply => Cap::Reply(self.obj()),
             CapType::SchedContext => Cap::SchedContext(self.obj()),
             CapType::Timer => Cap::Timer(self.obj()),
-            CapType::VSpace => Cap::VSpace {
-                root: self.phys(),
-                asid: Asid(word as u16),
-            },
+            CapType::VSpace => Cap::VSpace { root: self.phys(), asid: Asid(word as u16) },
             CapType::PageTable => Cap::PageTable {
                 table: self.phys(),
                 level: self.field(0, 3) as u8,
@@ -316,24 +279,16 @@ impl PackedCap {
                 mapping: unpack_mapping(word),
             },
             CapType::AsidControl => Cap::AsidControl,
-            CapType::AsidPool => Cap::AsidPool {
-                pool: self.obj(),
-                base: Asid(word as u16),
-            },
+            CapType::AsidPool => Cap::AsidPool { pool: self.obj(), base: Asid(word as u16) },
             CapType::IrqControl => Cap::IrqControl,
             CapType::IrqHandler => Cap::IrqHandler(Irq(word as u16)),
             CapType::IoPortControl => Cap::IoPortControl,
-            CapType::IoPort => Cap::IoPort {
-                first: word as u16,
-                last: (word >> 16) as u16,
-            },
+            CapType::IoPort => Cap::IoPort { first: word as u16, last: (word >> 16) as u16 },
             CapType::SchedControl => Cap::SchedControl,
             CapType::Log => Cap::Log,
-            CapType::Zombie => Cap::Zombie {
-                table: self.obj(),
-                radix: self.field(0, 6) as u8,
-                remaining: word,
-            },
+            CapType::Zombie => {
+                Cap::Zombie { table: self.obj(), radix: self.field(0, 6) as u8, remaining: word }
+            }
         }
     }
 }
@@ -344,70 +299,31 @@ impl Cap {
         use CapType as T;
         match self {
             Cap::Null => PackedCap::NULL,
-            Cap::Untyped {
-                base,
-                size_bits,
-                device,
-                watermark,
-                clean,
-            } => {
+            Cap::Untyped { base, size_bits, device, watermark, clean } => {
                 let clean = u64::from(clean);
                 let fields = u64::from(size_bits) | u64::from(device) << 6 | clean >> 16 << 7;
                 PackedCap(head(T::Untyped, fields, base.0), watermark | clean << 48)
             }
-            Cap::CNode {
-                table,
-                radix,
-                guard_bits,
-                guard,
-            } => PackedCap(
-                head(
-                    T::CNode,
-                    u64::from(radix) | u64::from(guard_bits) << 6,
-                    table.addr().0,
-                ),
+            Cap::CNode { table, radix, guard_bits, guard } => PackedCap(
+                head(T::CNode, u64::from(radix) | u64::from(guard_bits) << 6, table.addr().0),
                 guard,
             ),
             Cap::Tcb(tcb) => PackedCap(head(T::Tcb, 0, tcb.addr().0), 0),
-            Cap::Endpoint {
-                endpoint,
-                badge,
-                rights,
-            } => PackedCap(
-                head(T::Endpoint, u64::from(rights.bits()), endpoint.addr().0),
-                badge,
-            ),
-            Cap::Notification {
-                notification,
-                badge,
-                rights,
-            } => PackedCap(
-                head(
-                    T::Notification,
-                    u64::from(rights.bits()),
-                    notification.addr().0,
-                ),
+            Cap::Endpoint { endpoint, badge, rights } => {
+                PackedCap(head(T::Endpoint, u64::from(rights.bits()), endpoint.addr().0), badge)
+            }
+            Cap::Notification { notification, badge, rights } => PackedCap(
+                head(T::Notification, u64::from(rights.bits()), notification.addr().0),
                 badge,
             ),
             Cap::Reply(reply) => PackedCap(head(T::Reply, 0, reply.addr().0), 0),
             Cap::SchedContext(sc) => PackedCap(head(T::SchedContext, 0, sc.addr().0), 0),
             Cap::Timer(timer) => PackedCap(head(T::Timer, 0, timer.addr().0), 0),
             Cap::VSpace { root, asid } => PackedCap(head(T::VSpace, 0, root.0), u64::from(asid.0)),
-            Cap::PageTable {
-                table,
-                level,
-                mapping,
-            } => PackedCap(
-                head(T::PageTable, u64::from(level), table.0),
-                pack_mapping(mapping),
-            ),
-            Cap::Frame {
-                base,
-                size,
-                device,
-                rights,
-                mapping,
-            } => PackedCap(
+            Cap::PageTable { table, level, mapping } => {
+                PackedCap(head(T::PageTable, u64::from(level), table.0), pack_mapping(mapping))
+            }
+            Cap::Frame { base, size, device, rights, mapping } => PackedCap(
                 head(
                     T::Frame,
                     u64::from(rights.bits()) | (size as u64) << 4 | u64::from(device) << 6,
@@ -422,17 +338,14 @@ impl Cap {
             Cap::IrqControl => PackedCap(head(T::IrqControl, 0, 0), 0),
             Cap::IrqHandler(irq) => PackedCap(head(T::IrqHandler, 0, 0), u64::from(irq.0)),
             Cap::IoPortControl => PackedCap(head(T::IoPortControl, 0, 0), 0),
-            Cap::IoPort { first, last } => PackedCap(
-                head(T::IoPort, 0, 0),
-                u64::from(first) | u64::from(last) << 16,
-            ),
+            Cap::IoPort { first, last } => {
+                PackedCap(head(T::IoPort, 0, 0), u64::from(first) | u64::from(last) << 16)
+            }
             Cap::SchedControl => PackedCap(head(T::SchedControl, 0, 0), 0),
             Cap::Log => PackedCap(head(T::Log, 0, 0), 0),
-            Cap::Zombie {
-                table,
-                radix,
-                remaining,
-            } => PackedCap(head(T::Zombie, u64::from(radix), table.addr().0), remaining),
+            Cap::Zombie { table, radix, remaining } => {
+                PackedCap(head(T::Zombie, u64::from(radix), table.addr().0), remaining)
+            }
         }
     }
 }
@@ -446,10 +359,7 @@ mod tests {
         let mut memory = [CapSlot::EMPTY, CapSlot::EMPTY];
         // SAFETY: the slot outlives the test; only its address is used.
         let table = unsafe { Obj::<CapSlot>::from_addr(KernelAddr(&raw mut memory[0] as u64)) };
-        let mapping = Some(Mapping {
-            asid: Asid(0xfff),
-            addr: UserAddr(0x7fff_ffff_f000),
-        });
+        let mapping = Some(Mapping { asid: Asid(0xfff), addr: UserAddr(0x7fff_ffff_f000) });
         let base = PhysAddr(0xfff_ffff_f000);
         let rights = CapRights::READ | CapRights::GRANT;
         let caps = [
@@ -461,43 +371,14 @@ mod tests {
                 watermark: 1 << 47,
                 clean: 0xff_ffff,
             },
-            Cap::CNode {
-                table,
-                radix: 26,
-                guard_bits: 38,
-                guard: 0x3f_ffff_ffff,
-            },
-            Cap::VSpace {
-                root: base,
-                asid: Asid(3),
-            },
-            Cap::PageTable {
-                table: base,
-                level: 3,
-                mapping,
-            },
-            Cap::PageTable {
-                table: base,
-                level: 0,
-                mapping: None,
-            },
-            Cap::Frame {
-                base,
-                size: FrameSize::Huge,
-                device: true,
-                rights,
-                mapping,
-            },
+            Cap::CNode { table, radix: 26, guard_bits: 38, guard: 0x3f_ffff_ffff },
+            Cap::VSpace { root: base, asid: Asid(3) },
+            Cap::PageTable { table: base, level: 3, mapping },
+            Cap::PageTable { table: base, level: 0, mapping: None },
+            Cap::Frame { base, size: FrameSize::Huge, device: true, rights, mapping },
             Cap::IrqHandler(Irq(17)),
-            Cap::IoPort {
-                first: 0x3f8,
-                last: 0xffff,
-            },
-            Cap::Zombie {
-                table,
-                radix: ZOMBIE_TCB,
-                remaining: 5,
-            },
+            Cap::IoPort { first: 0x3f8, last: 0xffff },
+            Cap::Zombie { table, radix: ZOMBIE_TCB, remaining: 5 },
         ];
         for cap in caps {
             assert_eq!(cap.pack().unpack(), cap);

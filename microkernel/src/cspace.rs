@@ -32,11 +32,7 @@ pub fn slot_at(table: Obj<CapSlot>, index: u64) -> Obj<CapSlot> {
 }
 
 const fn mask(bits: u8) -> u64 {
-    if bits >= 64 {
-        u64::MAX
-    } else {
-        (1 << bits) - 1
-    }
+    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
 }
 
 /// Resolves the lowest `depth` (1 to 64) bits of `pointer` from a CNode capability. Each CNode
@@ -53,13 +49,7 @@ pub fn resolve(
     let mut bits_left = depth;
     loop {
         let failure = LookupFailure { bits_left };
-        let Cap::CNode {
-            table,
-            radix,
-            guard_bits,
-            guard,
-        } = node.unpack()
-        else {
+        let Cap::CNode { table, radix, guard_bits, guard } = node.unpack() else {
             return Err(failure);
         };
         if radix + guard_bits > bits_left {
@@ -95,10 +85,7 @@ pub fn target_slot(
         return Err(Failure::Error(Error::RangeError, [1, u64::from(CPTR_BITS)]));
     }
     resolve(root.cap.get(), index, depth as u8).map_err(|failure| {
-        Failure::Error(
-            Error::InvalidCapability,
-            [argument, u64::from(failure.bits_left)],
-        )
+        Failure::Error(Error::InvalidCapability, [argument, u64::from(failure.bits_left)])
     })
 }
 
@@ -113,11 +100,7 @@ pub fn empty_slot(
     argument: u64,
 ) -> Result<Obj<CapSlot>, Failure> {
     let slot = target_slot(root, index, depth, argument)?;
-    if slot.is_empty() {
-        Ok(slot)
-    } else {
-        Err(Error::DeleteFirst.into())
-    }
+    if slot.is_empty() { Ok(slot) } else { Err(Error::DeleteFirst.into()) }
 }
 
 /// As [`target_slot`], for a slot that must hold a capability.
@@ -144,11 +127,7 @@ impl Kernel {
     /// [`LookupFailure`], as [`resolve`].
     #[inline]
     pub fn lookup(&self, tcb: Obj<Tcb>, pointer: CPtr) -> Result<Obj<CapSlot>, LookupFailure> {
-        resolve(
-            tcb.slots[TcbSlot::CSpace as usize].cap.get(),
-            pointer.0,
-            CPTR_BITS,
-        )
+        resolve(tcb.slots[TcbSlot::CSpace as usize].cap.get(), pointer.0, CPTR_BITS)
     }
 
     /// The slot that `depth` bits of `pointer` name below the CNode capability in `root`.

@@ -63,21 +63,12 @@ impl Node {
             NodeKind::Timer => 0,
             NodeKind::Refill => 1,
         };
-        Node {
-            left: Cell::new(0),
-            right: Cell::new(kind),
-            parent: Cell::new(0),
-            at: Cell::new(0),
-        }
+        Node { left: Cell::new(0), right: Cell::new(kind), parent: Cell::new(0), at: Cell::new(0) }
     }
 
     /// What it belongs to.
     pub fn kind(&self) -> NodeKind {
-        if self.right.get() & 1 == 0 {
-            NodeKind::Timer
-        } else {
-            NodeKind::Refill
-        }
+        if self.right.get() & 1 == 0 { NodeKind::Timer } else { NodeKind::Refill }
     }
 
     /// Whether it is in the heap.
@@ -184,11 +175,7 @@ impl Deadlines {
             self.root = merged;
             return;
         };
-        let side = if link(above.left.get()) == Some(node) {
-            &above.left
-        } else {
-            &above.right
-        };
+        let side = if link(above.left.get()) == Some(node) { &above.left } else { &above.right };
         store(side, merged);
         while above.settle_rank() {
             let Some(next) = link(above.parent.get()) else {
@@ -260,9 +247,7 @@ mod tests {
     struct Home(Node);
 
     fn homes(count: usize) -> Vec<Home> {
-        (0..count)
-            .map(|_| Home(Node::new(NodeKind::Timer)))
-            .collect()
+        (0..count).map(|_| Home(Node::new(NodeKind::Timer))).collect()
     }
 
     fn node(home: &Home) -> Obj<Node> {
@@ -299,10 +284,7 @@ mod tests {
                     }
                 }
                 assert_eq!(heap.check(), Ok(model.len()));
-                assert_eq!(
-                    heap.earliest(),
-                    model.iter().map(|m| m.0).min().unwrap_or(Ticks::MAX)
-                );
+                assert_eq!(heap.earliest(), model.iter().map(|m| m.0).min().unwrap_or(Ticks::MAX));
                 assert!(!node(&homes[index]).is_linked() || model.iter().any(|m| m.1 == index));
             }
         }

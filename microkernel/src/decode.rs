@@ -21,12 +21,8 @@ use crate::slot::CapSlot;
 
 /// Copies the caller's arguments and looks up the capabilities sent along.
 fn arguments(kernel: &Kernel, tcb: Obj<Tcb>) -> Result<Arguments, Failure> {
-    let (info, registers) = tcb.regs(|regs| {
-        (
-            regs.message_info(),
-            [0, 1, 2, 3].map(|index| regs.mr(index)),
-        )
-    });
+    let (info, registers) =
+        tcb.regs(|regs| (regs.message_info(), [0, 1, 2, 3].map(|index| regs.mr(index))));
     let source = ipc::buffer_of(kernel, tcb);
     let mut arguments = Arguments {
         length: info.length(),
@@ -42,13 +38,7 @@ fn arguments(kernel: &Kernel, tcb: Obj<Tcb>) -> Result<Arguments, Failure> {
         return Ok(arguments);
     };
     let copied = arguments.length.min(COPIED_WORDS);
-    for (index, word) in arguments
-        .words
-        .iter_mut()
-        .enumerate()
-        .take(copied)
-        .skip(REGISTER_WORDS)
-    {
+    for (index, word) in arguments.words.iter_mut().enumerate().take(copied).skip(REGISTER_WORDS) {
         // SAFETY: `index` is below `COPIED_WORDS`.
         *word = unsafe { ipc::read_word(source, index) };
     }

@@ -43,9 +43,7 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
     let fixed = |kind| fixed_size_bits(kind).unwrap_or(0);
     let at = |addr| kernel.machine.phys_addr(addr);
     let (base, size_bits) = match *cap {
-        Cap::Untyped {
-            base, size_bits, ..
-        } => (base, size_bits),
+        Cap::Untyped { base, size_bits, .. } => (base, size_bits),
         Cap::CNode { table, radix, .. } => (at(table.addr()), radix + SLOT_BITS),
         Cap::Tcb(tcb) => (at(tcb.addr()), fixed(ObjectType::Tcb)),
         Cap::Endpoint { endpoint, .. } => (at(endpoint.addr()), fixed(ObjectType::Endpoint)),
@@ -59,11 +57,9 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
         Cap::PageTable { table, .. } => (table, fixed(ObjectType::PageTable)),
         Cap::Frame { base, size, .. } => (base, size.bits()),
         Cap::AsidPool { pool, .. } => (at(pool.addr()), asid_pool::SIZE_BITS),
-        Cap::Zombie {
-            table,
-            radix: ZOMBIE_TCB,
-            ..
-        } => (at(tcb_of_slots(table).addr()), fixed(ObjectType::Tcb)),
+        Cap::Zombie { table, radix: ZOMBIE_TCB, .. } => {
+            (at(tcb_of_slots(table).addr()), fixed(ObjectType::Tcb))
+        }
         Cap::Zombie { table, radix, .. } => (at(table.addr()), radix + SLOT_BITS),
         Cap::Null
         | Cap::AsidControl
@@ -74,10 +70,7 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
         | Cap::SchedControl
         | Cap::Log => return None,
     };
-    Some(Region {
-        base,
-        bytes: 1 << size_bits,
-    })
+    Some(Region { base, bytes: 1 << size_bits })
 }
 
 /// Whether it stands for memory that was made something of: what the kernel counts as alive.
@@ -116,27 +109,17 @@ pub fn same_object(a: &Cap, b: &Cap) -> bool {
         (Cap::CNode { table: a, .. }, Cap::CNode { table: b, .. }) => a == b,
         (Cap::Tcb(a), Cap::Tcb(b)) => a == b,
         (Cap::Endpoint { endpoint: a, .. }, Cap::Endpoint { endpoint: b, .. }) => a == b,
-        (
-            Cap::Notification {
-                notification: a, ..
-            },
-            Cap::Notification {
-                notification: b, ..
-            },
-        ) => a == b,
+        (Cap::Notification { notification: a, .. }, Cap::Notification { notification: b, .. }) => {
+            a == b
+        }
         (Cap::Reply(a), Cap::Reply(b)) => a == b,
         (Cap::SchedContext(a), Cap::SchedContext(b)) => a == b,
         (Cap::Timer(a), Cap::Timer(b)) => a == b,
         (Cap::VSpace { root: a, .. }, Cap::VSpace { root: b, .. }) => a == b,
         (Cap::PageTable { table: a, .. }, Cap::PageTable { table: b, .. }) => a == b,
-        (
-            Cap::Frame {
-                base: a, size: x, ..
-            },
-            Cap::Frame {
-                base: b, size: y, ..
-            },
-        ) => a == b && x == y,
+        (Cap::Frame { base: a, size: x, .. }, Cap::Frame { base: b, size: y, .. }) => {
+            a == b && x == y
+        }
         (Cap::AsidPool { pool: a, .. }, Cap::AsidPool { pool: b, .. }) => a == b,
         (Cap::IrqHandler(a), Cap::IrqHandler(b)) => a == b,
         (Cap::IoPort { first: a, last: x }, Cap::IoPort { first: b, last: y }) => a == b && x == y,
@@ -231,31 +214,13 @@ pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap
     debug_assert!(dest.is_empty() && !parent.is_empty());
     let from = parent.cap.get().unpack();
     if let (
-        Cap::Untyped {
-            base,
-            size_bits,
-            device,
-            ..
-        },
-        Cap::Untyped {
-            base: b,
-            size_bits: s,
-            ..
-        },
+        Cap::Untyped { base, size_bits, device, .. },
+        Cap::Untyped { base: b, size_bits: s, .. },
     ) = (from, cap)
         && (base, size_bits) == (b, s)
     {
         let watermark = 1 << size_bits;
-        parent.cap.set(
-            Cap::Untyped {
-                base,
-                size_bits,
-                device,
-                watermark,
-                clean: 0,
-            }
-            .pack(),
-        );
+        parent.cap.set(Cap::Untyped { base, size_bits, device, watermark, clean: 0 }.pack());
     }
     let revocable = is_revocable(&cap, &from);
     dest.cap.set(cap.pack());

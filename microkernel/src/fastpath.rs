@@ -188,9 +188,7 @@ impl Kernel {
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
         self.syscalls += 1;
         self.cpu.current = Some(next);
-        let comes_first = self
-            .highest_ready()
-            .is_none_or(|top| next.priority.get() >= top);
+        let comes_first = self.highest_ready().is_none_or(|top| next.priority.get() >= top);
         if same_context && comes_first {
             self.switch();
         } else {

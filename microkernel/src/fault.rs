@@ -27,12 +27,7 @@ pub enum Phase {
 /// The endpoint of a fault handler, its badge, and the flags of the send.
 fn handler(tcb: Obj<Tcb>, slot: TcbSlot) -> Option<(Obj<Endpoint>, u64, u8)> {
     let cap = tcb.slots[slot as usize].cap.get().unpack();
-    let Cap::Endpoint {
-        endpoint,
-        badge,
-        rights,
-    } = cap
-    else {
+    let Cap::Endpoint { endpoint, badge, rights } = cap else {
         return None;
     };
     let answer = CapRights::GRANT | CapRights::GRANT_REPLY;
@@ -53,8 +48,7 @@ pub fn raise(
     match handler(tcb, TcbSlot::FaultEndpoint) {
         Some((endpoint, badge, flags)) => {
             let (ip, sp) = tcb.regs(|regs| (regs.ip(), regs.sp()));
-            tcb.fault
-                .set([kind.raw(), ip, sp, address, syndrome, detail]);
+            tcb.fault.set([kind.raw(), ip, sp, address, syndrome, detail]);
             ipc::send(kernel, tcb, endpoint, badge, flags, Blocking::Yes);
         }
         None => tcb.state.set(ThreadState::Inactive),
@@ -69,12 +63,7 @@ pub fn raise(
 #[cold]
 pub fn cap_fault(kernel: &mut Kernel, tcb: Obj<Tcb>, cptr: u64, phase: Phase, bits_left: u8) {
     tcb.regs(|regs| regs.rewind_syscall());
-    raise(
-        kernel,
-        tcb,
-        Fault::CapFault,
-        [cptr, phase as u64, u64::from(bits_left)],
-    );
+    raise(kernel, tcb, Fault::CapFault, [cptr, phase as u64, u64::from(bits_left)]);
 }
 
 /// The holder of a context has used up its budget: tells its timeout handler. Whether it has
@@ -87,12 +76,9 @@ pub fn timeout(kernel: &mut Kernel, tcb: Obj<Tcb>, sc: Obj<SchedContext>) -> boo
         return false;
     };
     let consumed = sc.consumed.get();
-    let since = kernel
-        .machine
-        .ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
+    let since = kernel.machine.ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
     let (ip, sp) = tcb.regs(|regs| (regs.ip(), regs.sp()));
-    tcb.fault
-        .set([Fault::Timeout.raw(), ip, sp, 0, since, sc.badge.get()]);
+    tcb.fault.set([Fault::Timeout.raw(), ip, sp, 0, since, sc.badge.get()]);
     ipc::send(kernel, tcb, endpoint, badge, flags, Blocking::Yes);
     sched_context::reclaim(kernel, sc);
     true

@@ -90,20 +90,8 @@ fn delete_from(
     loop {
         match top.cap.get().unpack() {
             Cap::Null => return Ok(()),
-            Cap::Zombie {
-                table,
-                radix,
-                remaining,
-            } => {
-                top = reduce(
-                    kernel,
-                    top,
-                    Zombie {
-                        table,
-                        radix,
-                        remaining,
-                    },
-                )?;
+            Cap::Zombie { table, radix, remaining } => {
+                top = reduce(kernel, top, Zombie { table, radix, remaining })?;
             }
             cap => end(kernel, top, cap)?,
         }
@@ -122,11 +110,7 @@ struct Zombie {
 impl Zombie {
     /// Whether `slot` is one of the container's own.
     fn owns(self, slot: Obj<CapSlot>) -> bool {
-        let slots = if self.radix == ZOMBIE_TCB {
-            TCB_SLOTS as u64
-        } else {
-            1 << self.radix
-        };
+        let slots = if self.radix == ZOMBIE_TCB { TCB_SLOTS as u64 } else { 1 << self.radix };
         let (first, end) = (self.table, slot_at(self.table, slots));
         (first.addr()..end.addr()).contains(&slot.addr())
     }
@@ -138,19 +122,8 @@ impl Zombie {
 
     /// Counts the last slot as empty; the zombie stands in `slot`.
     fn shrink(self, slot: Obj<CapSlot>) {
-        let Zombie {
-            table,
-            radix,
-            remaining,
-        } = self;
-        slot.cap.set(
-            Cap::Zombie {
-                table,
-                radix,
-                remaining: remaining - 1,
-            }
-            .pack(),
-        );
+        let Zombie { table, radix, remaining } = self;
+        slot.cap.set(Cap::Zombie { table, radix, remaining: remaining - 1 }.pack());
     }
 
     /// Ends a zombie that has nothing left but slot 0, whose content takes its place in `slot`.
@@ -171,16 +144,8 @@ fn reduce(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Result<Obj<
     }
     let last = zombie.last();
     match last.cap.get().unpack() {
-        Cap::Zombie {
-            table,
-            radix,
-            remaining,
-        } => {
-            let inner = Zombie {
-                table,
-                radix,
-                remaining,
-            };
+        Cap::Zombie { table, radix, remaining } => {
+            let inner = Zombie { table, radix, remaining };
             return reduce_inner(kernel, top, zombie, inner);
         }
         cap => end(kernel, last, cap)?,
@@ -208,18 +173,8 @@ fn reduce_inner(
     }
     let last = inner.last();
     match last.cap.get().unpack() {
-        Cap::Zombie {
-            table,
-            radix,
-            remaining,
-        } => {
-            if (Zombie {
-                table,
-                radix,
-                remaining,
-            })
-            .owns(top)
-            {
+        Cap::Zombie { table, radix, remaining } => {
+            if (Zombie { table, radix, remaining }).owns(top) {
                 return Ok(enter(kernel, top, outer));
             }
             derivation::swap(kernel, work, last);
@@ -262,13 +217,7 @@ fn end(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<(), Failure>
 /// # Errors
 /// [`Failure::Preempted`], where many threads wait for the object.
 fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<Cap>, Failure> {
-    if let Cap::Frame {
-        base,
-        size,
-        mapping: Some(mapping),
-        ..
-    } = cap
-    {
+    if let Cap::Frame { base, size, mapping: Some(mapping), .. } = cap {
         frame::unmap(kernel, base, size, mapping);
     }
     if !is_final(&slot) {
@@ -277,20 +226,12 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
     let mut zombie = None;
     match cap {
         Cap::CNode { table, radix, .. } => {
-            zombie = Some(Cap::Zombie {
-                table,
-                radix,
-                remaining: 1 << radix,
-            });
+            zombie = Some(Cap::Zombie { table, radix, remaining: 1 << radix });
         }
         Cap::Tcb(tcb) => {
             tcb::finalise(kernel, tcb);
             let (table, remaining) = (tcb.slot(TcbSlot::CSpace), TCB_SLOTS as u64);
-            zombie = Some(Cap::Zombie {
-                table,
-                radix: ZOMBIE_TCB,
-                remaining,
-            });
+            zombie = Some(Cap::Zombie { table, radix: ZOMBIE_TCB, remaining });
         }
         Cap::Endpoint { endpoint, .. } => endpoint::finalise(kernel, endpoint)?,
         Cap::Notification { notification, .. } => notification::finalise(kernel, notification)?,
@@ -298,11 +239,7 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
         Cap::SchedContext(sc) => sched_context::finalise(kernel, sc),
         Cap::Timer(timer) => timer::finalise(kernel, timer),
         Cap::VSpace { root, asid } => vspace::finalise(kernel, root, asid),
-        Cap::PageTable {
-            table,
-            level,
-            mapping: Some(mapping),
-        } => {
+        Cap::PageTable { table, level, mapping: Some(mapping) } => {
             page_table::unmap(kernel, table, level, mapping);
         }
         Cap::AsidPool { pool, base } => asid_pool::finalise(kernel, pool, base),

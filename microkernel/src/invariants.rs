@@ -56,16 +56,10 @@ pub fn check_list(kernel: &Kernel) -> Check {
     while let Some(slot) = next {
         let cap = slot.cap.get().unpack();
         // Two slots cannot have the same neighbour before them, so this also excludes cycles.
-        ensure(
-            slot.prev() == prev.map(|(slot, _)| slot),
-            "a slot's links do not agree",
-        )?;
+        ensure(slot.prev() == prev.map(|(slot, _)| slot), "a slot's links do not agree")?;
         check_cap(&slot, &cap)?;
         if let Some(region) = derivation::region(kernel, &cap) {
-            ensure(
-                region.base.0.is_multiple_of(region.bytes),
-                "an object is not aligned",
-            )?;
+            ensure(region.base.0.is_multiple_of(region.bytes), "an object is not aligned")?;
             let is_nested = last.is_some_and(|last| last.contains(region));
             let is_below = last.is_some_and(|last| region.base.0 + region.bytes <= last.base.0);
             match outer {
@@ -79,19 +73,11 @@ pub fn check_list(kernel: &Kernel) -> Check {
         if !prev.is_some_and(|(_, before)| same_object(&before, &cap)) {
             count(kernel, &cap, &mut counts);
         }
-        if let Some((
-            before,
-            Cap::Untyped {
-                base, watermark, ..
-            },
-        )) = prev
+        if let Some((before, Cap::Untyped { base, watermark, .. })) = prev
             && is_child(kernel, &before, &slot)
         {
             let end = derivation::region(kernel, &cap).map_or(0, |r| r.base.0 + r.bytes);
-            ensure(
-                end <= base.0 + watermark,
-                "an object lies above its Untyped's watermark",
-            )?;
+            ensure(end <= base.0 + watermark, "an object lies above its Untyped's watermark")?;
         }
         prev = Some((slot, cap));
         next = slot.next();
@@ -103,36 +89,17 @@ pub fn check_list(kernel: &Kernel) -> Check {
 fn check_cap(slot: &CapSlot, cap: &Cap) -> Check {
     match *cap {
         Cap::Null => Err("an empty slot is in the derivation list"),
-        Cap::Untyped {
-            size_bits,
-            watermark,
-            ..
-        } => {
+        Cap::Untyped { size_bits, watermark, .. } => {
             ensure(slot.is_revocable(), "an Untyped is not revocable")?;
-            ensure(
-                watermark <= 1 << size_bits,
-                "a watermark is above its Untyped's end",
-            )
+            ensure(watermark <= 1 << size_bits, "a watermark is above its Untyped's end")
         }
-        Cap::CNode {
-            radix,
-            guard_bits,
-            guard,
-            ..
-        } => {
-            ensure(
-                (1..=MAX_RADIX).contains(&radix),
-                "a CNode has an impossible size",
-            )?;
-            ensure(
-                radix + guard_bits <= 64 && guard >> guard_bits == 0,
-                "a guard is too long",
-            )
+        Cap::CNode { radix, guard_bits, guard, .. } => {
+            ensure((1..=MAX_RADIX).contains(&radix), "a CNode has an impossible size")?;
+            ensure(radix + guard_bits <= 64 && guard >> guard_bits == 0, "a guard is too long")
         }
-        Cap::PageTable { level, mapping, .. } => ensure(
-            (level > 0) == mapping.is_some(),
-            "a page table has a level without a place",
-        ),
+        Cap::PageTable { level, mapping, .. } => {
+            ensure((level > 0) == mapping.is_some(), "a page table has a level without a place")
+        }
         Cap::Zombie { remaining, .. } => ensure(remaining > 0, "a zombie is complete"),
         _ => Ok(()),
     }
@@ -153,27 +120,12 @@ fn count(kernel: &Kernel, cap: &Cap, counts: &mut Counts) {
 /// What exists must be what there are capabilities of: nothing outlives its last one.
 fn check_counts(kernel: &Kernel, counts: &Counts) -> Check {
     let pools = kernel.asid_pools.iter().flatten();
-    let spaces = pools
-        .clone()
-        .flat_map(|pool| &pool.roots)
-        .filter(|root| root.get() != 0);
+    let spaces = pools.clone().flat_map(|pool| &pool.roots).filter(|root| root.get() != 0);
     let irqs = kernel.irqs.iter().filter(|irq| irq.in_use.get());
-    ensure(
-        counts.objects == kernel.objects,
-        "the number of objects is wrong",
-    )?;
-    ensure(
-        counts.asid_pools == pools.count(),
-        "an ASID pool and its capabilities disagree",
-    )?;
-    ensure(
-        counts.spaces == spaces.count(),
-        "an ASID outlives its address space",
-    )?;
-    ensure(
-        counts.irqs == irqs.count(),
-        "an interrupt outlives its handler",
-    )
+    ensure(counts.objects == kernel.objects, "the number of objects is wrong")?;
+    ensure(counts.asid_pools == pools.count(), "an ASID pool and its capabilities disagree")?;
+    ensure(counts.spaces == spaces.count(), "an ASID outlives its address space")?;
+    ensure(counts.irqs == irqs.count(), "an interrupt outlives its handler")
 }
 
 impl Kernel {

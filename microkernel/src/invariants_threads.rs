@@ -36,10 +36,7 @@ pub fn check(kernel: &Kernel) -> Check {
         before = cap;
         next = slot.next();
     }
-    ensure(
-        kernel.deadlines.check()? == waiting,
-        "a deadline belongs to no object",
-    )
+    ensure(kernel.deadlines.check()? == waiting, "a deadline belongs to no object")
 }
 
 /// Checks one object; whether it is among the deadlines.
@@ -78,25 +75,13 @@ fn check_cpu(kernel: &Kernel) -> Check {
         let (mut prev, mut next) = (None, cpu.ready[priority].head.get());
         while let Some(tcb) = next {
             ensure(tcb.prev.get() == prev, "a link of a ready queue is broken")?;
-            ensure(
-                tcb.queued.get(),
-                "a thread in a ready queue does not know it",
-            )?;
-            ensure(
-                usize::from(tcb.priority.get()) == priority,
-                "a thread is in a wrong queue",
-            )?;
+            ensure(tcb.queued.get(), "a thread in a ready queue does not know it")?;
+            ensure(usize::from(tcb.priority.get()) == priority, "a thread is in a wrong queue")?;
             ensure(tcb.is_schedulable(), "a thread in a ready queue cannot run")?;
-            ensure(
-                cpu.current != Some(tcb),
-                "the current thread is in a ready queue",
-            )?;
+            ensure(cpu.current != Some(tcb), "the current thread is in a ready queue")?;
             (prev, next) = (Some(tcb), tcb.next.get());
         }
-        ensure(
-            cpu.ready[priority].tail.get() == prev,
-            "a ready queue's end is wrong",
-        )?;
+        ensure(cpu.ready[priority].tail.get() == prev, "a ready queue's end is wrong")?;
     }
     if let Some(owner) = cpu.fpu_owner {
         ensure(owner.uses_fpu(), "a thread without FPU state owns the FPU")?;
@@ -104,24 +89,15 @@ fn check_cpu(kernel: &Kernel) -> Check {
     if cpu.reschedule {
         return Ok(());
     }
-    ensure(
-        cpu.candidate.is_none(),
-        "a thread became ready and was forgotten",
-    )?;
+    ensure(cpu.candidate.is_none(), "a thread became ready and was forgotten")?;
     if let Some(current) = cpu.current {
         ensure(current.is_schedulable(), "the current thread may not run")?;
         let top = kernel.highest_ready();
         let is_highest = top.is_none_or(|top| top <= current.priority.get());
         ensure(is_highest, "a thread of higher priority waits")?;
-        ensure(
-            cpu.current_sc == current.sched_context.get(),
-            "time is charged to another",
-        )
+        ensure(cpu.current_sc == current.sched_context.get(), "time is charged to another")
     } else {
-        ensure(
-            kernel.highest_ready().is_none(),
-            "the CPU is idle and a thread waits",
-        )
+        ensure(kernel.highest_ready().is_none(), "the CPU is idle and a thread waits")
     }
 }
 
@@ -129,20 +105,11 @@ fn check_thread(kernel: &Kernel, tcb: Obj<Tcb>) -> Check {
     let state = tcb.state.get();
     let competes =
         tcb.queued.get() || kernel.cpu.current == Some(tcb) || kernel.cpu.candidate == Some(tcb);
-    ensure(
-        competes || !tcb.is_schedulable(),
-        "a thread that can run is in no ready queue",
-    )?;
+    ensure(competes || !tcb.is_schedulable(), "a thread that can run is in no ready queue")?;
     let on_endpoint = [ThreadState::BlockedOnSend, ThreadState::BlockedOnReceive].contains(&state);
-    ensure(
-        on_endpoint == tcb.endpoint.get().is_some(),
-        "a thread's endpoint and state disagree",
-    )?;
+    ensure(on_endpoint == tcb.endpoint.get().is_some(), "a thread's endpoint and state disagree")?;
     if let Some(endpoint) = tcb.endpoint.get() {
-        ensure(
-            contains(&endpoint.queue, tcb),
-            "a blocked thread is not in its endpoint's queue",
-        )?;
+        ensure(contains(&endpoint.queue, tcb), "a blocked thread is not in its endpoint's queue")?;
     }
     let on_notification = state == ThreadState::BlockedOnNotification;
     ensure(
@@ -150,74 +117,38 @@ fn check_thread(kernel: &Kernel, tcb: Obj<Tcb>) -> Check {
         "a thread's notification and state disagree",
     )?;
     if let Some(notification) = tcb.waiting_on.get() {
-        ensure(
-            contains(&notification.queue, tcb),
-            "a waiting thread is not in the queue",
-        )?;
+        ensure(contains(&notification.queue, tcb), "a waiting thread is not in the queue")?;
     }
     match tcb.reply.get() {
         Some(reply) => {
-            ensure(
-                reply.thread.get() == Some(tcb),
-                "a reply object forgot its thread",
-            )?;
+            ensure(reply.thread.get() == Some(tcb), "a reply object forgot its thread")?;
             let holds = [ThreadState::BlockedOnReply, ThreadState::BlockedOnReceive];
-            ensure(
-                holds.contains(&state),
-                "a thread that does not wait has a reply object",
-            )?;
+            ensure(holds.contains(&state), "a thread that does not wait has a reply object")?;
         }
-        None => ensure(
-            state != ThreadState::BlockedOnReply,
-            "a caller waits for nobody",
-        )?,
+        None => ensure(state != ThreadState::BlockedOnReply, "a caller waits for nobody")?,
     }
     let can_fault = [ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
-    ensure(
-        !tcb.has_fault() || can_fault.contains(&state),
-        "a fault of a thread was forgotten",
-    )?;
+    ensure(!tcb.has_fault() || can_fault.contains(&state), "a fault of a thread was forgotten")?;
     if let Some(bound) = tcb.bound.get() {
-        ensure(
-            bound.bound.get() == Some(tcb),
-            "a notification forgot its thread",
-        )?;
+        ensure(bound.bound.get() == Some(tcb), "a notification forgot its thread")?;
     }
     if let Some(sc) = tcb.sched_context.get() {
-        ensure(
-            sc.tcb.get() == Some(tcb),
-            "a context is used by two threads",
-        )?;
+        ensure(sc.tcb.get() == Some(tcb), "a context is used by two threads")?;
     }
     check_lender(tcb)
 }
 
 fn check_lender(tcb: Obj<Tcb>) -> Check {
     if let Some(sc) = tcb.lent.get() {
-        ensure(
-            sc.lender.get() == Some(tcb),
-            "a lent context forgot its lender",
-        )?;
-        ensure(
-            tcb.lender_above.get().is_none(),
-            "the last lender is not the last",
-        )?;
+        ensure(sc.lender.get() == Some(tcb), "a lent context forgot its lender")?;
+        ensure(tcb.lender_above.get().is_none(), "the last lender is not the last")?;
     }
     if let Some(above) = tcb.lender_above.get() {
-        ensure(
-            above.lender_below.get() == Some(tcb),
-            "a stack of lenders is broken above",
-        )?;
+        ensure(above.lender_below.get() == Some(tcb), "a stack of lenders is broken above")?;
     }
     if let Some(below) = tcb.lender_below.get() {
-        ensure(
-            below.lender_above.get() == Some(tcb),
-            "a stack of lenders is broken below",
-        )?;
-        ensure(
-            below.lent.get().is_none(),
-            "a lender in the middle claims to be the last",
-        )?;
+        ensure(below.lender_above.get() == Some(tcb), "a stack of lenders is broken below")?;
+        ensure(below.lent.get().is_none(), "a lender in the middle claims to be the last")?;
     }
     ensure(
         !tcb.is_lender() || tcb.sched_context.get().is_none(),
@@ -247,37 +178,22 @@ fn contains(queue: &WaitQueue, wanted: Obj<Tcb>) -> bool {
 fn check_queue(queue: &WaitQueue, fits: impl Fn(Obj<Tcb>) -> bool) -> Check {
     let (mut above, mut level): (Option<Obj<Tcb>>, _) = (None, queue.head.get());
     while let Some(head) = level {
-        ensure(
-            head.head_prev.get() == above,
-            "the priority heads of a queue are not linked",
-        )?;
+        ensure(head.head_prev.get() == above, "the priority heads of a queue are not linked")?;
         let falls = above.is_none_or(|above| above.priority.get() > head.priority.get());
         ensure(falls, "the priorities of a queue do not fall")?;
         let mut tcb = head;
         loop {
-            ensure(
-                fits(tcb) && !tcb.queued.get(),
-                "a thread is in a queue where it is not",
-            )?;
-            ensure(
-                tcb.priority.get() == head.priority.get(),
-                "a thread is in a wrong ring",
-            )?;
+            ensure(fits(tcb) && !tcb.queued.get(), "a thread is in a queue where it is not")?;
+            ensure(tcb.priority.get() == head.priority.get(), "a thread is in a wrong ring")?;
             let Some(next) = tcb.next.get() else {
                 return Err("the ring of a queue is open");
             };
-            ensure(
-                next.prev.get() == Some(tcb),
-                "the ring of a queue is broken",
-            )?;
+            ensure(next.prev.get() == Some(tcb), "the ring of a queue is broken")?;
             if next == head {
                 break;
             }
             let is_plain = next.head_prev.get().is_none() && next.head_next.get().is_none();
-            ensure(
-                is_plain,
-                "a thread behind its priority's head is linked as one",
-            )?;
+            ensure(is_plain, "a thread behind its priority's head is linked as one")?;
             tcb = next;
         }
         (above, level) = (Some(head), head.head_next.get());
@@ -288,18 +204,12 @@ fn check_queue(queue: &WaitQueue, fits: impl Fn(Obj<Tcb>) -> bool) -> Check {
 fn check_endpoint(endpoint: Obj<Endpoint>) -> Check {
     let expected = match endpoint.state.get() {
         EndpointState::Idle => {
-            return ensure(
-                endpoint.queue.head.get().is_none(),
-                "an idle endpoint has waiters",
-            );
+            return ensure(endpoint.queue.head.get().is_none(), "an idle endpoint has waiters");
         }
         EndpointState::Sending => ThreadState::BlockedOnSend,
         EndpointState::Receiving => ThreadState::BlockedOnReceive,
     };
-    ensure(
-        endpoint.queue.head.get().is_some(),
-        "nobody waits at a busy endpoint",
-    )?;
+    ensure(endpoint.queue.head.get().is_some(), "nobody waits at a busy endpoint")?;
     check_queue(&endpoint.queue, |tcb| {
         tcb.state.get() == expected && tcb.endpoint.get() == Some(endpoint)
     })
@@ -311,35 +221,23 @@ fn check_notification(notification: Obj<Notification>) -> Check {
             && tcb.waiting_on.get() == Some(notification)
     })?;
     let waits = notification.queue.head.get().is_some();
-    ensure(
-        !(waits && notification.active.get()),
-        "somebody waits at an active notification",
-    )?;
+    ensure(!(waits && notification.active.get()), "somebody waits at an active notification")?;
     ensure(
         notification.active.get() || notification.pending.get() == 0,
         "an inactive notification has bits",
     )?;
     if let Some(bound) = notification.bound.get() {
-        ensure(
-            bound.bound.get() == Some(notification),
-            "a thread forgot its notification",
-        )?;
+        ensure(bound.bound.get() == Some(notification), "a thread forgot its notification")?;
         let misses =
             notification.active.get() && bound.state.get() == ThreadState::BlockedOnReceive;
         ensure(!misses, "a bound thread waits although it was signalled")?;
     }
     if let Some(sc) = notification.sched_context.get() {
-        ensure(
-            sc.notification.get() == Some(notification),
-            "a context forgot its notification",
-        )?;
+        ensure(sc.notification.get() == Some(notification), "a context forgot its notification")?;
     }
     let (mut prev, mut next) = (None, notification.timers.get());
     while let Some(timer) = next {
-        ensure(
-            timer.prev.get() == prev,
-            "a notification's list of timers is broken",
-        )?;
+        ensure(timer.prev.get() == prev, "a notification's list of timers is broken")?;
         let knows = timer.notification.get() == Some(notification);
         ensure(knows, "a timer forgot its notification")?;
         (prev, next) = (Some(timer), timer.next.get());
@@ -349,39 +247,21 @@ fn check_notification(notification: Obj<Notification>) -> Check {
 
 fn check_reply(reply: Obj<Reply>) -> Check {
     reply.thread.get().map_or(Ok(()), |tcb| {
-        ensure(
-            tcb.reply.get() == Some(reply),
-            "a thread forgot its reply object",
-        )
+        ensure(tcb.reply.get() == Some(reply), "a thread forgot its reply object")
     })
 }
 
 fn check_context(sc: Obj<SchedContext>) -> Check {
     if let Some(tcb) = sc.tcb.get() {
-        ensure(
-            tcb.sched_context.get() == Some(sc),
-            "a thread forgot its context",
-        )?;
+        ensure(tcb.sched_context.get() == Some(sc), "a thread forgot its context")?;
     }
     if let Some(lender) = sc.lender.get() {
-        ensure(
-            lender.lent.get() == Some(sc),
-            "a lender forgot what it lent",
-        )?;
+        ensure(lender.lent.get() == Some(sc), "a lender forgot what it lent")?;
     }
     if let Some(notification) = sc.notification.get() {
-        ensure(
-            notification.sched_context.get() == Some(sc),
-            "a notification forgot its context",
-        )?;
+        ensure(notification.sched_context.get() == Some(sc), "a notification forgot its context")?;
     }
-    ensure(
-        sc.remaining.get() <= sc.budget.get(),
-        "a context has more than its budget",
-    )?;
+    ensure(sc.remaining.get() <= sc.budget.get(), "a context has more than its budget")?;
     let is_used_up = sc.remaining.get() == 0 && sc.budget.get() > 0;
-    ensure(
-        sc.node.is_linked() == is_used_up,
-        "a refill is missing or comes for nothing",
-    )
+    ensure(sc.node.is_linked() == is_used_up, "a refill is missing or comes for nothing")
 }

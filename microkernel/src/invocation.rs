@@ -82,18 +82,13 @@ impl Arguments {
             return Err(Error::TruncatedMessage.into());
         }
         let failure = Failure::Error(Error::InvalidCapability, [index as u64 + 1, 0]);
-        self.caps[index]
-            .filter(|slot| !slot.is_empty())
-            .ok_or(failure)
+        self.caps[index].filter(|slot| !slot.is_empty()).ok_or(failure)
     }
 }
 
 impl Answer {
     /// An answer of one word.
     pub fn word(word: u64) -> Answer {
-        Answer {
-            length: 1,
-            words: [word, 0, 0, 0],
-        }
+        Answer { length: 1, words: [word, 0, 0, 0] }
     }
 }

@@ -58,14 +58,7 @@ pub fn send(
         let offered = receiver.reply.get();
         reply::detach(receiver);
         receiver.state.set(ThreadState::Ready);
-        transfer(
-            kernel,
-            sender,
-            receiver,
-            Some(endpoint),
-            badge,
-            flags & SEND_GRANT != 0,
-        );
+        transfer(kernel, sender, receiver, Some(endpoint), badge, flags & SEND_GRANT != 0);
         settle(kernel, sender, receiver, offered, flags);
         kernel.release(receiver);
     } else if blocking == Blocking::Yes {
@@ -85,10 +78,7 @@ fn settle(
     flags: u8,
 ) {
     let was_blocked = sender.state.get() == ThreadState::BlockedOnSend;
-    let lendable = sender
-        .sched_context
-        .get()
-        .filter(|_| receiver.sched_context.get().is_none());
+    let lendable = sender.sched_context.get().filter(|_| receiver.sched_context.get().is_none());
     if flags & (SEND_CALL | SEND_FAULT) == 0 {
         if let Some(sc) = lendable.filter(|_| flags & SEND_DONATE != 0) {
             sched_context::donate(kernel, sc, receiver);
@@ -150,14 +140,7 @@ pub fn receive(
         }
         endpoint::leave(sender);
         let badge = sender.badge.get();
-        transfer(
-            kernel,
-            sender,
-            tcb,
-            Some(endpoint),
-            badge,
-            flags & SEND_GRANT != 0,
-        );
+        transfer(kernel, sender, tcb, Some(endpoint), badge, flags & SEND_GRANT != 0);
         settle(kernel, sender, tcb, offered, flags);
         kernel.release(tcb);
         return Ok(());
@@ -188,11 +171,7 @@ pub fn reply(kernel: &mut Kernel, replier: Obj<Tcb>, reply: Obj<Reply>) {
     if caller.has_fault() {
         caller.fault.set([0; 6]);
         let resumes = label == 0;
-        caller.state.set(if resumes {
-            ThreadState::Ready
-        } else {
-            ThreadState::Inactive
-        });
+        caller.state.set(if resumes { ThreadState::Ready } else { ThreadState::Inactive });
     } else {
         caller.state.set(ThreadState::Ready);
         if label == PROTOCOL_FAULT_LABEL {
@@ -260,13 +239,7 @@ fn transfer(
             _ => length.min(REGISTER_WORDS),
         };
         if let ((Some(source), Some(target)), true) = (buffers, grant && info.caps() > 0) {
-            let window = Transfer {
-                from,
-                to,
-                source,
-                target,
-                endpoint,
-            };
+            let window = Transfer { from, to, source, target, endpoint };
             received = transfer_caps(kernel, &window, info.caps(), received);
         }
     }
@@ -326,12 +299,8 @@ fn receive_window(kernel: &Kernel, transfer: &Transfer) -> Option<(Obj<CapSlot>,
     let target = transfer.target;
     // SAFETY: the indices are of the buffer's metadata.
     let [cnode, first, count] = unsafe {
-        [
-            buffer::RECEIVE_CNODE,
-            buffer::RECEIVE_SLOT,
-            buffer::RECEIVE_COUNT,
-        ]
-        .map(|index| read_word(target, index))
+        [buffer::RECEIVE_CNODE, buffer::RECEIVE_SLOT, buffer::RECEIVE_COUNT]
+            .map(|index| read_word(target, index))
     };
     if count == 0 {
         return None;
@@ -362,9 +331,7 @@ fn transfer_caps(
         };
         let cap = slot.cap.get().unpack();
         match cap {
-            Cap::Endpoint {
-                endpoint, badge, ..
-            } if transfer.endpoint == Some(endpoint) => {
+            Cap::Endpoint { endpoint, badge, .. } if transfer.endpoint == Some(endpoint) => {
                 // SAFETY: at most `MAX_CAPS` words from `BADGES` are metadata of the buffer.
                 unsafe { write_word(transfer.target, buffer::BADGES + arrived, badge) };
                 unwrapped |= 1 << arrived;

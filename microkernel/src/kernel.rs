@@ -32,10 +32,7 @@ pub struct ReadyQueue {
 impl ReadyQueue {
     /// Nobody.
     pub const fn new() -> ReadyQueue {
-        ReadyQueue {
-            head: Cell::new(None),
-            tail: Cell::new(None),
-        }
+        ReadyQueue { head: Cell::new(None), tail: Cell::new(None) }
     }
 }
 

@@ -130,10 +130,9 @@ impl Kernel {
             ThreadState::BlockedOnSend | ThreadState::BlockedOnReceive => {
                 tcb.endpoint.get().map(|endpoint| &raw const endpoint.queue)
             }
-            ThreadState::BlockedOnNotification => tcb
-                .waiting_on
-                .get()
-                .map(|notification| &raw const notification.queue),
+            ThreadState::BlockedOnNotification => {
+                tcb.waiting_on.get().map(|notification| &raw const notification.queue)
+            }
             _ => None,
         };
         if let Some(queue) = waits_in {
@@ -269,11 +268,7 @@ impl Kernel {
 
     /// The current thread gives up the rest of its slice to its equals, if there are any.
     pub fn yield_now(&mut self, tcb: Obj<Tcb>) {
-        if self.cpu.ready[usize::from(tcb.priority.get())]
-            .head
-            .get()
-            .is_none()
-        {
+        if self.cpu.ready[usize::from(tcb.priority.get())].head.get().is_none() {
             return;
         }
         let now = self.machine.now();
@@ -317,11 +312,7 @@ impl Kernel {
 
     /// Begins a new period. Periods follow each other exactly while the budget is always used.
     fn refill(&mut self, sc: Obj<SchedContext>, due: Ticks, now: Ticks) {
-        let start = if now - due < sc.period.get() {
-            due
-        } else {
-            now
-        };
+        let start = if now - due < sc.period.get() { due } else { now };
         sc.remaining.set(sc.budget.get());
         sc.refill_start.set(start);
         if let Some(holder) = sc.tcb.get() {

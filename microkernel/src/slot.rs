@@ -30,11 +30,8 @@ const FIRST_BADGED: u64 = 2;
 impl CapSlot {
     /// An empty slot outside the list: to start from, never borrowed.
     #[allow(clippy::declare_interior_mutable_const)]
-    pub const EMPTY: CapSlot = CapSlot {
-        cap: Cell::new(PackedCap::NULL),
-        prev: Cell::new(0),
-        next: Cell::new(0),
-    };
+    pub const EMPTY: CapSlot =
+        CapSlot { cap: Cell::new(PackedCap::NULL), prev: Cell::new(0), next: Cell::new(0) };
 
     fn link(word: u64) -> Option<Obj<CapSlot>> {
         let addr = word & !FLAGS;
@@ -55,8 +52,7 @@ impl CapSlot {
 
     /// Sets the link to the slot before; the flags stay.
     pub fn set_prev(&self, slot: Option<Obj<CapSlot>>) {
-        self.prev
-            .set(slot.map_or(0, |s| s.addr().0) | self.prev.get() & FLAGS);
+        self.prev.set(slot.map_or(0, |s| s.addr().0) | self.prev.get() & FLAGS);
     }
 
     /// Sets the link to the slot behind.

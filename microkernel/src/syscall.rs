@@ -198,11 +198,7 @@ impl Kernel {
         match blocking {
             Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, 0),
             Blocking::No => {
-                fail_thread(
-                    tcb,
-                    Error::InsufficientRights,
-                    [u64::from(needed.bits()), 0],
-                );
+                fail_thread(tcb, Error::InsufficientRights, [u64::from(needed.bits()), 0]);
             }
         }
     }
@@ -216,16 +212,12 @@ impl Kernel {
             }
         };
         match slot.cap.get().unpack() {
-            Cap::Endpoint {
-                endpoint,
-                badge,
-                rights,
-            } => self.send_message(tcb, (cptr, endpoint, badge, rights), mode),
-            Cap::Notification {
-                notification,
-                badge,
-                rights,
-            } => self.send_signal(tcb, (cptr, notification, badge, rights), mode),
+            Cap::Endpoint { endpoint, badge, rights } => {
+                self.send_message(tcb, (cptr, endpoint, badge, rights), mode)
+            }
+            Cap::Notification { notification, badge, rights } => {
+                self.send_signal(tcb, (cptr, notification, badge, rights), mode)
+            }
             Cap::Reply(reply) => {
                 ipc::reply(self, tcb, reply);
                 if mode == Mode::Call {
@@ -293,8 +285,7 @@ impl Kernel {
             // SAFETY: at most `MAX_CAPS` words from `SEND_CAPS` are metadata of the buffer.
             let cptr =
                 unsafe { ipc::read_word(buffer, skink_abi::message::buffer::SEND_CAPS + index) };
-            self.invoked(tcb, cptr)
-                .map_err(|left| (index as u64 + 1, left))?;
+            self.invoked(tcb, cptr).map_err(|left| (index as u64 + 1, left))?;
         }
         Ok(())
     }
@@ -319,19 +310,11 @@ impl Kernel {
     fn signal(&mut self, tcb: Obj<Tcb>, cptr: u64) -> Next {
         let cap = self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack());
         match cap {
-            Ok(Cap::Notification {
-                notification,
-                badge,
-                rights,
-            }) => self.send_signal(tcb, (cptr, notification, badge, rights), Mode::NbSend),
+            Ok(Cap::Notification { notification, badge, rights }) => {
+                self.send_signal(tcb, (cptr, notification, badge, rights), Mode::NbSend)
+            }
             other => {
-                self.no_cap(
-                    tcb,
-                    cptr,
-                    Phase::Send,
-                    other.err().unwrap_or(0),
-                    Blocking::No,
-                );
+                self.no_cap(tcb, cptr, Phase::Send, other.err().unwrap_or(0), Blocking::No);
                 Next::Over
             }
         }
@@ -364,14 +347,10 @@ impl Kernel {
     /// What a receiving call names; `None` after a fault or error.
     fn source(&mut self, tcb: Obj<Tcb>, cptr: u64, blocking: Blocking) -> Option<Source> {
         let (rights, source) = match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
-            Ok(Cap::Endpoint {
-                endpoint, rights, ..
-            }) => (rights, Source::Endpoint(endpoint)),
-            Ok(Cap::Notification {
-                notification,
-                rights,
-                ..
-            }) if notification.bound.get().is_none_or(|bound| bound == tcb) => {
+            Ok(Cap::Endpoint { endpoint, rights, .. }) => (rights, Source::Endpoint(endpoint)),
+            Ok(Cap::Notification { notification, rights, .. })
+                if notification.bound.get().is_none_or(|bound| bound == tcb) =>
+            {
                 (rights, Source::Notification(notification))
             }
             other => {

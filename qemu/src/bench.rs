@@ -67,23 +67,15 @@ pub fn bench(
         arch,
         samples: Vec::new(),
         failures: Vec::new(),
-        watch: Watch {
-            stop: terminal::stop_flag()?,
-            ..Watch::default()
-        },
+        watch: Watch { stop: terminal::stop_flag()?, ..Watch::default() },
     };
     note(&format!("bench on {}, {}", arch.name(), host()));
-    if SUITE_PREFIXES
-        .iter()
-        .any(|prefix| wanted(prefix, filter) || filter.starts_with(prefix))
-    {
+    if SUITE_PREFIXES.iter().any(|prefix| wanted(prefix, filter) || filter.starts_with(prefix)) {
         run.suite_rows();
     }
     let boot = wanted("boot.prompt", filter);
-    let rows: Vec<(&str, Clock)> = SHELL_ROWS
-        .into_iter()
-        .filter(|(id, _)| wanted(id, filter))
-        .collect();
+    let rows: Vec<(&str, Clock)> =
+        SHELL_ROWS.into_iter().filter(|(id, _)| wanted(id, filter)).collect();
     if boot || !rows.is_empty() {
         run.system_rows(boot, &rows)?;
     }
@@ -110,11 +102,7 @@ fn wanted(id: &str, filter: &str) -> bool {
 fn host() -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load
-        .split_whitespace()
-        .next()
-        .unwrap_or("unknown")
-        .to_string();
+    let load = load.split_whitespace().next().unwrap_or("unknown").to_string();
     format!("{cpus} host CPUs, load {load}")
 }
 
@@ -138,33 +126,20 @@ impl Run<'_> {
 
     fn suite_samples(&self) -> Result<Vec<Sample>> {
         let system = suite::system(self.workspace, self.arch, KernelVariant::Shipped, "bench")?;
-        let options = Options {
-            icount: true,
-            ..Options::default()
-        };
+        let options = Options { icount: true, ..Options::default() };
         let mut guest = Guest::boot(&system, &options, &self.watch)?;
         let ending = guest.wait_ending(Instant::now() + ROW_TIMEOUT)?;
         let samples = stats::parse(&guest.console());
         if ending != Some(Ending::Clean) || samples.is_empty() {
             let ending = ending.map_or("no end".into(), |ending| ending.to_string());
-            bail!(
-                "{ending}, {} samples\n{}",
-                samples.len(),
-                guest.post_mortem()
-            );
+            bail!("{ending}, {} samples\n{}", samples.len(), guest.post_mortem());
         }
         Ok(samples)
     }
 
     fn system_rows(&mut self, boot: bool, rows: &[(&str, Clock)]) -> Result<()> {
-        let experiment = Experiment {
-            unlimited_intensity: true,
-            backoff_ms: 0,
-        };
-        let recipe = Recipe {
-            experiment: Some(experiment),
-            ..Recipe::default()
-        };
+        let experiment = Experiment { unlimited_intensity: true, backoff_ms: 0 };
+        let recipe = Recipe { experiment: Some(experiment), ..Recipe::default() };
         let system = System::build(self.workspace, self.arch, &recipe)?;
         let big = Entry::bytes("BIG.BIN", disk::pseudo_random(BIG, 1));
         let disk = Disk::temporary(self.workspace, "bench", &[big])?;
@@ -176,11 +151,7 @@ impl Run<'_> {
         for (id, clock) in rows {
             note(&format!(
                 "{id} ({})",
-                if *clock == Clock::Wall {
-                    "wall time"
-                } else {
-                    "counted"
-                }
+                if *clock == Clock::Wall { "wall time" } else { "counted" }
             ));
             match self.shell_row(&system, &disk, id, *clock) {
                 Ok(samples) => self.samples.extend(samples),
@@ -192,11 +163,7 @@ impl Run<'_> {
 
     fn options(&self, disk: &Disk, clock: Clock) -> Options {
         let icount = clock == Clock::Instructions;
-        Options {
-            icount,
-            disk: Some(disk.image.clone()),
-            ..Options::default()
-        }
+        Options { icount, disk: Some(disk.image.clone()), ..Options::default() }
     }
 
     /// From QEMU's start to the shell's first listening.
@@ -214,10 +181,7 @@ impl Run<'_> {
 
     fn boot_once(&self, system: &System, disk: &Disk, clock: Clock) -> Result<Sample> {
         let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
-        let mut sink = crate::session::Sink {
-            output: &mut |_| Ok(()),
-            crash: &mut |_| {},
-        };
+        let mut sink = crate::session::Sink { output: &mut |_| Ok(()), crash: &mut |_| {} };
         if let Some(outcome) = guest.wait_ready(Instant::now() + BOOT_TIMEOUT, &mut sink)? {
             bail!("{outcome:?} before the prompt\n{}", guest.post_mortem());
         }
@@ -227,9 +191,8 @@ impl Run<'_> {
             Clock::Instructions => {
                 let (text, _) = guest.capture("uptime --ns", BOOT_TIMEOUT)?;
                 let text = String::from_utf8_lossy(&text).into_owned();
-                let number = text
-                    .split(|c: char| !c.is_ascii_digit())
-                    .find(|word| !word.is_empty());
+                let number =
+                    text.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty());
                 let ns = number.and_then(|word| word.parse::<u64>().ok());
                 let ns = ns.with_context(|| format!("`uptime --ns` printed `{}`", text.trim()))?;
                 Sample::new("boot.prompt", ns as f64, "instructions")
@@ -249,10 +212,8 @@ impl Run<'_> {
         let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
         let (text, outcome) = guest.capture(&format!("bench {id}"), ROW_TIMEOUT)?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        let samples: Vec<Sample> = stats::parse(&text)
-            .into_iter()
-            .filter_map(|sample| in_clock(sample, clock))
-            .collect();
+        let samples: Vec<Sample> =
+            stats::parse(&text).into_iter().filter_map(|sample| in_clock(sample, clock)).collect();
         if outcome != Outcome::Status(0) || samples.is_empty() {
             bail!("`bench {id}`: {outcome:?}, printed: {}", text.trim());
         }
@@ -283,9 +244,6 @@ mod tests {
         assert_eq!(in_clock(sample.clone(), Clock::Wall), Some(sample.clone()));
         let counted = in_clock(sample, Clock::Instructions).unwrap();
         assert_eq!(counted.unit, "instructions");
-        assert_eq!(
-            in_clock(Sample::new("fs", 5.0, "MB/s"), Clock::Instructions),
-            None
-        );
+        assert_eq!(in_clock(Sample::new("fs", 5.0, "MB/s"), Clock::Instructions), None);
     }
 }

@@ -25,10 +25,7 @@ pub struct NamedFile {
 impl NamedFile {
     /// A file of that name and content.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> NamedFile {
-        NamedFile {
-            name: name.into(),
-            bytes: bytes.into(),
-        }
+        NamedFile { name: name.into(), bytes: bytes.into() }
     }
 }
 
@@ -58,12 +55,7 @@ pub fn pack(arch: Arch, root_task: &Flat, files: &[NamedFile]) -> Result<Vec<u8>
         name[..file.name.len()].copy_from_slice(file.name.as_bytes());
         let offset = append(&mut image, &file.bytes);
         let size = file.bytes.len() as u64;
-        let entry = File {
-            name,
-            offset,
-            size,
-            checksum: checksum(&file.bytes),
-        };
+        let entry = File { name, offset, size, checksum: checksum(&file.bytes) };
         image[at..at + FILE_SIZE].copy_from_slice(&entry.to_bytes());
         at += FILE_SIZE;
     }
@@ -165,10 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_read_back() {
-        let files = [
-            NamedFile::new("manifest", *b"m"),
-            NamedFile::new("server/x", vec![7; 5000]),
-        ];
+        let files = [NamedFile::new("manifest", *b"m"), NamedFile::new("server/x", vec![7; 5000])];
         let image = pack(Arch::X86_64, &flat(), &files).unwrap();
         let header = Header::parse(&image).unwrap();
         header.verify(&image).unwrap();
@@ -176,10 +165,7 @@ mod tests {
         assert_eq!(header.entry, 0x40_0010);
         assert_eq!((header.segment_count, header.file_count), (2, 2));
         let text = header.segment(&image, 0).unwrap();
-        assert_eq!(
-            image[text.offset as usize..][..text.file_size as usize],
-            [0x90; 0x20]
-        );
+        assert_eq!(image[text.offset as usize..][..text.file_size as usize], [0x90; 0x20]);
         assert_eq!(header.segment(&image, 1).unwrap().mem_size, 0x3000);
         let file = header.file(&image, 1).unwrap();
         assert_eq!(file.name(), "server/x");

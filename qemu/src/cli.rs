@@ -178,28 +178,11 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         headless: false,
         extra: Vec::new(),
     }) {
-        Sub::Run {
-            guest,
-            headless,
-            extra,
-        } => run(workspace, guest, headless, extra),
-        Sub::Exec {
-            guest,
-            timeout,
-            commands,
-            extra,
-        } => exec(
-            workspace,
-            guest,
-            Duration::from_secs(timeout),
-            &commands,
-            extra,
-        ),
-        Sub::Image {
-            arch,
-            manifest,
-            out,
-        } => image(workspace, arch, manifest, &out),
+        Sub::Run { guest, headless, extra } => run(workspace, guest, headless, extra),
+        Sub::Exec { guest, timeout, commands, extra } => {
+            exec(workspace, guest, Duration::from_secs(timeout), &commands, extra)
+        }
+        Sub::Image { arch, manifest, out } => image(workspace, arch, manifest, &out),
         Sub::Doctor { install } => {
             if install {
                 doctor::ensure_all(workspace)?;
@@ -210,12 +193,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             doctor::ensure(workspace, arch)?;
             bench::bench(workspace, arch, json.as_deref(), filter.as_deref())
         }
-        Sub::Suite {
-            arch,
-            list,
-            timeout,
-            filter,
-        } => {
+        Sub::Suite { arch, list, timeout, filter } => {
             doctor::ensure(workspace, arch)?;
             let timeout = Duration::from_secs(timeout);
             suite::command(workspace, arch, list, timeout, filter.as_deref())
@@ -246,10 +224,7 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         Some(path) => DiskChoice::Path(path),
     };
     let disk = disk::provide(workspace, &choice)?;
-    let unlimited = Experiment {
-        unlimited_intensity: true,
-        backoff_ms: 0,
-    };
+    let unlimited = Experiment { unlimited_intensity: true, backoff_ms: 0 };
     let recipe = Recipe {
         manifest: args.manifest,
         experiment: args.experiment.then_some(unlimited),
@@ -274,34 +249,16 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         Some(log) => log,
         None => workspace.results()?.join("console.log"),
     };
-    let watch = Watch {
-        log: Some(log),
-        show_console: false,
-        stop: terminal::stop_flag()?,
-    };
-    Ok(Prepared {
-        system,
-        options,
-        watch,
-        _disk: disk,
-    })
+    let watch = Watch { log: Some(log), show_console: false, stop: terminal::stop_flag()? };
+    Ok(Prepared { system, options, watch, _disk: disk })
 }
 
 fn run(workspace: &Workspace, args: GuestArgs, headless: bool, extra: Vec<String>) -> Result<u8> {
     let mut prepared = prepare(workspace, args, extra)?;
     prepared.watch.show_console = true;
-    let Prepared {
-        system,
-        options,
-        watch,
-        _disk,
-    } = &prepared;
+    let Prepared { system, options, watch, _disk } = &prepared;
     let mut guest = Guest::boot(system, options, watch)?;
-    let raw = if headless {
-        None
-    } else {
-        RawTerminal::enter().context("the terminal")?
-    };
+    let raw = if headless { None } else { RawTerminal::enter().context("the terminal")? };
     if !headless {
         terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
     }
@@ -326,25 +283,15 @@ fn exec(
     extra: Vec<String>,
 ) -> Result<u8> {
     let prepared = prepare(workspace, args, extra)?;
-    let Prepared {
-        system,
-        options,
-        watch,
-        _disk,
-    } = &prepared;
+    let Prepared { system, options, watch, _disk } = &prepared;
     let mut guest = Guest::boot(system, options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut output = |bytes: &[u8]| -> Result<()> {
         let mut out = std::io::stdout().lock();
-        out.write_all(bytes)
-            .and_then(|()| out.flush())
-            .context("writing to standard output")
+        out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
     };
     let mut crash = |text: &str| eprint!("{text}");
-    let mut sink = Sink {
-        output: &mut output,
-        crash: &mut crash,
-    };
+    let mut sink = Sink { output: &mut output, crash: &mut crash };
     let mut outcome = Outcome::Status(0);
     for command in commands {
         outcome = guest.run(command, deadline, &mut sink)?;
@@ -370,11 +317,7 @@ fn exec(
         }
         Outcome::Ended(Ending::Clean) => Ok(0),
         Outcome::Ended(ending) => {
-            note(&format!(
-                "{ending}\n{}\nall of it: {}",
-                guest.post_mortem(),
-                log.display()
-            ));
+            note(&format!("{ending}\n{}\nall of it: {}", guest.post_mortem(), log.display()));
             Ok(ending.exit_code())
         }
         Outcome::TimedOut => {
@@ -397,26 +340,13 @@ fn image(
     out: &std::path::Path,
 ) -> Result<u8> {
     crate::install::ensure_rust_target(workspace, arch)?;
-    let system = System::build(
-        workspace,
-        arch,
-        &Recipe {
-            manifest,
-            ..Recipe::default()
-        },
-    )?;
+    let system = System::build(workspace, arch, &Recipe { manifest, ..Recipe::default() })?;
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let (kernel, boot) = (out.join("kernel"), out.join("boot.img"));
-    for (from, to) in [
-        (&system.files.kernel, &kernel),
-        (&system.files.image, &boot),
-    ] {
+    for (from, to) in [(&system.files.kernel, &kernel), (&system.files.image, &boot)] {
         std::fs::copy(from, to).with_context(|| format!("writing {}", to.display()))?;
     }
-    let files = machine::BootFiles {
-        kernel,
-        image: boot,
-    };
+    let files = machine::BootFiles { kernel, image: boot };
     let words = machine::arguments(arch, &files, &Options::default(), machine::Serial::Terminal);
     let line = crate::progress::shown(std::process::Command::new(arch.qemu()).args(words));
     note(
@@ -434,32 +364,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-        let cli = Cli::parse_from([
-            "skink",
-            "exec",
-            "--timeout",
-            "5",
-            "ls; cat x",
-            "--",
-            "-trace",
-        ]);
-        let Some(Sub::Exec {
-            timeout,
-            commands,
-            extra,
-            ..
-        }) = cli.command
-        else {
-            panic!()
-        };
+        let cli = Cli::parse_from(["skink", "exec", "--timeout", "5", "ls; cat x", "--", "-trace"]);
+        let Some(Sub::Exec { timeout, commands, extra, .. }) = cli.command else { panic!() };
         assert_eq!(
             (timeout, commands, extra),
             (5, vec!["ls; cat x".into()], vec!["-trace".into()])
         );
         let cli = Cli::parse_from(["skink", "run", "--disk", "none", "--icount"]);
-        let Some(Sub::Run { guest, .. }) = cli.command else {
-            panic!()
-        };
+        let Some(Sub::Run { guest, .. }) = cli.command else { panic!() };
         assert!(guest.icount && guest.disk == Some("none".into()));
     }
 }

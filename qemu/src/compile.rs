@@ -44,9 +44,7 @@ impl Programs {
 
     /// Every user program by name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.user
-            .iter()
-            .map(|(name, path)| (name.as_str(), path.as_path()))
+        self.user.iter().map(|(name, path)| (name.as_str(), path.as_path()))
     }
 }
 
@@ -92,23 +90,16 @@ pub fn build(
         flags: &USER_FLAGS,
         target_dir: workspace.target_dir.clone(),
     };
-    let mut programs = Programs {
-        kernel: kernel.run(workspace, arch)?.join("kernel"),
-        user: BTreeMap::new(),
-    };
+    let mut programs =
+        Programs { kernel: kernel.run(workspace, arch)?.join("kernel"), user: BTreeMap::new() };
     let servers: Vec<(&str, &str)> = servers.iter().map(|name| (&**name, &**name)).collect();
     let root_task = [(root_task, root_task)];
-    for (what, packages) in [
-        ("the root task", &root_task[..]),
-        ("the servers", &servers[..]),
-    ] {
+    for (what, packages) in [("the root task", &root_task[..]), ("the servers", &servers[..])] {
         if packages.is_empty() {
             continue;
         }
         let folder = user(what, packages).run(workspace, arch)?;
-        let built = packages
-            .iter()
-            .map(|(name, _)| (name.to_string(), folder.join(name)));
+        let built = packages.iter().map(|(name, _)| (name.to_string(), folder.join(name)));
         programs.user.extend(built);
     }
     Ok(programs)
@@ -159,20 +150,14 @@ pub fn cargo_test(workspace: &Workspace, words: &[String]) -> Result<u8> {
         .stdout(Stdio::inherit())
         .status()
         .context("starting cargo test")?;
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1))
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
 /// Cargo at the workspace's root, without what an outer cargo left in the environment.
 fn clean_cargo(workspace: &Workspace) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(&workspace.root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.current_dir(&workspace.root).stdin(Stdio::null()).stdout(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_outer_cargo) {
             command.env_remove(&name);
@@ -221,10 +206,7 @@ fn show_unless_idle(command: &mut Command, doing: &str) -> Result<bool> {
         }
         eprintln!("{line}");
     }
-    Ok(child
-        .wait()
-        .with_context(|| format!("{doing}: waiting for cargo"))?
-        .success())
+    Ok(child.wait().with_context(|| format!("{doing}: waiting for cargo"))?.success())
 }
 
 #[cfg(test)]
@@ -233,20 +215,10 @@ mod tests {
 
     #[test]
     fn the_outer_cargo_is_forgotten_but_not_the_users_settings() {
-        for name in [
-            "RUSTFLAGS",
-            "CARGO_PKG_NAME",
-            "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
-        ] {
+        for name in ["RUSTFLAGS", "CARGO_PKG_NAME", "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS"] {
             assert!(is_of_the_outer_cargo(name), "{name}");
         }
-        for name in [
-            "CARGO_HOME",
-            "CARGO",
-            "CARGO_NET_OFFLINE",
-            "CARGO_TARGET_DIR",
-            "PATH",
-        ] {
+        for name in ["CARGO_HOME", "CARGO", "CARGO_NET_OFFLINE", "CARGO_TARGET_DIR", "PATH"] {
             assert!(!is_of_the_outer_cargo(name), "{name}");
         }
     }

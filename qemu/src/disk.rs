@@ -48,10 +48,7 @@ impl Disk {
     pub fn temporary(workspace: &Workspace, name: &str, entries: &[Entry]) -> Result<Disk> {
         let image = sibling(&workspace.results()?.join(format!("{name}.img")));
         make(&image, entries)?;
-        Ok(Disk {
-            image,
-            is_temporary: true,
-        })
+        Ok(Disk { image, is_temporary: true })
     }
 }
 
@@ -68,12 +65,7 @@ impl Drop for Disk {
 /// # Errors
 /// If the file or folder is missing, unreadable or cannot be a disk.
 pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Disk>> {
-    let kept = |image| {
-        Some(Disk {
-            image,
-            is_temporary: false,
-        })
-    };
+    let kept = |image| Some(Disk { image, is_temporary: false });
     match choice {
         DiskChoice::None => Ok(None),
         DiskChoice::Sample => {
@@ -85,10 +77,7 @@ pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Disk
             Ok(kept(image))
         }
         DiskChoice::Path(path) if path.is_dir() => {
-            note(&format!(
-                "packing the folder {} into a disk image",
-                path.display()
-            ));
+            note(&format!("packing the folder {} into a disk image", path.display()));
             Disk::temporary(workspace, "folder", &folder_entries(path)?).map(Some)
         }
         DiskChoice::Path(path) => {
@@ -104,17 +93,9 @@ pub fn provide(workspace: &Workspace, choice: &DiskChoice) -> Result<Option<Disk
 /// If it is missing, not a file, not writable, or not whole sectors.
 pub fn check_image(path: &Path) -> Result<()> {
     let doing = || format!("opening the disk image {}", path.display());
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(doing)?;
+    let file = File::options().read(true).write(true).open(path).with_context(doing)?;
     let about = file.metadata().with_context(doing)?;
-    ensure!(
-        about.is_file(),
-        "the disk image {} is no file",
-        path.display()
-    );
+    ensure!(about.is_file(), "the disk image {} is no file", path.display());
     if !about.len().is_multiple_of(SECTOR) {
         bail!(
             "the disk image {} has {} bytes, which is no multiple of the {SECTOR} of a sector; \
@@ -123,11 +104,7 @@ pub fn check_image(path: &Path) -> Result<()> {
             about.len()
         );
     }
-    ensure!(
-        about.len() > 0,
-        "the disk image {} is empty (0 bytes)",
-        path.display()
-    );
+    ensure!(about.len() > 0, "the disk image {} is empty (0 bytes)", path.display());
     Ok(())
 }
 
@@ -154,18 +131,12 @@ pub enum Content {
 impl Entry {
     /// A file with these bytes.
     pub fn bytes(path: &str, bytes: impl Into<Vec<u8>>) -> Entry {
-        Entry {
-            path: path.into(),
-            content: Content::Bytes(bytes.into()),
-        }
+        Entry { path: path.into(), content: Content::Bytes(bytes.into()) }
     }
 
     /// A folder.
     pub fn folder(path: &str) -> Entry {
-        Entry {
-            path: path.into(),
-            content: Content::Folder,
-        }
+        Entry { path: path.into(), content: Content::Folder }
     }
 
     fn size(&self) -> u64 {
@@ -181,10 +152,7 @@ impl Entry {
 pub fn sample_files() -> Vec<Entry> {
     let poem = "The tail is dropped, the lizard lives;\nthe tail grows back, the lizard gives.\n";
     vec![
-        Entry::bytes(
-            "HELLO.TXT",
-            *b"Hello from a FAT32 disk, read by servers in user space.\n",
-        ),
+        Entry::bytes("HELLO.TXT", *b"Hello from a FAT32 disk, read by servers in user space.\n"),
         Entry::bytes("A long name with spaces.txt", *b"Long names work.\n"),
         Entry::folder("docs"),
         Entry::bytes("docs/poem.txt", poem.as_bytes()),
@@ -196,10 +164,7 @@ pub fn sample_files() -> Vec<Entry> {
 }
 
 fn numbers() -> Vec<u8> {
-    (1..=1000)
-        .map(|n| format!("{n}\n"))
-        .collect::<String>()
-        .into_bytes()
+    (1..=1000).map(|n| format!("{n}\n")).collect::<String>().into_bytes()
 }
 
 /// `size` bytes that follow from `seed` alone (xorshift64, Marsaglia 2003).
@@ -235,34 +200,18 @@ fn walk(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
     for entry in inside {
         let host = entry.path();
         let name = entry.file_name();
-        let name = name
-            .to_str()
-            .with_context(|| format!("{}: not UTF-8", host.display()))?;
-        let path = if prefix.is_empty() {
-            name.to_string()
-        } else {
-            format!("{prefix}/{name}")
-        };
+        let name = name.to_str().with_context(|| format!("{}: not UTF-8", host.display()))?;
+        let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
         let about =
             std::fs::metadata(&host).with_context(|| format!("reading {}", host.display()))?;
         if about.is_dir() {
             entries.push(Entry::folder(&path));
             walk(&host, &path, entries)?;
         } else if about.is_file() {
-            ensure!(
-                about.len() <= MAX_FILE,
-                "{}: FAT holds files below 4 GiB",
-                host.display()
-            );
-            entries.push(Entry {
-                path,
-                content: Content::File(host, about.len()),
-            });
+            ensure!(about.len() <= MAX_FILE, "{}: FAT holds files below 4 GiB", host.display());
+            entries.push(Entry { path, content: Content::File(host, about.len()) });
         } else {
-            note(&format!(
-                "left out, neither file nor folder: {}",
-                host.display()
-            ));
+            note(&format!("left out, neither file nor folder: {}", host.display()));
         }
     }
     Ok(())
@@ -284,12 +233,8 @@ pub fn make(image: &Path, entries: &[Entry]) -> Result<()> {
 }
 
 fn fill(image: &Path, entries: &[Entry]) -> Result<()> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(image)?;
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(image)?;
     fat32::write(&mut file, entries)
 }
 
@@ -314,29 +259,15 @@ mod tests {
     /// What mtools read.
     fn read_back(image: &Path, path: &str) -> Vec<u8> {
         let mut command = peer("mcopy");
-        command
-            .arg("-n")
-            .arg("-i")
-            .arg(image)
-            .arg(format!("::/{path}"))
-            .arg("-");
+        command.arg("-n").arg("-i").arg(image).arg(format!("::/{path}")).arg("-");
         let output = command.output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
 
     /// Asserts that `fsck.fat` finds nothing.
     fn fsck(image: &Path) {
-        let output = peer("fsck.fat")
-            .arg("-n")
-            .arg("-v")
-            .arg(image)
-            .output()
-            .unwrap();
+        let output = peer("fsck.fat").arg("-n").arg("-v").arg(image).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}");
         assert!(text.contains("32 bit entries"), "{text}");
@@ -371,10 +302,7 @@ mod tests {
         make(&image, &entries).unwrap();
         fsck(&image);
         assert!(read_back(&image, "x") == vec![9; 100_000]);
-        assert_eq!(
-            read_back(&image, "a folder/b/c/d/Ein längerer Name.txt"),
-            b"deep"
-        );
+        assert_eq!(read_back(&image, "a folder/b/c/d/Ein längerer Name.txt"), b"deep");
         std::fs::remove_dir_all(folder).unwrap();
     }
 

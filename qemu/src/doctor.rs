@@ -46,10 +46,7 @@ pub fn report(workspace: &Workspace) -> Result<bool> {
             None => println!("MISSING  {:<40} {}", finding.what, finding.remedy),
         }
     }
-    let missing = findings
-        .iter()
-        .filter(|finding| finding.found.is_none())
-        .count();
+    let missing = findings.iter().filter(|finding| finding.found.is_none()).count();
     if missing > 0 {
         println!("{missing} missing; `cargo skink doctor --install` gets them where it may");
     }
@@ -59,11 +56,7 @@ pub fn report(workspace: &Workspace) -> Result<bool> {
 fn findings(workspace: &Workspace) -> Result<Vec<Finding>> {
     let mut all = vec![Finding {
         what: "the pinned Rust toolchain".into(),
-        found: first_line(
-            Command::new("rustc")
-                .arg("--version")
-                .current_dir(&workspace.root),
-        ),
+        found: first_line(Command::new("rustc").arg("--version").current_dir(&workspace.root)),
         remedy: "rustup toolchain install".into(),
     }];
     for arch in Arch::ALL {
@@ -97,14 +90,6 @@ fn findings(workspace: &Workspace) -> Result<Vec<Finding>> {
 }
 
 fn first_line(command: &mut Command) -> Option<String> {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    Some(
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .next()?
-            .to_string(),
-    )
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_string())
 }

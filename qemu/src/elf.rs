@@ -54,19 +54,13 @@ impl<'a> Program<'a> {
     fn parse(data: &'a [u8]) -> Result<Program<'a>> {
         let header =
             FileHeader64::<LE>::parse(data).context("not a 64-bit little-endian ELF file")?;
-        let segments = header
-            .program_headers(LE, data)
-            .context("reading its program headers")?;
+        let segments = header.program_headers(LE, data).context("reading its program headers")?;
         ensure!(
             header.e_type.get(LE) == elf::ET_DYN,
             "not position-independent (type {}): the linker script is targets/common/user.ld",
             header.e_type.get(LE)
         );
-        let program = Program {
-            header,
-            segments,
-            data,
-        };
+        let program = Program { header, segments, data };
         ensure!(program.loads().next().is_some(), "nothing to load in it");
         for segment in program.loads() {
             let flags = segment.p_flags(LE);
@@ -80,18 +74,13 @@ impl<'a> Program<'a> {
                 "its segment at {:#x} does not begin at a page",
                 segment.p_vaddr(LE)
             );
-            segment
-                .data(LE, data)
-                .ok()
-                .context("a segment lies outside the file")?;
+            segment.data(LE, data).ok().context("a segment lies outside the file")?;
         }
         Ok(program)
     }
 
     fn loads(&self) -> impl Iterator<Item = &'a ProgramHeader64<LE>> + use<'a> {
-        self.segments
-            .iter()
-            .filter(|segment| segment.p_type(LE) == elf::PT_LOAD)
+        self.segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD)
     }
 
     /// The bytes at `vaddr` that the file holds.
@@ -109,35 +98,22 @@ impl<'a> Program<'a> {
             elf::EM_AARCH64 => u64::from(elf::R_AARCH64_RELATIVE.0),
             machine => bail!("for machine {machine}, which Skink does not run on"),
         };
-        let dynamic = self
-            .segments
-            .iter()
-            .find(|s| s.p_type(LE) == elf::PT_DYNAMIC);
+        let dynamic = self.segments.iter().find(|s| s.p_type(LE) == elf::PT_DYNAMIC);
         let Some(dynamic) = dynamic else {
             return Ok(Vec::new());
         };
-        let bytes = dynamic
-            .data(LE, self.data)
-            .ok()
-            .context("its dynamic section is outside it")?;
+        let bytes =
+            dynamic.data(LE, self.data).ok().context("its dynamic section is outside it")?;
         let entry = |tag: elf::DynamicTag| {
             let words = words(bytes);
-            words
-                .chunks_exact(2)
-                .find(|pair| pair[0] == tag.0 as u64)
-                .map(|pair| pair[1])
+            words.chunks_exact(2).find(|pair| pair[0] == tag.0 as u64).map(|pair| pair[1])
         };
         ensure!(entry(elf::DT_NEEDED).is_none(), "it needs a shared library");
-        ensure!(
-            entry(elf::DT_RELR).is_none(),
-            "it has packed relocations (DT_RELR)"
-        );
+        ensure!(entry(elf::DT_RELR).is_none(), "it has packed relocations (DT_RELR)");
         let (Some(table), Some(size)) = (entry(elf::DT_RELA), entry(elf::DT_RELASZ)) else {
             return Ok(Vec::new());
         };
-        let table = self
-            .at(table, size)
-            .context("its relocations lie outside it")?;
+        let table = self.at(table, size).context("its relocations lie outside it")?;
         let mut relocations = Vec::new();
         for rela in words(table).chunks_exact(3) {
             ensure!(
@@ -146,22 +122,14 @@ impl<'a> Program<'a> {
                 rela[1] & 0xffff_ffff,
                 rela[0]
             );
-            relocations.push(Relative {
-                offset: rela[0],
-                addend: rela[2],
-            });
+            relocations.push(Relative { offset: rela[0], addend: rela[2] });
         }
         Ok(relocations)
     }
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|word| u64::from_le_bytes(*word))
-        .collect()
+    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }
 
 /// Lays the program out for `base`.
@@ -172,9 +140,7 @@ pub fn flatten(elf: &[u8], base: u64) -> Result<Flat> {
     let program = Program::parse(elf)?;
     let mut segments: Vec<FlatSegment> = Vec::new();
     for load in program.loads().filter(|load| load.p_memsz(LE) > 0) {
-        let vaddr = base
-            .checked_add(load.p_vaddr(LE))
-            .context("a segment's address overflows")?;
+        let vaddr = base.checked_add(load.p_vaddr(LE)).context("a segment's address overflows")?;
         if let Some(previous) = segments.last() {
             let end = previous.vaddr + previous.mem_size;
             ensure!(
@@ -182,10 +148,7 @@ pub fn flatten(elf: &[u8], base: u64) -> Result<Flat> {
                 "its segment at {vaddr:#x} shares a page with the one before"
             );
         }
-        let bytes = load
-            .data(LE, elf)
-            .ok()
-            .context("a segment lies outside the file")?;
+        let bytes = load.data(LE, elf).ok().context("a segment lies outside the file")?;
         segments.push(FlatSegment {
             vaddr,
             bytes: bytes.to_vec(),
@@ -201,10 +164,7 @@ pub fn flatten(elf: &[u8], base: u64) -> Result<Flat> {
         let place = place.with_context(|| format!("relocation at {offset:#x} is outside it"))?;
         place.copy_from_slice(&base.wrapping_add(addend).to_le_bytes());
     }
-    Ok(Flat {
-        entry: base + program.header.e_entry.get(LE),
-        segments,
-    })
+    Ok(Flat { entry: base + program.header.e_entry.get(LE), segments })
 }
 
 fn rights(flags: elf::ProgramFlags) -> u64 {
@@ -213,11 +173,7 @@ fn rights(flags: elf::ProgramFlags) -> u64 {
         (elf::PF_W, map_rights::WRITE),
         (elf::PF_X, map_rights::EXECUTE),
     ];
-    pairs
-        .iter()
-        .filter(|(flag, _)| flags.contains(*flag))
-        .map(|(_, right)| right)
-        .sum()
+    pairs.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, right)| right).sum()
 }
 
 /// The program without what no loader reads: section headers, symbols, debug data.
@@ -236,10 +192,7 @@ pub fn strip(elf: &[u8]) -> Result<Vec<u8>> {
         .iter()
         .map(|segment| segment.p_offset(LE) + segment.p_filesz(LE))
         .fold(tables, u64::max);
-    let mut stripped = elf
-        .get(..end as usize)
-        .context("a segment lies outside the file")?
-        .to_vec();
+    let mut stripped = elf.get(..end as usize).context("a segment lies outside the file")?.to_vec();
     stripped[SECTION_TABLE].fill(0);
     stripped[SECTION_COUNTS].fill(0);
     Ok(stripped)
@@ -288,10 +241,7 @@ pub(crate) mod tests {
         let flat = flatten(&sample(8, 5), ROOT_TASK_BASE).unwrap();
         assert_eq!(flat.entry, 0x40_0010);
         assert_eq!(flat.segments.len(), 2);
-        assert_eq!(
-            flat.segments[0].rights,
-            map_rights::READ | map_rights::EXECUTE
-        );
+        assert_eq!(flat.segments[0].rights, map_rights::READ | map_rights::EXECUTE);
         assert_eq!(flat.segments[1].vaddr, 0x40_1000);
         assert_eq!(flat.segments[1].mem_size, 0x3000);
         assert_eq!(flat.segments[1].bytes[..8], 0x40_0010u64.to_le_bytes());
@@ -315,9 +265,6 @@ pub(crate) mod tests {
         let whole = sample(8, 5);
         let stripped = strip(&whole).unwrap();
         assert_eq!(stripped.len(), 0x2080);
-        assert_eq!(
-            flatten(&stripped, 0x1000).unwrap(),
-            flatten(&whole, 0x1000).unwrap()
-        );
+        assert_eq!(flatten(&stripped, 0x1000).unwrap(), flatten(&whole, 0x1000).unwrap());
     }
 }

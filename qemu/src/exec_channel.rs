@@ -41,10 +41,7 @@ pub struct ExecChannel {
 impl ExecChannel {
     /// Talks over `stream`.
     pub fn new(stream: UnixStream) -> ExecChannel {
-        ExecChannel {
-            stream,
-            buffer: Vec::new(),
-        }
+        ExecChannel { stream, buffer: Vec::new() }
     }
 
     /// Waits for the next message until `deadline`.
@@ -60,8 +57,7 @@ impl ExecChannel {
             if left.is_zero() {
                 return Ok(Event::TimedOut);
             }
-            self.stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let mut bytes = [0; 16 * 1024];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Ok(Event::Closed),
@@ -129,16 +125,9 @@ impl ExecChannel {
     }
 
     fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
-        let mut frame = Header {
-            kind,
-            length: payload.len(),
-        }
-        .to_bytes()
-        .to_vec();
+        let mut frame = Header { kind, length: payload.len() }.to_bytes().to_vec();
         frame.extend_from_slice(payload);
-        self.stream
-            .write_all(&frame)
-            .context("writing to the guest's exec channel")
+        self.stream.write_all(&frame).context("writing to the guest's exec channel")
     }
 }
 
@@ -147,12 +136,7 @@ mod tests {
     use super::*;
 
     fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Header {
-            kind,
-            length: payload.len(),
-        }
-        .to_bytes()
-        .to_vec();
+        let mut bytes = Header { kind, length: payload.len() }.to_bytes().to_vec();
         bytes.extend_from_slice(payload);
         bytes
     }
@@ -199,19 +183,14 @@ mod tests {
         assert!(error.contains("no frame"), "{error}");
         let (host, mut guest) = UnixStream::pair().unwrap();
         guest.write_all(&frame(Kind::Ready, &[99])).unwrap();
-        let error = ExecChannel::new(host)
-            .receive(soon())
-            .unwrap_err()
-            .to_string();
+        let error = ExecChannel::new(host).receive(soon()).unwrap_err().to_string();
         assert!(error.contains("version [99]"), "{error}");
     }
 
     #[test]
     fn commands_that_are_too_long_are_not_sent() {
         let (host, _guest) = UnixStream::pair().unwrap();
-        let error = ExecChannel::new(host)
-            .run(&"x".repeat(MAX_PAYLOAD + 1))
-            .unwrap_err();
+        let error = ExecChannel::new(host).run(&"x".repeat(MAX_PAYLOAD + 1)).unwrap_err();
         assert!(error.to_string().contains("at most"), "{error}");
     }
 }

@@ -30,11 +30,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 fn one_at_a_time() -> Result<File> {
     let path = std::env::temp_dir().join("skink-install.lock");
     let doing = || format!("waiting for another installation, at {}", path.display());
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(doing)?;
+    let lock = File::options().create(true).append(true).open(&path).with_context(doing)?;
     lock.lock().with_context(doing)?;
     Ok(lock)
 }
@@ -57,10 +53,7 @@ pub fn ensure_qemu(arch: Arch) -> Result<()> {
     note(&format!("{} is missing", arch.qemu()));
     manager.install("installing QEMU", &[manager.qemu_package(arch)])?;
     if missing() {
-        bail!(
-            "{} is still missing after its package was installed",
-            arch.qemu()
-        );
+        bail!("{} is still missing after its package was installed", arch.qemu());
     }
     Ok(())
 }
@@ -83,18 +76,13 @@ pub fn ensure_peers() -> Result<()> {
         .with_context(|| format!("missing: {}; install them", packages.join(", ")))?;
     manager.install("installing the tests' peers", &packages)?;
     if !missing_peers().is_empty() {
-        bail!(
-            "still missing after installation: {}",
-            missing_peers().join(", ")
-        );
+        bail!("still missing after installation: {}", missing_peers().join(", "));
     }
     Ok(())
 }
 
 fn missing_peers() -> Vec<&'static str> {
-    let missing = PEERS
-        .iter()
-        .filter(|(program, _)| find_program(program).is_none());
+    let missing = PEERS.iter().filter(|(program, _)| find_program(program).is_none());
     missing.map(|(_, package)| *package).collect()
 }
 
@@ -110,10 +98,7 @@ pub fn has_rust_target(workspace: &Workspace, arch: Arch) -> Result<bool> {
         .output()
         .context("asking rustc for its folder")?;
     let sysroot = String::from_utf8_lossy(&output.stdout);
-    let library = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(arch.triple())
-        .join("lib");
+    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(arch.triple()).join("lib");
     Ok(library.is_dir())
 }
 
@@ -127,19 +112,11 @@ pub fn ensure_rust_target(workspace: &Workspace, arch: Arch) -> Result<()> {
     }
     let _lock = one_at_a_time()?;
     let mut command = Command::new("rustup");
-    command
-        .args(["target", "add", arch.triple()])
-        .current_dir(&workspace.root);
+    command.args(["target", "add", arch.triple()]).current_dir(&workspace.root);
     if find_program("rustup").is_none() {
-        bail!(
-            "the Rust target {} is missing and there is no rustup: install it",
-            arch.triple()
-        );
+        bail!("the Rust target {} is missing and there is no rustup: install it", arch.triple());
     }
-    run_quietly(
-        &format!("installing the Rust target {}", arch.triple()),
-        &mut command,
-    )
+    run_quietly(&format!("installing the Rust target {}", arch.triple()), &mut command)
 }
 
 /// The package managers we know.
@@ -161,16 +138,10 @@ impl PackageManager {
     /// The first that is there.
     pub fn detect() -> Option<PackageManager> {
         use PackageManager::*;
-        [
-            (Apt, "apt-get"),
-            (Dnf, "dnf"),
-            (Pacman, "pacman"),
-            (Zypper, "zypper"),
-            (Brew, "brew"),
-        ]
-        .into_iter()
-        .find(|(_, program)| find_program(program).is_some())
-        .map(|(manager, _)| manager)
+        [(Apt, "apt-get"), (Dnf, "dnf"), (Pacman, "pacman"), (Zypper, "zypper"), (Brew, "brew")]
+            .into_iter()
+            .find(|(_, program)| find_program(program).is_some())
+            .map(|(manager, _)| manager)
     }
 
     /// The package with the emulator of `arch`.
@@ -191,23 +162,15 @@ impl PackageManager {
     /// The words that install `packages`.
     pub fn words(self, packages: &[&str]) -> Vec<String> {
         let start: &[&str] = match self {
-            PackageManager::Apt => &[
-                "apt-get",
-                "install",
-                "-y",
-                "--no-install-recommends",
-                "--no-remove",
-            ],
+            PackageManager::Apt => {
+                &["apt-get", "install", "-y", "--no-install-recommends", "--no-remove"]
+            }
             PackageManager::Dnf => &["dnf", "install", "-y"],
             PackageManager::Pacman => &["pacman", "-S", "--needed", "--noconfirm"],
             PackageManager::Zypper => &["zypper", "--non-interactive", "install"],
             PackageManager::Brew => &["brew", "install"],
         };
-        start
-            .iter()
-            .chain(packages)
-            .map(|word| word.to_string())
-            .collect()
+        start.iter().chain(packages).map(|word| word.to_string()).collect()
     }
 
     fn install(self, label: &str, packages: &[&str]) -> Result<()> {
@@ -308,9 +271,7 @@ mod backports {
         let words = ["install", "-m", "644", &source, &file].map(String::from);
         let mut command = as_root(&words);
         let line = shown(&command);
-        let status = command
-            .status()
-            .with_context(|| format!("running `{line}`"))?;
+        let status = command.status().with_context(|| format!("running `{line}`"))?;
         let _ = std::fs::remove_file(&temporary);
         if !status.success() {
             bail!("adding {file}: `{line}` failed");
@@ -348,16 +309,13 @@ mod backports {
             })
         };
         let stanza = text.split("\n\n").find(has_suite)?;
-        let lines = stanza
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| {
-                if line.starts_with("Suites:") {
-                    format!("Suites: {codename}-backports\n")
-                } else {
-                    format!("{line}\n")
-                }
-            });
+        let lines = stanza.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            if line.starts_with("Suites:") {
+                format!("Suites: {codename}-backports\n")
+            } else {
+                format!("{line}\n")
+            }
+        });
         Some(lines.collect())
     }
 
@@ -368,11 +326,7 @@ mod backports {
             .filter(|line| line.starts_with("deb "))
             .find(|line| line.split_whitespace().any(|word| word == codename))?;
         let words = line.split_whitespace().map(|word| {
-            if word == codename {
-                format!("{codename}-backports")
-            } else {
-                word.to_string()
-            }
+            if word == codename { format!("{codename}-backports") } else { word.to_string() }
         });
         Some(words.collect::<Vec<_>>().join(" ") + "\n")
     }

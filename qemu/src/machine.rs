@@ -55,14 +55,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let (icount, gdb, accel) = (false, false, Accel::Tcg);
-        Options {
-            mem_mb: DEFAULT_MEM_MB,
-            icount,
-            gdb,
-            accel,
-            disk: None,
-            extra: Vec::new(),
-        }
+        Options { mem_mb: DEFAULT_MEM_MB, icount, gdb, accel, disk: None, extra: Vec::new() }
     }
 }
 
@@ -95,28 +88,9 @@ pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Seria
         }
         Arch::Aarch64 => add(&["-M", "virt,gic-version=2", "-cpu", "max"]),
     }
-    add(&[
-        "-m",
-        &options.mem_mb.to_string(),
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    add(&[
-        "-accel",
-        if options.accel == Accel::Kvm {
-            "kvm"
-        } else {
-            "tcg"
-        },
-    ]);
-    add(&[
-        "-kernel",
-        &path_word(&files.kernel),
-        "-initrd",
-        &path_word(&files.image),
-    ]);
+    add(&["-m", &options.mem_mb.to_string(), "-nodefaults", "-display", "none", "-no-reboot"]);
+    add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);
+    add(&["-kernel", &path_word(&files.kernel), "-initrd", &path_word(&files.image)]);
     match serial {
         Serial::Sockets(folder) => {
             for name in ["terminal", "exec"] {
@@ -128,10 +102,7 @@ pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Seria
         Serial::Terminal => add(&["-serial", "mon:stdio", "-serial", "null"]),
     }
     if let Some(disk) = &options.disk {
-        add(&[
-            "-drive",
-            &format!("if=none,id=disk,format=raw,file={}", path_word(disk)),
-        ]);
+        add(&["-drive", &format!("if=none,id=disk,format=raw,file={}", path_word(disk))]);
         add(&["-device", "virtio-blk-pci,drive=disk,disable-legacy=on"]);
     }
     if options.icount {
@@ -259,39 +230,22 @@ impl Machine {
         let errors = folder.path.join("errors");
         let mut command = dying_with_us(arch.qemu());
         command
-            .args(arguments(
-                arch,
-                files,
-                options,
-                Serial::Sockets(&folder.path),
-            ))
+            .args(arguments(arch, files, options, Serial::Sockets(&folder.path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&errors).context("making a file for QEMU's messages")?);
         let line = shown(&command);
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting `{line}`"))?;
+        let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
         let accepted = accept(&terminal, &mut child)
             .and_then(|terminal| Ok((terminal, accept(&exec, &mut child)?)));
         match accepted {
-            Ok((terminal, exec)) => Ok(Machine {
-                child,
-                folder,
-                errors,
-                terminal,
-                exec,
-                started,
-            }),
+            Ok((terminal, exec)) => Ok(Machine { child, folder, errors, terminal, exec, started }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 let said = std::fs::read_to_string(&errors).unwrap_or_default();
-                bail!(
-                    "QEMU did not start: {error:#}\n{}\nthe command was: {line}",
-                    explain(&said)
-                );
+                bail!("QEMU did not start: {error:#}\n{}\nthe command was: {line}", explain(&said));
             }
         }
     }
@@ -361,9 +315,7 @@ fn dying_with_us(program: &str) -> Command {
 
 /// Whether QEMU's messages have an error, not warnings alone.
 fn is_complaint(messages: &str) -> bool {
-    messages
-        .lines()
-        .any(|line| line.starts_with("qemu-system-") && !line.contains("warning:"))
+    messages.lines().any(|line| line.starts_with("qemu-system-") && !line.contains("warning:"))
 }
 
 /// Adds what to do to what QEMU said.
@@ -436,20 +388,14 @@ mod tests {
         assert_eq!(of(3), Ending::Code(1));
         assert_eq!(of(2), Ending::Qemu(2));
         assert_eq!(Ending::of(ExitStatus::from_raw(9), false), Ending::Signal);
-        assert_eq!(
-            Ending::of(ExitStatus::from_raw(1 << 8), true),
-            Ending::Qemu(1)
-        );
+        assert_eq!(Ending::of(ExitStatus::from_raw(1 << 8), true), Ending::Qemu(1));
         assert!(is_complaint("qemu-system-x86_64: -drive: no such file"));
         assert!(!is_complaint("qemu-system-x86_64: warning: old\nother"));
     }
 
     #[test]
     fn the_line_has_what_was_asked_for() {
-        let files = BootFiles {
-            kernel: "k".into(),
-            image: "a,b".into(),
-        };
+        let files = BootFiles { kernel: "k".into(), image: "a,b".into() };
         let options = Options {
             icount: true,
             disk: Some("d.img".into()),

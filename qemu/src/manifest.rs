@@ -32,10 +32,7 @@ impl Source {
     pub fn read(path: &Path) -> Result<Source> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading the manifest {}", path.display()))?;
-        Ok(Source {
-            path: path.to_path_buf(),
-            text,
-        })
+        Ok(Source { path: path.to_path_buf(), text })
     }
 
     /// The complaint `message` about the text at byte `offset`.
@@ -68,20 +65,14 @@ pub fn parse(source: &Source, target: &str) -> Result<Manifest> {
 /// If they would be more than the root server takes.
 pub fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     let mut bytes = vec![0; MAX_ENCODED];
-    let used = postcard::to_slice(manifest, &mut bytes)
-        .context("packing the manifest")?
-        .len();
+    let used = postcard::to_slice(manifest, &mut bytes).context("packing the manifest")?.len();
     bytes.truncate(used);
     Ok(bytes)
 }
 
 /// The programs that the manifest's servers run, each once.
 pub fn binaries(manifest: &Manifest) -> Vec<String> {
-    let mut names: Vec<String> = manifest
-        .servers
-        .iter()
-        .map(|s| s.binary.to_string())
-        .collect();
+    let mut names: Vec<String> = manifest.servers.iter().map(|s| s.binary.to_string()).collect();
     names.sort();
     names.dedup();
     names

@@ -74,18 +74,12 @@ pub fn run_quietly(label: &str, command: &mut Command) -> Result<()> {
     };
     end_clock();
     if status.success() {
-        note(&format!(
-            "{label}: done in {:.0} s",
-            began.elapsed().as_secs_f64()
-        ));
+        note(&format!("{label}: done in {:.0} s", began.elapsed().as_secs_f64()));
         return Ok(());
     }
     let text: Vec<u8> = output.iter().flatten().collect();
     let text = String::from_utf8_lossy(&text);
-    bail!(
-        "{label}: `{line}` failed ({status}):\n{}",
-        tail(text.trim_end(), TAIL_LINES)
-    );
+    bail!("{label}: `{line}` failed ({status}):\n{}", tail(text.trim_end(), TAIL_LINES));
 }
 
 fn show_clock(label: &str, elapsed: Duration) {
@@ -110,14 +104,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo out; echo bad >&2; exit 3"]);
         let error = run_quietly("trying", &mut command).unwrap_err().to_string();
-        assert!(
-            error.contains("trying: `sh -c 'echo out; echo bad >&2; exit 3'`"),
-            "{error}"
-        );
-        assert!(
-            error.contains("bad") && error.contains("out") && error.contains('3'),
-            "{error}"
-        );
+        assert!(error.contains("trying: `sh -c 'echo out; echo bad >&2; exit 3'`"), "{error}");
+        assert!(error.contains("bad") && error.contains("out") && error.contains('3'), "{error}");
     }
 
     #[test]

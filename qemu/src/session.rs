@@ -76,10 +76,7 @@ impl System {
         let mut files = bootimage::system_files(workspace, &manifest, &programs, &[])?;
         overlay(&mut files, &recipe.overlay);
         let mut system = System::pack(workspace, arch, programs, ROOT_SERVER, &files)?;
-        let pairs = manifest
-            .servers
-            .iter()
-            .map(|s| (s.name.to_string(), s.binary.to_string()));
+        let pairs = manifest.servers.iter().map(|s| (s.name.to_string(), s.binary.to_string()));
         system.binaries = pairs.collect();
         Ok(system)
     }
@@ -113,16 +110,9 @@ impl System {
         files: &[NamedFile],
     ) -> Result<System> {
         let image = bootimage::pack_with(arch, programs.user(root_task)?, files)?;
-        let path = sibling(
-            &workspace
-                .results()?
-                .join(format!("{}.image", arch.target())),
-        );
+        let path = sibling(&workspace.results()?.join(format!("{}.image", arch.target())));
         std::fs::write(&path, image).with_context(|| format!("writing {}", path.display()))?;
-        let files = BootFiles {
-            kernel: programs.kernel.clone(),
-            image: path,
-        };
+        let files = BootFiles { kernel: programs.kernel.clone(), image: path };
         Ok(System {
             arch,
             programs,
@@ -182,18 +172,11 @@ impl Console {
                 }
             }
         });
-        Ok(Console {
-            text,
-            reader: Some(reader),
-        })
+        Ok(Console { text, reader: Some(reader) })
     }
 
     fn text(&self) -> String {
-        let text = self
-            .text
-            .lock()
-            .map(|text| text.clone())
-            .unwrap_or_default();
+        let text = self.text.lock().map(|text| text.clone()).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     }
 
@@ -258,14 +241,7 @@ impl<'a> Guest<'a> {
         let terminal = machine.terminal.try_clone()?;
         let console = Console::start(terminal, watch.log.as_deref(), watch.show_console)?;
         let channel = ExecChannel::new(machine.exec.try_clone()?);
-        Ok(Guest {
-            system,
-            machine,
-            channel,
-            console,
-            stop: watch.stop.clone(),
-            ready: false,
-        })
+        Ok(Guest { system, machine, channel, console, stop: watch.stop.clone(), ready: false })
     }
 
     /// The wire to the guest's terminal.
@@ -368,10 +344,7 @@ impl<'a> Guest<'a> {
             bytes.extend_from_slice(more);
             Ok(())
         };
-        let mut sink = Sink {
-            output: &mut output,
-            crash: &mut |_| {},
-        };
+        let mut sink = Sink { output: &mut output, crash: &mut |_| {} };
         let outcome = self.run(commands, Instant::now() + timeout, &mut sink)?;
         Ok((bytes, outcome))
     }
@@ -382,10 +355,7 @@ impl<'a> Guest<'a> {
     /// If the channel carries something else than frames.
     pub fn shut_down(&mut self) -> Result<Option<Ending>> {
         let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-        let mut sink = Sink {
-            output: &mut |_| Ok(()),
-            crash: &mut |_| {},
-        };
+        let mut sink = Sink { output: &mut |_| Ok(()), crash: &mut |_| {} };
         let mut outcome = self.run("shutdown", deadline, &mut sink);
         // It answers, or ends at once: either is right.
         if matches!(outcome, Ok(Outcome::Status(_)) | Err(_)) {
@@ -409,10 +379,7 @@ impl<'a> Guest<'a> {
         loop {
             match self.next(Instant::now() + forever) {
                 Ok(Ok(Message::Crash(text))) => {
-                    let mut sink = Sink {
-                        output: &mut |_| Ok(()),
-                        crash: &mut crash,
-                    };
+                    let mut sink = Sink { output: &mut |_| Ok(()), crash: &mut crash };
                     self.show_crash(&text, &mut sink);
                 }
                 Ok(Ok(_)) => {}
@@ -455,9 +422,7 @@ impl<'a> Guest<'a> {
     pub fn wait_ending(&mut self, deadline: Instant) -> Result<Option<Ending>> {
         let mut ending = None;
         while ending.is_none() && Instant::now() < deadline && !self.stop.load(Ordering::Relaxed) {
-            ending = self
-                .machine
-                .wait_until(deadline.min(Instant::now() + LOOK))?;
+            ending = self.machine.wait_until(deadline.min(Instant::now() + LOOK))?;
         }
         self.machine.kill();
         self.console.finish();
@@ -478,11 +443,7 @@ impl<'a> Guest<'a> {
             ),
         };
         let qemu = self.qemu_messages();
-        if qemu.is_empty() {
-            console
-        } else {
-            format!("{console}\nQEMU said: {qemu}")
-        }
+        if qemu.is_empty() { console } else { format!("{console}\nQEMU said: {qemu}") }
     }
 }
 
@@ -493,14 +454,8 @@ mod tests {
     #[test]
     fn an_overlay_replaces_and_adds() {
         let mut files = vec![NamedFile::new("a", *b"1"), NamedFile::new("b", *b"2")];
-        overlay(
-            &mut files,
-            &[NamedFile::new("b", *b"3"), NamedFile::new("c", *b"4")],
-        );
-        let all: Vec<_> = files
-            .iter()
-            .map(|f| (f.name.as_str(), f.bytes[0]))
-            .collect();
+        overlay(&mut files, &[NamedFile::new("b", *b"3"), NamedFile::new("c", *b"4")]);
+        let all: Vec<_> = files.iter().map(|f| (f.name.as_str(), f.bytes[0])).collect();
         assert_eq!(all, [("a", b'1'), ("b", b'3'), ("c", b'4')]);
     }
 }

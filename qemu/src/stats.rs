@@ -18,11 +18,7 @@ pub struct Sample {
 impl Sample {
     /// A sample.
     pub fn new(id: &str, value: f64, unit: &str) -> Sample {
-        Sample {
-            id: id.into(),
-            value,
-            unit: unit.into(),
-        }
+        Sample { id: id.into(), value, unit: unit.into() }
     }
 }
 
@@ -36,10 +32,7 @@ fn parse_line(line: &str) -> Option<Sample> {
     let ["sample", id, value, unit] = words[..] else {
         return None;
     };
-    let value = value
-        .parse::<f64>()
-        .ok()
-        .filter(|value| value.is_finite())?;
+    let value = value.parse::<f64>().ok().filter(|value| value.is_finite())?;
     Some(Sample::new(id, value, unit))
 }
 
@@ -74,9 +67,7 @@ pub fn rows(arch: &str, samples: &[Sample]) -> Vec<Row> {
         }
     }
     let row = |(id, unit): (&str, &str)| {
-        let of_key = samples
-            .iter()
-            .filter(|sample| (&*sample.id, &*sample.unit) == (id, unit));
+        let of_key = samples.iter().filter(|sample| (&*sample.id, &*sample.unit) == (id, unit));
         let mut values: Vec<f64> = of_key.map(|sample| sample.value).collect();
         values.sort_by(f64::total_cmp);
         let n = values.len();
@@ -131,10 +122,7 @@ pub fn json(rows: &[Row]) -> String {
             row.n
         )
     };
-    format!(
-        "[\n{}\n]\n",
-        rows.iter().map(object).collect::<Vec<_>>().join(",\n")
-    )
+    format!("[\n{}\n]\n", rows.iter().map(object).collect::<Vec<_>>().join(",\n"))
 }
 
 /// Writes the rows as JSON.
@@ -157,23 +145,15 @@ mod tests {
 
     #[test]
     fn rows_have_order_statistics() {
-        let mut samples: Vec<Sample> = (1..=200)
-            .rev()
-            .map(|n| Sample::new("a", f64::from(n), "ns"))
-            .collect();
+        let mut samples: Vec<Sample> =
+            (1..=200).rev().map(|n| Sample::new("a", f64::from(n), "ns")).collect();
         samples.push(Sample::new("a", 7.0, "ms"));
         let rows = rows("x86_64", &samples);
         assert_eq!(rows.len(), 2);
         let a = &rows[0];
-        assert_eq!(
-            (a.n, a.min, a.median, a.p99, a.max),
-            (200, 1.0, 100.5, 198.0, 200.0)
-        );
+        assert_eq!((a.n, a.min, a.median, a.p99, a.max), (200, 1.0, 100.5, 198.0, 200.0));
         let b = &rows[1];
-        assert_eq!(
-            (b.n, b.min, b.median, b.p99, b.max),
-            (1, 7.0, 7.0, 7.0, 7.0)
-        );
+        assert_eq!((b.n, b.min, b.median, b.p99, b.max), (1, 7.0, 7.0, 7.0, 7.0));
         assert_eq!(
             json(&rows[1..]),
             "[\n  {\"id\": \"a\", \"arch\": \"x86_64\", \"unit\": \"ms\", \"n\": 1, \"min\": 7, \

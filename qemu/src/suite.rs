@@ -71,17 +71,13 @@ impl Report {
 
     /// What keeps this from being a whole run, if anything does.
     pub fn defect(&self) -> Option<String> {
-        let last = self
-            .tests
-            .last()
-            .map_or("the start".into(), |test| format!("test {}", test.id));
+        let last = self.tests.last().map_or("the start".into(), |test| format!("test {}", test.id));
         match self.announced {
             None => Some("the suite did not begin".into()),
             Some(_) if !self.ended => Some(format!("the suite did not go on after {last}")),
-            Some(count) if count != self.tests.len() => Some(format!(
-                "{count} tests were announced, {} reported",
-                self.tests.len()
-            )),
+            Some(count) if count != self.tests.len() => {
+                Some(format!("{count} tests were announced, {} reported", self.tests.len()))
+            }
             Some(_) => None,
         }
     }
@@ -96,11 +92,7 @@ fn parse_test(rest: &str) -> Option<TestLine> {
         "listed" => Verdict::Listed,
         _ => return None,
     };
-    Some(TestLine {
-        id: id.into(),
-        verdict,
-        text: text.into(),
-    })
+    Some(TestLine { id: id.into(), verdict, text: text.into() })
 }
 
 /// A system whose root task is the suite.
@@ -113,13 +105,7 @@ pub fn system(
     kernel: KernelVariant,
     args: &str,
 ) -> Result<System> {
-    System::bare(
-        workspace,
-        arch,
-        kernel,
-        "suite",
-        &[NamedFile::new("args", args)],
-    )
+    System::bare(workspace, arch, kernel, "suite", &[NamedFile::new("args", args)])
 }
 
 /// Boots a suite and follows it to its end, telling of each test as it is done.
@@ -134,10 +120,7 @@ pub fn run(
     each: &mut dyn FnMut(&TestLine),
 ) -> Result<Report> {
     // Counted instructions are the clock, so that no load of the host changes what a test sees.
-    let options = Options {
-        icount: true,
-        ..Options::default()
-    };
+    let options = Options { icount: true, ..Options::default() };
     let mut guest = Guest::boot(system, &options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut told = 0;
@@ -180,11 +163,7 @@ pub fn command(
     let args = if list { "--list" } else { filter.unwrap_or("") };
     let system = system(workspace, arch, KernelVariant::Debug, args)?;
     let log = workspace.results()?.join("suite.log");
-    let watch = Watch {
-        log: Some(log),
-        show_console: false,
-        stop: terminal::stop_flag()?,
-    };
+    let watch = Watch { log: Some(log), show_console: false, stop: terminal::stop_flag()? };
     let report = run(&system, timeout, &watch, &mut |test| {
         let verdict = match test.verdict {
             Verdict::Passed => "ok     ",
@@ -193,11 +172,7 @@ pub fn command(
         };
         println!("{verdict}{} {}", test.id, test.text);
     })?;
-    let failed = report
-        .tests
-        .iter()
-        .filter(|test| test.verdict == Verdict::Failed)
-        .count();
+    let failed = report.tests.iter().filter(|test| test.verdict == Verdict::Failed).count();
     note(&format!("{} tests, {failed} failed", report.tests.len()));
     Ok(if failed == 0 { 0 } else { 1 })
 }
@@ -215,10 +190,7 @@ mod tests {
         assert_eq!(report.defect(), None);
         assert_eq!(report.tests[0].verdict, Verdict::Passed);
         let failed = &report.tests[1];
-        assert_eq!(
-            (&*failed.id, &failed.verdict),
-            ("IPC0002", &Verdict::Failed)
-        );
+        assert_eq!((&*failed.id, &failed.verdict), ("IPC0002", &Verdict::Failed));
         assert_eq!(failed.text, "nothing is lost: 3 words (ipc.rs:7)");
     }
 
@@ -231,9 +203,6 @@ mod tests {
         let half = RUN.replace("TEST IPC0001", "T");
         assert_eq!(defect(&half), "2 tests were announced, 1 reported");
         // A line that has not been printed to its end is not read yet.
-        assert_eq!(
-            Report::parse("SUITE begin 1\nTEST A0001 ok a sent").tests,
-            []
-        );
+        assert_eq!(Report::parse("SUITE begin 1\nTEST A0001 ok a sent").tests, []);
     }
 }

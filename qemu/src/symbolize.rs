@@ -17,10 +17,7 @@ pub struct Symbolizer {
 impl Symbolizer {
     /// Reads the program's symbols. Without them every address stays a number.
     pub fn new(elf: &Path, root: &Path) -> Symbolizer {
-        Symbolizer {
-            loader: Loader::new(elf).ok(),
-            root: root.to_path_buf(),
-        }
+        Symbolizer { loader: Loader::new(elf).ok(), root: root.to_path_buf() }
     }
 
     /// The functions at `address`, the innermost inlined one first, each `name at file:line`.
@@ -52,17 +49,13 @@ impl Symbolizer {
 
     /// A path as seen from the checkout.
     fn shorten(&self, file: &str) -> String {
-        Path::new(file)
-            .strip_prefix(&self.root)
-            .map_or(file.into(), |p| p.display().to_string())
+        Path::new(file).strip_prefix(&self.root).map_or(file.into(), |p| p.display().to_string())
     }
 }
 
 /// Whether the terminal's output has a kernel panic.
 pub fn has_panic(console: &str) -> bool {
-    console
-        .lines()
-        .any(|line| line.trim_start().starts_with("PANIC"))
+    console.lines().any(|line| line.trim_start().starts_with("PANIC"))
 }
 
 /// The kernel's dump with names beside its addresses; `None` if there is no dump.
@@ -81,10 +74,7 @@ pub fn kernel_dump(console: &str, kernel: &Path, root: &Path) -> Option<String> 
 
 /// The server that a crash record is about.
 pub fn crashed_server(record: &str) -> Option<&str> {
-    record
-        .lines()
-        .find_map(|line| line.strip_prefix("server="))
-        .map(str::trim)
+    record.lines().find_map(|line| line.strip_prefix("server=")).map(str::trim)
 }
 
 /// A crash record with names beside its addresses, from the server's ELF file.
@@ -122,11 +112,7 @@ fn frame_address(line: &str) -> Option<u64> {
     let mut words = line.split_whitespace();
     let index = words.next()?.strip_prefix('#')?.parse::<u32>().ok()?;
     let address = number(words.next()?)?;
-    Some(if index == 0 {
-        address
-    } else {
-        address.saturating_sub(1)
-    })
+    Some(if index == 0 { address } else { address.saturating_sub(1) })
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -154,9 +140,7 @@ mod tests {
         let here = a_function_to_be_found as *const () as u64;
         let base = {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-            maps.split('-')
-                .next()
-                .and_then(|first| u64::from_str_radix(first, 16).ok())
+            maps.split('-').next().and_then(|first| u64::from_str_radix(first, 16).ok())
         };
         let Some(base) = base else { return };
         drop(loader);
@@ -185,9 +169,6 @@ mod tests {
         assert!(has_panic(console));
         let dump = kernel_dump(console, Path::new("/nonexistent"), Path::new("/")).unwrap();
         assert_eq!(dump, "PANIC at x: y\n  #0 0x10\n");
-        assert_eq!(
-            kernel_dump("fine", Path::new("/nonexistent"), Path::new("/")),
-            None
-        );
+        assert_eq!(kernel_dump("fine", Path::new("/nonexistent"), Path::new("/")), None);
     }
 }

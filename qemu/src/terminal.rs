@@ -34,9 +34,7 @@ impl RawTerminal {
         let saved = termios::tcgetattr(&stdin)?;
         let mut raw = saved.clone();
         raw.make_raw();
-        *SAVED
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(saved);
+        *SAVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(saved);
         let guard = RawTerminal(());
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -56,10 +54,7 @@ impl Drop for RawTerminal {
 
 /// Puts the terminal back if it is raw. Safe to call at any time, from any thread.
 pub fn restore() {
-    let saved = SAVED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .take();
+    let saved = SAVED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     if let Some(saved) = saved {
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &saved);
     }
@@ -133,9 +128,7 @@ pub fn forward_keys(mut guest: UnixStream, raw: bool, leave: Arc<AtomicBool>) {
         while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
             if !raw {
                 // Not a terminal: a script. Lines end as a terminal's Enter does.
-                let bytes = buffer[..count]
-                    .iter()
-                    .map(|b| if *b == b'\n' { b'\r' } else { *b });
+                let bytes = buffer[..count].iter().map(|b| if *b == b'\n' { b'\r' } else { *b });
                 let bytes: Vec<u8> = bytes.collect();
                 if guest.write_all(&bytes).is_err() {
                     return;

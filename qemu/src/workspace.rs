@@ -82,10 +82,7 @@ impl Workspace {
             .find(|folder| is_root(folder))
             .map(Path::to_path_buf);
         let Some(root) = root else {
-            bail!(
-                "no Skink checkout above {}: change into one",
-                here.display()
-            );
+            bail!("no Skink checkout above {}: change into one", here.display());
         };
         let target_dir = match std::env::var_os("CARGO_TARGET_DIR") {
             Some(folder) => here.join(folder),
@@ -133,11 +130,7 @@ pub fn sibling(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(
-        ".{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
+    name.push(format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
 }
 
@@ -148,11 +141,6 @@ mod tests {
     #[test]
     fn the_checkout_is_found_and_has_the_target() {
         let workspace = Workspace::find().unwrap();
-        assert!(
-            workspace
-                .target_folder(Arch::X86_64)
-                .join("system.toml")
-                .is_file()
-        );
+        assert!(workspace.target_folder(Arch::X86_64).join("system.toml").is_file());
     }
 }

@@ -35,10 +35,7 @@ impl Code {
     }
 
     fn frame(self, kind: Kind, payload: &[u8]) -> Code {
-        let head = Header {
-            kind,
-            length: payload.len(),
-        };
+        let head = Header { kind, length: payload.len() };
         self.send(EXEC, &head.to_bytes()).send(EXEC, payload)
     }
 
@@ -78,8 +75,7 @@ impl Code {
     /// Loads an empty interrupt table and traps: a triple fault.
     fn triple_fault(mut self) -> Code {
         // push 0; push 0; lidt [esp]; int3
-        self.0
-            .extend([0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0xcc]);
+        self.0.extend([0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0xcc]);
         self
     }
 
@@ -96,10 +92,8 @@ impl Code {
         put(0x20, &64u64.to_le_bytes());
         put(0x34, &[64, 0, 56, 0, 2, 0]);
         let size = self.0.len() as u64;
-        let headers: [(u32, [u64; 6]); 2] = [
-            (1, [CODE, BASE, BASE, size, size + 0x1000, 0x1000]),
-            (4, [NOTE, 0, 0, 24, 24, 4]),
-        ];
+        let headers: [(u32, [u64; 6]); 2] =
+            [(1, [CODE, BASE, BASE, size, size + 0x1000, 0x1000]), (4, [NOTE, 0, 0, 24, 24, 4])];
         for (index, (kind, words)) in headers.iter().enumerate() {
             let at = 64 + 56 * index;
             put(at, &kind.to_le_bytes());
@@ -170,49 +164,28 @@ fn commands_run_and_the_guest_ends_by_itself() {
         .exit(0);
     let tiny = Tiny::new("exec", code);
     let mut guest = tiny.boot();
-    assert_eq!(
-        guest.capture("one", TIMEOUT).unwrap(),
-        (b"first\n".into(), Outcome::Status(0))
-    );
-    assert_eq!(
-        guest.capture("two", TIMEOUT).unwrap(),
-        (vec![0, 255], Outcome::Status(7))
-    );
+    assert_eq!(guest.capture("one", TIMEOUT).unwrap(), (b"first\n".into(), Outcome::Status(0)));
+    assert_eq!(guest.capture("two", TIMEOUT).unwrap(), (vec![0, 255], Outcome::Status(7)));
     assert_eq!(guest.shut_down().unwrap(), Some(Ending::Clean));
 }
 
 #[test]
 fn a_kernel_panic_is_told_with_its_dump() {
     let dump = b"boot\r\nPANIC at lib.rs:1: oh\r\n  #0 0x100000\r\n";
-    let tiny = Tiny::new(
-        "panic",
-        Code::default().send(TERMINAL, dump).exit(PANIC_CODE),
-    );
+    let tiny = Tiny::new("panic", Code::default().send(TERMINAL, dump).exit(PANIC_CODE));
     let mut guest = tiny.boot();
     let (output, outcome) = guest.capture("ls", TIMEOUT).unwrap();
-    assert_eq!(
-        (output, outcome),
-        (vec![], Outcome::Ended(Ending::KernelPanic))
-    );
+    assert_eq!((output, outcome), (vec![], Outcome::Ended(Ending::KernelPanic)));
     let told = guest.post_mortem();
-    assert!(
-        told.starts_with("PANIC at lib.rs:1: oh\n  #0 0x100000\n"),
-        "{told}"
-    );
+    assert!(told.starts_with("PANIC at lib.rs:1: oh\n  #0 0x100000\n"), "{told}");
 }
 
 #[test]
 fn other_ends_are_told_apart() {
     let tiny = Tiny::new("code", Code::default().exit(1));
-    assert_eq!(
-        tiny.boot().wait_ending(soon()).unwrap(),
-        Some(Ending::Code(1))
-    );
+    assert_eq!(tiny.boot().wait_ending(soon()).unwrap(), Some(Ending::Code(1)));
     let tiny = Tiny::new("reset", Code::default().triple_fault());
-    assert_eq!(
-        tiny.boot().wait_ending(soon()).unwrap(),
-        Some(Ending::Reset)
-    );
+    assert_eq!(tiny.boot().wait_ending(soon()).unwrap(), Some(Ending::Reset));
 }
 
 #[test]
@@ -229,10 +202,7 @@ fn a_disk_in_use_is_explained() {
     let tiny = Tiny::new("lock", Code::default().hang());
     let disk = tiny.folder.join("d.img");
     std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
-    let options = Options {
-        disk: Some(disk),
-        ..Options::default()
-    };
+    let options = Options { disk: Some(disk), ..Options::default() };
     let _first = Guest::boot(&tiny.system, &options, &Watch::default()).unwrap();
     let mut second = Guest::boot(&tiny.system, &options, &Watch::default()).unwrap();
     assert_eq!(second.wait_ending(soon()).unwrap(), Some(Ending::Qemu(1)));

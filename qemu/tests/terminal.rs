@@ -46,13 +46,7 @@ impl Case {
         grantpt(&host).unwrap();
         unlockpt(&host).unwrap();
         let name = ptsname(&host, Vec::new()).unwrap();
-        let open = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open(name.to_str().unwrap())
-                .unwrap()
-        };
+        let open = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         let terminal = open();
         assert!(!is_raw(&terminal));
         let child = Command::new(std::env::current_exe().unwrap())

@@ -70,17 +70,11 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..)
-        .and_then(|b| b.first_chunk())
-        .map_or(0, |b| u64::from_le_bytes(*b))
+    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..)
-        .and_then(|b| b.first_chunk())
-        .map_or(0, |b| u32::from_le_bytes(*b))
+    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 /// Reads and checks the table at `paddr`; returns its bytes.
@@ -136,11 +130,7 @@ pub fn find_ecam(memory: &mut impl PhysicalMemory, rsdp: u64) -> Result<Ecam, Ac
     let mut addresses = [0u64; MAX_TABLES];
     let mut count = 0;
     for (entry, place) in entries[HEADER..].chunks_exact(each).zip(&mut addresses) {
-        *place = if each == 8 {
-            long(entry, 0)
-        } else {
-            u64::from(word(entry, 0))
-        };
+        *place = if each == 8 { long(entry, 0) } else { u64::from(word(entry, 0)) };
         count += 1;
     }
     for paddr in &addresses[..count] {
@@ -154,14 +144,8 @@ pub fn find_ecam(memory: &mut impl PhysicalMemory, rsdp: u64) -> Result<Ecam, Ac
 
 fn mcfg(table: &[u8]) -> Result<Ecam, AcpiError> {
     const ENTRIES: usize = 44;
-    let entry = table
-        .get(ENTRIES..ENTRIES + 16)
-        .ok_or(AcpiError::Malformed("MCFG"))?;
-    let ecam = Ecam {
-        base: long(entry, 0),
-        first_bus: entry[10],
-        last_bus: entry[11],
-    };
+    let entry = table.get(ENTRIES..ENTRIES + 16).ok_or(AcpiError::Malformed("MCFG"))?;
+    let ecam = Ecam { base: long(entry, 0), first_bus: entry[10], last_bus: entry[11] };
     let aligned = ecam.base.is_multiple_of(1 << 20) && ecam.base != 0 && ecam.base < 1 << 46;
     if aligned && ecam.first_bus <= ecam.last_bus {
         Ok(ecam)
@@ -185,9 +169,7 @@ mod tests {
             let Some(at) = paddr.checked_sub(BASE) else {
                 return false;
             };
-            let bytes = usize::try_from(at)
-                .ok()
-                .and_then(|at| self.0.get(at..)?.get(..into.len()));
+            let bytes = usize::try_from(at).ok().and_then(|at| self.0.get(at..)?.get(..into.len()));
             bytes.map(|bytes| into.copy_from_slice(bytes)).is_some()
         }
     }
@@ -215,10 +197,7 @@ mod tests {
         fix(&mut ram[..20], 8);
         fix(&mut ram[..36], 32);
         let [apic, mcfg] = [BASE + 0x400, BASE + 0x1000];
-        let short: Vec<u8> = [apic, mcfg]
-            .iter()
-            .flat_map(|a| (*a as u32).to_le_bytes())
-            .collect();
+        let short: Vec<u8> = [apic, mcfg].iter().flat_map(|a| (*a as u32).to_le_bytes()).collect();
         let wide: Vec<u8> = [apic, mcfg].iter().flat_map(|a| a.to_le_bytes()).collect();
         put_table(&mut ram, 0x100, b"RSDT", &short);
         put_table(&mut ram, 0x200, b"XSDT", &wide);
@@ -234,14 +213,7 @@ mod tests {
     fn both_kinds_of_root_table_lead_to_the_configuration_space() {
         for version in [0, 2] {
             let ecam = find_ecam(&mut firmware(version), BASE).unwrap();
-            assert_eq!(
-                ecam,
-                Ecam {
-                    base: 0xb000_0000,
-                    first_bus: 0,
-                    last_bus: 255
-                }
-            );
+            assert_eq!(ecam, Ecam { base: 0xb000_0000, first_bus: 0, last_bus: 255 });
             assert_eq!(ecam.page(0x1f << 3 | 2), 0xb00f_a000);
         }
     }
@@ -261,14 +233,8 @@ mod tests {
 
     #[test]
     fn errors_name_the_table() {
-        assert_eq!(
-            find_ecam(&mut firmware(2), 0),
-            Err(AcpiError::NoRootPointer)
-        );
-        assert_eq!(
-            find_ecam(&mut firmware(2), 16),
-            Err(AcpiError::Unreadable(16))
-        );
+        assert_eq!(find_ecam(&mut firmware(2), 0), Err(AcpiError::NoRootPointer));
+        assert_eq!(find_ecam(&mut firmware(2), 16), Err(AcpiError::Unreadable(16)));
         let mut ram = firmware(2);
         ram.0[0x1000] = b'X';
         assert_eq!(find_ecam(&mut ram, BASE), Err(AcpiError::Missing("MCFG")));

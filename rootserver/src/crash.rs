@@ -26,10 +26,7 @@ pub struct Crashes {
 
 impl Crashes {
     /// None yet.
-    pub const EMPTY: Crashes = Crashes {
-        records: Deque::new(),
-        count: 0,
-    };
+    pub const EMPTY: Crashes = Crashes { records: Deque::new(), count: 0 };
 
     /// Keeps a record, numbered.
     pub fn add(&mut self, mut record: CrashRecord) {
@@ -135,12 +132,7 @@ pub struct Words<'a> {
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FaultRecord {
-            kind,
-            address,
-            detail,
-            ..
-        } = self.fault;
+        let FaultRecord { kind, address, detail, .. } = self.fault;
         match Fault::from_raw(kind) {
             Some(Fault::PageFault) => {
                 let verb = match Access::from_raw(detail) {
@@ -186,10 +178,7 @@ mod tests {
             crashes.add(record);
         }
         assert_eq!(crashes.count(), 100);
-        assert_eq!(
-            crashes.get(0).map(|r| (r.number, r.incarnation)),
-            Some((100, 99))
-        );
+        assert_eq!(crashes.get(0).map(|r| (r.number, r.incarnation)), Some((100, 99)));
         assert_eq!(crashes.get(RECORDS as u32 - 1).map(|r| r.number), Some(69));
         assert!(crashes.get(RECORDS as u32).is_none() && crashes.get(u32::MAX).is_none());
         assert!(crashes.latest_of("a").is_some() && crashes.latest_of("b").is_none());
@@ -208,38 +197,21 @@ mod tests {
         page.message[1].store(0xff, Relaxed);
         let record = from_control("a", 1, Cause::Panic, &page);
         assert_eq!(record.history.len(), HISTORY);
-        assert_eq!(
-            (record.history[0].time_ns, record.history[31].time_ns),
-            (8, 39)
-        );
+        assert_eq!((record.history[0].time_ns, record.history[31].time_ns), (8, 39));
         assert_eq!(record.message, "x");
         page.history_next.store(u64::MAX, Relaxed);
-        assert_eq!(
-            from_control("a", 1, Cause::Exit(0), &page).history.len(),
-            HISTORY
-        );
+        assert_eq!(from_control("a", 1, Cause::Exit(0), &page).history.len(), HISTORY);
     }
 
     #[test]
     fn faults_are_told_in_words() {
         let words = |kind: Fault, address, detail, place| {
-            let fault = FaultRecord {
-                kind: kind.raw(),
-                address,
-                syndrome: 0,
-                detail,
-            };
+            let fault = FaultRecord { kind: kind.raw(), address, syndrome: 0, detail };
             Words { fault, place }.to_string()
         };
-        assert_eq!(
-            words(Fault::PageFault, 8, 0, ""),
-            "load from 0x8 (null pointer)"
-        );
+        assert_eq!(words(Fault::PageFault, 8, 0, ""), "load from 0x8 (null pointer)");
         let place = "stack overflow";
-        assert_eq!(
-            words(Fault::PageFault, 0x5000, 1, place),
-            "store to 0x5000 (stack overflow)"
-        );
+        assert_eq!(words(Fault::PageFault, 0x5000, 1, place), "store to 0x5000 (stack overflow)");
         assert_eq!(words(Fault::CapFault, 9, 0, ""), "no such capability: 0x9");
         let undefined = words(Fault::Exception, 0, 6, "");
         assert!(arch::is_undefined_instruction(6) == (undefined == "undefined instruction"));

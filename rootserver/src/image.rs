@@ -68,19 +68,12 @@ impl BootImage {
     /// It is missing or damaged.
     pub fn file(&self, prefix: &str, name: &str) -> Result<&'static [u8], FileError> {
         for index in 0..self.header.file_count {
-            let file = self
-                .header
-                .file(self.bytes, index)
-                .map_err(FileError::Image)?;
+            let file = self.header.file(self.bytes, index).map_err(FileError::Image)?;
             if file.name().strip_prefix(prefix) == Some(name) {
                 let start = file.offset as usize;
                 let bytes = &self.bytes[start..start + file.size as usize];
                 let good = checksum(bytes) == file.checksum;
-                return if good {
-                    Ok(bytes)
-                } else {
-                    Err(FileError::Checksum)
-                };
+                return if good { Ok(bytes) } else { Err(FileError::Checksum) };
             }
         }
         Err(FileError::Missing)
@@ -92,10 +85,7 @@ impl BootImage {
 pub const NO_MANIFEST: Manifest = Manifest {
     version: 0,
     target: Name::new(),
-    experiment: Some(Experiment {
-        unlimited_intensity: false,
-        backoff_ms: 0,
-    }),
+    experiment: Some(Experiment { unlimited_intensity: false, backoff_ms: 0 }),
     servers: heapless::Vec::new(),
     edges: heapless::Vec::new(),
 };
@@ -121,10 +111,7 @@ pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), Fi
     manifest.servers.clear();
     for _ in 0..take::<usize>(&mut bytes)? {
         let server: Server = take(&mut bytes)?;
-        manifest
-            .servers
-            .push(server)
-            .map_err(|_| FileError::Malformed)?;
+        manifest.servers.push(server).map_err(|_| FileError::Malformed)?;
     }
     manifest.edges.clear();
     for _ in 0..take::<usize>(&mut bytes)? {
@@ -133,10 +120,7 @@ pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), Fi
         if usize::from(edge.client) >= servers || usize::from(edge.server) >= servers {
             return Err(FileError::Malformed);
         }
-        manifest
-            .edges
-            .push(edge)
-            .map_err(|_| FileError::Malformed)?;
+        manifest.edges.push(edge).map_err(|_| FileError::Malformed)?;
     }
     Ok(())
 }
@@ -153,15 +137,9 @@ mod tests {
         let mut manifest = NO_MANIFEST;
         manifest.version = VERSION;
         manifest.target = "host".try_into().unwrap();
-        manifest.experiment = Some(Experiment {
-            unlimited_intensity: true,
-            backoff_ms: 3,
-        });
+        manifest.experiment = Some(Experiment { unlimited_intensity: true, backoff_ms: 3 });
         for name in ["a", "b"] {
-            manifest
-                .servers
-                .push(server(name, Restart::Transient))
-                .unwrap();
+            manifest.servers.push(server(name, Restart::Transient)).unwrap();
         }
         let edge = Edge {
             name: "x".try_into().unwrap(),
@@ -202,10 +180,7 @@ mod tests {
                 damaged[at] ^= change;
                 if read_manifest(&damaged, &mut read).is_ok() {
                     let ends = read.edges.iter().flat_map(|e| [e.client, e.server]);
-                    assert!(
-                        ends.into_iter()
-                            .all(|s| usize::from(s) < read.servers.len())
-                    );
+                    assert!(ends.into_iter().all(|s| usize::from(s) < read.servers.len()));
                 }
             }
         }

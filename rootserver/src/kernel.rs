@@ -44,24 +44,14 @@ impl RootCaps {
         let bits = TOP_RADIX + skink_abi::SLOT_BITS;
         let block = custody.untyped.take(memory, Owner::Root, bits)?;
         let (bare, top) = (custody.take_slots(1)?, custody.take_slots(1)?);
-        memory.retype(
-            custody.untyped.slot(block),
-            ObjectType::CNode,
-            TOP_RADIX,
-            bare,
-            1,
-        )?;
+        memory.retype(custody.untyped.slot(block), ObjectType::CNode, TOP_RADIX, bare, 1)?;
         let first = Cap::<cap::CNode>::from_slot(boot::CNODE);
         let all = CapRights::all();
         let own = first.slot(CPtr(boot::CNODE));
         let below = zero_guard(BELOW_BITS - cnode_bits);
-        Cap::from_slot(bare)
-            .slot_at(0, TOP_RADIX)
-            .mint(own, all, Badge(below))?;
+        Cap::from_slot(bare).slot_at(0, TOP_RADIX).mint(own, all, Badge(below))?;
         let bare_path = first.slot(CPtr(bare));
-        first
-            .slot(CPtr(top))
-            .mint(bare_path, all, Badge(zero_guard(TOP_GUARD)))?;
+        first.slot(CPtr(top)).mint(bare_path, all, Badge(zero_guard(TOP_GUARD)))?;
         let tcb = Cap::<cap::Tcb>::from_slot(boot::TCB);
         tcb.set_space(Cap::from_slot(top), 0, Cap::from_slot(boot::VSPACE))?;
         Ok(RootCaps { top })
@@ -113,8 +103,6 @@ impl Memory for Kernel {
 
     fn revoke(&mut self, slot: Slot) -> SysResult<()> {
         // Valid before and after the move to two levels: a pointer below 2^20 is the slot.
-        Cap::<cap::CNode>::from_slot(boot::CNODE)
-            .slot(CPtr(slot))
-            .revoke()
+        Cap::<cap::CNode>::from_slot(boot::CNODE).slot(CPtr(slot)).revoke()
     }
 }

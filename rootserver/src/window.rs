@@ -39,10 +39,7 @@ pub struct Window {
 
 impl Window {
     /// Nothing mapped.
-    pub const EMPTY: Window = Window {
-        used: 0,
-        scratch: 0,
-    };
+    pub const EMPTY: Window = Window { used: 0, scratch: 0 };
 
     /// Prepares the scratch page: its paging structures.
     ///
@@ -56,13 +53,7 @@ impl Window {
             PAGE,
             crate::custody::Placement::Scattered,
         )?;
-        map(
-            custody,
-            CPtr(frame.first),
-            self.scratch,
-            map_rights::READ,
-            MemoryType::Normal,
-        )?;
+        map(custody, CPtr(frame.first), self.scratch, map_rights::READ, MemoryType::Normal)?;
         Cap::<cap::Frame>::from_slot(frame.first).unmap()?;
         Ok(())
     }
@@ -90,10 +81,7 @@ impl Window {
             let vaddr = at + (i << frames.size_bits);
             map(custody, CPtr(frames.first + i), vaddr, rights, memory)?;
         }
-        Ok(Memory {
-            base: at as usize as *mut u8,
-            bytes: frames.bytes() as usize,
-        })
+        Ok(Memory { base: at as usize as *mut u8, bytes: frames.bytes() as usize })
     }
 
     /// Maps frames for ever, read-write.
@@ -121,10 +109,7 @@ impl Window {
     ) -> Result<R, libipc::SysError> {
         let frame = Cap::<cap::Frame>::new(frame);
         frame.map(vspace(), self.scratch, rights, MemoryType::Normal)?;
-        let result = body(&Memory {
-            base: self.scratch as usize as *mut u8,
-            bytes: PAGE_SIZE,
-        });
+        let result = body(&Memory { base: self.scratch as usize as *mut u8, bytes: PAGE_SIZE });
         frame.unmap()?;
         Ok(result)
     }
@@ -165,10 +150,7 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// No memory.
-    pub const EMPTY: Memory = Memory {
-        base: core::ptr::null_mut(),
-        bytes: 0,
-    };
+    pub const EMPTY: Memory = Memory { base: core::ptr::null_mut(), bytes: 0 };
 
     /// Memory that the kernel mapped for the root server before it started.
     ///
@@ -205,10 +187,7 @@ impl Memory {
     /// The part of `bytes` from `offset` on; `None` if it is not inside.
     pub fn part(&self, offset: usize, bytes: usize) -> Option<Memory> {
         let end = offset.checked_add(bytes)?;
-        (end <= self.bytes).then(|| Memory {
-            base: self.base.wrapping_add(offset),
-            bytes,
-        })
+        (end <= self.bytes).then(|| Memory { base: self.base.wrapping_add(offset), bytes })
     }
 
     /// Lets `body` write the memory, which nobody else can see at this time.
@@ -309,9 +288,6 @@ impl<T> Global<T> {
 impl Memory {
     /// Memory of a test, which outlives it.
     pub fn of_test(bytes: &mut &'static mut [u8]) -> Memory {
-        Memory {
-            base: bytes.as_mut_ptr(),
-            bytes: bytes.len(),
-        }
+        Memory { base: bytes.as_mut_ptr(), bytes: bytes.len() }
     }
 }

@@ -57,8 +57,7 @@ impl Disk {
         let from = self.folder.join("put");
         fs::write(&from, bytes)?;
         let from = from.to_string_lossy().into_owned();
-        self.mtools("mcopy", &["-o", &from, &format!("::{name}")])
-            .map(|_| ())
+        self.mtools("mcopy", &["-o", &from, &format!("::{name}")]).map(|_| ())
     }
 
     /// The bytes of a file of the image.
@@ -87,12 +86,7 @@ impl Disk {
     /// If `mdir` refuses.
     pub fn names(&self, directory: &str) -> Result<Vec<String>> {
         let text = self.mtools("mdir", &["-b", &format!("::{directory}")])?;
-        let last = |line: &str| {
-            line.trim_end_matches('/')
-                .rsplit('/')
-                .next()
-                .map(String::from)
-        };
+        let last = |line: &str| line.trim_end_matches('/').rsplit('/').next().map(String::from);
         let mut names: Vec<String> = text.lines().filter_map(last).collect();
         names.sort();
         Ok(names)
@@ -104,10 +98,7 @@ impl Disk {
     /// If it fails.
     pub fn mtools(&self, tool: &str, arguments: &[&str]) -> Result<String> {
         let image = self.path.to_string_lossy().into_owned();
-        let all: Vec<&str> = ["-i", &image]
-            .into_iter()
-            .chain(arguments.iter().copied())
-            .collect();
+        let all: Vec<&str> = ["-i", &image].into_iter().chain(arguments.iter().copied()).collect();
         run(tool, &all, None)
     }
 
@@ -145,10 +136,7 @@ impl Disk {
     /// # Errors
     /// If it cannot be cut.
     pub fn truncate(&self, bytes: u64) -> Result<()> {
-        Ok(fs::File::options()
-            .write(true)
-            .open(&self.path)?
-            .set_len(bytes)?)
+        Ok(fs::File::options().write(true).open(&self.path)?.set_len(bytes)?)
     }
 }
 
@@ -160,15 +148,9 @@ impl Drop for Disk {
 
 fn run(program: &str, arguments: &[&str], file: Option<&Path>) -> Result<String> {
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .args(file)
-        .env("MTOOLS_SKIP_CHECK", "1");
+    command.args(arguments).args(file).env("MTOOLS_SKIP_CHECK", "1");
     let found = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let output = command
-        .env("PATH", found)
-        .output()
-        .with_context(|| format!("run {program}"))?;
+    let output = command.env("PATH", found).output().with_context(|| format!("run {program}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);

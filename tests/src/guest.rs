@@ -57,9 +57,7 @@ impl Fixture {
         let workspace = Workspace::find()?;
         skink_tool::doctor::ensure(&workspace, Arch::X86_64)?;
         skink_tool::install::ensure_peers()?;
-        Ok(Fixture {
-            system: System::build(&workspace, Arch::X86_64, recipe)?,
-        })
+        Ok(Fixture { system: System::build(&workspace, Arch::X86_64, recipe)? })
     }
 
     /// Boots it on a disk (or none), runs each line of commands, and shuts it down.
@@ -67,10 +65,7 @@ impl Fixture {
     /// # Errors
     /// If the guest does not answer, or does not end by itself and cleanly.
     pub fn exec(&self, disk: Option<&Path>, lines: &[&str]) -> Result<Vec<Said>> {
-        let options = Options {
-            disk: disk.map(Path::to_path_buf),
-            ..Options::default()
-        };
+        let options = Options { disk: disk.map(Path::to_path_buf), ..Options::default() };
         self.exec_with(&options, lines)
     }
 
@@ -87,18 +82,12 @@ impl Fixture {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             match outcome {
                 Outcome::Status(status) => said.push(Said { text, status }),
-                other => bail!(
-                    "`{line}`: {other:?} after {text:?}\n{}",
-                    guest.post_mortem()
-                ),
+                other => bail!("`{line}`: {other:?} after {text:?}\n{}", guest.post_mortem()),
             }
         }
         match guest.shut_down()? {
             Some(Ending::Clean) => Ok(said),
-            other => bail!(
-                "the guest did not shut down: {other:?}\n{}",
-                guest.post_mortem()
-            ),
+            other => bail!("the guest did not shut down: {other:?}\n{}", guest.post_mortem()),
         }
     }
 

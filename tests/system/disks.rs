@@ -14,18 +14,12 @@ pub const TESTS: &[Test] = &[
         name: "DISK0002 what the guest wrote is read byte for byte by mtools, and fsck finds nothing",
         run: write_back,
     },
-    Test {
-        name: "DISK0003 long names and 100 nested directories",
-        run: names,
-    },
+    Test { name: "DISK0003 long names and 100 nested directories", run: names },
     Test {
         name: "DISK0004 a fragmented file on a disk larger than the guest's memory",
         run: fragmented,
     },
-    Test {
-        name: "DISK0005 two jobs read and write at once",
-        run: two_jobs,
-    },
+    Test { name: "DISK0005 two jobs read and write at once", run: two_jobs },
     Test {
         name: "DISK0006 rename, move, remove, copy and append leave what they should",
         run: operations,
@@ -36,10 +30,8 @@ pub const TESTS: &[Test] = &[
 pub fn sha256(bytes: &[u8]) -> Result<String> {
     use std::io::Write;
     use std::process::{Command, Stdio};
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut child =
+        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     child.stdin.take().expect("a pipe").write_all(bytes)?;
     let text = String::from_utf8(child.wait_with_output()?.stdout)?;
     Ok(text.split_whitespace().next().unwrap_or_default().into())
@@ -51,10 +43,7 @@ fn cluster_sizes(fixture: &Fixture) -> Result<()> {
         let bytes = noise(u64::from(sectors), 3_000_001);
         disk.put("/BIG.BIN", &bytes)?;
         disk.put("/EMPTY", b"")?;
-        let text = fixture.ok(
-            disk.path(),
-            "sha256 /disk/BIG.BIN; cat /disk/EMPTY; ls /disk",
-        )?;
+        let text = fixture.ok(disk.path(), "sha256 /disk/BIG.BIN; cat /disk/EMPTY; ls /disk")?;
         let expected = format!("{}  /disk/BIG.BIN\nBIG.BIN\nEMPTY\n", sha256(&bytes)?);
         ensure!(text == expected, "{sectors} sectors a cluster: {text}");
         disk.check()?;
@@ -68,14 +57,8 @@ fn write_back(fixture: &Fixture) -> Result<()> {
                 fill /disk/NOISE.BIN 2500001 7; sha256 /disk/NOISE.BIN; sync";
     let text = fixture.ok(disk.path(), line)?;
     let bytes = noise(7, 2_500_001);
-    ensure!(
-        text == format!("{}  /disk/NOISE.BIN\n", sha256(&bytes)?),
-        "{text}"
-    );
-    ensure!(
-        disk.get("/DIR/A.TXT")? == b"some words\nand more\n",
-        "A.TXT differs"
-    );
+    ensure!(text == format!("{}  /disk/NOISE.BIN\n", sha256(&bytes)?), "{text}");
+    ensure!(disk.get("/DIR/A.TXT")? == b"some words\nand more\n", "A.TXT differs");
     ensure!(disk.get("/NOISE.BIN")? == bytes, "NOISE.BIN differs");
     disk.check()
 }
@@ -96,10 +79,7 @@ fn names(fixture: &Fixture) -> Result<()> {
     ];
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let said = fixture.exec(Some(disk.path()), &lines)?;
-    ensure!(
-        said[0].text == "long\ndeep\ndeep\n" && said[1].status == 0,
-        "{said:?}"
-    );
+    ensure!(said[0].text == "long\ndeep\ndeep\n" && said[1].status == 0, "{said:?}");
     ensure!(
         disk.get(&format!("{path}/Another long name.md"))? == b"made here\n",
         "the new file differs"
@@ -119,14 +99,9 @@ fn fragmented(fixture: &Fixture) -> Result<()> {
     let bytes = noise(99, 5_000_000);
     disk.put("/FRAG.BIN", &bytes)?;
     let text = fixture.ok(disk.path(), "sha256 /disk/FRAG.BIN; sha256 /disk/S31")?;
-    let expected = [
-        ("FRAG.BIN", sha256(&bytes)?),
-        ("S31", sha256(&noise(31, 20_000))?),
-    ];
-    let expected: String = expected
-        .iter()
-        .map(|(name, sum)| format!("{sum}  /disk/{name}\n"))
-        .collect();
+    let expected = [("FRAG.BIN", sha256(&bytes)?), ("S31", sha256(&noise(31, 20_000))?)];
+    let expected: String =
+        expected.iter().map(|(name, sum)| format!("{sum}  /disk/{name}\n")).collect();
     ensure!(text == expected, "{text}");
     disk.check()
 }

@@ -15,26 +15,17 @@ pub const TESTS: &[Test] = &[
         name: "KILL0002 what was written and synced is right though the block driver dies 20 times",
         run: write_under_kills,
     },
-    Test {
-        name: "KILL0003 free shows the same after 90 kills of the driver",
-        run: no_leak,
-    },
+    Test { name: "KILL0003 free shows the same after 90 kills of the driver", run: no_leak },
     Test {
         name: "KILL0004 every way to misbehave is contained, recorded and followed by a restart",
         run: every_way,
     },
-    Test {
-        name: "KILL0005 every server can be killed and the system goes on",
-        run: every_server,
-    },
+    Test { name: "KILL0005 every server can be killed and the system goes on", run: every_server },
     Test {
         name: "KILL0006 a looping driver gets no more than its budget, and the shell goes on",
         run: budget,
     },
-    Test {
-        name: "KILL0007 killing what does not exist is a clear error",
-        run: nobody,
-    },
+    Test { name: "KILL0007 killing what does not exist is a clear error", run: nobody },
     Test {
         name: "KILL0008 a driver that dies too often is given up, its clients are told, and restart revives it",
         run: given_up,
@@ -62,29 +53,13 @@ fn in_flight(text: &str) -> Result<Vec<u64>> {
 
 fn read_under_kills(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
-    let lines = [
-        "kill virtio-blk --every 2 --times 20",
-        "sha256 /disk/BIG.BIN",
-        "crashes 40",
-    ];
+    let lines = ["kill virtio-blk --every 2 --times 20", "sha256 /disk/BIG.BIN", "crashes 40"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     let expected = format!("{}  /disk/BIG.BIN\n", sha256(&noise(42, SIZE))?);
-    ensure!(
-        (said[1].text.as_str(), said[1].status) == (expected.as_str(), 0),
-        "{:?}",
-        said[1]
-    );
+    ensure!((said[1].text.as_str(), said[1].status) == (expected.as_str(), 0), "{:?}", said[1]);
     let counts = in_flight(&said[2].text)?;
-    ensure!(
-        counts.len() == 20,
-        "{} deaths: {}",
-        counts.len(),
-        said[2].text
-    );
-    ensure!(
-        counts.iter().all(|count| *count > 0),
-        "in flight: {counts:?}"
-    );
+    ensure!(counts.len() == 20, "{} deaths: {}", counts.len(), said[2].text);
+    ensure!(counts.iter().all(|count| *count > 0), "in flight: {counts:?}");
     Ok(())
 }
 
@@ -97,29 +72,17 @@ fn write_under_kills(fixture: &Fixture) -> Result<()> {
         "crashes 40",
     ];
     let said = fixture.exec(Some(disk.path()), &lines)?;
-    ensure!(
-        (said[2].text.as_str(), said[2].status) == ("", 0),
-        "{:?}",
-        said[2]
-    );
+    ensure!((said[2].text.as_str(), said[2].status) == ("", 0), "{:?}", said[2]);
     ensure!(in_flight(&said[3].text)?.len() >= 10, "{}", said[3].text);
-    ensure!(
-        disk.get("/NEW.BIN")? == noise(9, 8 << 20),
-        "NEW.BIN differs"
-    );
+    ensure!(disk.get("/NEW.BIN")? == noise(9, 8 << 20), "NEW.BIN differs");
     disk.check()
 }
 
 fn no_leak(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
     let kill = "repeat 90 kill virtio-blk";
-    let lines = [
-        "kill virtio-blk; sha256 /disk/BIG.BIN",
-        "free",
-        kill,
-        "sha256 /disk/BIG.BIN",
-        "free",
-    ];
+    let lines =
+        ["kill virtio-blk; sha256 /disk/BIG.BIN", "free", kill, "sha256 /disk/BIG.BIN", "free"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!(said[0].text == said[3].text, "{said:?}");
     ensure!(said[1] == said[4], "{} and {}", said[1].text, said[4].text);
@@ -151,19 +114,10 @@ fn every_server(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
     for server in ["console", "pci", "virtio-blk", "fs", "bootfs", "hello"] {
         let kill = format!("kill {server}; sleep 0.2; ls /disk; hello; ls /boot/server; ps");
-        let text = fixture
-            .ok(disk.path(), &kill)
-            .with_context(|| server.to_string())?;
-        ensure!(
-            text.contains("BIG.BIN") && text.contains("Hello, world!"),
-            "{server}: {text}"
-        );
-        let rows = text
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let row = rows
-            .into_iter()
-            .find(|row| row.len() > 5 && row[0] == server);
+        let text = fixture.ok(disk.path(), &kill).with_context(|| server.to_string())?;
+        ensure!(text.contains("BIG.BIN") && text.contains("Hello, world!"), "{server}: {text}");
+        let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.into_iter().find(|row| row.len() > 5 && row[0] == server);
         let restarts = row.map(|row| row[3]);
         ensure!(restarts == Some("1"), "{server}: {text}");
     }
@@ -176,9 +130,7 @@ fn budget(fixture: &Fixture) -> Result<()> {
     let line = "kill virtio-blk --at-request 1 --how loop; sha256 /disk/BIG.BIN & repeat 200 true; echo alive; wait; crashes 1";
     let text = fixture.ok(disk.path(), line)?;
     let alive = text.find("alive\n").context("the shell went on")?;
-    let sum = text
-        .find("  /disk/BIG.BIN\n")
-        .context("the sum came in the end")?;
+    let sum = text.find("  /disk/BIG.BIN\n").context("the sum came in the end")?;
     ensure!(alive < sum && text.contains("budget"), "{text}");
     Ok(())
 }
@@ -205,14 +157,8 @@ fn given_up(fixture: &Fixture) -> Result<()> {
 }
 
 fn nobody(fixture: &Fixture) -> Result<()> {
-    let said = fixture.exec(
-        None,
-        &["kill nobody", "kill fs --how nicely", "restart nobody"],
-    )?;
-    ensure!(
-        said[0].status == 1 && said[0].text.contains("no server has this name"),
-        "{said:?}"
-    );
+    let said = fixture.exec(None, &["kill nobody", "kill fs --how nicely", "restart nobody"])?;
+    ensure!(said[0].status == 1 && said[0].text.contains("no server has this name"), "{said:?}");
     ensure!(said[1].status == 2 && said[2].status == 1, "{said:?}");
     Ok(())
 }

@@ -30,9 +30,7 @@ fn shipped() -> Result<&'static Fixture, Failed> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let all = [shell::TESTS, disks::TESTS, kills::TESTS, bad_input::TESTS]
-        .into_iter()
-        .flatten();
+    let all = [shell::TESTS, disks::TESTS, kills::TESTS, bad_input::TESTS].into_iter().flatten();
     let trial = |test: &'static Test| {
         Trial::test(test.name, move || {
             (test.run)(shipped()?).map_err(|error| format!("{error:#}").into())

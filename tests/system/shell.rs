@@ -10,18 +10,12 @@ pub const TESTS: &[Test] = &[
         name: "SHELL0001 commands print exactly their output, and the last status counts",
         run: output,
     },
-    Test {
-        name: "SHELL0002 ps lists every server of the manifest as running",
-        run: ps,
-    },
+    Test { name: "SHELL0002 ps lists every server of the manifest as running", run: ps },
     Test {
         name: "SHELL0003 background jobs run beside each other, and wait waits for them",
         run: jobs,
     },
-    Test {
-        name: "SHELL0004 the files of the boot image can be listed and read",
-        run: boot_files,
-    },
+    Test { name: "SHELL0004 the files of the boot image can be listed and read", run: boot_files },
     Test {
         name: "SHELL0005 many commands in one boot leak neither frames nor slots",
         run: no_leak,
@@ -67,67 +61,34 @@ fn output(fixture: &Fixture) -> Result<()> {
     is(6, "ls: usage: ls [-l] [PATH]...\n", 2)?;
     is(7, "the quote ' is not closed\n", 2)?;
     is(8, "x\nx\nx\n", 0)?;
-    ensure!(
-        said[9].status == 0 && said[9].text.ends_with(" s\n"),
-        "{:?}",
-        said[9]
-    );
+    ensure!(said[9].status == 0 && said[9].text.ends_with(" s\n"), "{:?}", said[9]);
     Ok(())
 }
 
 fn ps(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
     let text = fixture.ok(disk.path(), "ls /disk; ps")?;
-    for name in [
-        "console",
-        "pci",
-        "virtio-blk",
-        "fs",
-        "bootfs",
-        "hello",
-        "shell",
-    ] {
-        let line = text
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(name));
-        ensure!(
-            line.is_some_and(|line| line.contains("running")),
-            "{name}: {text}"
-        );
+    for name in ["console", "pci", "virtio-blk", "fs", "bootfs", "hello", "shell"] {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        ensure!(line.is_some_and(|line| line.contains("running")), "{name}: {text}");
     }
     Ok(())
 }
 
 fn jobs(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
-    let text = fixture.ok(
-        disk.path(),
-        "sleep 0.3 & sleep 0.3 & time wait; cat /disk/HELLO.TXT & wait",
-    )?;
+    let text =
+        fixture.ok(disk.path(), "sleep 0.3 & sleep 0.3 & time wait; cat /disk/HELLO.TXT & wait")?;
     ensure!(text.contains("Hello from the disk.\n"), "{text}");
     Ok(())
 }
 
 fn boot_files(fixture: &Fixture) -> Result<()> {
-    let said = fixture.exec(
-        None,
-        &[
-            "ls /boot/server",
-            "hexdump /boot/server/hello 0 4",
-            "write /boot/x y",
-        ],
-    )?;
+    let said = fixture
+        .exec(None, &["ls /boot/server", "hexdump /boot/server/hello 0 4", "write /boot/x y"])?;
     ensure!(said[0].text.contains("virtio-blk\n"), "{:?}", said[0]);
-    ensure!(
-        said[1].text.contains("7f 45 4c 46") && said[1].text.contains(".ELF"),
-        "{:?}",
-        said[1]
-    );
-    ensure!(
-        said[2].status == 1 && said[2].text.contains("read-only"),
-        "{:?}",
-        said[2]
-    );
+    ensure!(said[1].text.contains("7f 45 4c 46") && said[1].text.contains(".ELF"), "{:?}", said[1]);
+    ensure!(said[2].status == 1 && said[2].text.contains("read-only"), "{:?}", said[2]);
     Ok(())
 }
 

@@ -171,14 +171,8 @@ impl Header {
     /// # Errors
     /// [`ImageError::BadChecksum`].
     pub fn verify(&self, image: &[u8]) -> Result<(), ImageError> {
-        let body = image
-            .get(HEADER_SIZE..self.total_size as usize)
-            .ok_or(ImageError::Truncated)?;
-        if checksum(body) == self.checksum {
-            Ok(())
-        } else {
-            Err(ImageError::BadChecksum)
-        }
+        let body = image.get(HEADER_SIZE..self.total_size as usize).ok_or(ImageError::Truncated)?;
+        if checksum(body) == self.checksum { Ok(()) } else { Err(ImageError::BadChecksum) }
     }
 
     /// Reads segment `index`.
@@ -218,23 +212,11 @@ impl Header {
         }
         let at =
             HEADER_SIZE + self.segment_count as usize * SEGMENT_SIZE + index as usize * FILE_SIZE;
-        let name = *image
-            .get(at..)
-            .and_then(|b| b.first_chunk())
-            .ok_or(ImageError::Truncated)?;
+        let name = *image.get(at..).and_then(|b| b.first_chunk()).ok_or(ImageError::Truncated)?;
         let long = |n: usize| u64_at(image, at + NAME_SIZE + 8 * n).ok_or(ImageError::Truncated);
-        let file = File {
-            name,
-            offset: long(0)?,
-            size: long(1)?,
-            checksum: long(2)?,
-        };
+        let file = File { name, offset: long(0)?, size: long(1)?, checksum: long(2)? };
         let end = file.offset.checked_add(file.size).ok_or(bad)?;
-        if end > self.total_size {
-            Err(bad)
-        } else {
-            Ok(file)
-        }
+        if end > self.total_size { Err(bad) } else { Ok(file) }
     }
 }
 
@@ -242,13 +224,7 @@ impl Segment {
     /// The bytes of the entry.
     pub fn to_bytes(self) -> [u8; SEGMENT_SIZE] {
         let mut out = [0; SEGMENT_SIZE];
-        let words = [
-            self.vaddr,
-            self.offset,
-            self.file_size,
-            self.mem_size,
-            self.rights,
-        ];
+        let words = [self.vaddr, self.offset, self.file_size, self.mem_size, self.rights];
         for (place, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
             *place = word.to_le_bytes();
         }
@@ -280,19 +256,9 @@ mod tests {
 
     fn image() -> ([u8; 4200], Header) {
         let mut image = [7u8; 4200];
-        let segment = Segment {
-            vaddr: 0x1000,
-            offset: 4096,
-            file_size: 104,
-            mem_size: 200,
-            rights: 3,
-        };
-        let mut file = File {
-            name: [0; NAME_SIZE],
-            offset: 4096,
-            size: 5,
-            checksum: 1,
-        };
+        let segment =
+            Segment { vaddr: 0x1000, offset: 4096, file_size: 104, mem_size: 200, rights: 3 };
+        let mut file = File { name: [0; NAME_SIZE], offset: 4096, size: 5, checksum: 1 };
         file.name[..5].copy_from_slice(b"a/b.c");
         image[64..104].copy_from_slice(&segment.to_bytes());
         image[104..200].copy_from_slice(&file.to_bytes());

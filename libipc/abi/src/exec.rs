@@ -49,14 +49,7 @@ impl Header {
     /// The bytes of the head.
     pub fn to_bytes(self) -> [u8; HEADER_SIZE] {
         let length = (self.length as u32).to_le_bytes();
-        [
-            MARK,
-            self.kind.raw(),
-            length[0],
-            length[1],
-            length[2],
-            length[3],
-        ]
+        [MARK, self.kind.raw(), length[0], length[1], length[2], length[3]]
     }
 
     /// Reads a head; `None` if these six bytes are not one (or its payload is too long).
@@ -66,10 +59,7 @@ impl Header {
         if mark != MARK || length > MAX_PAYLOAD {
             return None;
         }
-        Some(Header {
-            kind: Kind::from_raw(kind)?,
-            length,
-        })
+        Some(Header { kind: Kind::from_raw(kind)?, length })
     }
 }
 
@@ -79,10 +69,7 @@ mod tests {
 
     #[test]
     fn heads_round_trip_and_garbage_is_refused() {
-        let head = Header {
-            kind: Kind::Output,
-            length: 300,
-        };
+        let head = Header { kind: Kind::Output, length: 300 };
         assert_eq!(Header::parse(head.to_bytes()), Some(head));
         assert_eq!(Header::parse([MARK, 9, 0, 0, 0, 0]), None);
         assert_eq!(Header::parse([0; 6]), None);

@@ -29,7 +29,7 @@ numbered! {
         CNodeMint = 19,
         /// As `CNodeCopy` without rights; the source slot becomes empty.
         CNodeMove = 20,
-        /// As `CNodeMove`, with `w4` the badge or guard.
+        /// As `CNodeMove`, with `w4` the guard of a CNode; a badge in place is refused, as in seL4.
         CNodeMutate = 21,
         /// Destination `w0`/`w1` (its place), `c0` pivot root `w2`/`w3`, `c1` source root
         /// `w4`/`w5`: source moves to pivot, pivot to destination, atomically.

@@ -27,11 +27,7 @@ impl MessageInfo {
 
     /// Packs an info word. `length` is cut at [`MAX_WORDS`], `caps` at [`MAX_CAPS`].
     pub const fn new(label: u64, length: usize, caps: usize) -> Self {
-        let length = if length > MAX_WORDS {
-            MAX_WORDS
-        } else {
-            length
-        };
+        let length = if length > MAX_WORDS { MAX_WORDS } else { length };
         let caps = if caps > MAX_CAPS { MAX_CAPS } else { caps };
         MessageInfo(label << Self::LABEL_SHIFT | (caps as u64) << Self::CAPS_SHIFT | length as u64)
     }
@@ -69,11 +65,7 @@ impl MessageInfo {
 
     /// The same with another length, as the kernel writes it when it had to truncate.
     pub const fn with_length(self, length: usize) -> Self {
-        let length = if length > MAX_WORDS {
-            MAX_WORDS
-        } else {
-            length
-        };
+        let length = if length > MAX_WORDS { MAX_WORDS } else { length };
         MessageInfo(self.0 & !0x1ff | length as u64)
     }
 }
@@ -116,10 +108,7 @@ mod tests {
     #[test]
     fn info_round_trips() {
         let info = MessageInfo::new(0x3_ffff_ffff_ffff, 496, 3);
-        assert_eq!(
-            (info.label(), info.length(), info.caps()),
-            (0x3_ffff_ffff_ffff, 496, 3)
-        );
+        assert_eq!((info.label(), info.length(), info.caps()), (0x3_ffff_ffff_ffff, 496, 3));
         let info = info.with_caps(2, 0b101).with_length(7);
         assert_eq!((info.label(), info.length()), (0x3_ffff_ffff_ffff, 7));
         assert_eq!((info.caps(), info.unwrapped()), (2, 0b101));

@@ -18,14 +18,7 @@ fn server_ident(protocol: &Protocol) -> Ident {
 }
 
 fn identity(protocol: &Protocol) -> TokenStream {
-    let Protocol {
-        name,
-        version,
-        docs,
-        visibility,
-        ident,
-        methods,
-    } = protocol;
+    let Protocol { name, version, docs, visibility, ident, methods } = protocol;
     let names = methods.iter().map(|method| method.ident.to_string());
     quote! {
         #(#docs)*
@@ -90,12 +83,7 @@ fn client(protocol: &Protocol) -> TokenStream {
 }
 
 fn client_method(protocol: &Ident, number: u8, method: &Method) -> TokenStream {
-    let Method {
-        docs,
-        ident,
-        result,
-        ..
-    } = method;
+    let Method { docs, ident, result, .. } = method;
     let (names, types): (Vec<_>, Vec<_>) = method.arguments.iter().cloned().unzip();
     let retry = if method.is_idempotent {
         quote!(::libipc::client::Retry::Idempotent)
@@ -138,10 +126,7 @@ fn client_method(protocol: &Ident, number: u8, method: &Method) -> TokenStream {
         };
         (quote!(#result), body)
     } else {
-        (
-            quote!(::core::result::Result<#result, ::libipc::Error>),
-            call,
-        )
+        (quote!(::core::result::Result<#result, ::libipc::Error>), call)
     };
     quote! {
         #(#docs)*
@@ -169,12 +154,7 @@ fn server(protocol: &Protocol) -> TokenStream {
     let server = server_ident(protocol);
     let doc = format!("What a server of the protocol `{}` does.", protocol.name);
     let methods = protocol.methods.iter().map(|method| {
-        let Method {
-            docs,
-            ident,
-            result,
-            ..
-        } = method;
+        let Method { docs, ident, result, .. } = method;
         let (names, types): (Vec<_>, Vec<_>) = method.arguments.iter().cloned().unzip();
         let lint = quote!(#[allow(clippy::missing_errors_doc, clippy::too_many_arguments)]);
         if method.is_deferred {

@@ -92,10 +92,7 @@ fn parse_attribute(attribute: TokenStream) -> Result<(String, u16)> {
 impl Method {
     fn parse(item: &TraitItemFn) -> Result<Self> {
         if let Some(body) = &item.default {
-            return Err(Error::new(
-                body.span(),
-                "a protocol's methods have no bodies",
-            ));
+            return Err(Error::new(body.span(), "a protocol's methods have no bodies"));
         }
         let (mut is_idempotent, mut is_hot, mut is_deferred) = (false, false, false);
         for attribute in &item.attrs {
@@ -156,11 +153,7 @@ fn arguments(item: &TraitItemFn) -> Result<Vec<(Ident, Type)>> {
 
 fn is_result(result: &Type) -> bool {
     match result {
-        Type::Path(path) => path
-            .path
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "Result"),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Result"),
         _ => false,
     }
 }

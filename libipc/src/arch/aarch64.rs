@@ -112,9 +112,7 @@ pub unsafe fn set_user_pointer(buffer: *mut u64) {
     // belongs to user code.
     unsafe {
         asm!("msr tpidr_el0, {}", in(reg) buffer, options(nostack, preserves_flags));
-        buffer
-            .add(buffer::USER_DATA)
-            .write_volatile(buffer as usize as u64);
+        buffer.add(buffer::USER_DATA).write_volatile(buffer as usize as u64);
     }
 }
 

@@ -84,24 +84,13 @@ pub fn syscall_reply_from(
     reply: u64,
     from: u64,
 ) -> Registers {
-    enter(Request {
-        number,
-        cap,
-        info,
-        words,
-        reply,
-        from,
-    })
+    enter(Request { number, cap, info, words, reply, from })
 }
 
 /// The address of this thread's IPC buffer.
 pub fn user_buffer() -> *mut u64 {
     let set = POINTER.with(Cell::get);
-    if set.is_null() {
-        BUFFER.with(|words| words.get().cast())
-    } else {
-        set
-    }
+    if set.is_null() { BUFFER.with(|words| words.get().cast()) } else { set }
 }
 
 /// Uses another buffer on this thread.
@@ -115,10 +104,7 @@ pub unsafe fn set_user_pointer(buffer: *mut u64) {
 /// Nanoseconds since the first use.
 pub fn counter() -> u64 {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START
-        .get_or_init(std::time::Instant::now)
-        .elapsed()
-        .as_nanos() as u64
+    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
 }
 
 /// Panics: there is no supervisor to see a fault.

@@ -114,11 +114,7 @@ pub fn user_buffer() -> *mut u64 {
 /// `buffer` is this thread's IPC buffer, mapped writable, and its FS base (`TcbSetTlsBase`).
 pub unsafe fn set_user_pointer(buffer: *mut u64) {
     // SAFETY: the caller vouches for the buffer, which has `buffer::WORDS` words.
-    unsafe {
-        buffer
-            .add(buffer::USER_DATA)
-            .write_volatile(buffer as usize as u64)
-    };
+    unsafe { buffer.add(buffer::USER_DATA).write_volatile(buffer as usize as u64) };
 }
 
 /// The time-stamp counter.

@@ -23,11 +23,7 @@ impl Cap<CNode> {
 
     /// The slot that `depth` bits of `index` name from here.
     pub const fn slot_at(self, index: u64, depth: u8) -> SlotPath {
-        SlotPath {
-            root: self,
-            index,
-            depth,
-        }
+        SlotPath { root: self, index, depth }
     }
 }
 

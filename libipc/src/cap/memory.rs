@@ -20,11 +20,7 @@ pub struct CNodePath {
 
 impl From<Cap<CNode>> for CNodePath {
     fn from(root: Cap<CNode>) -> Self {
-        CNodePath {
-            root,
-            index: 0,
-            depth: 0,
-        }
+        CNodePath { root, index: 0, depth: 0 }
     }
 }
 
@@ -43,14 +39,8 @@ impl Cap<Untyped> {
         count: u64,
     ) -> SysResult<()> {
         let CNodePath { root, index, depth } = dest.into();
-        let words = [
-            object.raw(),
-            u64::from(size_bits),
-            index,
-            u64::from(depth),
-            first_slot,
-            count,
-        ];
+        let words =
+            [object.raw(), u64::from(size_bits), index, u64::from(depth), first_slot, count];
         let caps = [root.cptr()];
         run(self.cptr, Invocation::UntypedRetype, &words, &caps)
     }

@@ -36,10 +36,7 @@ pub struct Cap<T> {
 impl<T> Cap<T> {
     /// Names the capability at `cptr`, which the caller believes to be of kind `T`.
     pub const fn new(cptr: CPtr) -> Self {
-        Cap {
-            cptr,
-            kind: PhantomData,
-        }
+        Cap { cptr, kind: PhantomData }
     }
 
     /// Names the capability in slot `index` of a CSpace whose pointers are slot indices.

@@ -106,8 +106,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
     #[must_use = "the server sleeps until it is signalled"]
     pub fn publish(&mut self) -> bool {
         if self.published != self.submitted {
-            self.layout
-                .store(header::SUBMITTED, self.submitted, Release);
+            self.layout.store(header::SUBMITTED, self.submitted, Release);
             self.published = self.submitted;
             self.must_ring |= self.layout.must_ring(header::SERVER_SLEEPS);
         }
@@ -172,8 +171,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
             let request = self.in_flight[request];
             self.write(&request);
         }
-        self.layout
-            .store(header::SUBMITTED, self.submitted, Relaxed);
+        self.layout.store(header::SUBMITTED, self.submitted, Relaxed);
         self.published = self.submitted;
         self.attached = epoch;
         self.layout.set_client_epoch(epoch);

@@ -134,8 +134,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
     #[must_use = "the client sleeps until it is signalled"]
     pub fn publish(&mut self) -> bool {
         if self.follow() && self.published != self.completed {
-            self.layout
-                .store(header::COMPLETED, self.completed, Release);
+            self.layout.store(header::COMPLETED, self.completed, Release);
             self.published = self.completed;
             self.must_ring |= self.layout.must_ring(header::CLIENT_SLEEPS);
         }

@@ -320,10 +320,7 @@ fn an_index_that_makes_no_sense_is_told_until_the_next_server() {
     world.submit();
     world.run_client();
     assert!(!world.client.is_peer_broken());
-    world
-        .memory
-        .word(header::COMPLETED * 8)
-        .store(CAPACITY as u64 + 1, SeqCst);
+    world.memory.word(header::COMPLETED * 8).store(CAPACITY as u64 + 1, SeqCst);
     assert!(world.client.is_peer_broken());
     assert_eq!(world.client.poll(), None);
     world.restart_server();
@@ -345,10 +342,7 @@ impl Bell {
     fn wait(&self) {
         let rung = self.0.lock().unwrap();
         let limit = std::time::Duration::from_secs(20);
-        let (mut rung, timeout) = self
-            .1
-            .wait_timeout_while(rung, limit, |rung| !*rung)
-            .unwrap();
+        let (mut rung, timeout) = self.1.wait_timeout_while(rung, limit, |rung| !*rung).unwrap();
         assert!(!timeout.timed_out(), "slept through work");
         *rung = false;
     }

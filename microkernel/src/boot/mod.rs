@@ -106,10 +106,7 @@ impl core::fmt::Display for BootError {
                 f.write_str("the boot loader put the boot image at an address that is no page's")
             }
             BootError::WrongArchitecture(arch) => {
-                write!(
-                    f,
-                    "the boot image is for architecture {arch}, not for this kernel's"
-                )
+                write!(f, "the boot image is for architecture {arch}, not for this kernel's")
             }
             BootError::BadSegment(index) => {
                 write!(
@@ -137,11 +134,7 @@ pub fn boot(kernel: &mut Kernel, description: &BootDescription) -> Result<(), Bo
     if description.boot_image_size == 0 {
         return Err(BootError::NoBootImage);
     }
-    if !description
-        .boot_image
-        .0
-        .is_multiple_of(skink_abi::PAGE_SIZE as u64)
-    {
+    if !description.boot_image.0.is_multiple_of(skink_abi::PAGE_SIZE as u64) {
         return Err(BootError::MisplacedImage);
     }
     let addr = kernel.machine.kernel_addr(description.boot_image);

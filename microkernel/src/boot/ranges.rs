@@ -19,23 +19,14 @@ pub struct Range {
 impl Range {
     /// Every page that is touched by `bytes` from `base`.
     pub fn outward(base: u64, bytes: u64) -> Range {
-        let end = base
-            .saturating_add(bytes)
-            .checked_next_multiple_of(PAGE)
-            .unwrap_or(!(PAGE - 1));
-        Range {
-            start: base / PAGE * PAGE,
-            end,
-        }
+        let end = base.saturating_add(bytes).checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
+        Range { start: base / PAGE * PAGE, end }
     }
 
     /// Every page that lies in `bytes` from `base` completely.
     pub fn inward(base: u64, bytes: u64) -> Range {
         let start = base.checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
-        Range {
-            start,
-            end: (base.saturating_add(bytes) / PAGE * PAGE).max(start),
-        }
+        Range { start, end: (base.saturating_add(bytes) / PAGE * PAGE).max(start) }
     }
 
     /// How many addresses.
@@ -62,10 +53,7 @@ pub struct Ranges {
 
 impl Ranges {
     /// None.
-    pub const EMPTY: Ranges = Ranges {
-        list: [Range { start: 0, end: 0 }; CAPACITY],
-        len: 0,
-    };
+    pub const EMPTY: Ranges = Ranges { list: [Range { start: 0, end: 0 }; CAPACITY], len: 0 };
 
     /// The ranges.
     pub fn as_slice(&self) -> &[Range] {
@@ -78,9 +66,7 @@ impl Ranges {
         if range.bytes() == 0 || self.len == CAPACITY {
             return;
         }
-        let at = self
-            .as_slice()
-            .partition_point(|other| other.start < range.start);
+        let at = self.as_slice().partition_point(|other| other.start < range.start);
         self.list.copy_within(at..self.len, at + 1);
         self.list[at] = range;
         self.len += 1;
@@ -113,14 +99,8 @@ impl Ranges {
                 at += 1;
                 continue;
             }
-            let before = Range {
-                start: old.start,
-                end: range.start.max(old.start),
-            };
-            let behind = Range {
-                start: range.end.min(old.end),
-                end: old.end,
-            };
+            let before = Range { start: old.start, end: range.start.max(old.start) };
+            let behind = Range { start: range.end.min(old.end), end: old.end };
             self.drop_at(at);
             for part in [before, behind] {
                 if part.bytes() > 0 && self.len < CAPACITY {
@@ -136,9 +116,7 @@ impl Ranges {
 
 fn regions(description: &BootDescription, kind: RegionKind) -> impl Iterator<Item = (u64, u64)> {
     let regions = description.memory.iter();
-    regions
-        .filter(move |region| region.kind == kind)
-        .map(|region| (region.base.0, region.bytes))
+    regions.filter(move |region| region.kind == kind).map(|region| (region.base.0, region.bytes))
 }
 
 /// RAM that is nobody's: whole pages, without what is the kernel's, the boot image, and page 0
@@ -153,14 +131,8 @@ pub fn free_ram(description: &BootDescription) -> Ranges {
             free.remove(Range::outward(base, bytes));
         }
     }
-    free.remove(Range::outward(
-        description.boot_image.0,
-        description.boot_image_size,
-    ));
-    free.remove(Range {
-        start: 0,
-        end: PAGE,
-    });
+    free.remove(Range::outward(description.boot_image.0, description.boot_image_size));
+    free.remove(Range { start: 0, end: PAGE });
     free
 }
 
@@ -182,9 +154,7 @@ pub fn device_space(description: &BootDescription) -> Ranges {
 
 /// Bytes of RAM in the machine.
 pub fn ram_bytes(description: &BootDescription) -> u64 {
-    regions(description, RegionKind::Ram)
-        .map(|(_, bytes)| bytes)
-        .sum()
+    regions(description, RegionKind::Ram).map(|(_, bytes)| bytes).sum()
 }
 
 #[cfg(test)]
@@ -192,10 +162,7 @@ mod tests {
     use super::*;
 
     fn range(start: u64, end: u64) -> Range {
-        Range {
-            start: start * PAGE,
-            end: end * PAGE,
-        }
+        Range { start: start * PAGE, end: end * PAGE }
     }
 
     #[test]
@@ -223,30 +190,9 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_powers_of_two() {
-        assert_eq!(
-            Range {
-                start: 0x3000,
-                end: 0x9000
-            }
-            .first_block(),
-            Some(12)
-        );
-        assert_eq!(
-            Range {
-                start: 0x4000,
-                end: 0x9000
-            }
-            .first_block(),
-            Some(14)
-        );
-        assert_eq!(
-            Range {
-                start: 0,
-                end: 1 << 52
-            }
-            .first_block(),
-            Some(MAX_BITS)
-        );
+        assert_eq!(Range { start: 0x3000, end: 0x9000 }.first_block(), Some(12));
+        assert_eq!(Range { start: 0x4000, end: 0x9000 }.first_block(), Some(14));
+        assert_eq!(Range { start: 0, end: 1 << 52 }.first_block(), Some(MAX_BITS));
         assert_eq!(Range::default().first_block(), None);
     }
 }

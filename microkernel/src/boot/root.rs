@@ -29,16 +29,8 @@ pub const CNODE_BITS: u8 = 14;
 /// Time slice of the root task.
 const TIME_SLICE_NS: u64 = 10_000_000;
 const PAGE: u64 = PAGE_SIZE as u64;
-const READ_ONLY: PagePermissions = PagePermissions {
-    write: false,
-    read: true,
-    execute: false,
-};
-const READ_WRITE: PagePermissions = PagePermissions {
-    write: true,
-    read: true,
-    execute: false,
-};
+const READ_ONLY: PagePermissions = PagePermissions { write: false, read: true, execute: false };
+const READ_WRITE: PagePermissions = PagePermissions { write: true, read: true, execute: false };
 
 /// The root task while it is made.
 pub struct RootTask<'a> {
@@ -63,11 +55,7 @@ impl<'a> RootTask<'a> {
         header: Header,
         image: &'a [u8],
     ) -> Result<RootTask<'a>, BootError> {
-        let largest = free
-            .as_slice()
-            .iter()
-            .copied()
-            .max_by_key(|range| range.bytes());
+        let largest = free.as_slice().iter().copied().max_by_key(|range| range.bytes());
         let run = largest.unwrap_or_default();
         let cnode_bytes = 1u64 << (CNODE_BITS + SLOT_BITS);
         let start = run.start.next_multiple_of(cnode_bytes);
@@ -85,17 +73,11 @@ impl<'a> RootTask<'a> {
             header,
             image,
             free,
-            taken: Range {
-                start,
-                end: start + cnode_bytes,
-            },
+            taken: Range { start, end: start + cnode_bytes },
             limit: run.end,
             cnode,
             next_slot: slot::FIRST_FREE,
-            space: Space {
-                root: PhysAddr(0),
-                asid: Asid(0),
-            },
+            space: Space { root: PhysAddr(0), asid: Asid(0) },
         };
         let table = root.page()?;
         root.kernel.machine.init_root_table(table);
@@ -113,31 +95,13 @@ impl<'a> RootTask<'a> {
         for page in 0..super::layout::STACK_BYTES / PAGE {
             let base = self.page()?;
             let to = self.next_slot();
-            self.frame(
-                to,
-                base,
-                layout.stack + page * PAGE,
-                READ_WRITE,
-                CapRights::all(),
-            )?;
+            self.frame(to, base, layout.stack + page * PAGE, READ_WRITE, CapRights::all())?;
         }
         info.boot_image = self.boot_image(description.boot_image, layout.boot_image)?;
         let buffer = self.page()?;
-        self.frame(
-            slot::IPC_BUFFER,
-            buffer,
-            layout.ipc_buffer,
-            READ_WRITE,
-            CapRights::all(),
-        )?;
+        self.frame(slot::IPC_BUFFER, buffer, layout.ipc_buffer, READ_WRITE, CapRights::all())?;
         let info_page = self.page()?;
-        self.frame(
-            slot::BOOT_INFO,
-            info_page,
-            layout.boot_info,
-            READ_ONLY,
-            CapRights::READ,
-        )?;
+        self.frame(slot::BOOT_INFO, info_page, layout.boot_info, READ_ONLY, CapRights::READ)?;
         let tcb = self.thread(&layout)?;
         self.free.remove(self.taken);
         self.untyped(&mut info, description);
@@ -163,9 +127,7 @@ impl<'a> RootTask<'a> {
     }
 
     fn segment(&self, index: u32) -> Result<Segment, BootError> {
-        self.header
-            .segment(self.image, index)
-            .map_err(BootError::BadImage)
+        self.header.segment(self.image, index).map_err(BootError::BadImage)
     }
 
     /// Takes `2^bits` zeroed bytes, aligned to their size.
@@ -206,12 +168,7 @@ impl<'a> RootTask<'a> {
         }
         let Space { root, asid } = self.space;
         let guard_bits = CPTR_BITS - CNODE_BITS;
-        let cnode = Cap::CNode {
-            table: self.cnode,
-            radix: CNODE_BITS,
-            guard_bits,
-            guard: 0,
-        };
+        let cnode = Cap::CNode { table: self.cnode, radix: CNODE_BITS, guard_bits, guard: 0 };
         self.put(slot::CNODE, cnode);
         self.put(slot::VSPACE, Cap::VSpace { root, asid });
         self.put(slot::IRQ_CONTROL, Cap::IrqControl);
@@ -258,10 +215,7 @@ impl<'a> RootTask<'a> {
         }
         self.tables_for(layout.stack, layout.boot_info + PAGE - layout.stack)?;
         self.tables_for(layout.boot_image, self.image.len() as u64)?;
-        Ok(SlotRange {
-            first_slot,
-            count: self.next_slot - first_slot,
-        })
+        Ok(SlotRange { first_slot, count: self.next_slot - first_slot })
     }
 
     fn tables_for(&mut self, start: u64, bytes: u64) -> Result<(), BootError> {
@@ -298,20 +252,8 @@ impl<'a> RootTask<'a> {
             .map_err(|_| BootError::BadSegment(0))?;
         let entry = Shape::page_entry(base, LEVELS - 1, permissions, MemoryType::Normal);
         self.kernel.machine.write_entry(place.place, entry);
-        let mapping = Some(Mapping {
-            asid: self.space.asid,
-            addr,
-        });
-        self.put(
-            to,
-            Cap::Frame {
-                base,
-                size,
-                device: false,
-                rights,
-                mapping,
-            },
-        );
+        let mapping = Some(Mapping { asid: self.space.asid, addr });
+        self.put(to, Cap::Frame { base, size, device: false, rights, mapping });
         Ok(())
     }
 
@@ -333,14 +275,10 @@ impl<'a> RootTask<'a> {
                 self.kernel.machine.clean_frame(to, PAGE_SIZE);
                 let slot = self.next_slot();
                 let addr = segment.vaddr + page * PAGE;
-                self.frame(slot, base, addr, permissions, CapRights::all())
-                    .map_err(|_| bad)?;
+                self.frame(slot, base, addr, permissions, CapRights::all()).map_err(|_| bad)?;
             }
         }
-        Ok(SlotRange {
-            first_slot,
-            count: self.next_slot - first_slot,
-        })
+        Ok(SlotRange { first_slot, count: self.next_slot - first_slot })
     }
 
     fn boot_image(&mut self, image: PhysAddr, addr: u64) -> Result<SlotRange, BootError> {
@@ -375,19 +313,9 @@ impl<'a> RootTask<'a> {
         ] {
             let from = slot_at(self.cnode, from);
             let cap = match from.cap.get().unpack() {
-                Cap::Frame {
-                    base,
-                    size,
-                    device,
-                    rights,
-                    ..
-                } => Cap::Frame {
-                    base,
-                    size,
-                    device,
-                    rights,
-                    mapping: None,
-                },
+                Cap::Frame { base, size, device, rights, .. } => {
+                    Cap::Frame { base, size, device, rights, mapping: None }
+                }
                 cap => cap,
             };
             derivation::insert(self.kernel, from, thread.slot(to), cap);
@@ -419,9 +347,7 @@ impl<'a> RootTask<'a> {
         while let Some(size_bits) = range.first_block() {
             let count = info.untyped.count as usize;
             if count == MAX_UNTYPED {
-                self.kernel
-                    .machine
-                    .log(b"boot: more runs of memory than the boot info can name\n");
+                self.kernel.machine.log(b"boot: more runs of memory than the boot info can name\n");
                 return;
             }
             let base = PhysAddr(range.start);
@@ -433,16 +359,7 @@ impl<'a> RootTask<'a> {
             };
             info.untyped.count += 1;
             let to = self.next_slot();
-            self.put(
-                to,
-                Cap::Untyped {
-                    base,
-                    size_bits,
-                    device,
-                    watermark: 0,
-                    clean: 0,
-                },
-            );
+            self.put(to, Cap::Untyped { base, size_bits, device, watermark: 0, clean: 0 });
             range.start += 1 << size_bits;
         }
     }

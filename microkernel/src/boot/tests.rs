@@ -64,11 +64,7 @@ fn segments() -> [Segment; 2] {
 }
 
 fn region(base: u64, bytes: u64, kind: RegionKind) -> MemoryRegion {
-    MemoryRegion {
-        base: PhysAddr(base),
-        bytes,
-        kind,
-    }
+    MemoryRegion { base: PhysAddr(base), bytes, kind }
 }
 
 fn memory() -> [MemoryRegion; 5] {
@@ -118,49 +114,31 @@ fn booted() -> Booted {
     let mut next = kernel.first_slot;
     let mut found = None;
     while let Some(slot) = next {
-        if let Cap::CNode {
-            table,
-            radix: CNODE_BITS,
-            ..
-        } = slot.cap.get().unpack()
-        {
+        if let Cap::CNode { table, radix: CNODE_BITS, .. } = slot.cap.get().unpack() {
             found = Some(table);
         }
         next = slot.next();
     }
     let table = found.expect("a root CNode");
-    let Cap::Tcb(thread) = slot_at(table, slot::TCB).cap.get().unpack() else {
-        panic!()
-    };
+    let Cap::Tcb(thread) = slot_at(table, slot::TCB).cap.get().unpack() else { panic!() };
     let Cap::Frame { base, .. } = slot_at(table, slot::BOOT_INFO).cap.get().unpack() else {
         panic!()
     };
     // SAFETY: the boot wrote it there; it is plain numbers.
     let info = unsafe { (kernel.machine.kernel_addr(base).0 as *const BootInfo).read() };
-    Booted {
-        kernel,
-        table,
-        thread,
-        info,
-    }
+    Booted { kernel, table, thread, info }
 }
 
 impl Booted {
     fn access(&mut self, addr: u64, access: Access) -> Option<u64> {
         let (root, asid) =
             vspace::root_of(&self.kernel, &self.thread.slot(TcbSlot::VSpace)).expect("a space");
-        self.kernel
-            .machine
-            .access(root, asid, UserAddr(addr), access)
-            .map(|addr| addr.0)
+        self.kernel.machine.access(root, asid, UserAddr(addr), access).map(|addr| addr.0)
     }
 
     fn byte(&mut self, addr: u64) -> u8 {
         let at = self.access(addr, Access::Read).expect("a mapping");
-        self.kernel
-            .machine
-            .read_word(PhysAddr(at & !7))
-            .to_le_bytes()[(at & 7) as usize]
+        self.kernel.machine.read_word(PhysAddr(at & !7)).to_le_bytes()[(at & 7) as usize]
     }
 
     fn untyped(&self) -> Vec<UntypedDesc> {
@@ -175,27 +153,14 @@ fn the_root_task_finds_its_image_stack_buffer_and_boot_info() {
     let (ip, sp) = b.thread.regs(|regs| (regs.ip(), regs.sp()));
     let argument = b.thread.regs(|regs| regs.argument);
     assert_eq!(ip, TEXT + 8);
-    assert_eq!(
-        [b.byte(TEXT), b.byte(TEXT + 1), b.byte(DATA)],
-        [0x11, 0x33, 0x22]
-    );
+    assert_eq!([b.byte(TEXT), b.byte(TEXT + 1), b.byte(DATA)], [0x11, 0x33, 0x22]);
     assert_eq!([b.byte(TEXT + 0x17ff), b.byte(TEXT + 0x1800)], [0x33, 0]);
-    assert_eq!(
-        [
-            b.byte(DATA + 0x7ff),
-            b.byte(DATA + 0x800),
-            b.byte(DATA + 0x38ff)
-        ],
-        [0x33, 0, 0]
-    );
+    assert_eq!([b.byte(DATA + 0x7ff), b.byte(DATA + 0x800), b.byte(DATA + 0x38ff)], [0x33, 0, 0]);
     assert!(b.access(TEXT, Access::Execute).is_some() && b.access(TEXT, Access::Write).is_none());
     assert!(b.access(DATA, Access::Write).is_some() && b.access(DATA, Access::Execute).is_none());
     assert!(b.access(sp - 8, Access::Write).is_some() && b.access(sp, Access::Read).is_none());
     assert!(b.access(sp - (64 << 10), Access::Write).is_some());
-    assert!(
-        b.access(sp - (64 << 10) - 1, Access::Read).is_none(),
-        "a guard page"
-    );
+    assert!(b.access(sp - (64 << 10) - 1, Access::Read).is_none(), "a guard page");
     assert!(b.access(b.info.ipc_buffer, Access::Write).is_some());
     assert!(b.access(argument, Access::Read).is_some());
     assert!(b.access(argument, Access::Write).is_none());
@@ -210,87 +175,33 @@ fn the_root_task_finds_its_image_stack_buffer_and_boot_info() {
 fn the_fixed_slots_hold_what_the_abi_says() {
     let b = booted();
     let cap = |index| slot_at(b.table, index).cap.get().unpack();
-    assert!(matches!(
-        cap(slot::CNODE),
-        Cap::CNode {
-            guard_bits: 50,
-            guard: 0,
-            ..
-        }
-    ));
-    assert!(matches!(
-        cap(slot::VSPACE),
-        Cap::VSpace { asid: Asid(1), .. }
-    ));
-    assert!(matches!(
-        cap(slot::ASID_POOL),
-        Cap::AsidPool { base: Asid(0), .. }
-    ));
+    assert!(matches!(cap(slot::CNODE), Cap::CNode { guard_bits: 50, guard: 0, .. }));
+    assert!(matches!(cap(slot::VSPACE), Cap::VSpace { asid: Asid(1), .. }));
+    assert!(matches!(cap(slot::ASID_POOL), Cap::AsidPool { base: Asid(0), .. }));
     assert!(matches!(cap(slot::SCHED_CONTEXT), Cap::SchedContext(_)));
     assert_eq!(
-        [
-            slot::NULL,
-            slot::IRQ_CONTROL,
-            slot::ASID_CONTROL,
-            slot::IO_PORT_CONTROL
-        ]
-        .map(cap),
-        [
-            Cap::Null,
-            Cap::IrqControl,
-            Cap::AsidControl,
-            Cap::IoPortControl
-        ]
+        [slot::NULL, slot::IRQ_CONTROL, slot::ASID_CONTROL, slot::IO_PORT_CONTROL].map(cap),
+        [Cap::Null, Cap::IrqControl, Cap::AsidControl, Cap::IoPortControl]
     );
-    assert_eq!(
-        [slot::SCHED_CONTROL, slot::LOG].map(cap),
-        [Cap::SchedControl, Cap::Log]
-    );
+    assert_eq!([slot::SCHED_CONTROL, slot::LOG].map(cap), [Cap::SchedControl, Cap::Log]);
     let info = &b.info;
-    assert_eq!(
-        (
-            info.cnode_bits,
-            info.root_image.count,
-            info.boot_image.count
-        ),
-        (14, 6, 5)
-    );
+    assert_eq!((info.cnode_bits, info.root_image.count, info.boot_image.count), (14, 6, 5));
     for (range, is_kind) in [
-        (
-            info.root_tables,
-            (|cap| matches!(cap, Cap::PageTable { .. })) as fn(Cap) -> bool,
-        ),
+        (info.root_tables, (|cap| matches!(cap, Cap::PageTable { .. })) as fn(Cap) -> bool),
         (info.root_image, |cap| matches!(cap, Cap::Frame { .. })),
         (info.boot_image, |cap| {
-            matches!(
-                cap,
-                Cap::Frame {
-                    rights: skink_abi::CapRights::READ,
-                    ..
-                }
-            )
+            matches!(cap, Cap::Frame { rights: skink_abi::CapRights::READ, .. })
         }),
         (info.untyped, |cap| matches!(cap, Cap::Untyped { .. })),
     ] {
         assert!((0..range.count).all(|i| is_kind(cap(range.first_slot + i))));
     }
-    assert_eq!(
-        info.first_empty_slot,
-        info.untyped.first_slot + info.untyped.count
-    );
+    assert_eq!(info.first_empty_slot, info.untyped.first_slot + info.untyped.count);
     for index in slot::FIRST_FREE..1 << CNODE_BITS {
-        assert_eq!(
-            cap(index) == Cap::Null,
-            index >= info.first_empty_slot,
-            "slot {index}"
-        );
+        assert_eq!(cap(index) == Cap::Null, index >= info.first_empty_slot, "slot {index}");
     }
     let found = b.kernel.lookup(b.thread, skink_abi::CPtr(slot::LOG));
-    assert_eq!(
-        found,
-        Ok(slot_at(b.table, slot::LOG)),
-        "an index is a whole pointer"
-    );
+    assert_eq!(found, Ok(slot_at(b.table, slot::LOG)), "an index is a whole pointer");
 }
 
 #[test]
@@ -309,36 +220,22 @@ fn all_memory_is_given_out_once() {
         untyped.iter().filter(hit).any(|u| u.is_device == is_device)
     };
     // What is the kernel's is nobody's; what is RAM is no device, and the other way round.
-    for (from, to) in [
-        (MIB, MIB + 0x5_0000),
-        (0xfee0_0000, 0xfee0_1000),
-        (0, 0x1000),
-    ] {
-        assert!(
-            !overlaps(from, to, 0) && !overlaps(from, to, 1),
-            "{from:#x}"
-        );
+    for (from, to) in [(MIB, MIB + 0x5_0000), (0xfee0_0000, 0xfee0_1000), (0, 0x1000)] {
+        assert!(!overlaps(from, to, 0) && !overlaps(from, to, 1), "{from:#x}");
     }
     assert!(!overlaps(IMAGE_AT, IMAGE_AT + 0x5000, 0));
     assert!(!overlaps(0, 0xa_0000, 1) && !overlaps(MIB, RAM - 0x8000, 1));
     assert!(!overlaps(RAM - 0x8000, u64::MAX, 0) && !overlaps(0xa_0000, MIB, 0));
     assert!(overlaps(0xb_8000, 0xb_9000, 1) && overlaps(RAM - 0x8000, RAM, 1));
     let sum = |is_device| -> u64 {
-        untyped
-            .iter()
-            .filter(|u| u.is_device == is_device)
-            .map(|u| 1 << u.size_bits)
-            .sum()
+        untyped.iter().filter(|u| u.is_device == is_device).map(|u| 1 << u.size_bits).sum()
     };
     let devices = (1 << 39) - 0xa_0000 - (RAM - MIB) + 0x8000 - 0x1000;
     assert_eq!(sum(1), devices);
     // The kernel took the CNode, about 50 pages, and up to 508 KiB were cut off by nobody.
     let free = (0x9_f000 - 0x1000) + (RAM - MIB - 0x5_0000 - 0x8000 - 0x5000);
     let taken = free - sum(0);
-    assert!(
-        (0x8_0000..0x8_0000 + 60 * 0x1000).contains(&taken),
-        "{taken:#x} bytes taken"
-    );
+    assert!((0x8_0000..0x8_0000 + 60 * 0x1000).contains(&taken), "{taken:#x} bytes taken");
     assert_eq!(b.info.ram_bytes, 0x9_fc00 + RAM - MIB);
 }
 
@@ -358,10 +255,7 @@ fn the_root_task_can_give_everything_away() {
     // Its own thread included: the kernel stays whole.
     for index in 0..b.info.first_empty_slot {
         if index != slot::CNODE {
-            assert_eq!(
-                finalise::delete(&mut b.kernel, slot_at(b.table, index)),
-                Ok(())
-            );
+            assert_eq!(finalise::delete(&mut b.kernel, slot_at(b.table, index)), Ok(()));
         }
     }
     crate::invariants::check(&b.kernel).unwrap();
@@ -388,53 +282,28 @@ fn bad_images_have_clear_errors() {
         change(&mut all[1]);
         image_with(&all)
     };
-    expect(
-        &with(|s| s.rights = WRITE | EXECUTE),
-        BootError::BadSegment(1),
-    );
+    expect(&with(|s| s.rights = WRITE | EXECUTE), BootError::BadSegment(1));
     expect(&with(|s| s.vaddr = TEXT + 0x1000), BootError::BadSegment(1));
     expect(&with(|s| s.vaddr = 0), BootError::BadSegment(1));
-    expect(
-        &with(|s| s.vaddr = vspace::USER_TOP - 0x1000),
-        BootError::BadSegment(1),
-    );
-    expect(
-        &with(|s| s.vaddr = u64::MAX << 12),
-        BootError::BadSegment(1),
-    );
-    expect(
-        &with(|s| s.mem_size = vspace::USER_TOP / 2),
-        BootError::ImageTooLarge,
-    );
+    expect(&with(|s| s.vaddr = vspace::USER_TOP - 0x1000), BootError::BadSegment(1));
+    expect(&with(|s| s.vaddr = u64::MAX << 12), BootError::BadSegment(1));
+    expect(&with(|s| s.mem_size = vspace::USER_TOP / 2), BootError::ImageTooLarge);
     expect(&with(|s| s.mem_size = 1 << 30), BootError::ImageTooLarge);
     let large = start(&with(|s| s.mem_size = 32 << 20), &memory()).1;
-    assert!(
-        matches!(large, Err(BootError::NotEnoughMemory(_))),
-        "{large:?}"
-    );
+    assert!(matches!(large, Err(BootError::NotEnoughMemory(_))), "{large:?}");
 }
 
 #[test]
 fn a_machine_without_memory_is_an_error() {
     let image = image_with(&segments());
     let small = [region(0, 0x5_0000, RegionKind::Ram)];
-    assert_eq!(
-        start(&image, &small).1,
-        Err(BootError::NotEnoughMemory(0x4_f000))
-    );
-    assert!(matches!(
-        start(&image, &[]).1,
-        Err(BootError::NotEnoughMemory(0))
-    ));
+    assert_eq!(start(&image, &small).1, Err(BootError::NotEnoughMemory(0x4_f000)));
+    assert!(matches!(start(&image, &[]).1, Err(BootError::NotEnoughMemory(0))));
 }
 
 #[test]
 fn errors_say_what_to_do() {
     use alloc::string::ToString;
     assert!(BootError::NoBootImage.to_string().contains("-initrd"));
-    assert!(
-        BootError::NotEnoughMemory(4096)
-            .to_string()
-            .contains("4096")
-    );
+    assert!(BootError::NotEnoughMemory(4096).to_string().contains("4096"));
 }

@@ -34,16 +34,7 @@ fn chaos(ops: &[Op]) {
         w.kernel.machine.preempt_after.set(op.preempt);
         match op.what % 8 {
             0 | 1 => {
-                let kinds = [
-                    (1, 1),
-                    (1, 2),
-                    (1, 4),
-                    (2, 0),
-                    (3, 0),
-                    (0, 12),
-                    (10, 12),
-                    (1, 6),
-                ];
+                let kinds = [(1, 1), (1, 2), (1, 4), (2, 0), (3, 0), (0, 12), (10, 12), (1, 6)];
                 let (kind, size) = kinds[usize::from(op.b) % kinds.len()];
                 let (to, untyped) = (u64::from(op.c) % SLOTS, w.slot(UNTYPED));
                 let node = [w.slot(NODE)];
@@ -73,13 +64,7 @@ fn chaos(ops: &[Op]) {
     ok(w.revoke(UNTYPED));
     w.kernel.machine.preempt_after.set(None);
     assert_eq!(w.kernel.objects, OBJECTS);
-    ok(w.retype_n(
-        UNTYPED,
-        ObjectType::Untyped,
-        u64::from(UNTYPED_SIZE),
-        200,
-        1,
-    ));
+    ok(w.retype_n(UNTYPED, ObjectType::Untyped, u64::from(UNTYPED_SIZE), 200, 1));
 }
 
 proptest! {

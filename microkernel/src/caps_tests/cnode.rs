@@ -17,20 +17,11 @@ fn world() -> World {
 #[test]
 fn copy_keeps_the_object_and_takes_rights_away() {
     let mut w = world();
-    ok(w.call(
-        NODE,
-        Invocation::CNodeCopy,
-        &[20, WHOLE, EP, WHOLE, 1],
-        &[NODE],
-    ));
+    ok(w.call(NODE, Invocation::CNodeCopy, &[20, WHOLE, EP, WHOLE, 1], &[NODE]));
     assert_eq!(endpoint_parts(w.cap(20)), (0, CapRights::WRITE));
     assert_eq!(endpoint_parts(w.cap(EP)), (0, CapRights::all()));
     ok(w.copy(20, 21));
-    assert_eq!(
-        endpoint_parts(w.cap(21)),
-        (0, CapRights::WRITE),
-        "rights never come back"
-    );
+    assert_eq!(endpoint_parts(w.cap(21)), (0, CapRights::WRITE), "rights never come back");
 }
 
 #[test]
@@ -69,25 +60,10 @@ fn delete_and_revoke_of_an_empty_slot_do_nothing() {
 fn depth_must_lead_to_a_slot_exactly() {
     let mut w = world();
     let delete = Invocation::CNodeDelete;
-    fails_with(
-        w.call(NODE, delete, &[EP, 0], &[]),
-        Error::RangeError,
-        [1, 64],
-    );
-    fails_with(
-        w.call(NODE, delete, &[EP, 65], &[]),
-        Error::RangeError,
-        [1, 64],
-    );
-    fails_with(
-        w.call(NODE, delete, &[EP, 63], &[]),
-        Error::InvalidCapability,
-        [0, 63],
-    );
-    fails(
-        w.call(NODE, delete, &[EP, u64::MAX], &[]),
-        Error::RangeError,
-    );
+    fails_with(w.call(NODE, delete, &[EP, 0], &[]), Error::RangeError, [1, 64]);
+    fails_with(w.call(NODE, delete, &[EP, 65], &[]), Error::RangeError, [1, 64]);
+    fails_with(w.call(NODE, delete, &[EP, 63], &[]), Error::InvalidCapability, [0, 63]);
+    fails(w.call(NODE, delete, &[EP, u64::MAX], &[]), Error::RangeError);
     assert!(!w.is_empty(EP));
     ok(w.call(NODE, delete, &[EP, 64], &[]));
     assert!(w.is_empty(EP));
@@ -96,27 +72,12 @@ fn depth_must_lead_to_a_slot_exactly() {
 #[test]
 fn too_few_arguments_are_truncated_messages() {
     let mut w = world();
-    fails(
-        w.call(NODE, Invocation::CNodeDelete, &[EP], &[]),
-        Error::TruncatedMessage,
-    );
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &[20, 64, EP, 64], &[NODE]),
-        Error::TruncatedMessage,
-    );
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &[20, 64, EP, 64, 15], &[]),
-        Error::TruncatedMessage,
-    );
+    fails(w.call(NODE, Invocation::CNodeDelete, &[EP], &[]), Error::TruncatedMessage);
+    fails(w.call(NODE, Invocation::CNodeCopy, &[20, 64, EP, 64], &[NODE]), Error::TruncatedMessage);
+    fails(w.call(NODE, Invocation::CNodeCopy, &[20, 64, EP, 64, 15], &[]), Error::TruncatedMessage);
     let mint = [20, 64, EP, 64, 15];
-    fails(
-        w.call(NODE, Invocation::CNodeMint, &mint, &[NODE]),
-        Error::TruncatedMessage,
-    );
-    fails(
-        w.call(NODE, Invocation::CNodeMutate, &mint[..4], &[NODE]),
-        Error::TruncatedMessage,
-    );
+    fails(w.call(NODE, Invocation::CNodeMint, &mint, &[NODE]), Error::TruncatedMessage);
+    fails(w.call(NODE, Invocation::CNodeMutate, &mint[..4], &[NODE]), Error::TruncatedMessage);
     assert!(w.is_empty(20));
 }
 
@@ -127,33 +88,14 @@ fn a_guard_must_match() {
     // Guard 0b101 of three bits, then four bits of index.
     ok(w.mutate(20, 21, 0b101 << 6 | 3));
     let copy = |w: &mut World, index, depth| {
-        w.call(
-            21,
-            Invocation::CNodeCopy,
-            &[index, depth, EP, WHOLE, ALL],
-            &[NODE],
-        )
+        w.call(21, Invocation::CNodeCopy, &[index, depth, EP, WHOLE, ALL], &[NODE])
     };
-    fails_with(
-        copy(&mut w, 0b100_0010, 7),
-        Error::InvalidCapability,
-        [0, 7],
-    );
-    fails_with(
-        copy(&mut w, 0b101_0010, 6),
-        Error::InvalidCapability,
-        [0, 6],
-    );
+    fails_with(copy(&mut w, 0b100_0010, 7), Error::InvalidCapability, [0, 7]);
+    fails_with(copy(&mut w, 0b101_0010, 6), Error::InvalidCapability, [0, 6]);
     ok(copy(&mut w, 0b101_0010, 7));
-    let Cap::CNode { table, .. } = w.cap(21) else {
-        panic!()
-    };
+    let Cap::CNode { table, .. } = w.cap(21) else { panic!() };
     assert!(!slot_at(table, 2).is_empty());
-    fails_with(
-        copy(&mut w, 0b101_0011, 8),
-        Error::InvalidCapability,
-        [0, 8],
-    );
+    fails_with(copy(&mut w, 0b101_0011, 8), Error::InvalidCapability, [0, 8]);
     // Bits above the depth are not looked at.
     ok(copy(&mut w, 0b111_1101_0011, 7));
 }
@@ -177,22 +119,11 @@ fn look_up_goes_through_several_levels() {
     w.make(ObjectType::CNode, 6, 21);
     // The inner CNode in slot 9 of the outer one; the endpoint in slot 33 of the inner.
     ok(w.call(20, Invocation::CNodeMove, &[9, 4, 21, WHOLE], &[NODE]));
-    ok(w.call(
-        20,
-        Invocation::CNodeCopy,
-        &[9 << 6 | 33, 10, EP, WHOLE, ALL],
-        &[NODE],
-    ));
+    ok(w.call(20, Invocation::CNodeCopy, &[9 << 6 | 33, 10, EP, WHOLE, ALL], &[NODE]));
     let outer = w.slot(20);
     let find = |depth, index| w.kernel.lookup_slot(outer, skink_abi::CPtr(index), depth);
-    assert_eq!(
-        find(10, 9 << 6 | 33).map(|s| endpoint_parts(s.cap.get().unpack()).0),
-        Ok(0)
-    );
-    assert_eq!(
-        find(4, 9).map(|s| matches!(s.cap.get().unpack(), Cap::CNode { .. })),
-        Ok(true)
-    );
+    assert_eq!(find(10, 9 << 6 | 33).map(|s| endpoint_parts(s.cap.get().unpack()).0), Ok(0));
+    assert_eq!(find(4, 9).map(|s| matches!(s.cap.get().unpack(), Cap::CNode { .. })), Ok(true));
     // Through an empty slot, through an endpoint, beyond the last level.
     assert_eq!(find(10, 8 << 6 | 33).unwrap_err().bits_left, 6);
     assert_eq!(find(16, (9 << 6 | 33) << 6).unwrap_err().bits_left, 6);
@@ -205,15 +136,9 @@ fn a_cnode_inside_itself_resolves_and_ends() {
     w.make(ObjectType::CNode, 1, 20);
     ok(w.call(20, Invocation::CNodeCopy, &[1, 1, 20, WHOLE, ALL], &[NODE]));
     let outer = w.slot(20);
-    let deep = w
-        .kernel
-        .lookup_slot(outer, skink_abi::CPtr(u64::MAX), 64)
-        .unwrap();
+    let deep = w.kernel.lookup_slot(outer, skink_abi::CPtr(u64::MAX), 64).unwrap();
     assert!(matches!(deep.cap.get().unpack(), Cap::CNode { .. }));
-    let zero = w
-        .kernel
-        .lookup_slot(outer, skink_abi::CPtr(u64::MAX - 1), 64)
-        .unwrap();
+    let zero = w.kernel.lookup_slot(outer, skink_abi::CPtr(u64::MAX - 1), 64).unwrap();
     assert!(zero.is_empty());
 }
 
@@ -221,14 +146,8 @@ fn a_cnode_inside_itself_resolves_and_ends() {
 fn what_is_no_cnode_cannot_be_a_root() {
     let mut w = world();
     let words = [20, WHOLE, EP, WHOLE, ALL];
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &words, &[EP]),
-        Error::InvalidCapability,
-    );
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &words, &[30]),
-        Error::InvalidCapability,
-    );
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[EP]), Error::InvalidCapability);
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[30]), Error::InvalidCapability);
 }
 
 #[test]
@@ -248,24 +167,10 @@ fn move_takes_the_capability_with_it() {
 fn move_keeps_a_mapping_and_copy_does_not() {
     let mut w = world();
     w.make(ObjectType::Frame, 12, 20);
-    let Cap::Frame { base, .. } = w.cap(20) else {
-        panic!()
-    };
-    let mapping = Some(Mapping {
-        asid: Asid(3),
-        addr: UserAddr(0x1000),
-    });
+    let Cap::Frame { base, .. } = w.cap(20) else { panic!() };
+    let mapping = Some(Mapping { asid: Asid(3), addr: UserAddr(0x1000) });
     let (size, rights) = (FrameSize::Small, CapRights::all());
-    w.slot(20).cap.set(
-        Cap::Frame {
-            base,
-            size,
-            device: false,
-            rights,
-            mapping,
-        }
-        .pack(),
-    );
+    w.slot(20).cap.set(Cap::Frame { base, size, device: false, rights, mapping }.pack());
     ok(w.copy(20, 21));
     ok(w.relocate(20, 22));
     assert!(matches!(w.cap(21), Cap::Frame { mapping: None, .. }));
@@ -276,23 +181,14 @@ fn move_keeps_a_mapping_and_copy_does_not() {
 fn a_badge_is_set_once_and_never_in_place() {
     let mut w = world();
     ok(w.mint(EP, 20, 3, 7));
-    assert_eq!(
-        endpoint_parts(w.cap(20)),
-        (7, CapRights::WRITE | CapRights::READ)
-    );
+    assert_eq!(endpoint_parts(w.cap(20)), (7, CapRights::WRITE | CapRights::READ));
     fails(w.mint(20, 21, ALL, 8), Error::IllegalOperation);
     fails(w.mutate(EP, 21, 8), Error::IllegalOperation);
     fails(w.mint(LOG, 21, ALL, 8), Error::IllegalOperation);
     assert!(w.is_empty(21));
     w.make(ObjectType::Notification, 0, 22);
     ok(w.mint(22, 23, ALL, u64::MAX));
-    assert!(matches!(
-        w.cap(23),
-        Cap::Notification {
-            badge: u64::MAX,
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(23), Cap::Notification { badge: u64::MAX, .. }));
 }
 
 #[test]
@@ -335,20 +231,10 @@ fn what_there_must_be_one_of_cannot_be_copied_but_moved() {
 #[test]
 fn another_objects_invocation_is_illegal() {
     let mut w = world();
-    for what in [
-        Invocation::UntypedRetype,
-        Invocation::FrameMap,
-        Invocation::TcbResume,
-    ] {
-        fails(
-            w.call(NODE, what, &[0; 6], &[NODE]),
-            Error::IllegalOperation,
-        );
+    for what in [Invocation::UntypedRetype, Invocation::FrameMap, Invocation::TcbResume] {
+        fails(w.call(NODE, what, &[0; 6], &[NODE]), Error::IllegalOperation);
     }
-    fails(
-        w.call(UNTYPED, Invocation::CNodeDelete, &[EP, 64], &[]),
-        Error::IllegalOperation,
-    );
+    fails(w.call(UNTYPED, Invocation::CNodeDelete, &[EP, 64], &[]), Error::IllegalOperation);
 }
 
 #[test]
@@ -358,17 +244,7 @@ fn cancel_badged_sends_wants_an_endpoint_with_all_rights() {
     ok(w.mint(EP, 20, ALL, 4));
     ok(w.mint(EP, 21, 7, 4));
     ok(w.call(NODE, cancel, &[20, WHOLE], &[]));
-    fails_with(
-        w.call(NODE, cancel, &[21, WHOLE], &[]),
-        Error::InsufficientRights,
-        [15, 0],
-    );
-    fails(
-        w.call(NODE, cancel, &[LOG, WHOLE], &[]),
-        Error::IllegalOperation,
-    );
-    fails(
-        w.call(NODE, cancel, &[30, WHOLE], &[]),
-        Error::InvalidCapability,
-    );
+    fails_with(w.call(NODE, cancel, &[21, WHOLE], &[]), Error::InsufficientRights, [15, 0]);
+    fails(w.call(NODE, cancel, &[LOG, WHOLE], &[]), Error::IllegalOperation);
+    fails(w.call(NODE, cancel, &[30, WHOLE], &[]), Error::InvalidCapability);
 }

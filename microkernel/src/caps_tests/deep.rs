@@ -53,11 +53,7 @@ pub fn containers(caps: &[(Obj<CapSlot>, Cap)]) -> Vec<(u64, Obj<CapSlot>, u64)>
         let (table, slots) = match *cap {
             Cap::CNode { table, radix, .. } => (table, 1 << radix),
             Cap::Tcb(tcb) => (tcb.slot(TcbSlot::CSpace), TCB_SLOTS as u64),
-            Cap::Zombie {
-                table,
-                radix: ZOMBIE_TCB,
-                ..
-            } => (table, TCB_SLOTS as u64),
+            Cap::Zombie { table, radix: ZOMBIE_TCB, .. } => (table, TCB_SLOTS as u64),
             Cap::Zombie { table, radix, .. } => (table, 1 << radix),
             _ => continue,
         };
@@ -75,17 +71,10 @@ fn check_slots(caps: &[(Obj<CapSlot>, Cap)]) {
         for index in 0..slots {
             let slot = slot_at(table, index);
             let is_listed = listed.remove(&slot.addr().0);
-            assert_eq!(
-                is_listed,
-                !slot.is_empty(),
-                "slot {slot:?} and the list disagree"
-            );
+            assert_eq!(is_listed, !slot.is_empty(), "slot {slot:?} and the list disagree");
         }
     }
-    assert!(
-        listed.is_empty(),
-        "capabilities in dead containers: {listed:?}"
-    );
+    assert!(listed.is_empty(), "capabilities in dead containers: {listed:?}");
 }
 
 /// Every table below is a `PageTable` capability's, every page a `Frame` capability's.
@@ -97,11 +86,7 @@ fn check_table(
     level: usize,
     start: u64,
 ) {
-    let entries = if level == 0 {
-        HostPaging::ROOT_USER_ENTRIES as u64
-    } else {
-        512
-    };
+    let entries = if level == 0 { HostPaging::ROOT_USER_ENTRIES as u64 } else { 512 };
     for index in 0..entries {
         let entry = kernel.machine.read_word(table.offset(index * 8));
         let addr = UserAddr(start + (index << entry_bits(level)));
@@ -109,25 +94,15 @@ fn check_table(
         match HostPaging::decode(entry, level) {
             Entry::Empty => {}
             Entry::Table(next) => {
-                let cap = Cap::PageTable {
-                    table: next,
-                    level: level as u8 + 1,
-                    mapping: here,
-                };
-                assert!(
-                    caps.iter().any(|(_, c)| *c == cap),
-                    "no capability of {cap:?}"
-                );
+                let cap = Cap::PageTable { table: next, level: level as u8 + 1, mapping: here };
+                assert!(caps.iter().any(|(_, c)| *c == cap), "no capability of {cap:?}");
                 check_table(kernel, caps, next, asid, level + 1, addr.0);
             }
             Entry::Page(page) => {
                 let found = caps.iter().any(|(_, cap)| match *cap {
-                    Cap::Frame {
-                        base,
-                        size,
-                        mapping,
-                        ..
-                    } => base == page && mapping == here && LEVELS - 1 - size as usize == level,
+                    Cap::Frame { base, size, mapping, .. } => {
+                        base == page && mapping == here && LEVELS - 1 - size as usize == level
+                    }
                     _ => false,
                 });
                 assert!(found, "no capability of the page {page:?} at {here:?}");

@@ -27,10 +27,7 @@ fn revoke_reaches_copies_of_copies_and_leaves_the_original() {
     ok(w.mint(21, 22, ALL, 5));
     ok(w.copy(22, 23));
     ok(w.revoke(EP));
-    assert_eq!(
-        full(&w, [EP, 20, 21, 22, 23]),
-        [true, false, false, false, false]
-    );
+    assert_eq!(full(&w, [EP, 20, 21, 22, 23]), [true, false, false, false, false]);
 }
 
 #[test]
@@ -51,19 +48,13 @@ fn a_badged_capability_has_its_copies_as_children_only() {
     ok(w.copy(EP, 23));
     ok(w.copy(21, 24));
     ok(w.revoke(20));
-    assert_eq!(
-        full(&w, [EP, 20, 21, 22, 23, 24]),
-        [true, true, true, false, true, true]
-    );
+    assert_eq!(full(&w, [EP, 20, 21, 22, 23, 24]), [true, true, true, false, true, true]);
     // A copy of a badged one is no parent.
     ok(w.copy(24, 25));
     ok(w.revoke(24));
     assert_eq!(full(&w, [24, 25]), [true; 2]);
     ok(w.revoke(EP));
-    assert_eq!(
-        full(&w, [EP, 20, 21, 23, 24, 25]),
-        [true, false, false, false, false, false]
-    );
+    assert_eq!(full(&w, [EP, 20, 21, 23, 24, 25]), [true, false, false, false, false, false]);
 }
 
 #[test]
@@ -102,16 +93,10 @@ fn everything_is_a_child_of_its_untyped() {
     ok(w.copy(21, 24));
     ok(w.copy(EP, 25));
     ok(w.revoke(20));
-    assert_eq!(
-        full(&w, [20, 21, 22, 23, 24]),
-        [true, false, false, false, false]
-    );
+    assert_eq!(full(&w, [20, 21, 22, 23, 24]), [true, false, false, false, false]);
     assert_eq!(full(&w, [EP, 25]), [true; 2]);
     ok(w.revoke(UNTYPED));
-    assert_eq!(
-        full(&w, [UNTYPED, DEVICE, EP, 20, 25]),
-        [true, true, false, false, false]
-    );
+    assert_eq!(full(&w, [UNTYPED, DEVICE, EP, 20, 25]), [true, true, false, false, false]);
 }
 
 #[test]
@@ -130,11 +115,7 @@ fn a_copied_untyped_is_full_and_its_copy_is_its_child() {
     let mut w = World::new();
     w.make(ObjectType::Untyped, 14, 20);
     ok(w.copy(20, 21));
-    fails_with(
-        w.retype_n(20, ObjectType::Frame, 12, 22, 1),
-        Error::NotEnoughMemory,
-        [0, 0],
-    );
+    fails_with(w.retype_n(20, ObjectType::Frame, 12, 22, 1), Error::NotEnoughMemory, [0, 0]);
     ok(w.retype_n(21, ObjectType::Frame, 12, 22, 1));
     fails(w.copy(21, 23), Error::RevokeFirst);
     fails(w.copy(20, 23), Error::RevokeFirst);
@@ -175,13 +156,7 @@ fn roots_do_not_reach_each_other() {
     for index in [NODE, DEVICE, ASID_CONTROL, ASID_POOL, IRQ_CONTROL] {
         ok(w.revoke(index));
     }
-    assert_eq!(
-        full(
-            &w,
-            [NODE, UNTYPED, DEVICE, ASID_CONTROL, ASID_POOL, IRQ_CONTROL]
-        ),
-        [true; 6]
-    );
+    assert_eq!(full(&w, [NODE, UNTYPED, DEVICE, ASID_CONTROL, ASID_POOL, IRQ_CONTROL]), [true; 6]);
     assert_eq!(full(&w, [LOG, 20, EP]), [true; 3]);
     ok(w.revoke(LOG));
     assert_eq!(full(&w, [LOG, 20, EP]), [true, false, true]);

@@ -25,12 +25,7 @@ fn put(w: &mut World, node: u64, to: u64, from: u64) {
 }
 
 fn put_copy(w: &mut World, node: u64, to: u64, from: u64) {
-    ok(w.call(
-        node,
-        Invocation::CNodeCopy,
-        &[to, 3, from, WHOLE, ALL],
-        &[NODE],
-    ));
+    ok(w.call(node, Invocation::CNodeCopy, &[to, 3, from, WHOLE, ALL], &[NODE]));
 }
 
 /// Repeats an operation with an interrupt at every preemption point; how often it took.
@@ -55,11 +50,7 @@ fn deleting_a_cnode_deletes_what_it_holds() {
     put(&mut w, A, 5, EP);
     ok(w.copy(A, 20));
     ok(w.delete(A));
-    assert_eq!(
-        w.kernel.objects,
-        OBJECTS + 3,
-        "there is another capability of the CNode"
-    );
+    assert_eq!(w.kernel.objects, OBJECTS + 3, "there is another capability of the CNode");
     ok(w.delete(20));
     assert_eq!(w.kernel.objects, OBJECTS + 1);
 }
@@ -205,28 +196,16 @@ fn a_zombie_can_be_deleted_but_not_used() {
     let mut w = World::new();
     w.make(ObjectType::CNode, 10, A);
     w.kernel.machine.preempt_after(0);
-    assert_eq!(
-        w.once(NODE, Invocation::CNodeDelete, &[A, WHOLE], &[]),
-        Err(Failure::Preempted)
-    );
+    assert_eq!(w.once(NODE, Invocation::CNodeDelete, &[A, WHOLE], &[]), Err(Failure::Preempted));
     assert!(matches!(w.cap(A), Cap::Zombie { radix: 10, .. }));
     w.kernel.machine.preempt_after.set(None);
     fails(w.copy(A, 20), Error::IllegalOperation);
     fails(w.mutate(A, 20, 3), Error::IllegalOperation);
     let words = [A, WHOLE, A, WHOLE, ALL];
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &words, &[A]),
-        Error::DeleteFirst,
-    );
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[A]), Error::DeleteFirst);
     let words = [20, WHOLE, 0, 10, ALL];
-    fails(
-        w.call(NODE, Invocation::CNodeCopy, &words, &[A]),
-        Error::InvalidCapability,
-    );
-    fails(
-        w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.call(NODE, Invocation::CNodeCopy, &words, &[A]), Error::InvalidCapability);
+    fails(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1), Error::NotEnoughMemory);
     // It may be moved, and goes on where it is.
     ok(w.relocate(A, 21));
     ok(w.delete(21));
@@ -240,12 +219,7 @@ fn a_half_deleted_cnode_goes_with_the_one_around_it() {
         let mut w = world();
         ok(w.retype_n(UNTYPED, ObjectType::CNode, 6, 20, 1));
         for index in 0..60 {
-            ok(w.call(
-                20,
-                Invocation::CNodeCopy,
-                &[index, 6, EP, WHOLE, ALL],
-                &[NODE],
-            ));
+            ok(w.call(20, Invocation::CNodeCopy, &[index, 6, EP, WHOLE, ALL], &[NODE]));
         }
         put(&mut w, A, 2, 20);
         w.kernel.machine.preempt_after(points);
@@ -268,19 +242,9 @@ fn a_zombie_stays_while_what_it_holds_is_destroyed() {
     insert(&mut w.kernel, from, tcb.slot(TcbSlot::VSpace), cap);
     ok(w.delete(21));
     w.kernel.machine.preempt_after(2);
-    assert_eq!(
-        w.once(NODE, Invocation::CNodeDelete, &[20, WHOLE], &[]),
-        Err(Failure::Preempted)
-    );
+    assert_eq!(w.once(NODE, Invocation::CNodeDelete, &[20, WHOLE], &[]), Err(Failure::Preempted));
     // The thread's zombie stays; the CNode is worked on in its second slot.
-    assert!(matches!(
-        w.cap(20),
-        Cap::Zombie {
-            radix: ZOMBIE_TCB,
-            remaining: 2,
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(20), Cap::Zombie { radix: ZOMBIE_TCB, remaining: 2, .. }));
     let inner = tcb.slot(TcbSlot::VSpace).cap.get().unpack();
     assert!(matches!(inner, Cap::Zombie { radix: 8, .. }));
     w.kernel.machine.preempt_after.set(None);

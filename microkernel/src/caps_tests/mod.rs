@@ -75,15 +75,7 @@ impl World {
         let pool = unsafe { asid_pool::init(&mut kernel, PhysAddr(0x1000), 0) };
         let mut world = World { kernel, table };
         let caps = [
-            (
-                NODE,
-                Cap::CNode {
-                    table,
-                    radix: RADIX,
-                    guard_bits: 64 - RADIX,
-                    guard: 0,
-                },
-            ),
+            (NODE, Cap::CNode { table, radix: RADIX, guard_bits: 64 - RADIX, guard: 0 }),
             (UNTYPED, raw(UNTYPED_BASE, size_bits, false)),
             (DEVICE, raw(DEVICE_BASE, DEVICE_BITS, true)),
             (ASID_CONTROL, Cap::AsidControl),
@@ -189,21 +181,11 @@ impl World {
     }
 
     pub fn relocate(&mut self, from: u64, to: u64) -> Outcome {
-        self.call(
-            NODE,
-            Invocation::CNodeMove,
-            &[to, WHOLE, from, WHOLE],
-            &[NODE],
-        )
+        self.call(NODE, Invocation::CNodeMove, &[to, WHOLE, from, WHOLE], &[NODE])
     }
 
     pub fn mutate(&mut self, from: u64, to: u64, data: u64) -> Outcome {
-        self.call(
-            NODE,
-            Invocation::CNodeMutate,
-            &[to, WHOLE, from, WHOLE, data],
-            &[NODE],
-        )
+        self.call(NODE, Invocation::CNodeMutate, &[to, WHOLE, from, WHOLE, data], &[NODE])
     }
 
     pub fn rotate(&mut self, dest: u64, pivot: u64, source: u64) -> Outcome {
@@ -240,22 +222,13 @@ impl World {
 
     /// A user's access in a space, through the TLB.
     pub fn access(&mut self, space: (PhysAddr, Asid), addr: u64, access: Access) -> Option<u64> {
-        let found = self
-            .kernel
-            .machine
-            .access(space.0, space.1, UserAddr(addr), access)?;
+        let found = self.kernel.machine.access(space.0, space.1, UserAddr(addr), access)?;
         Some(found.0)
     }
 }
 
 pub fn raw(base: u64, size_bits: u8, device: bool) -> Cap {
-    Cap::Untyped {
-        base: PhysAddr(base),
-        size_bits,
-        device,
-        watermark: 0,
-        clean: 0,
-    }
+    Cap::Untyped { base: PhysAddr(base), size_bits, device, watermark: 0, clean: 0 }
 }
 
 #[track_caller]

@@ -99,11 +99,7 @@ impl Model {
             return Err(Error::DeleteFirst);
         }
         let (_, base, size) = self.caps[&id].object;
-        let used = if self.children(id) {
-            self.caps[&id].watermark
-        } else {
-            0
-        };
+        let used = if self.children(id) { self.caps[&id].watermark } else { 0 };
         let start = used.next_multiple_of(1 << bits);
         let end = start + ((places.len() as u64) << bits);
         if end > 1 << size {
@@ -205,9 +201,7 @@ impl Model {
         for id in &doomed {
             let cap = self.caps[id].clone();
             let is_last = |cap: &ModelCap| {
-                self.caps
-                    .iter()
-                    .all(|(id, c)| c.object != cap.object || doomed.contains(id))
+                self.caps.iter().all(|(id, c)| c.object != cap.object || doomed.contains(id))
             };
             match cap.object.0 {
                 Kind::Frame => self.unmap_page(&cap),
@@ -240,9 +234,7 @@ impl Model {
     }
 
     fn space(&self, place: Place) -> Result<u16, Error> {
-        let cap = self
-            .at(place)
-            .filter(|cap| cap.object.0 == Kind::Space && cap.asid != 0);
+        let cap = self.at(place).filter(|cap| cap.object.0 == Kind::Space && cap.asid != 0);
         Ok(cap.ok_or(Error::InvalidCapability)?.asid)
     }
 
@@ -270,18 +262,13 @@ impl Model {
         self.tables.retain(|&(asid, level, addr), _| {
             asid != cap.asid || level < cap.level || !range.contains(&addr)
         });
-        self.pages
-            .retain(|&(asid, addr), _| asid != cap.asid || !range.contains(&addr));
+        self.pages.retain(|&(asid, addr), _| asid != cap.asid || !range.contains(&addr));
     }
 
     pub fn unmap_table_at(&mut self, place: Place) -> Expected {
         let id = self.slots[&place];
         let cap = self.caps[&id].clone();
-        if self
-            .caps
-            .iter()
-            .any(|(other, c)| *other != id && c.object == cap.object)
-        {
+        if self.caps.iter().any(|(other, c)| *other != id && c.object == cap.object) {
             return Err(Error::RevokeFirst);
         }
         self.unmap_table(&cap);
@@ -294,11 +281,7 @@ impl Model {
         let asid = self.space(space)?;
         let id = self.slots[&frame];
         let cap = self.caps[&id].clone();
-        let needed = if writable {
-            CapRights::READ | CapRights::WRITE
-        } else {
-            CapRights::READ
-        };
+        let needed = if writable { CapRights::READ | CapRights::WRITE } else { CapRights::READ };
         if !cap.rights.contains(needed) {
             return Err(Error::InsufficientRights);
         }
@@ -322,9 +305,7 @@ impl Model {
     }
 
     fn is_live(&self, cap: &ModelCap) -> bool {
-        self.pages
-            .get(&(cap.asid, cap.addr))
-            .is_some_and(|(base, _)| *base == cap.object.1)
+        self.pages.get(&(cap.asid, cap.addr)).is_some_and(|(base, _)| *base == cap.object.1)
     }
 
     fn unmap_page(&mut self, cap: &ModelCap) {
@@ -343,11 +324,7 @@ impl Model {
     /// Every slot that holds a capability of a kind.
     pub fn places(&self, kind: Kind) -> Vec<Place> {
         let of_kind = |id: &Id| self.caps[id].object.0 == kind;
-        self.slots
-            .iter()
-            .filter(|(_, id)| of_kind(id))
-            .map(|(place, _)| *place)
-            .collect()
+        self.slots.iter().filter(|(_, id)| of_kind(id)).map(|(place, _)| *place).collect()
     }
 }
 

@@ -28,20 +28,8 @@ pub struct Op {
 
 pub fn op() -> impl Strategy<Value = Op> {
     let preempt = prop_oneof![3 => Just(None), 1 => (0u32..4).prop_map(Some)];
-    (
-        any::<u8>(),
-        any::<u16>(),
-        any::<u16>(),
-        any::<u16>(),
-        preempt,
-    )
-        .prop_map(|(what, a, b, c, preempt)| Op {
-            what,
-            a,
-            b,
-            c,
-            preempt,
-        })
+    (any::<u8>(), any::<u16>(), any::<u16>(), any::<u16>(), preempt)
+        .prop_map(|(what, a, b, c, preempt)| Op { what, a, b, c, preempt })
 }
 
 const ROOT: u64 = 0x2000;
@@ -81,21 +69,9 @@ impl Twin {
             let (from, to) = ((ROOT, UNTYPED), (ROOT, FIRST + to));
             twin.retype_to(KINDS[kind], from, to, count, None);
         }
-        twin.step(Op {
-            what: 12,
-            a: 0,
-            b: 0,
-            c: 0,
-            preempt: None,
-        });
+        twin.step(Op { what: 12, a: 0, b: 0, c: 0, preempt: None });
         for table in [0, 1, 2] {
-            twin.step(Op {
-                what: 13,
-                a: table,
-                b: 0,
-                c: 1,
-                preempt: None,
-            });
+            twin.step(Op { what: 13, a: table, b: 0, c: 1, preempt: None });
         }
         twin
     }
@@ -104,22 +80,13 @@ impl Twin {
         let mut model = Model::default();
         model.root((ROOT, NODE), (Kind::CNode, ROOT, RADIX + 5));
         model.root((ROOT, UNTYPED), (Kind::Untyped, UNTYPED_BASE, UNTYPED_SIZE));
-        Twin {
-            world: World::with_untyped(UNTYPED_SIZE),
-            model,
-        }
+        Twin { world: World::with_untyped(UNTYPED_SIZE), model }
     }
 
     /// The containers that can be named, by a CNode capability somewhere.
     fn nodes(&self) -> Vec<(u64, u64)> {
-        let caps = self
-            .model
-            .caps
-            .values()
-            .filter(|cap| cap.object.0 == Kind::CNode);
-        let nodes: BTreeSet<_> = caps
-            .map(|cap| (cap.object.1, 1 << (cap.object.2 - 5)))
-            .collect();
+        let caps = self.model.caps.values().filter(|cap| cap.object.0 == Kind::CNode);
+        let nodes: BTreeSet<_> = caps.map(|cap| (cap.object.1, 1 << (cap.object.2 - 5))).collect();
         nodes.into_iter().collect()
     }
 
@@ -132,11 +99,7 @@ impl Twin {
             _ => nodes[usize::from(number / 2) % nodes.len()],
         };
         let index = u64::from(number / 16);
-        if base == ROOT {
-            (ROOT, FIRST + index % SLOTS)
-        } else {
-            (base, index % slots)
-        }
+        if base == ROOT { (ROOT, FIRST + index % SLOTS) } else { (base, index % slots) }
     }
 
     /// A full place of a kind.
@@ -209,13 +172,8 @@ impl Twin {
                 let (root, index, depth) = self.name(to)?;
                 let (from_root, from_index, from_depth) = self.name(from)?;
                 let words = [index, depth, from_index, from_depth];
-                let kernel = self.invoke(
-                    root,
-                    Invocation::CNodeMove,
-                    &words,
-                    &[from_root],
-                    op.preempt,
-                );
+                let kernel =
+                    self.invoke(root, Invocation::CNodeMove, &words, &[from_root], op.preempt);
                 Some((kernel, self.model.relocate(to, from)))
             }
             8 => {
@@ -279,53 +237,24 @@ impl Twin {
             let base = self.model.at(*place).expect("a new frame").object.1;
             for addr in (base..base + 4096).step_by(256) {
                 assert_eq!(self.world.kernel.machine.read_word(PhysAddr(addr)), 0);
-                self.world
-                    .kernel
-                    .machine
-                    .write_word(PhysAddr(addr), u64::MAX);
+                self.world.kernel.machine.write_word(PhysAddr(addr), u64::MAX);
             }
         }
     }
 
     fn copy(&mut self, op: Op) -> Option<(Expected, Expected)> {
         let (to, from) = (self.place(op.a), self.place(op.b));
-        let from = if op.c & 8 == 0 {
-            from
-        } else {
-            self.pick(Kind::Endpoint, op.b)?
-        };
+        let from = if op.c & 8 == 0 { from } else { self.pick(Kind::Endpoint, op.b)? };
         let (root, index, depth) = self.name(to)?;
         let (from_root, from_index, from_depth) = self.name(from)?;
-        let is_node = self
-            .model
-            .at(from)
-            .is_some_and(|cap| cap.object.0 == Kind::CNode);
+        let is_node = self.model.at(from).is_some_and(|cap| cap.object.0 == Kind::CNode);
         let badge = (op.c & 16 != 0 && !is_node).then_some(u64::from(op.c >> 5) % 3);
         let rights = CapRights::from_bits_truncate(op.c as u8 | 7);
         let raw = u64::from(rights.bits());
-        let words = [
-            index,
-            depth,
-            from_index,
-            from_depth,
-            raw,
-            badge.unwrap_or(0),
-        ];
+        let words = [index, depth, from_index, from_depth, raw, badge.unwrap_or(0)];
         let kernel = match badge {
-            None => self.invoke(
-                root,
-                Invocation::CNodeCopy,
-                &words[..5],
-                &[from_root],
-                op.preempt,
-            ),
-            Some(_) => self.invoke(
-                root,
-                Invocation::CNodeMint,
-                &words,
-                &[from_root],
-                op.preempt,
-            ),
+            None => self.invoke(root, Invocation::CNodeCopy, &words[..5], &[from_root], op.preempt),
+            Some(_) => self.invoke(root, Invocation::CNodeMint, &words, &[from_root], op.preempt),
         };
         Some((kernel, self.model.copy(to, from, rights, badge)))
     }
@@ -339,11 +268,7 @@ impl Twin {
         while finalise::delete(&mut self.world.kernel, slot).is_err() {
             is_preempted = true;
             deep::check(&self.world.kernel);
-            self.world
-                .kernel
-                .machine
-                .preempt_after
-                .set(op.preempt.filter(|n| *n > 0));
+            self.world.kernel.machine.preempt_after.set(op.preempt.filter(|n| *n > 0));
         }
         self.world.kernel.machine.preempt_after.set(None);
         if is_preempted {
@@ -362,11 +287,7 @@ impl Twin {
     }
 
     fn revoke(&mut self, op: Op) -> Option<(Expected, Expected)> {
-        let place = if op.b.is_multiple_of(8) {
-            (ROOT, UNTYPED)
-        } else {
-            self.place(op.a)
-        };
+        let place = if op.b.is_multiple_of(8) { (ROOT, UNTYPED) } else { self.place(op.a) };
         let below = match self.model.slots.get(&place) {
             Some(id) => {
                 let below = self.model.below(*id);
@@ -414,13 +335,8 @@ impl Twin {
         let (addr, writable) = (ADDRS[usize::from(op.c / 8) % ADDRS.len()], op.c & 4 == 0);
         let rights = if writable { READ | WRITE } else { READ };
         let space_slot = self.slot(space);
-        let kernel = self.invoke(
-            slot,
-            Invocation::FrameMap,
-            &[addr, rights, 0],
-            &[space_slot],
-            None,
-        );
+        let kernel =
+            self.invoke(slot, Invocation::FrameMap, &[addr, rights, 0], &[space_slot], None);
         Some((kernel, self.model.map(place, space, addr, writable)))
     }
 
@@ -456,10 +372,7 @@ impl Twin {
                 let read = self.world.access(space, addr, Access::Read);
                 let write = self.world.access(space, addr, Access::Write);
                 assert_eq!(read, page.map(|(base, _)| base), "{addr:#x} in {asid}");
-                assert_eq!(
-                    write,
-                    page.filter(|(_, writable)| *writable).map(|(base, _)| base)
-                );
+                assert_eq!(write, page.filter(|(_, writable)| *writable).map(|(base, _)| base));
             }
         }
     }
@@ -476,9 +389,7 @@ impl Twin {
                 let (asid, addr) = mapping.map_or((0, 0), |m| (m.asid.0, m.addr.0));
                 (Kind::PageTable, 0, CapRights::all(), asid, addr)
             }
-            Cap::Frame {
-                mapping, rights, ..
-            } => {
+            Cap::Frame { mapping, rights, .. } => {
                 let (asid, addr) = mapping.map_or((0, 0), |m| (m.asid.0, m.addr.0));
                 (Kind::Frame, 0, rights, asid, addr)
             }
@@ -494,18 +405,11 @@ impl Twin {
 
     /// The tree that follows from the list is the model's.
     fn compare_parents(&self, listed: &[(Obj<CapSlot>, Cap)]) {
-        let ids: Vec<(Obj<CapSlot>, Id)> = self
-            .model
-            .slots
-            .iter()
-            .map(|(place, id)| (self.slot(*place), *id))
-            .collect();
+        let ids: Vec<(Obj<CapSlot>, Id)> =
+            self.model.slots.iter().map(|(place, id)| (self.slot(*place), *id)).collect();
         let mut path: Vec<Obj<CapSlot>> = Vec::new();
         for (slot, cap) in listed {
-            while path
-                .last()
-                .is_some_and(|top| !is_child(&self.world.kernel, top, slot))
-            {
+            while path.last().is_some_and(|top| !is_child(&self.world.kernel, top, slot)) {
                 path.pop();
             }
             let id = |slot: &Obj<CapSlot>| ids.iter().find(|(s, _)| s == slot).map(|(_, id)| *id);

@@ -41,24 +41,15 @@ fn missing_page_tables_are_reported_from_the_top() {
     ok(w.retype_n(UNTYPED, ObjectType::PageTable, 0, T1, 4));
     ok(w.retype_n(UNTYPED, ObjectType::Frame, 12, FRAME, 1));
     for (table, span) in [(T1, 39), (T2, 30), (T3, 21)] {
-        fails_with(
-            w.map(FRAME, SPACE, ADDR, RW),
-            Error::MissingPageTable,
-            [span, 0],
-        );
+        fails_with(w.map(FRAME, SPACE, ADDR, RW), Error::MissingPageTable, [span, 0]);
         ok(w.map_table(table, SPACE, ADDR));
-        assert!(
-            matches!(w.cap(table), Cap::PageTable { mapping: Some(m), .. }
-            if m.addr.0 == ADDR >> span << span)
-        );
+        assert!(matches!(w.cap(table), Cap::PageTable { mapping: Some(m), .. }
+            if m.addr.0 == ADDR >> span << span));
     }
     fails(w.map_table(13, SPACE, ADDR), Error::DeleteFirst);
     ok(w.map(FRAME, SPACE, ADDR, RW));
     let space = w.space(SPACE);
-    assert_eq!(
-        w.access(space, ADDR + 0x123, Access::Read),
-        Some(base(&w, FRAME) + 0x123)
-    );
+    assert_eq!(w.access(space, ADDR + 0x123, Access::Read), Some(base(&w, FRAME) + 0x123));
     assert_eq!(w.access(space, ADDR + 0x1000, Access::Read), None);
     // The next table for a neighbour: two levels are there already.
     ok(w.map_table(13, SPACE, ADDR + 0x20_0000));
@@ -73,30 +64,16 @@ fn each_frame_size_is_mapped_at_its_level() {
     ok(w.retype_n(UNTYPED, ObjectType::Frame, 12, FRAME, 1));
     w.make(ObjectType::Frame, 21, 20);
     ok(w.retype_n(DEVICE, ObjectType::Frame, 30, 21, 1));
-    fails_with(
-        w.map(21, SPACE, 1 << 30, RW),
-        Error::MissingPageTable,
-        [39, 0],
-    );
+    fails_with(w.map(21, SPACE, 1 << 30, RW), Error::MissingPageTable, [39, 0]);
     ok(w.map_table(T1, SPACE, 1 << 30));
     ok(w.map(21, SPACE, 1 << 30, RW));
-    fails_with(
-        w.map(20, SPACE, 2 << 30, RW),
-        Error::MissingPageTable,
-        [30, 0],
-    );
+    fails_with(w.map(20, SPACE, 2 << 30, RW), Error::MissingPageTable, [30, 0]);
     ok(w.map_table(T2, SPACE, 2 << 30));
     ok(w.map(20, SPACE, 2 << 30, RW));
     let space = w.space(SPACE);
     let end = (2 << 30) + (2 << 20) - 8;
-    assert_eq!(
-        w.access(space, end, Access::Write),
-        Some(base(&w, 20) + (2 << 20) - 8)
-    );
-    assert_eq!(
-        w.access(space, (2 << 30) - 8, Access::Read),
-        Some(DEVICE_BASE + (1 << 30) - 8)
-    );
+    assert_eq!(w.access(space, end, Access::Write), Some(base(&w, 20) + (2 << 20) - 8));
+    assert_eq!(w.access(space, (2 << 30) - 8, Access::Read), Some(DEVICE_BASE + (1 << 30) - 8));
     // Nothing smaller fits into what a large page covers, no table either.
     fails(w.map(FRAME, SPACE, 2 << 30, RW), Error::DeleteFirst);
     fails(w.map(FRAME, SPACE, 1 << 30, RW), Error::DeleteFirst);
@@ -104,15 +81,8 @@ fn each_frame_size_is_mapped_at_its_level() {
     // And a large page not where a table is.
     ok(w.map_table(T3, SPACE, (2 << 30) + (2 << 20)));
     ok(w.call(20, Invocation::FrameUnmap, &[], &[]));
-    assert_eq!(
-        w.access(space, end, Access::Read),
-        None,
-        "every page of it is flushed"
-    );
-    fails(
-        w.map(20, SPACE, (2 << 30) + (2 << 20), RW),
-        Error::DeleteFirst,
-    );
+    assert_eq!(w.access(space, end, Access::Read), None, "every page of it is flushed");
+    fails(w.map(20, SPACE, (2 << 30) + (2 << 20), RW), Error::DeleteFirst);
     ok(w.map(20, SPACE, (2 << 30) + (4 << 20), RW));
 }
 
@@ -120,48 +90,20 @@ fn each_frame_size_is_mapped_at_its_level() {
 fn misaligned_kernel_and_non_canonical_addresses_are_refused() {
     let mut w = world();
     w.make(ObjectType::Frame, 21, 20);
-    fails_with(
-        w.map(FRAME, SPACE, ADDR + 0x800, RW),
-        Error::AlignmentError,
-        [12, 0],
-    );
+    fails_with(w.map(FRAME, SPACE, ADDR + 0x800, RW), Error::AlignmentError, [12, 0]);
     fails_with(w.map(20, SPACE, ADDR, RW), Error::AlignmentError, [21, 0]);
-    for addr in [
-        USER_TOP,
-        USER_TOP * 2,
-        0xffff_8000_0000_0000,
-        u64::MAX << 12,
-    ] {
-        fails_with(
-            w.map(FRAME, SPACE, addr, RW),
-            Error::InvalidArgument,
-            [0, 0],
-        );
+    for addr in [USER_TOP, USER_TOP * 2, 0xffff_8000_0000_0000, u64::MAX << 12] {
+        fails_with(w.map(FRAME, SPACE, addr, RW), Error::InvalidArgument, [0, 0]);
         fails_with(w.map_table(T1, SPACE, addr), Error::InvalidArgument, [0, 0]);
     }
-    fails(
-        w.map(FRAME, SPACE, USER_TOP - 4096, RW),
-        Error::MissingPageTable,
-    );
+    fails(w.map(FRAME, SPACE, USER_TOP - 4096, RW), Error::MissingPageTable);
 }
 
 #[test]
 fn write_and_execute_never_go_together() {
     let mut w = world();
-    for rights in [
-        WRITE | EXECUTE,
-        READ | WRITE | EXECUTE,
-        WRITE,
-        0,
-        8,
-        READ | 16,
-        u64::MAX,
-    ] {
-        fails_with(
-            w.map(FRAME, SPACE, ADDR, rights),
-            Error::InvalidArgument,
-            [1, 0],
-        );
+    for rights in [WRITE | EXECUTE, READ | WRITE | EXECUTE, WRITE, 0, 8, READ | 16, u64::MAX] {
+        fails_with(w.map(FRAME, SPACE, ADDR, rights), Error::InvalidArgument, [1, 0]);
     }
     let memory = w.call(FRAME, Invocation::FrameMap, &[ADDR, RW, 3], &[SPACE]);
     fails_with(memory, Error::InvalidArgument, [2, 0]);
@@ -170,10 +112,7 @@ fn write_and_execute_never_go_together() {
     assert!(w.access(space, ADDR, Access::Execute).is_some());
     assert!(w.access(space, ADDR, Access::Write).is_none());
     ok(w.map(FRAME, SPACE, ADDR, RW));
-    assert!(
-        w.access(space, ADDR, Access::Execute).is_none(),
-        "the old rights are flushed"
-    );
+    assert!(w.access(space, ADDR, Access::Execute).is_none(), "the old rights are flushed");
     assert!(w.access(space, ADDR, Access::Write).is_some());
 }
 
@@ -182,33 +121,16 @@ fn a_capability_maps_with_its_rights_at_most() {
     let mut w = world();
     ok(w.mint_rights(FRAME, 20, 2));
     ok(w.mint_rights(FRAME, 21, 1));
-    fails_with(
-        w.map(20, SPACE, ADDR, RW),
-        Error::InsufficientRights,
-        [3, 0],
-    );
-    fails_with(
-        w.map(21, SPACE, ADDR, RW),
-        Error::InsufficientRights,
-        [3, 0],
-    );
-    fails_with(
-        w.map(21, SPACE, ADDR, READ),
-        Error::InsufficientRights,
-        [2, 0],
-    );
+    fails_with(w.map(20, SPACE, ADDR, RW), Error::InsufficientRights, [3, 0]);
+    fails_with(w.map(21, SPACE, ADDR, RW), Error::InsufficientRights, [3, 0]);
+    fails_with(w.map(21, SPACE, ADDR, READ), Error::InsufficientRights, [2, 0]);
     ok(w.map(20, SPACE, ADDR, READ));
     assert!(w.access(w.space(SPACE), ADDR, Access::Write).is_none());
 }
 
 impl World {
     fn mint_rights(&mut self, from: u64, to: u64, rights: u64) -> Outcome {
-        self.call(
-            NODE,
-            Invocation::CNodeCopy,
-            &[to, WHOLE, from, WHOLE, rights],
-            &[NODE],
-        )
+        self.call(NODE, Invocation::CNodeCopy, &[to, WHOLE, from, WHOLE, rights], &[NODE])
     }
 }
 
@@ -227,10 +149,7 @@ fn one_capability_has_one_place_and_one_place_one_page() {
     ok(w.map(20, SPACE, ADDR, RW));
     let space = w.space(SPACE);
     assert_eq!(w.access(space, ADDR, Access::Read), Some(base(&w, 20)));
-    assert_eq!(
-        w.access(space, ADDR + 0x1000, Access::Read),
-        Some(base(&w, FRAME))
-    );
+    assert_eq!(w.access(space, ADDR + 0x1000, Access::Read), Some(base(&w, FRAME)));
 }
 
 #[test]
@@ -313,10 +232,7 @@ fn a_page_table_with_copies_is_unmapped_by_the_last() {
     ok(w.copy(T3, 20));
     ok(w.map(FRAME, SPACE, ADDR, RW));
     assert!(w.access(space, ADDR, Access::Read).is_some());
-    fails(
-        w.call(T3, Invocation::PageTableUnmap, &[], &[]),
-        Error::RevokeFirst,
-    );
+    fails(w.call(T3, Invocation::PageTableUnmap, &[], &[]), Error::RevokeFirst);
     ok(w.delete(T3));
     assert!(w.access(space, ADDR, Access::Read).is_some());
     ok(w.delete(20));
@@ -329,21 +245,10 @@ fn a_space_needs_an_identifier_and_gives_it_back() {
     w.make(ObjectType::VSpace, 0, SPACE);
     w.make(ObjectType::PageTable, 0, T1);
     w.make(ObjectType::Frame, 12, FRAME);
-    fails_with(
-        w.map_table(T1, SPACE, ADDR),
-        Error::InvalidCapability,
-        [1, 0],
-    );
-    fails_with(
-        w.map(FRAME, SPACE, ADDR, RW),
-        Error::InvalidCapability,
-        [1, 0],
-    );
+    fails_with(w.map_table(T1, SPACE, ADDR), Error::InvalidCapability, [1, 0]);
+    fails_with(w.map(FRAME, SPACE, ADDR, RW), Error::InvalidCapability, [1, 0]);
     let assign = Invocation::AsidPoolAssign;
-    fails(
-        w.call(ASID_POOL, assign, &[], &[FRAME]),
-        Error::InvalidCapability,
-    );
+    fails(w.call(ASID_POOL, assign, &[], &[FRAME]), Error::InvalidCapability);
     fails(w.call(ASID_POOL, assign, &[], &[]), Error::TruncatedMessage);
     ok(w.call(ASID_POOL, assign, &[], &[SPACE]));
     fails(w.call(ASID_POOL, assign, &[], &[SPACE]), Error::DeleteFirst);
@@ -361,14 +266,7 @@ fn identifiers_run_out() {
     let assign = Invocation::AsidPoolAssign;
     // All of them but two.
     for first in (0..509).step_by(255) {
-        let words = [
-            ObjectType::VSpace.raw(),
-            0,
-            20,
-            64,
-            first,
-            255.min(509 - first),
-        ];
+        let words = [ObjectType::VSpace.raw(), 0, 20, 64, first, 255.min(509 - first)];
         ok(w.call(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]));
     }
     for index in 0..509 {
@@ -412,12 +310,7 @@ fn a_reused_identifier_shows_nothing_of_the_old_space() {
 fn deleting_a_pool_leaves_its_spaces_without_identifier() {
     let mut w = World::new();
     w.make(ObjectType::Untyped, 12, 20);
-    ok(w.call(
-        ASID_CONTROL,
-        Invocation::AsidControlMakePool,
-        &[21, 64],
-        &[20, NODE],
-    ));
+    ok(w.call(ASID_CONTROL, Invocation::AsidControlMakePool, &[21, 64], &[20, NODE]));
     w.make(ObjectType::VSpace, 0, 22);
     ok(w.call(21, Invocation::AsidPoolAssign, &[], &[22]));
     let space = w.space(22);
@@ -440,22 +333,10 @@ fn deleting_a_pool_leaves_its_spaces_without_identifier() {
 fn frames_say_where_they_are() {
     let mut w = world();
     let answer = ok(w.call(FRAME, Invocation::FrameGetAddress, &[], &[]));
-    assert_eq!(
-        (answer.length, answer.words),
-        (2, [base(&w, FRAME), 12, 0, 0])
-    );
-    fails(
-        w.call(FRAME, Invocation::PageTableMap, &[ADDR], &[SPACE]),
-        Error::IllegalOperation,
-    );
-    fails(
-        w.call(T1, Invocation::FrameUnmap, &[], &[]),
-        Error::IllegalOperation,
-    );
-    fails(
-        w.call(SPACE, Invocation::FrameUnmap, &[], &[]),
-        Error::IllegalOperation,
-    );
+    assert_eq!((answer.length, answer.words), (2, [base(&w, FRAME), 12, 0, 0]));
+    fails(w.call(FRAME, Invocation::PageTableMap, &[ADDR], &[SPACE]), Error::IllegalOperation);
+    fails(w.call(T1, Invocation::FrameUnmap, &[], &[]), Error::IllegalOperation);
+    fails(w.call(SPACE, Invocation::FrameUnmap, &[], &[]), Error::IllegalOperation);
 }
 
 #[test]
@@ -465,10 +346,7 @@ fn ipc_buffers_are_small_writable_ram() {
     ok(w.retype_n(DEVICE, ObjectType::Frame, 12, 21, 1));
     ok(w.mint_rights(FRAME, 22, 2));
     let buffer = |w: &World, i| frame::buffer_addr(&w.kernel, &w.slot(i));
-    assert_eq!(
-        buffer(&w, FRAME),
-        Some(w.kernel.machine.kernel_addr(PhysAddr(base(&w, FRAME))))
-    );
+    assert_eq!(buffer(&w, FRAME), Some(w.kernel.machine.kernel_addr(PhysAddr(base(&w, FRAME)))));
     for index in [20, 21, 22, T1, 50] {
         assert_eq!(buffer(&w, index), None);
     }
@@ -479,9 +357,6 @@ fn the_kernels_part_of_the_root_table_stays() {
     let w = world();
     let (root, _) = w.space(SPACE);
     for entry in 256..512 {
-        assert_eq!(
-            w.kernel.machine.read_word(root.offset(entry * 8)),
-            u64::MAX << 48
-        );
+        assert_eq!(w.kernel.machine.read_word(root.offset(entry * 8)), u64::MAX << 48);
     }
 }

@@ -15,25 +15,15 @@ fn place(w: &World, index: u64) -> (u64, u64) {
 
 fn fill(w: &mut World, from: u64, bytes: u64) {
     for addr in (from..from + bytes).step_by(8) {
-        w.kernel
-            .machine
-            .write_word(PhysAddr(addr), 0x5a5a_5a5a_5a5a_5a5a);
+        w.kernel.machine.write_word(PhysAddr(addr), 0x5a5a_5a5a_5a5a_5a5a);
     }
 }
 
 #[test]
 fn each_object_takes_its_size_aligned() {
-    let sizes = [
-        (ObjectType::Untyped, 4),
-        (ObjectType::Untyped, 20),
-        (ObjectType::CNode, 1),
-    ];
-    let sizes = sizes
-        .into_iter()
-        .chain([(ObjectType::CNode, 10), (ObjectType::Frame, 12)]);
-    let fixed = ObjectType::ALL
-        .iter()
-        .filter_map(|k| Some((*k, u64::from(fixed_size_bits(*k)?))));
+    let sizes = [(ObjectType::Untyped, 4), (ObjectType::Untyped, 20), (ObjectType::CNode, 1)];
+    let sizes = sizes.into_iter().chain([(ObjectType::CNode, 10), (ObjectType::Frame, 12)]);
+    let fixed = ObjectType::ALL.iter().filter_map(|k| Some((*k, u64::from(fixed_size_bits(*k)?))));
     for (kind, bits) in sizes.chain(fixed) {
         let mut w = World::new();
         // Something small first, so that alignment has work to do.
@@ -59,19 +49,10 @@ fn large_frames_need_large_untypeds() {
     w.make(ObjectType::Frame, 21, 21);
     let (base, bytes) = place(&w, 21);
     assert_eq!((base % bytes, bytes), (0, 2 << 20));
-    fails(
-        w.retype_n(UNTYPED, ObjectType::Frame, 21, 22, 1),
-        Error::NotEnoughMemory,
-    );
-    fails(
-        w.retype_n(UNTYPED, ObjectType::Frame, 30, 22, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.retype_n(UNTYPED, ObjectType::Frame, 21, 22, 1), Error::NotEnoughMemory);
+    fails(w.retype_n(UNTYPED, ObjectType::Frame, 30, 22, 1), Error::NotEnoughMemory);
     ok(w.retype_n(DEVICE, ObjectType::Frame, 30, 22, 4));
-    fails(
-        w.retype_n(DEVICE, ObjectType::Frame, 12, 26, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.retype_n(DEVICE, ObjectType::Frame, 12, 26, 1), Error::NotEnoughMemory);
 }
 
 #[test]
@@ -83,11 +64,7 @@ fn an_untyped_is_exhausted_exactly() {
     fails_with(two, Error::NotEnoughMemory, [4096, 0]);
     assert!(w.is_empty(24));
     ok(w.retype_n(20, ObjectType::Frame, 12, 24, 1));
-    fails_with(
-        w.retype_n(20, ObjectType::Untyped, 4, 25, 1),
-        Error::NotEnoughMemory,
-        [0, 0],
-    );
+    fails_with(w.retype_n(20, ObjectType::Untyped, 4, 25, 1), Error::NotEnoughMemory, [0, 0]);
     let places = [21, 22, 23, 24].map(|i| place(&w, i).0);
     assert!(places.windows(2).all(|pair| pair[0] + 4096 == pair[1]));
 }
@@ -98,16 +75,10 @@ fn memory_comes_back_when_the_last_child_goes() {
     w.make(ObjectType::Untyped, 13, 20);
     ok(w.retype_n(20, ObjectType::Frame, 12, 21, 2));
     ok(w.delete(21));
-    fails(
-        w.retype_n(20, ObjectType::Frame, 12, 21, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.retype_n(20, ObjectType::Frame, 12, 21, 1), Error::NotEnoughMemory);
     ok(w.copy(22, 23));
     ok(w.delete(22));
-    fails(
-        w.retype_n(20, ObjectType::Frame, 12, 21, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.retype_n(20, ObjectType::Frame, 12, 21, 1), Error::NotEnoughMemory);
     ok(w.delete(23));
     ok(w.retype_n(20, ObjectType::Frame, 12, 21, 2));
 }
@@ -122,75 +93,21 @@ fn an_error_changes_nothing() {
     let retype =
         |w: &mut World, words: [u64; 6]| w.call(20, Invocation::UntypedRetype, &words, &[NODE]);
     let frame = ObjectType::Frame.raw();
-    fails_with(
-        retype(&mut w, [11, 12, 0, 0, 30, 1]),
-        Error::InvalidArgument,
-        [0, 0],
-    );
-    fails_with(
-        retype(&mut w, [frame, 13, 0, 0, 30, 1]),
-        Error::InvalidArgument,
-        [1, 0],
-    );
-    fails_with(
-        retype(&mut w, [0, 3, 0, 0, 30, 1]),
-        Error::RangeError,
-        [4, 47],
-    );
-    fails_with(
-        retype(&mut w, [0, 48, 0, 0, 30, 1]),
-        Error::RangeError,
-        [4, 47],
-    );
-    fails_with(
-        retype(&mut w, [1, 0, 0, 0, 30, 1]),
-        Error::RangeError,
-        [1, 26],
-    );
-    fails_with(
-        retype(&mut w, [1, 27, 0, 0, 30, 1]),
-        Error::RangeError,
-        [1, 26],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 0, 0, 30, 0]),
-        Error::RangeError,
-        [1, 256],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 0, 0, 30, 257]),
-        Error::RangeError,
-        [1, 256],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 0, 0, 255, 2]),
-        Error::RangeError,
-        [0, 254],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 0, 0, u64::MAX, 2]),
-        Error::RangeError,
-        [0, 254],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 30, 64, 0, 1]),
-        Error::InvalidCapability,
-        [1, 0],
-    );
-    fails_with(
-        retype(&mut w, [0, 4, 30, 63, 0, 1]),
-        Error::InvalidCapability,
-        [2, 63],
-    );
-    fails(
-        retype(&mut w, [0, 4, 0, 0, NODE - 1, 2]),
-        Error::DeleteFirst,
-    );
+    fails_with(retype(&mut w, [11, 12, 0, 0, 30, 1]), Error::InvalidArgument, [0, 0]);
+    fails_with(retype(&mut w, [frame, 13, 0, 0, 30, 1]), Error::InvalidArgument, [1, 0]);
+    fails_with(retype(&mut w, [0, 3, 0, 0, 30, 1]), Error::RangeError, [4, 47]);
+    fails_with(retype(&mut w, [0, 48, 0, 0, 30, 1]), Error::RangeError, [4, 47]);
+    fails_with(retype(&mut w, [1, 0, 0, 0, 30, 1]), Error::RangeError, [1, 26]);
+    fails_with(retype(&mut w, [1, 27, 0, 0, 30, 1]), Error::RangeError, [1, 26]);
+    fails_with(retype(&mut w, [0, 4, 0, 0, 30, 0]), Error::RangeError, [1, 256]);
+    fails_with(retype(&mut w, [0, 4, 0, 0, 30, 257]), Error::RangeError, [1, 256]);
+    fails_with(retype(&mut w, [0, 4, 0, 0, 255, 2]), Error::RangeError, [0, 254]);
+    fails_with(retype(&mut w, [0, 4, 0, 0, u64::MAX, 2]), Error::RangeError, [0, 254]);
+    fails_with(retype(&mut w, [0, 4, 30, 64, 0, 1]), Error::InvalidCapability, [1, 0]);
+    fails_with(retype(&mut w, [0, 4, 30, 63, 0, 1]), Error::InvalidCapability, [2, 63]);
+    fails(retype(&mut w, [0, 4, 0, 0, NODE - 1, 2]), Error::DeleteFirst);
     fails(retype(&mut w, [0, 47, 0, 0, 30, 1]), Error::NotEnoughMemory);
-    fails(
-        w.call(20, Invocation::UntypedRetype, &[0; 5], &[NODE]),
-        Error::TruncatedMessage,
-    );
+    fails(w.call(20, Invocation::UntypedRetype, &[0; 5], &[NODE]), Error::TruncatedMessage);
     fails(
         w.call(20, Invocation::UntypedRetype, &[0, 4, 0, 0, 30, 1], &[20]),
         Error::InvalidCapability,
@@ -204,15 +121,10 @@ fn the_destination_can_be_a_cnode_below() {
     w.make(ObjectType::CNode, 4, 20);
     let words = [ObjectType::Endpoint.raw(), 0, 20, 64, 3, 2];
     ok(w.call(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]));
-    let Cap::CNode { table, .. } = w.cap(20) else {
-        panic!()
-    };
+    let Cap::CNode { table, .. } = w.cap(20) else { panic!() };
     assert!(slot_at(table, 2).is_empty() && slot_at(table, 5).is_empty());
     assert_eq!(endpoint_parts(slot_at(table, 4).cap.get().unpack()).0, 0);
-    fails(
-        w.call(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]),
-        Error::DeleteFirst,
-    );
+    fails(w.call(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]), Error::DeleteFirst);
 }
 
 #[test]
@@ -231,14 +143,7 @@ fn memory_is_zeroed_before_it_is_used_again() {
         ok(w.revoke(UNTYPED));
     }
     w.make(ObjectType::CNode, 6, 20);
-    assert!(matches!(
-        w.cap(20),
-        Cap::CNode {
-            radix: 6,
-            guard_bits: 0,
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(20), Cap::CNode { radix: 6, guard_bits: 0, .. }));
 }
 
 #[test]
@@ -260,27 +165,10 @@ fn clearing_stops_for_interrupts_and_goes_on() {
     let first = w.once(UNTYPED, Invocation::UntypedRetype, &frames, &[NODE]);
     assert_eq!(first, Err(Failure::Preempted));
     assert!(w.is_empty(20));
-    assert!(matches!(
-        w.cap(UNTYPED),
-        Cap::Untyped {
-            watermark: 0,
-            clean: 5,
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(UNTYPED), Cap::Untyped { watermark: 0, clean: 5, .. }));
     // What is clear stays so, what is not yet was not touched.
-    assert_eq!(
-        w.kernel
-            .machine
-            .read_word(PhysAddr(UNTYPED_BASE + 5 * CLEAN_UNIT - 8)),
-        0
-    );
-    assert_ne!(
-        w.kernel
-            .machine
-            .read_word(PhysAddr(UNTYPED_BASE + 5 * CLEAN_UNIT)),
-        0
-    );
+    assert_eq!(w.kernel.machine.read_word(PhysAddr(UNTYPED_BASE + 5 * CLEAN_UNIT - 8)), 0);
+    assert_ne!(w.kernel.machine.read_word(PhysAddr(UNTYPED_BASE + 5 * CLEAN_UNIT)), 0);
     // With an interrupt at every point it still ends: each round makes a step.
     let mut rounds = 0;
     loop {
@@ -348,21 +236,16 @@ fn device_memory_gives_frames_and_untypeds_only_and_is_not_touched() {
     for kind in ObjectType::ALL {
         match kind {
             ObjectType::Untyped | ObjectType::Frame => {}
-            kind => fails_with(
-                w.retype_n(DEVICE, *kind, 12, 20, 1),
-                Error::InvalidArgument,
-                [0, 0],
-            ),
+            kind => {
+                fails_with(w.retype_n(DEVICE, *kind, 12, 20, 1), Error::InvalidArgument, [0, 0])
+            }
         }
     }
     ok(w.retype_n(DEVICE, ObjectType::Untyped, 13, 20, 1));
     assert!(matches!(w.cap(20), Cap::Untyped { device: true, .. }));
     ok(w.retype_n(20, ObjectType::Frame, 12, 21, 2));
     assert!(matches!(w.cap(22), Cap::Frame { device: true, .. }));
-    fails(
-        w.retype_n(20, ObjectType::Endpoint, 0, 23, 1),
-        Error::InvalidArgument,
-    );
+    fails(w.retype_n(20, ObjectType::Endpoint, 0, 23, 1), Error::InvalidArgument);
     ok(w.revoke(DEVICE));
 }
 
@@ -370,12 +253,7 @@ fn device_memory_gives_frames_and_untypeds_only_and_is_not_touched() {
 fn asid_pools_come_from_a_page_of_ram_until_exhausted() {
     let mut w = World::new();
     let make = |w: &mut World, from, to| {
-        w.call(
-            ASID_CONTROL,
-            Invocation::AsidControlMakePool,
-            &[to, 64],
-            &[from, NODE],
-        )
+        w.call(ASID_CONTROL, Invocation::AsidControlMakePool, &[to, 64], &[from, NODE])
     };
     w.make(ObjectType::Untyped, 13, 20);
     fails_with(make(&mut w, 20, 30), Error::InvalidCapability, [1, 0]);
@@ -385,26 +263,11 @@ fn asid_pools_come_from_a_page_of_ram_until_exhausted() {
     for index in 0..7 {
         ok(make(&mut w, 21 + index, 40 + index));
     }
-    assert!(matches!(
-        w.cap(46),
-        Cap::AsidPool {
-            base: Asid(3584),
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(46), Cap::AsidPool { base: Asid(3584), .. }));
     fails(make(&mut w, 28, 50), Error::Exhausted);
     fails(make(&mut w, 21, 50), Error::RevokeFirst);
-    fails(
-        w.retype_n(21, ObjectType::Untyped, 4, 50, 1),
-        Error::NotEnoughMemory,
-    );
+    fails(w.retype_n(21, ObjectType::Untyped, 4, 50, 1), Error::NotEnoughMemory);
     ok(w.revoke(23));
     ok(make(&mut w, 28, 50));
-    assert!(matches!(
-        w.cap(50),
-        Cap::AsidPool {
-            base: Asid(1536),
-            ..
-        }
-    ));
+    assert!(matches!(w.cap(50), Cap::AsidPool { base: Asid(1536), .. }));
 }

@@ -35,10 +35,7 @@ const _: () = assert!(size_of::<AsidPool>() == 1 << SIZE_BITS);
 /// Where an identifier's root is kept.
 #[inline(always)]
 fn entry(kernel: &Kernel, asid: Asid) -> Option<&Cell<u64>> {
-    let (pool, index) = (
-        usize::from(asid.0) / POOL_SIZE,
-        usize::from(asid.0) % POOL_SIZE,
-    );
+    let (pool, index) = (usize::from(asid.0) / POOL_SIZE, usize::from(asid.0) % POOL_SIZE);
     let pool = kernel.asid_pools.get(pool)?.as_ref()?;
     (asid.0 != 0).then(|| &pool.roots[index])
 }
@@ -67,12 +64,7 @@ pub fn invoke_control(
     let [index, depth] = arguments.take()?;
     let parent = arguments.cap(0)?;
     let dest = empty_slot(arguments.cap(1)?, index, depth, 0)?;
-    let Cap::Untyped {
-        base,
-        size_bits: SIZE_BITS,
-        device: false,
-        ..
-    } = parent.cap.get().unpack()
+    let Cap::Untyped { base, size_bits: SIZE_BITS, device: false, .. } = parent.cap.get().unpack()
     else {
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };
@@ -101,10 +93,7 @@ pub unsafe fn init(kernel: &mut Kernel, page: PhysAddr, index: usize) -> Cap {
         Obj::<AsidPool>::from_addr(addr)
     };
     kernel.asid_pools[index] = Some(pool);
-    Cap::AsidPool {
-        pool,
-        base: Asid((index * POOL_SIZE) as u16),
-    }
+    Cap::AsidPool { pool, base: Asid((index * POOL_SIZE) as u16) }
 }
 
 /// Gives identifiers out: the invocation of an `AsidPool`.
@@ -126,10 +115,7 @@ pub fn invoke(
     }
     let space = arguments.cap(0)?;
     match space.cap.get().unpack() {
-        Cap::VSpace {
-            root,
-            asid: Asid(0),
-        } => {
+        Cap::VSpace { root, asid: Asid(0) } => {
             let asid = assign(pool, base, root).ok_or(Error::Exhausted)?;
             space.cap.set(Cap::VSpace { root, asid }.pack());
             Ok(Answer::default())

@@ -61,12 +61,7 @@ pub fn invoke(
 }
 
 fn cancel_badged_sends(kernel: &mut Kernel, cap: Cap) -> Result<(), Failure> {
-    let Cap::Endpoint {
-        endpoint,
-        badge,
-        rights,
-    } = cap
-    else {
+    let Cap::Endpoint { endpoint, badge, rights } = cap else {
         return Err(Error::IllegalOperation.into());
     };
     if !rights.contains(CapRights::all()) {
@@ -120,14 +115,7 @@ fn relocate(
 }
 
 fn rotate(kernel: &mut Kernel, root: Obj<CapSlot>, arguments: &Arguments) -> Result<(), Failure> {
-    let [
-        index,
-        depth,
-        pivot_index,
-        pivot_depth,
-        from_index,
-        from_depth,
-    ] = arguments.take()?;
+    let [index, depth, pivot_index, pivot_depth, from_index, from_depth] = arguments.take()?;
     let dest = target_slot(root, index, depth, 0)?;
     let pivot = full_slot(arguments.cap(0)?, pivot_index, pivot_depth, 2)?;
     let source = full_slot(arguments.cap(1)?, from_index, from_depth, 4)?;
@@ -149,37 +137,15 @@ fn rotate(kernel: &mut Kernel, root: Obj<CapSlot>, arguments: &Arguments) -> Res
 /// The capability with at most these rights.
 pub fn with_rights(cap: Cap, keep: CapRights) -> Cap {
     match cap {
-        Cap::Endpoint {
-            endpoint,
-            badge,
-            rights,
-        } => Cap::Endpoint {
-            endpoint,
-            badge,
-            rights: rights & keep,
-        },
-        Cap::Notification {
-            notification,
-            badge,
-            rights,
-        } => Cap::Notification {
-            notification,
-            badge,
-            rights: rights & keep,
-        },
-        Cap::Frame {
-            base,
-            size,
-            device,
-            rights,
-            mapping,
-        } => Cap::Frame {
-            base,
-            size,
-            device,
-            rights: rights & keep,
-            mapping,
-        },
+        Cap::Endpoint { endpoint, badge, rights } => {
+            Cap::Endpoint { endpoint, badge, rights: rights & keep }
+        }
+        Cap::Notification { notification, badge, rights } => {
+            Cap::Notification { notification, badge, rights: rights & keep }
+        }
+        Cap::Frame { base, size, device, rights, mapping } => {
+            Cap::Frame { base, size, device, rights: rights & keep, mapping }
+        }
         other => other,
     }
 }
@@ -202,24 +168,12 @@ pub enum SetBadge {
 /// that has neither; [`Error::RangeError`] for a guard that leaves no room for the radix.
 pub fn with_data(cap: Cap, data: u64, badges: SetBadge) -> Result<Cap, Failure> {
     match cap {
-        Cap::Endpoint {
-            endpoint,
-            badge: 0,
-            rights,
-        } if badges == SetBadge::Allowed => Ok(Cap::Endpoint {
-            endpoint,
-            badge: data,
-            rights,
-        }),
-        Cap::Notification {
-            notification,
-            badge: 0,
-            rights,
-        } if badges == SetBadge::Allowed => Ok(Cap::Notification {
-            notification,
-            badge: data,
-            rights,
-        }),
+        Cap::Endpoint { endpoint, badge: 0, rights } if badges == SetBadge::Allowed => {
+            Ok(Cap::Endpoint { endpoint, badge: data, rights })
+        }
+        Cap::Notification { notification, badge: 0, rights } if badges == SetBadge::Allowed => {
+            Ok(Cap::Notification { notification, badge: data, rights })
+        }
         Cap::CNode { table, radix, .. } => {
             let guard_bits = (data & ((1 << GUARD_SIZE_BITS) - 1)) as u8;
             if guard_bits + radix > crate::cspace::CPTR_BITS {
@@ -227,12 +181,7 @@ pub fn with_data(cap: Cap, data: u64, badges: SetBadge) -> Result<Cap, Failure> 
                 return Err(Failure::Error(Error::RangeError, [0, most]));
             }
             let guard = data >> GUARD_SIZE_BITS & ((1 << guard_bits) - 1);
-            Ok(Cap::CNode {
-                table,
-                radix,
-                guard_bits,
-                guard,
-            })
+            Ok(Cap::CNode { table, radix, guard_bits, guard })
         }
         _ => Err(Error::IllegalOperation.into()),
     }
@@ -249,24 +198,11 @@ pub fn derive(kernel: &Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Cap, Fail
         Cap::Untyped { .. } if derivation::first_child(kernel, slot).is_some() => {
             Err(Error::RevokeFirst.into())
         }
-        Cap::Frame {
-            base,
-            size,
-            device,
-            rights,
-            ..
-        } => Ok(Cap::Frame {
-            base,
-            size,
-            device,
-            rights,
-            mapping: None,
-        }),
-        Cap::PageTable { mapping: None, .. }
-        | Cap::VSpace {
-            asid: crate::addr::Asid(0),
-            ..
+        Cap::Frame { base, size, device, rights, .. } => {
+            Ok(Cap::Frame { base, size, device, rights, mapping: None })
         }
+        Cap::PageTable { mapping: None, .. }
+        | Cap::VSpace { asid: crate::addr::Asid(0), .. }
         | Cap::IrqControl
         | Cap::IoPortControl
         | Cap::Zombie { .. }

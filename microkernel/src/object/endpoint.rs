@@ -45,10 +45,7 @@ const _: () = assert!(size_of::<Endpoint>() == 64);
 /// # Safety
 /// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
 pub unsafe fn init(addr: KernelAddr) {
-    let endpoint = Endpoint {
-        state: Cell::new(EndpointState::Idle),
-        queue: WaitQueue::new(),
-    };
+    let endpoint = Endpoint { state: Cell::new(EndpointState::Idle), queue: WaitQueue::new() };
     // SAFETY: by the caller's promise.
     unsafe { (addr.0 as *mut Endpoint).write(endpoint) }
 }
@@ -64,9 +61,7 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// Nobody.
     pub const fn new() -> WaitQueue {
-        WaitQueue {
-            head: Cell::new(None),
-        }
+        WaitQueue { head: Cell::new(None) }
     }
 
     /// Puts a thread behind those of its priority.

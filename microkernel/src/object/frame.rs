@@ -33,14 +33,7 @@ pub fn invoke(
     invocation: Invocation,
     arguments: &Arguments,
 ) -> Outcome {
-    let Cap::Frame {
-        base,
-        size,
-        device,
-        rights,
-        mapping,
-    } = slot.cap.get().unpack()
-    else {
+    let Cap::Frame { base, size, device, rights, mapping } = slot.cap.get().unpack() else {
         return Err(Error::IllegalOperation.into());
     };
     match invocation {
@@ -48,23 +41,13 @@ pub fn invoke(
         Invocation::FrameUnmap => {
             if let Some(mapping) = mapping {
                 unmap(kernel, base, size, mapping);
-                slot.cap.set(
-                    Cap::Frame {
-                        base,
-                        size,
-                        device,
-                        rights,
-                        mapping: None,
-                    }
-                    .pack(),
-                );
+                slot.cap.set(Cap::Frame { base, size, device, rights, mapping: None }.pack());
             }
             Ok(Answer::default())
         }
-        Invocation::FrameGetAddress => Ok(Answer {
-            length: 2,
-            words: [base.0, u64::from(size.bits()), 0, 0],
-        }),
+        Invocation::FrameGetAddress => {
+            Ok(Answer { length: 2, words: [base.0, u64::from(size.bits()), 0, 0] })
+        }
         _ => Err(Error::IllegalOperation.into()),
     }
 }
@@ -72,24 +55,14 @@ pub fn invoke(
 fn map_frame(kernel: &mut Kernel, slot: Obj<CapSlot>, arguments: &Arguments) -> Outcome {
     let [addr, rights_word, memory] = arguments.take()?;
     let space = vspace::argument(kernel, arguments)?;
-    let Cap::Frame {
-        base,
-        size,
-        device,
-        rights,
-        mapping,
-    } = slot.cap.get().unpack()
-    else {
+    let Cap::Frame { base, size, device, rights, mapping } = slot.cap.get().unpack() else {
         return Err(Error::IllegalOperation.into());
     };
     let permissions = permissions(rights_word, rights)?;
     let memory =
         MemoryType::from_raw(memory).ok_or(Failure::Error(Error::InvalidArgument, [2, 0]))?;
     let addr = checked_addr(addr, size)?;
-    let wanted = Mapping {
-        asid: space.asid,
-        addr,
-    };
+    let wanted = Mapping { asid: space.asid, addr };
     let live = mapping.and_then(|old| find(kernel, base, size, old));
     if live.is_some() && mapping != Some(wanted) {
         return Err(Error::DeleteFirst.into());
@@ -105,16 +78,7 @@ fn map_frame(kernel: &mut Kernel, slot: Obj<CapSlot>, arguments: &Arguments) -> 
             kernel.machine.write_entry(found.place, entry);
         }
     }
-    slot.cap.set(
-        Cap::Frame {
-            base,
-            size,
-            device,
-            rights,
-            mapping: Some(wanted),
-        }
-        .pack(),
-    );
+    slot.cap.set(Cap::Frame { base, size, device, rights, mapping: Some(wanted) }.pack());
     Ok(Answer::default())
 }
 
@@ -130,11 +94,7 @@ pub fn permissions(word: u64, rights: CapRights) -> Result<PagePermissions, Fail
         read: word & map_rights::READ != 0,
         execute: word & map_rights::EXECUTE != 0,
     };
-    let PagePermissions {
-        write,
-        read,
-        execute,
-    } = permissions;
+    let PagePermissions { write, read, execute } = permissions;
     let is_useless = !(read || execute);
     if word & !known != 0 || is_useless || write && !read || write && execute {
         return Err(Failure::Error(Error::InvalidArgument, [1, 0]));
@@ -144,20 +104,14 @@ pub fn permissions(word: u64, rights: CapRights) -> Result<PagePermissions, Fail
     if rights.contains(needed) {
         Ok(permissions)
     } else {
-        Err(Failure::Error(
-            Error::InsufficientRights,
-            [u64::from(needed.bits()), 0],
-        ))
+        Err(Failure::Error(Error::InsufficientRights, [u64::from(needed.bits()), 0]))
     }
 }
 
 fn checked_addr(addr: u64, size: FrameSize) -> Result<UserAddr, Failure> {
     let bytes = 1 << size.bits();
     if !addr.is_multiple_of(bytes) {
-        return Err(Failure::Error(
-            Error::AlignmentError,
-            [u64::from(size.bits()), 0],
-        ));
+        return Err(Failure::Error(Error::AlignmentError, [u64::from(size.bits()), 0]));
     }
     if addr >= USER_TOP || USER_TOP - addr < bytes {
         return Err(Failure::Error(Error::InvalidArgument, [0, 0]));
@@ -206,13 +160,9 @@ pub fn unmap(kernel: &mut Kernel, base: PhysAddr, size: FrameSize, mapping: Mapp
 /// and written.
 pub fn buffer_addr(kernel: &Kernel, slot: &CapSlot) -> Option<KernelAddr> {
     match slot.cap.get().unpack() {
-        Cap::Frame {
-            base,
-            size: FrameSize::Small,
-            device: false,
-            rights,
-            ..
-        } if rights.contains(CapRights::READ | CapRights::WRITE) => {
+        Cap::Frame { base, size: FrameSize::Small, device: false, rights, .. }
+            if rights.contains(CapRights::READ | CapRights::WRITE) =>
+        {
             Some(kernel.machine.kernel_addr(base))
         }
         _ => None,

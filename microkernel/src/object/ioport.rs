@@ -70,10 +70,7 @@ pub fn invoke(
         return Err(Failure::Error(Error::RangeError, range));
     }
     if !port.is_multiple_of(bytes) {
-        return Err(Failure::Error(
-            Error::AlignmentError,
-            [u64::from(bytes.ilog2()), 0],
-        ));
+        return Err(Failure::Error(Error::AlignmentError, [u64::from(bytes.ilog2()), 0]));
     }
     let (port, width) = (port as u16, bytes as u8);
     if is_read {

@@ -97,10 +97,7 @@ pub fn invoke_control(
             let line = u32::try_from(line).map_err(|_| invalid(0))?;
             let trigger = Trigger::from_raw(trigger).ok_or(invalid(1))?;
             let dest = empty_slot(arguments.cap(0)?, index, depth, 2)?;
-            let irq = kernel
-                .machine
-                .claim_line(line, trigger)
-                .ok_or(Error::Exhausted)?;
+            let irq = kernel.machine.claim_line(line, trigger).ok_or(Error::Exhausted)?;
             if kernel.irqs[usize::from(irq.0)].in_use.get() {
                 return Err(Error::DeleteFirst.into());
             }
@@ -112,10 +109,7 @@ pub fn invoke_control(
             let dest = empty_slot(arguments.cap(0)?, index, depth, 0)?;
             let (irq, address, data) = kernel.machine.claim_msi().ok_or(Error::Exhausted)?;
             issue(kernel, slot, dest, irq);
-            Ok(Answer {
-                length: 2,
-                words: [address, data, 0, 0],
-            })
+            Ok(Answer { length: 2, words: [address, data, 0, 0] })
         }
         _ => Err(Error::IllegalOperation.into()),
     }

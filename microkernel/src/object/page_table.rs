@@ -32,12 +32,7 @@ pub fn invoke(
     invocation: Invocation,
     arguments: &Arguments,
 ) -> Outcome {
-    let Cap::PageTable {
-        table,
-        level,
-        mapping,
-    } = slot.cap.get().unpack()
-    else {
+    let Cap::PageTable { table, level, mapping } = slot.cap.get().unpack() else {
         return Err(Error::IllegalOperation.into());
     };
     match invocation {
@@ -60,14 +55,7 @@ pub fn invoke(
             if let Some(mapping) = mapping {
                 unmap(kernel, table, level, mapping);
                 clear(kernel, table);
-                slot.cap.set(
-                    Cap::PageTable {
-                        table,
-                        level: 0,
-                        mapping: None,
-                    }
-                    .pack(),
-                );
+                slot.cap.set(Cap::PageTable { table, level: 0, mapping: None }.pack());
             }
         }
         _ => return Err(Error::IllegalOperation.into()),
@@ -90,20 +78,11 @@ pub fn map(
     if found.entry != Entry::Empty {
         return Err(Error::DeleteFirst.into());
     }
-    kernel
-        .machine
-        .write_entry(found.place, Shape::table_entry(table));
+    kernel.machine.write_entry(found.place, Shape::table_entry(table));
     let addr =
         UserAddr(addr.0 >> vspace::entry_bits(found.level) << vspace::entry_bits(found.level));
-    let mapping = Some(Mapping {
-        asid: space.asid,
-        addr,
-    });
-    Ok(Cap::PageTable {
-        table,
-        level: found.level as u8 + 1,
-        mapping,
-    })
+    let mapping = Some(Mapping { asid: space.asid, addr });
+    Ok(Cap::PageTable { table, level: found.level as u8 + 1, mapping })
 }
 
 /// Whether the tables still say what a capability remembers; then where.

@@ -32,20 +32,14 @@ const _: () = assert!(size_of::<Reply>() == 64);
 /// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
 pub unsafe fn init(addr: KernelAddr) {
     // SAFETY: by the caller's promise.
-    unsafe {
-        (addr.0 as *mut Reply).write(Reply {
-            thread: Cell::new(None),
-        })
-    }
+    unsafe { (addr.0 as *mut Reply).write(Reply { thread: Cell::new(None) }) }
 }
 
 impl Reply {
     /// The caller that waits for the answer.
     #[inline]
     pub fn caller(&self) -> Option<Obj<Tcb>> {
-        self.thread
-            .get()
-            .filter(|t| t.state.get() == ThreadState::BlockedOnReply)
+        self.thread.get().filter(|t| t.state.get() == ThreadState::BlockedOnReply)
     }
 }
 

@@ -191,9 +191,7 @@ pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
 
 /// Whether the last lender waits for its context and no longer for an answer.
 fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
-    sc.lender
-        .get()
-        .is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
+    sc.lender.get().is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
 }
 
 /// Returns a context to a lost lender if its holder does not use it: it is suspended, faulted or
@@ -201,11 +199,8 @@ fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
 pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     for _ in 0..RECLAIM_STEPS {
         let in_use = sc.tcb.get().is_some_and(|holder| {
-            let busy = [
-                ThreadState::Ready,
-                ThreadState::BlockedOnSend,
-                ThreadState::BlockedOnReply,
-            ];
+            let busy =
+                [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
             busy.contains(&holder.state.get()) && !holder.has_fault()
         });
         if in_use || !has_lost_lender(sc) {
@@ -290,22 +285,13 @@ pub fn invoke_control(
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };
     if !(MIN_BUDGET_NS..=MAX_PERIOD_NS).contains(&period) {
-        return Err(Failure::Error(
-            Error::RangeError,
-            [MIN_BUDGET_NS, MAX_PERIOD_NS],
-        ));
+        return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, MAX_PERIOD_NS]));
     }
     if !(MIN_BUDGET_NS..=period).contains(&budget) {
         return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, period]));
     }
     let budget_ticks = kernel.machine.ticks_from_ns(budget);
-    configure(
-        kernel,
-        sc,
-        budget_ticks,
-        kernel.machine.ticks_from_ns(period),
-        badge,
-    );
+    configure(kernel, sc, budget_ticks, kernel.machine.ticks_from_ns(period), badge);
     Ok(Answer::default())
 }
 
@@ -369,9 +355,7 @@ pub fn invoke(
                 let now = kernel.machine.now();
                 kernel.charge(now);
             }
-            return Ok(Answer::word(
-                kernel.machine.ns_from_ticks(sc.consumed.get()),
-            ));
+            return Ok(Answer::word(kernel.machine.ns_from_ticks(sc.consumed.get())));
         }
         _ => return Err(Error::IllegalOperation.into()),
     }

@@ -183,10 +183,7 @@ impl Tcb {
     #[inline]
     pub fn is_schedulable(&self) -> bool {
         self.state.get() == ThreadState::Ready
-            && self
-                .sched_context
-                .get()
-                .is_some_and(|sc| sc.remaining.get() > 0)
+            && self.sched_context.get().is_some_and(|sc| sc.remaining.get() > 0)
     }
 
     /// Whether it lent its context and waits to get it back.

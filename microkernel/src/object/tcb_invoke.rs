@@ -120,10 +120,7 @@ fn checked_handler(index: u64, slot: Obj<CapSlot>) -> Result<(), Failure> {
         }
         () => return Ok(()),
     };
-    Err(Failure::Error(
-        Error::InsufficientRights,
-        [u64::from(needed.bits()), 0],
-    ))
+    Err(Failure::Error(Error::InsufficientRights, [u64::from(needed.bits()), 0]))
 }
 
 impl Target {
@@ -176,10 +173,7 @@ impl Target {
             return self.set_slot(kernel, TcbSlot::Buffer, None);
         };
         if !address.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(Failure::Error(
-                Error::AlignmentError,
-                [u64::from(PAGE_BITS), 0],
-            ));
+            return Err(Failure::Error(Error::AlignmentError, [u64::from(PAGE_BITS), 0]));
         }
         if frame::buffer_addr(kernel, &source).is_none() {
             return Err(invalid_cap(0));
@@ -247,11 +241,7 @@ fn bind_notification(
     tcb: Obj<Tcb>,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
-    let Cap::Notification {
-        notification,
-        rights,
-        ..
-    } = arguments.cap(0)?.cap.get().unpack()
+    let Cap::Notification { notification, rights, .. } = arguments.cap(0)?.cap.get().unpack()
     else {
         return Err(invalid_cap(0));
     };
@@ -278,10 +268,7 @@ fn read_registers(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> 
     if suspend == 1 {
         tcb::suspend(kernel, tcb);
     }
-    let mut answer = Answer {
-        length,
-        ..Answer::default()
-    };
+    let mut answer = Answer { length, ..Answer::default() };
     for index in 0..length {
         let word = tcb.regs(|regs| regs.read_register(index));
         match (answer.words.get_mut(index), arguments.buffer) {

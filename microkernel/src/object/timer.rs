@@ -159,11 +159,7 @@ pub fn optional_notification(
     if arguments.cap_count == 0 || arguments.caps[0].is_none() {
         return Ok(None);
     }
-    let Cap::Notification {
-        notification,
-        badge,
-        rights,
-    } = arguments.cap(0)?.cap.get().unpack()
+    let Cap::Notification { notification, badge, rights } = arguments.cap(0)?.cap.get().unpack()
     else {
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };

@@ -60,41 +60,16 @@ struct Untyped {
 impl Untyped {
     fn of(slot: &CapSlot) -> Option<Untyped> {
         match slot.cap.get().unpack() {
-            Cap::Untyped {
-                base,
-                size_bits,
-                device,
-                watermark,
-                clean,
-            } => Some(Untyped {
-                base,
-                size_bits,
-                device,
-                watermark,
-                clean,
-            }),
+            Cap::Untyped { base, size_bits, device, watermark, clean } => {
+                Some(Untyped { base, size_bits, device, watermark, clean })
+            }
             _ => None,
         }
     }
 
     fn store(self, slot: &CapSlot) {
-        let Untyped {
-            base,
-            size_bits,
-            device,
-            watermark,
-            clean,
-        } = self;
-        slot.cap.set(
-            Cap::Untyped {
-                base,
-                size_bits,
-                device,
-                watermark,
-                clean,
-            }
-            .pack(),
-        );
+        let Untyped { base, size_bits, device, watermark, clean } = self;
+        slot.cap.set(Cap::Untyped { base, size_bits, device, watermark, clean }.pack());
     }
 }
 
@@ -134,12 +109,7 @@ pub fn invoke(
 /// Counts an Untyped as given out to the last byte.
 pub fn fill(slot: Obj<CapSlot>) {
     if let Some(untyped) = Untyped::of(&slot) {
-        Untyped {
-            watermark: 1 << untyped.size_bits,
-            clean: 0,
-            ..untyped
-        }
-        .store(&slot);
+        Untyped { watermark: 1 << untyped.size_bits, clean: 0, ..untyped }.store(&slot);
     }
 }
 
@@ -172,18 +142,9 @@ fn decode(untyped: Untyped, arguments: &Arguments) -> Result<Plan, Failure> {
     let bytes = 1u64 << untyped.size_bits;
     let start = untyped.watermark.next_multiple_of(1 << bits);
     if start > bytes || count << bits > bytes - start {
-        return Err(Failure::Error(
-            Error::NotEnoughMemory,
-            [bytes - untyped.watermark, 0],
-        ));
+        return Err(Failure::Error(Error::NotEnoughMemory, [bytes - untyped.watermark, 0]));
     }
-    Ok(Plan {
-        kind,
-        bits,
-        count,
-        dest: slot_at(table, first),
-        start,
-    })
+    Ok(Plan { kind, bits, count, dest: slot_at(table, first), start })
 }
 
 /// Log2 of the bytes of an object.
@@ -193,17 +154,12 @@ fn object_bits(kind: ObjectType, size_bits: u64) -> Result<u8, Failure> {
         ObjectType::CNode => (1, MAX_RADIX, SLOT_BITS),
         ObjectType::Frame => {
             let size = FrameSize::from_bits(size_bits);
-            return size
-                .map(FrameSize::bits)
-                .ok_or(Failure::Error(Error::InvalidArgument, [1, 0]));
+            return size.map(FrameSize::bits).ok_or(Failure::Error(Error::InvalidArgument, [1, 0]));
         }
         fixed => return Ok(fixed_size_bits(fixed).unwrap_or(0)),
     };
     if size_bits < u64::from(least) || size_bits > u64::from(most) {
-        return Err(Failure::Error(
-            Error::RangeError,
-            [u64::from(least), u64::from(most)],
-        ));
+        return Err(Failure::Error(Error::RangeError, [u64::from(least), u64::from(most)]));
     }
     Ok(size_bits as u8 + unit)
 }
@@ -242,12 +198,7 @@ fn clear(
 
 fn create(kernel: &mut Kernel, slot: Obj<CapSlot>, untyped: Untyped, plan: &Plan) {
     let watermark = plan.start + (plan.count << plan.bits);
-    Untyped {
-        watermark,
-        clean: 0,
-        ..untyped
-    }
-    .store(&slot);
+    Untyped { watermark, clean: 0, ..untyped }.store(&slot);
     for i in 0..plan.count {
         let base = untyped.base.offset(plan.start + (i << plan.bits));
         // SAFETY: cleared memory that belongs to nothing else, aligned to its size: `start` is,
@@ -264,34 +215,17 @@ fn create(kernel: &mut Kernel, slot: Obj<CapSlot>, untyped: Untyped, plan: &Plan
 /// except for Untypeds and device frames.
 unsafe fn make(kernel: &mut Kernel, plan: &Plan, base: PhysAddr, device: bool) -> Cap {
     match plan.kind {
-        ObjectType::Untyped => Cap::Untyped {
-            base,
-            size_bits: plan.bits,
-            device,
-            watermark: 0,
-            clean: 0,
-        },
+        ObjectType::Untyped => {
+            Cap::Untyped { base, size_bits: plan.bits, device, watermark: 0, clean: 0 }
+        }
         ObjectType::VSpace => {
             kernel.machine.init_root_table(base);
-            Cap::VSpace {
-                root: base,
-                asid: Asid(0),
-            }
+            Cap::VSpace { root: base, asid: Asid(0) }
         }
-        ObjectType::PageTable => Cap::PageTable {
-            table: base,
-            level: 0,
-            mapping: None,
-        },
+        ObjectType::PageTable => Cap::PageTable { table: base, level: 0, mapping: None },
         ObjectType::Frame => {
             let size = FrameSize::from_bits(u64::from(plan.bits)).unwrap_or(FrameSize::Small);
-            Cap::Frame {
-                base,
-                size,
-                device,
-                rights: CapRights::all(),
-                mapping: None,
-            }
+            Cap::Frame { base, size, device, rights: CapRights::all(), mapping: None }
         }
         // SAFETY: by the caller's promise.
         kind => unsafe { make_object(kind, plan.bits, kernel.machine.kernel_addr(base)) },
@@ -309,30 +243,19 @@ unsafe fn make_object(kind: ObjectType, bits: u8, addr: KernelAddr) -> Cap {
     unsafe {
         match kind {
             ObjectType::Tcb => Cap::Tcb(object(addr, tcb::init)),
-            ObjectType::Endpoint => Cap::Endpoint {
-                endpoint: object(addr, endpoint::init),
-                badge,
-                rights,
-            },
+            ObjectType::Endpoint => {
+                Cap::Endpoint { endpoint: object(addr, endpoint::init), badge, rights }
+            }
             ObjectType::Notification => {
                 let notification = object(addr, notification::init);
-                Cap::Notification {
-                    notification,
-                    badge,
-                    rights,
-                }
+                Cap::Notification { notification, badge, rights }
             }
             ObjectType::Reply => Cap::Reply(object(addr, reply::init)),
             ObjectType::SchedContext => Cap::SchedContext(object(addr, sched_context::init)),
             ObjectType::Timer => Cap::Timer(object(addr, timer::init)),
             ObjectType::CNode => {
                 let (table, radix) = (Obj::from_addr(addr), bits - SLOT_BITS);
-                Cap::CNode {
-                    table,
-                    radix,
-                    guard_bits: 0,
-                    guard: 0,
-                }
+                Cap::CNode { table, radix, guard_bits: 0, guard: 0 }
             }
             ObjectType::Untyped
             | ObjectType::VSpace

@@ -93,11 +93,7 @@ pub fn walk(kernel: &Kernel, root: PhysAddr, addr: UserAddr, level: usize) -> Fo
                 at += 1;
             }
             _ => {
-                return Found {
-                    level: at,
-                    place,
-                    entry,
-                };
+                return Found { level: at, place, entry };
             }
         }
     }
@@ -106,10 +102,7 @@ pub fn walk(kernel: &Kernel, root: PhysAddr, addr: UserAddr, level: usize) -> Fo
 /// The live space of a mapping.
 pub fn space_of(kernel: &Kernel, mapping: Mapping) -> Option<Space> {
     let root = asid_pool::root_of(kernel, mapping.asid)?;
-    Some(Space {
-        root,
-        asid: mapping.asid,
-    })
+    Some(Space { root, asid: mapping.asid })
 }
 
 /// Destroys an address space: its identifier is free again, and no translation is left.

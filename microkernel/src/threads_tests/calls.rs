@@ -13,20 +13,10 @@ fn registers_are_read_and_written() {
     let words = [0, 4, 0x1000, 0x2000, 0xffff_ffff, 0x30];
     w.invoke(b.cap, Invocation::TcbWriteRegisters, &words, &[]);
     let answer = w.invoke(b.cap, Invocation::TcbReadRegisters, &[0, 4], &[]);
-    assert_eq!(
-        answer.words,
-        [0x1000, 0x2000, 0xff, 0x30],
-        "privileged flags stay as they are"
-    );
+    assert_eq!(answer.words, [0x1000, 0x2000, 0xff, 0x30], "privileged flags stay as they are");
     w.set_word(a, 4, 0);
     let label = Invocation::TcbReadRegisters.raw();
-    let call = Call {
-        cptr: b.cap,
-        label,
-        length: 2,
-        mr: [1, 5, 0, 0],
-        ..Call::default()
-    };
+    let call = Call { cptr: b.cap, label, length: 2, mr: [1, 5, 0, 0], ..Call::default() };
     w.syscall(a, Syscall::Call, call);
     assert_eq!(w.ok(a).info.length(), 5);
     w.is(b, Inactive);
@@ -35,14 +25,8 @@ fn registers_are_read_and_written() {
     fails(w.try_invoke(b.cap, read, &[0, 99], &[]), Error::RangeError);
     let write = Invocation::TcbWriteRegisters;
     fails(w.try_invoke(b.cap, write, &[0, 99], &[]), Error::RangeError);
-    fails(
-        w.try_invoke(b.cap, write, &[0, 3, 1], &[]),
-        Error::TruncatedMessage,
-    );
-    fails(
-        w.try_invoke(a.cap, write, &[0, 1, 1], &[]),
-        Error::IllegalOperation,
-    );
+    fails(w.try_invoke(b.cap, write, &[0, 3, 1], &[]), Error::TruncatedMessage);
+    fails(w.try_invoke(a.cap, write, &[0, 1, 1], &[]), Error::IllegalOperation);
     w.invoke(b.cap, write, &[1, 1, 0x5000], &[]);
     w.is(b, Ready);
 }
@@ -56,14 +40,7 @@ fn writing_registers_cancels_a_call_in_progress() {
     w.invoke(a.cap, Invocation::TcbWriteRegisters, &[1, 1, 0x7000], &[]);
     w.is(a, Ready);
     assert_eq!(a.tcb.regs(|regs| regs.ip), 0x7000);
-    w.syscall(
-        b,
-        Syscall::NbRecv,
-        Call {
-            cptr: ep,
-            ..Call::default()
-        },
-    );
+    w.syscall(b, Syscall::NbRecv, Call { cptr: ep, ..Call::default() });
     w.fails(b, Error::WouldBlock);
 }
 
@@ -81,15 +58,9 @@ fn a_thread_needs_real_spaces() {
         ([NODE, 999], 2),
     ] {
         let result = w.try_invoke(thread.cap, set, &[0], &caps);
-        assert_eq!(
-            result,
-            Err(Failure::Error(Error::InvalidCapability, [wrong, 0]))
-        );
+        assert_eq!(result, Err(Failure::Error(Error::InvalidCapability, [wrong, 0])));
     }
-    fails(
-        w.try_invoke(thread.cap, set, &[0], &[NODE]),
-        Error::TruncatedMessage,
-    );
+    fails(w.try_invoke(thread.cap, set, &[0], &[NODE]), Error::TruncatedMessage);
     w.invoke(thread.cap, set, &[0], &[NODE, thread.space]);
 }
 
@@ -102,24 +73,12 @@ fn a_buffer_is_ram_that_can_be_read_and_written() {
     let words = [readable, WHOLE, frame, WHOLE, READ];
     w.invoke(NODE, Invocation::CNodeCopy, &words, &[NODE]);
     let set = Invocation::TcbSetIpcBuffer;
-    fails(
-        w.try_invoke(thread.cap, set, &[0x1000], &[readable]),
-        Error::InvalidCapability,
-    );
-    fails(
-        w.try_invoke(thread.cap, set, &[0x1008], &[frame]),
-        Error::AlignmentError,
-    );
-    fails(
-        w.try_invoke(thread.cap, set, &[0x1000], &[NODE]),
-        Error::InvalidCapability,
-    );
+    fails(w.try_invoke(thread.cap, set, &[0x1000], &[readable]), Error::InvalidCapability);
+    fails(w.try_invoke(thread.cap, set, &[0x1008], &[frame]), Error::AlignmentError);
+    fails(w.try_invoke(thread.cap, set, &[0x1000], &[NODE]), Error::InvalidCapability);
     w.invoke(thread.cap, set, &[0x1000], &[frame]);
     w.invoke(NODE, Invocation::CNodeRevoke, &[frame, WHOLE], &[]);
-    assert!(
-        messages::buffer_of(&w.kernel, thread.tcb).is_none(),
-        "revoked with the frame"
-    );
+    assert!(messages::buffer_of(&w.kernel, thread.tcb).is_none(), "revoked with the frame");
 }
 
 #[test]
@@ -127,33 +86,15 @@ fn wrong_invocations_change_nothing() {
     let mut w = World::new();
     let thread = w.thread(10);
     for label in [0, 15, Invocation::FrameMap.raw(), 5000] {
-        w.syscall(
-            thread,
-            Syscall::Call,
-            Call {
-                cptr: thread.cap,
-                label,
-                ..Call::default()
-            },
-        );
+        w.syscall(thread, Syscall::Call, Call { cptr: thread.cap, label, ..Call::default() });
         w.fails(thread, Error::IllegalOperation);
     }
     // The same by a send: the status tells, and nothing is answered.
     let label = Invocation::TcbSetFlags.raw();
-    let call = Call {
-        label,
-        ..message(thread.cap, &[0, 1])
-    };
+    let call = Call { label, ..message(thread.cap, &[0, 1]) };
     w.syscall(thread, Syscall::Send, call);
     assert_eq!(w.ok(thread).mr, [0, 1, 0, 0]);
-    w.syscall(
-        thread,
-        Syscall::NbSend,
-        Call {
-            label,
-            ..message(thread.cap, &[0])
-        },
-    );
+    w.syscall(thread, Syscall::NbSend, Call { label, ..message(thread.cap, &[0]) });
     w.fails(thread, Error::TruncatedMessage);
 }
 
@@ -164,11 +105,7 @@ fn a_missing_argument_capability_is_named() {
     w.set_word(thread, skink_abi::message::buffer::SEND_CAPS, NODE);
     w.set_word(thread, skink_abi::message::buffer::SEND_CAPS + 1, NOWHERE);
     let label = Invocation::TcbSetSpace.raw();
-    let call = Call {
-        label,
-        caps: 2,
-        ..message(thread.cap, &[0])
-    };
+    let call = Call { label, caps: 2, ..message(thread.cap, &[0]) };
     w.syscall(thread, Syscall::Call, call);
     assert_eq!(w.fails(thread, Error::InvalidCapability).mr, [2, 64, 0, 0]);
 }
@@ -196,10 +133,7 @@ fn fpu_state_follows_its_thread_and_nobody_else_has_one() {
     let cleared = w.invoke(b.cap, Invocation::TcbSetFlags, &[TCB_FLAG_FPU, 0], &[]);
     assert_eq!(cleared, Answer::word(0));
     assert!(!w.kernel.machine.is_fpu_on);
-    fails(
-        w.try_invoke(b.cap, Invocation::TcbSetFlags, &[0, 2], &[]),
-        Error::InvalidArgument,
-    );
+    fails(w.try_invoke(b.cap, Invocation::TcbSetFlags, &[0, 2], &[]), Error::InvalidArgument);
 }
 
 #[test]
@@ -212,10 +146,7 @@ fn the_address_space_follows_the_thread_and_its_end_is_survived() {
     assert_ne!(w.kernel.machine.active, first);
     w.invoke(NODE, Invocation::CNodeRevoke, &[b.space, WHOLE], &[]);
     w.delete(b.space);
-    assert_eq!(
-        w.kernel.machine.active, None,
-        "the kernel left the dead space"
-    );
+    assert_eq!(w.kernel.machine.active, None, "the kernel left the dead space");
     w.focus(a);
     assert_eq!(w.kernel.machine.active, first);
     w.focus(b);
@@ -242,16 +173,9 @@ fn a_preempted_invocation_is_repeated() {
     w.kernel.machine.preempt_after(0);
     thread.tcb.regs(|regs| regs.ip = 0x100);
     let label = Invocation::CNodeRevoke.raw();
-    let call = Call {
-        label,
-        ..message(NODE, &[ep, WHOLE])
-    };
+    let call = Call { label, ..message(NODE, &[ep, WHOLE]) };
     w.syscall(thread, Syscall::Call, call);
-    assert_eq!(
-        thread.tcb.regs(|regs| regs.ip),
-        0x100,
-        "it repeats the call"
-    );
+    assert_eq!(thread.tcb.regs(|regs| regs.ip), 0x100, "it repeats the call");
     w.is(thread, Ready);
     w.syscall(thread, Syscall::Call, call);
     w.ok(thread);
@@ -289,14 +213,7 @@ fn calls_without_answers_say_so() {
     w.ok(b);
     // Receiving on what is neither endpoint nor notification.
     for number in [Syscall::NbRecv, Syscall::Poll] {
-        w.syscall(
-            a,
-            number,
-            Call {
-                cptr: reply,
-                ..Call::default()
-            },
-        );
+        w.syscall(a, number, Call { cptr: reply, ..Call::default() });
         w.fails(a, Error::InvalidCapability);
     }
 }

@@ -30,26 +30,12 @@ fn chain() -> Chain {
     w.call(client, outer, &[]);
     w.call(middle, inner, &[]);
     assert!(w.is_current(server));
-    Chain {
-        w,
-        client,
-        middle,
-        server,
-        inner,
-        replies,
-    }
+    Chain { w, client, middle, server, inner, replies }
 }
 
 #[test]
 fn a_chain_unwinds_by_its_answers() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        inner,
-        replies,
-    } = chain();
+    let Chain { mut w, client, middle, server, inner, replies } = chain();
     w.reply_recv(server, inner, replies[1], &[1]);
     assert!(w.is_current(middle));
     w.send(middle, replies[0], &[2]);
@@ -62,14 +48,7 @@ fn a_chain_unwinds_by_its_answers() {
 fn the_middle_of_a_chain_dies_and_the_context_comes_back_after_the_answer() {
     // Both orders of the supervisor's work.
     for thread_first in [false, true] {
-        let Chain {
-            mut w,
-            client,
-            middle,
-            server,
-            inner,
-            replies,
-        } = chain();
+        let Chain { mut w, client, middle, server, inner, replies } = chain();
         if thread_first {
             w.delete(middle.cap);
             w.delete(replies[0]);
@@ -89,14 +68,7 @@ fn the_middle_of_a_chain_dies_and_the_context_comes_back_after_the_answer() {
 
 #[test]
 fn the_middle_dies_and_the_context_comes_back_when_the_server_dies_too() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        replies,
-        ..
-    } = chain();
+    let Chain { mut w, client, middle, server, replies, .. } = chain();
     w.delete(replies[0]);
     w.delete(middle.cap);
     w.delete(server.cap);
@@ -106,14 +78,7 @@ fn the_middle_dies_and_the_context_comes_back_when_the_server_dies_too() {
 
 #[test]
 fn the_end_of_a_chain_dies_and_the_middle_goes_on() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        replies,
-        ..
-    } = chain();
+    let Chain { mut w, client, middle, server, replies, .. } = chain();
     w.delete(server.cap);
     w.fails(middle, Error::ReplyLost);
     assert!(w.is_current(middle));
@@ -123,14 +88,7 @@ fn the_end_of_a_chain_dies_and_the_middle_goes_on() {
 
 #[test]
 fn the_start_of_a_chain_dies_and_the_rest_goes_on() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        inner,
-        replies,
-    } = chain();
+    let Chain { mut w, client, middle, server, inner, replies } = chain();
     w.delete(client.cap);
     w.reply_recv(server, inner, replies[1], &[1]);
     assert!(w.is_current(middle));
@@ -140,36 +98,20 @@ fn the_start_of_a_chain_dies_and_the_rest_goes_on() {
 
 #[test]
 fn a_suspended_middle_gets_the_context_and_its_end_passes_it_on() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        inner,
-        replies,
-    } = chain();
+    let Chain { mut w, client, middle, server, inner, replies } = chain();
     w.suspend(middle);
     w.reply_recv(server, inner, replies[1], &[]);
     w.is(middle, Inactive);
     assert!(sc_of(middle));
     w.is(client, BlockedOnReply);
     w.delete(replies[0]);
-    assert!(
-        w.is_current(client),
-        "a suspended thread does not keep lent time"
-    );
+    assert!(w.is_current(client), "a suspended thread does not keep lent time");
     w.fails(client, Error::ReplyLost);
 }
 
 #[test]
 fn a_chain_loses_its_context_and_nobody_runs_without_one() {
-    let Chain {
-        mut w,
-        client,
-        middle,
-        server,
-        ..
-    } = chain();
+    let Chain { mut w, client, middle, server, .. } = chain();
     w.delete(client.sc);
     assert_eq!(w.kernel.cpu.current, None);
     for thread in [client, middle, server] {

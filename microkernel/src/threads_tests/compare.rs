@@ -6,9 +6,7 @@ use super::*;
 
 impl Twin {
     fn thread_of(&self, tcb: Option<Obj<Tcb>>) -> Option<usize> {
-        self.threads
-            .iter()
-            .position(|thread| Some(thread.tcb) == tcb)
+        self.threads.iter().position(|thread| Some(thread.tcb) == tcb)
     }
 
     /// Asserts that both agree on everything that the model knows.
@@ -16,14 +14,8 @@ impl Twin {
         for (t, thread) in self.threads.iter().enumerate() {
             let model = &self.model.threads[t];
             assert_eq!(self.state(thread.tcb), model.state, "state of thread {t}");
-            let regs = thread
-                .tcb
-                .regs(|r| [r.status, r.badge, r.mr[0], r.info.length() as u64]);
-            assert_eq!(
-                regs, model.regs,
-                "registers of thread {t}, {:?}",
-                model.state
-            );
+            let regs = thread.tcb.regs(|r| [r.status, r.badge, r.mr[0], r.info.length() as u64]);
+            assert_eq!(regs, model.regs, "registers of thread {t}, {:?}", model.state);
             assert_eq!(thread.tcb.priority.get(), model.priority);
             let reply = thread.tcb.reply.get();
             let reply = self.replies.iter().position(
@@ -32,15 +24,9 @@ impl Twin {
             assert_eq!(reply, model.reply, "reply object of thread {t}");
         }
         for (index, slot) in self.contexts.iter().enumerate() {
-            let Cap::SchedContext(sc) = self.w.cap(*slot) else {
-                panic!("no context")
-            };
+            let Cap::SchedContext(sc) = self.w.cap(*slot) else { panic!("no context") };
             let model = &self.model.contexts[index];
-            assert_eq!(
-                self.thread_of(sc.tcb.get()),
-                model.holder,
-                "holder of context {index}"
-            );
+            assert_eq!(self.thread_of(sc.tcb.get()), model.holder, "holder of context {index}");
             let mut lenders = Vec::new();
             let mut next = sc.lender.get();
             while let Some(lender) = next {
@@ -53,41 +39,23 @@ impl Twin {
         let runnable = (0..THREADS).filter(|t| self.model.is_schedulable(*t));
         let top = runnable.map(|t| self.model.threads[t].priority).max();
         let current = self.current();
-        assert_eq!(
-            current.map(|t| self.model.threads[t].priority),
-            top,
-            "who runs"
-        );
+        assert_eq!(current.map(|t| self.model.threads[t].priority), top, "who runs");
         assert!(current.is_none_or(|t| self.model.is_schedulable(t)));
     }
 
     fn compare_queues(&self) {
         for (ep, [slot, _]) in self.endpoints.iter().enumerate() {
-            let Cap::Endpoint { endpoint, .. } = self.w.cap(*slot) else {
-                panic!()
-            };
+            let Cap::Endpoint { endpoint, .. } = self.w.cap(*slot) else { panic!() };
             let mut expected = self.model.waiters(State::Send(ep));
             expected.extend(self.model.waiters(State::Receive(ep)));
-            assert_eq!(
-                self.queue(endpoint.queue.head.get()),
-                expected,
-                "queue of endpoint {ep}"
-            );
+            assert_eq!(self.queue(endpoint.queue.head.get()), expected, "queue of endpoint {ep}");
         }
         for (n, slot) in self.notifications.iter().enumerate() {
-            let Cap::Notification { notification, .. } = self.w.cap(*slot) else {
-                panic!()
-            };
+            let Cap::Notification { notification, .. } = self.w.cap(*slot) else { panic!() };
             let expected = self.model.waiters(State::Wait(n));
             assert_eq!(self.queue(notification.queue.head.get()), expected);
-            let bits = notification
-                .active
-                .get()
-                .then(|| notification.pending.get());
-            assert_eq!(
-                bits, self.model.notifications[n].bits,
-                "bits of notification {n}"
-            );
+            let bits = notification.active.get().then(|| notification.pending.get());
+            assert_eq!(bits, self.model.notifications[n].bits, "bits of notification {n}");
         }
     }
 
@@ -109,10 +77,7 @@ impl Twin {
         let endpoint = || {
             let wanted = tcb.endpoint.get();
             let is_it = |slots: &[u64; 2]| matches!(self.w.cap(slots[0]), Cap::Endpoint { endpoint, .. } if Some(endpoint) == wanted);
-            self.endpoints
-                .iter()
-                .position(is_it)
-                .expect("a known endpoint")
+            self.endpoints.iter().position(is_it).expect("a known endpoint")
         };
         match tcb.state.get() {
             ThreadState::Inactive => State::Inactive,
@@ -122,22 +87,12 @@ impl Twin {
             ThreadState::BlockedOnReply => {
                 let wanted = tcb.reply.get();
                 let is_it = |slot: &u64| matches!(self.w.cap(*slot), Cap::Reply(reply) if Some(reply) == wanted);
-                State::Reply(
-                    self.replies
-                        .iter()
-                        .position(is_it)
-                        .expect("a known reply object"),
-                )
+                State::Reply(self.replies.iter().position(is_it).expect("a known reply object"))
             }
             ThreadState::BlockedOnNotification => {
                 let wanted = tcb.waiting_on.get();
                 let is_it = |slot: &u64| matches!(self.w.cap(*slot), Cap::Notification { notification, .. } if Some(notification) == wanted);
-                State::Wait(
-                    self.notifications
-                        .iter()
-                        .position(is_it)
-                        .expect("a known one"),
-                )
+                State::Wait(self.notifications.iter().position(is_it).expect("a known one"))
             }
         }
     }

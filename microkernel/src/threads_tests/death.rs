@@ -23,13 +23,7 @@ fn called(passive: bool) -> Pair {
     }
     w.call(client, ep, &[1]);
     w.is(client, BlockedOnReply);
-    Pair {
-        w,
-        client,
-        server,
-        ep,
-        reply,
-    }
+    Pair { w, client, server, ep, reply }
 }
 
 fn sc_of(thread: Thread) -> bool {
@@ -38,13 +32,7 @@ fn sc_of(thread: Thread) -> bool {
 
 #[test]
 fn a_deleted_reply_object_wakes_the_caller_at_once() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        reply,
-        ..
-    } = called(false);
+    let Pair { mut w, client, server, reply, .. } = called(false);
     w.delete(reply);
     w.fails(client, Error::ReplyLost);
     w.is(client, Ready);
@@ -72,13 +60,7 @@ fn a_revoked_untyped_takes_the_reply_object_and_wakes_the_caller() {
 #[test]
 fn a_second_receive_with_the_same_reply_object_wakes_the_caller() {
     for passive in [false, true] {
-        let Pair {
-            mut w,
-            client,
-            server,
-            ep,
-            reply,
-        } = called(passive);
+        let Pair { mut w, client, server, ep, reply } = called(passive);
         w.recv(server, ep, reply);
         w.fails(client, Error::ReplyLost);
         assert!(sc_of(client));
@@ -90,12 +72,7 @@ fn a_second_receive_with_the_same_reply_object_wakes_the_caller() {
 
 #[test]
 fn the_end_of_a_passive_server_returns_the_time_and_wakes_the_caller() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        ..
-    } = called(true);
+    let Pair { mut w, client, server, .. } = called(true);
     w.delete(server.cap);
     w.fails(client, Error::ReplyLost);
     assert!(sc_of(client));
@@ -104,13 +81,7 @@ fn the_end_of_a_passive_server_returns_the_time_and_wakes_the_caller() {
 
 #[test]
 fn a_faulted_servers_reply_object_returns_the_time_at_once() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        reply,
-        ..
-    } = called(true);
+    let Pair { mut w, client, server, reply, .. } = called(true);
     let (handler, faults) = (w.passive(20), w.endpoint());
     w.invoke(server.cap, Invocation::TcbSetFaultEndpoint, &[], &[faults]);
     w.trap(Trap::Fault(skink_abi::Fault::PageFault, [8, 0, 0]));
@@ -125,13 +96,7 @@ fn a_faulted_servers_reply_object_returns_the_time_at_once() {
 
 #[test]
 fn a_server_that_runs_on_lent_time_keeps_it_until_it_receives() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        ep,
-        reply,
-    } = called(true);
+    let Pair { mut w, client, server, ep, reply } = called(true);
     w.delete(reply);
     w.fails(client, Error::ReplyLost);
     assert!(w.is_current(server), "the server still runs");
@@ -145,13 +110,7 @@ fn a_server_that_runs_on_lent_time_keeps_it_until_it_receives() {
 
 #[test]
 fn a_reply_to_nobody_is_no_error_and_returns_lent_time() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        reply,
-        ..
-    } = called(true);
+    let Pair { mut w, client, server, reply, .. } = called(true);
     let other = w.reply();
     w.delete(reply);
     w.send(server, other, &[]);
@@ -162,13 +121,7 @@ fn a_reply_to_nobody_is_no_error_and_returns_lent_time() {
 
 #[test]
 fn replying_twice_does_nothing_the_second_time() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        reply,
-        ..
-    } = called(false);
+    let Pair { mut w, client, server, reply, .. } = called(false);
     w.send(server, reply, &[5]);
     w.send(server, reply, &[6]);
     w.ok(server);
@@ -178,13 +131,7 @@ fn replying_twice_does_nothing_the_second_time() {
 #[test]
 fn another_thread_can_answer() {
     for passive in [false, true] {
-        let Pair {
-            mut w,
-            client,
-            server,
-            reply,
-            ..
-        } = called(passive);
+        let Pair { mut w, client, server, reply, .. } = called(passive);
         let worker = w.thread(30);
         w.send(worker, reply, &[5]);
         assert_eq!(w.ok(client).mr[0], 5);
@@ -208,13 +155,7 @@ fn a_deleted_endpoint_cancels_those_who_wait_at_it() {
 
 #[test]
 fn a_queued_call_outlives_its_server_and_the_successor_answers_it() {
-    let Pair {
-        mut w,
-        client,
-        server,
-        ep,
-        reply,
-    } = called(false);
+    let Pair { mut w, client, server, ep, reply } = called(false);
     let late = w.thread(10);
     w.call(late, ep, &[7]);
     w.delete(reply);
@@ -243,24 +184,10 @@ fn a_deleted_notification_cancels_its_waiters() {
 #[test]
 fn a_protocol_fault_fails_the_call_with_its_reason() {
     for fast in [true, false] {
-        let Pair {
-            mut w,
-            client,
-            server,
-            ep,
-            reply,
-        } = called(true);
+        let Pair { mut w, client, server, ep, reply } = called(true);
         w.fast = fast;
         let label = skink_abi::message::PROTOCOL_FAULT_LABEL;
-        w.syscall(
-            server,
-            Syscall::ReplyRecv,
-            Call {
-                label,
-                reply,
-                ..message(ep, &[42])
-            },
-        );
+        w.syscall(server, Syscall::ReplyRecv, Call { label, reply, ..message(ep, &[42]) });
         assert_eq!(w.fails(client, Error::ProtocolFault).mr, [42, 0, 0, 0]);
         w.is(server, BlockedOnReceive);
         w.focus(client);
@@ -354,10 +281,7 @@ fn a_call_received_without_a_reply_object_is_lost() {
 fn a_thread_may_delete_itself() {
     let mut w = World::new();
     let (a, b) = (w.thread(20), w.thread(10));
-    let call = Call {
-        label: Invocation::CNodeDelete.raw(),
-        ..message(NODE, &[a.cap, WHOLE])
-    };
+    let call = Call { label: Invocation::CNodeDelete.raw(), ..message(NODE, &[a.cap, WHOLE]) };
     w.syscall(a, Syscall::Call, call);
     assert!(w.slot(a.cap).is_empty());
     assert!(w.is_current(b));

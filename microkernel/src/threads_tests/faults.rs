@@ -28,10 +28,7 @@ fn a_page_fault_is_a_message_and_an_answer_resumes() {
     set_ip(thread, 0x1234, 0x5678);
     w.trap(Trap::Fault(Fault::PageFault, [0xbad, 6, 1]));
     let got = w.ok(handler);
-    assert_eq!(
-        (got.badge, got.info),
-        (3, MessageInfo::new(Fault::PageFault.raw(), 5, 0))
-    );
+    assert_eq!((got.badge, got.info), (3, MessageInfo::new(Fault::PageFault.raw(), 5, 0)));
     assert_eq!(got.mr, [0x1234, 0x5678, 0xbad, 6]);
     assert_eq!(w.word(handler, 4), 1);
     w.is(thread, BlockedOnReply);
@@ -46,15 +43,7 @@ fn a_page_fault_is_a_message_and_an_answer_resumes() {
 fn an_answer_with_another_label_leaves_the_thread_suspended() {
     let (mut w, handler, thread, ep, reply) = setup();
     w.trap(Trap::Fault(Fault::Exception, [0, 0, 6]));
-    w.syscall(
-        handler,
-        Syscall::ReplyRecv,
-        Call {
-            label: 1,
-            reply,
-            ..message(ep, &[])
-        },
-    );
+    w.syscall(handler, Syscall::ReplyRecv, Call { label: 1, reply, ..message(ep, &[]) });
     w.is(thread, Inactive);
     w.resume(thread);
     w.is(thread, Ready);
@@ -95,14 +84,7 @@ fn a_blocking_call_on_a_missing_capability_is_a_fault_and_is_repeated() {
         for (cptr, left) in [(500, 0), (NOWHERE, 64)] {
             let (mut w, handler, thread, ep, reply) = setup();
             set_ip(thread, 0x1000, 0);
-            w.syscall(
-                thread,
-                number,
-                Call {
-                    cptr,
-                    ..Call::default()
-                },
-            );
+            w.syscall(thread, number, Call { cptr, ..Call::default() });
             let got = w.ok(handler);
             assert_eq!(got.info.label(), Fault::CapFault.raw(), "{number:?}");
             assert_eq!(got.mr, [0x1000, 0, cptr, phase]);
@@ -116,30 +98,12 @@ fn a_blocking_call_on_a_missing_capability_is_a_fault_and_is_repeated() {
 #[test]
 fn a_call_that_does_not_block_returns_the_error() {
     let (mut w, _, thread, _, _) = setup();
-    for number in [
-        Syscall::Signal,
-        Syscall::NbSend,
-        Syscall::NbRecv,
-        Syscall::Poll,
-        Syscall::NbSendRecv,
-    ] {
-        w.syscall(
-            thread,
-            number,
-            Call {
-                cptr: NOWHERE,
-                ..Call::default()
-            },
-        );
+    for number in
+        [Syscall::Signal, Syscall::NbSend, Syscall::NbRecv, Syscall::Poll, Syscall::NbSendRecv]
+    {
+        w.syscall(thread, number, Call { cptr: NOWHERE, ..Call::default() });
         assert_eq!(w.fails(thread, Error::InvalidCapability).mr, [0, 64, 0, 0]);
-        w.syscall(
-            thread,
-            number,
-            Call {
-                cptr: 500,
-                ..Call::default()
-            },
-        );
+        w.syscall(thread, number, Call { cptr: 500, ..Call::default() });
         w.fails(thread, Error::InvalidCapability);
     }
 }
@@ -148,11 +112,7 @@ fn a_call_that_does_not_block_returns_the_error() {
 fn a_wrong_reply_capability_is_a_fault_before_anything_is_sent() {
     let (mut w, handler, thread, _, _) = setup();
     let (ep, n) = (w.endpoint(), w.notification());
-    let call = Call {
-        cptr: ep,
-        reply: n,
-        ..Call::default()
-    };
+    let call = Call { cptr: ep, reply: n, ..Call::default() };
     w.syscall(thread, Syscall::Recv, call);
     assert_eq!(w.ok(handler).mr[2..], [n, 1]);
 }
@@ -241,21 +201,9 @@ fn a_fault_endpoint_needs_the_right_to_send_and_to_be_answered() {
     let thread = w.thread(10);
     let (ep, n) = (w.endpoint(), w.notification());
     let (read, write) = (w.mint(ep, 0, READ), w.mint(ep, 0, WRITE));
-    for set in [
-        Invocation::TcbSetFaultEndpoint,
-        Invocation::TcbSetTimeoutEndpoint,
-    ] {
-        fails(
-            w.try_invoke(thread.cap, set, &[], &[n]),
-            Error::InvalidCapability,
-        );
-        fails(
-            w.try_invoke(thread.cap, set, &[], &[read]),
-            Error::InsufficientRights,
-        );
-        fails(
-            w.try_invoke(thread.cap, set, &[], &[write]),
-            Error::InsufficientRights,
-        );
+    for set in [Invocation::TcbSetFaultEndpoint, Invocation::TcbSetTimeoutEndpoint] {
+        fails(w.try_invoke(thread.cap, set, &[], &[n]), Error::InvalidCapability);
+        fails(w.try_invoke(thread.cap, set, &[], &[read]), Error::InsufficientRights);
+        fails(w.try_invoke(thread.cap, set, &[], &[write]), Error::InsufficientRights);
     }
 }

@@ -10,16 +10,12 @@ fn handler(w: &mut World, line: u64) -> (u64, Irq) {
     let to = w.free();
     let words = [line, Trigger::LevelLow.raw(), to, WHOLE];
     w.invoke(IRQ_CONTROL, Invocation::IrqControlGet, &words, &[NODE]);
-    let Cap::IrqHandler(irq) = w.cap(to) else {
-        panic!("no handler was made")
-    };
+    let Cap::IrqHandler(irq) = w.cap(to) else { panic!("no handler was made") };
     (to, irq)
 }
 
 fn is_masked(w: &World, irq: Irq) -> bool {
-    w.kernel.machine.irqs[usize::from(irq.0)]
-        .expect("claimed")
-        .is_masked
+    w.kernel.machine.irqs[usize::from(irq.0)].expect("claimed").is_masked
 }
 
 #[test]
@@ -39,10 +35,7 @@ fn an_interrupt_signals_its_notification_with_its_badge() {
     assert!(is_masked(&w, irq), "until it is acknowledged");
     w.invoke(cap, Invocation::IrqHandlerAck, &[], &[]);
     assert!(!is_masked(&w, irq));
-    assert_eq!(
-        w.invoke(cap, Invocation::IrqHandlerCount, &[], &[]),
-        Answer::word(1)
-    );
+    assert_eq!(w.invoke(cap, Invocation::IrqHandlerCount, &[], &[]), Answer::word(1));
 }
 
 #[test]
@@ -95,10 +88,7 @@ fn a_line_has_one_handler() {
     assert!(w.kernel.machine.irqs[usize::from(irq.0)].is_none());
     w.invoke(IRQ_CONTROL, Invocation::IrqControlGet, &words, &[NODE]);
     let words = [500, Trigger::EdgeHigh.raw(), to + 1, WHOLE];
-    fails(
-        w.try_invoke(IRQ_CONTROL, Invocation::IrqControlGet, &words, &[NODE]),
-        Error::Exhausted,
-    );
+    fails(w.try_invoke(IRQ_CONTROL, Invocation::IrqControlGet, &words, &[NODE]), Error::Exhausted);
     let words = [6, 9, to + 1, WHOLE];
     fails(
         w.try_invoke(IRQ_CONTROL, Invocation::IrqControlGet, &words, &[NODE]),
@@ -112,12 +102,7 @@ fn message_interrupts_are_allocated_until_there_are_none() {
     let mut last = 0;
     let count = (0..).take_while(|_| {
         let to = w.free();
-        let made = w.try_invoke(
-            IRQ_CONTROL,
-            Invocation::IrqControlGetMsi,
-            &[to, WHOLE],
-            &[NODE],
-        );
+        let made = w.try_invoke(IRQ_CONTROL, Invocation::IrqControlGetMsi, &[to, WHOLE], &[NODE]);
         last = if made.is_ok() { to } else { last };
         made.is_ok()
     });
@@ -146,14 +131,7 @@ fn a_timer_fires_once_at_its_deadline() {
     w.is(thread, ThreadState::BlockedOnNotification);
     w.pass(1);
     assert_eq!(w.ok(thread).badge, 2);
-    w.syscall(
-        thread,
-        Syscall::Poll,
-        Call {
-            cptr: n,
-            ..Call::default()
-        },
-    );
+    w.syscall(thread, Syscall::Poll, Call { cptr: n, ..Call::default() });
     w.fails(thread, Error::WouldBlock);
 }
 
@@ -163,14 +141,7 @@ fn a_past_deadline_fires_at_once_and_a_new_one_replaces_the_old() {
     let thread = w.thread(10);
     let (timer, n) = timer(&mut w, 1);
     let poll = |w: &mut World| {
-        w.syscall(
-            thread,
-            Syscall::Poll,
-            Call {
-                cptr: n,
-                ..Call::default()
-            },
-        );
+        w.syscall(thread, Syscall::Poll, Call { cptr: n, ..Call::default() });
         w.result(thread).status == 0
     };
     w.pass(100);
@@ -183,14 +154,8 @@ fn a_past_deadline_fires_at_once_and_a_new_one_replaces_the_old() {
     w.pass(1000);
     assert!(poll(&mut w));
     w.invoke(timer, Invocation::TimerArm, &[9000], &[]);
-    assert_eq!(
-        w.invoke(timer, Invocation::TimerCancel, &[], &[]),
-        Answer::word(1)
-    );
-    assert_eq!(
-        w.invoke(timer, Invocation::TimerCancel, &[], &[]),
-        Answer::word(0)
-    );
+    assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(1));
+    assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(0));
     w.pass(10_000);
     assert!(!poll(&mut w));
 }
@@ -204,12 +169,7 @@ fn many_timers_fire_in_order_and_all() {
         let timer = w.make(ObjectType::Timer);
         let badged = w.mint(n, 1 << bit, ALL);
         w.invoke(timer, Invocation::TimerSetNotification, &[], &[badged]);
-        w.invoke(
-            timer,
-            Invocation::TimerArm,
-            &[if bit < 20 { 1000 } else { 2000 }],
-            &[],
-        );
+        w.invoke(timer, Invocation::TimerArm, &[if bit < 20 { 1000 } else { 2000 }], &[]);
     }
     w.pass(1500);
     w.wait(thread, n);
@@ -242,35 +202,14 @@ fn ports_are_checked_against_the_range() {
     let issue = Invocation::IoPortControlIssue;
     w.invoke(PORT_CONTROL, issue, &[0x3f8, 0x3ff, to, WHOLE], &[NODE]);
     w.invoke(to, Invocation::IoPortOut, &[0x3f8, 1, 65], &[]);
-    assert_eq!(
-        w.invoke(to, Invocation::IoPortIn, &[0x3f8, 1], &[]),
-        Answer::word(65)
-    );
+    assert_eq!(w.invoke(to, Invocation::IoPortIn, &[0x3f8, 1], &[]), Answer::word(65));
     let out = Invocation::IoPortOut;
-    fails(
-        w.try_invoke(to, out, &[0x400, 1, 0], &[]),
-        Error::RangeError,
-    );
-    fails(
-        w.try_invoke(to, out, &[0x3fe, 4, 0], &[]),
-        Error::RangeError,
-    );
-    fails(
-        w.try_invoke(to, out, &[0x3f9, 2, 0], &[]),
-        Error::AlignmentError,
-    );
-    fails(
-        w.try_invoke(to, out, &[0x3f8, 3, 0], &[]),
-        Error::InvalidArgument,
-    );
-    fails(
-        w.try_invoke(to, out, &[0x3f8, 1, 256], &[]),
-        Error::InvalidArgument,
-    );
-    fails(
-        w.try_invoke(to, out, &[0x3f8, 1], &[]),
-        Error::TruncatedMessage,
-    );
+    fails(w.try_invoke(to, out, &[0x400, 1, 0], &[]), Error::RangeError);
+    fails(w.try_invoke(to, out, &[0x3fe, 4, 0], &[]), Error::RangeError);
+    fails(w.try_invoke(to, out, &[0x3f9, 2, 0], &[]), Error::AlignmentError);
+    fails(w.try_invoke(to, out, &[0x3f8, 3, 0], &[]), Error::InvalidArgument);
+    fails(w.try_invoke(to, out, &[0x3f8, 1, 256], &[]), Error::InvalidArgument);
+    fails(w.try_invoke(to, out, &[0x3f8, 1], &[]), Error::TruncatedMessage);
     fails(
         w.try_invoke(PORT_CONTROL, issue, &[9, 8, to + 1, WHOLE], &[NODE]),
         Error::InvalidArgument,
@@ -294,40 +233,13 @@ fn the_log_takes_text_from_registers_and_buffer() {
     }
     let mr = [words[0], words[1], words[2], words[3]];
     let label = Invocation::LogWrite.raw();
-    w.syscall(
-        thread,
-        Syscall::Call,
-        Call {
-            cptr: LOG,
-            label,
-            length: 8,
-            mr,
-            ..Call::default()
-        },
-    );
+    w.syscall(thread, Syscall::Call, Call { cptr: LOG, label, length: 8, mr, ..Call::default() });
     w.ok(thread);
     assert_eq!(w.kernel.machine.log, text);
     let label = Invocation::LogStatistics.raw();
-    w.syscall(
-        thread,
-        Syscall::Call,
-        Call {
-            cptr: LOG,
-            label,
-            ..Call::default()
-        },
-    );
+    w.syscall(thread, Syscall::Call, Call { cptr: LOG, label, ..Call::default() });
     assert_eq!(w.ok(thread).mr[0], text.len() as u64);
-    fails(
-        w.try_invoke(LOG, Invocation::LogWrite, &[0], &[]),
-        Error::RangeError,
-    );
-    fails(
-        w.try_invoke(LOG, Invocation::LogWrite, &[9, 1], &[]),
-        Error::TruncatedMessage,
-    );
-    fails(
-        w.try_invoke(LOG, Invocation::LogExit, &[128], &[]),
-        Error::RangeError,
-    );
+    fails(w.try_invoke(LOG, Invocation::LogWrite, &[0], &[]), Error::RangeError);
+    fails(w.try_invoke(LOG, Invocation::LogWrite, &[9, 1], &[]), Error::TruncatedMessage);
+    fails(w.try_invoke(LOG, Invocation::LogExit, &[128], &[]), Error::RangeError);
 }

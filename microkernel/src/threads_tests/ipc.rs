@@ -17,14 +17,7 @@ fn a_call_reaches_a_waiting_server_and_its_answer_comes_back() {
             if passive {
                 w.invoke(server.sc, Invocation::SchedContextUnbind, &[], &[]);
             }
-            w.syscall(
-                client,
-                Syscall::Call,
-                Call {
-                    label: 5,
-                    ..message(badged, &[1, 2, 3])
-                },
-            );
+            w.syscall(client, Syscall::Call, Call { label: 5, ..message(badged, &[1, 2, 3]) });
             assert!(w.is_current(server));
             let got = w.ok(server);
             assert_eq!((got.badge, got.info), (77, MessageInfo::new(5, 3, 0)));
@@ -34,11 +27,7 @@ fn a_call_reaches_a_waiting_server_and_its_answer_comes_back() {
             assert!(w.is_current(client));
             let answer = w.ok(client);
             assert_eq!((answer.badge, answer.info), (0, MessageInfo::new(0, 1, 0)));
-            assert_eq!(
-                answer.mr,
-                [9, 2, 3, 0],
-                "words beyond the length are the caller's own"
-            );
+            assert_eq!(answer.mr, [9, 2, 3, 0], "words beyond the length are the caller's own");
             w.is(server, BlockedOnReceive);
         }
     }
@@ -83,34 +72,14 @@ fn messages_of_every_length_arrive_whole() {
         }
         w.recv(b, ep, 0);
         let mr = [1000, 1001, 1002, 1003];
-        w.syscall(
-            a,
-            Syscall::Send,
-            Call {
-                cptr: ep,
-                length,
-                mr,
-                ..Call::default()
-            },
-        );
+        w.syscall(a, Syscall::Send, Call { cptr: ep, length, mr, ..Call::default() });
         assert_eq!(w.ok(b).info.length(), length);
         for index in 4..496 {
-            let expected = if index < length {
-                1000 + index as u64
-            } else {
-                7
-            };
+            let expected = if index < length { 1000 + index as u64 } else { 7 };
             assert_eq!(w.word(b, index), expected, "word {index} of {length}");
         }
         for (index, word) in w.ok(b).mr.into_iter().enumerate() {
-            assert_eq!(
-                word,
-                if index < length {
-                    1000 + index as u64
-                } else {
-                    0
-                }
-            );
+            assert_eq!(word, if index < length { 1000 + index as u64 } else { 0 });
         }
     }
 }
@@ -122,15 +91,7 @@ fn a_message_is_cut_to_the_registers_where_a_buffer_is_missing() {
     let ep = w.endpoint();
     w.invoke(b.cap, Invocation::TcbSetIpcBuffer, &[0], &[]);
     w.recv(b, ep, 0);
-    w.syscall(
-        a,
-        Syscall::Send,
-        Call {
-            cptr: ep,
-            length: 9,
-            ..Call::default()
-        },
-    );
+    w.syscall(a, Syscall::Send, Call { cptr: ep, length: 9, ..Call::default() });
     assert_eq!(w.ok(b).info.length(), 4);
 }
 
@@ -166,18 +127,8 @@ fn a_new_priority_moves_a_waiter_in_its_queue() {
         w.send(*thread, ep, &[number as u64]);
     }
     let authority = w.thread(40);
-    w.invoke(
-        threads[2].cap,
-        Invocation::TcbSetPriority,
-        &[11],
-        &[authority.cap],
-    );
-    w.invoke(
-        threads[0].cap,
-        Invocation::TcbSetPriority,
-        &[9],
-        &[authority.cap],
-    );
+    w.invoke(threads[2].cap, Invocation::TcbSetPriority, &[11], &[authority.cap]);
+    w.invoke(threads[0].cap, Invocation::TcbSetPriority, &[9], &[authority.cap]);
     let mut order = Vec::new();
     for _ in 0..3 {
         w.recv(authority, ep, 0);
@@ -193,14 +144,7 @@ fn sends_that_do_not_wait_are_dropped_without_a_receiver() {
     let ep = w.endpoint();
     w.syscall(a, Syscall::NbSend, message(ep, &[1]));
     w.ok(a);
-    w.syscall(
-        b,
-        Syscall::NbRecv,
-        Call {
-            cptr: ep,
-            ..Call::default()
-        },
-    );
+    w.syscall(b, Syscall::NbRecv, Call { cptr: ep, ..Call::default() });
     w.fails(b, Error::WouldBlock);
     w.recv(b, ep, 0);
     w.syscall(a, Syscall::NbSend, message(ep, &[2]));
@@ -214,14 +158,7 @@ fn a_non_blocking_send_then_receive_does_both() {
     let (a, b) = (w.thread(10), w.thread(10));
     let (there, back) = (w.endpoint(), w.endpoint());
     w.recv(b, there, 0);
-    w.syscall(
-        a,
-        Syscall::NbSendRecv,
-        Call {
-            receive: back,
-            ..message(there, &[3])
-        },
-    );
+    w.syscall(a, Syscall::NbSendRecv, Call { receive: back, ..message(there, &[3]) });
     assert_eq!(w.ok(b).mr[0], 3);
     w.is(a, BlockedOnReceive);
     w.send(b, back, &[4]);
@@ -235,14 +172,7 @@ fn a_non_blocking_send_donates_to_a_passive_receiver() {
     let (there, back) = (w.endpoint(), w.endpoint());
     w.recv(b, there, 0);
     w.invoke(b.sc, Invocation::SchedContextUnbind, &[], &[]);
-    w.syscall(
-        a,
-        Syscall::NbSendRecv,
-        Call {
-            receive: back,
-            ..message(there, &[3])
-        },
-    );
+    w.syscall(a, Syscall::NbSendRecv, Call { receive: back, ..message(there, &[3]) });
     assert!(w.is_current(b));
     assert!(a.tcb.sched_context.get().is_none());
 }
@@ -254,14 +184,7 @@ fn rights_are_needed() {
     let ep = w.endpoint();
     let (read, write) = (w.mint(ep, 0, READ), w.mint(ep, 0, WRITE));
     let writes_right = |w: &mut World, cptr, number| {
-        w.syscall(
-            thread,
-            number,
-            Call {
-                cptr,
-                ..Call::default()
-            },
-        );
+        w.syscall(thread, number, Call { cptr, ..Call::default() });
         w.result(thread)
     };
     let result = writes_right(&mut w, read, Syscall::NbSend);
@@ -277,14 +200,7 @@ fn rights_are_needed() {
         (write, Syscall::Call),
         (write, Syscall::Recv),
     ] {
-        w.syscall(
-            thread,
-            number,
-            Call {
-                cptr,
-                ..Call::default()
-            },
-        );
+        w.syscall(thread, number, Call { cptr, ..Call::default() });
         w.is(thread, ThreadState::Inactive);
         w.resume(thread);
     }
@@ -324,9 +240,7 @@ fn an_offered_reply_object_is_free_again_after_a_signal() {
     w.invoke(b.cap, Invocation::TcbBindNotification, &[], &[n]);
     w.recv(b, ep, reply);
     w.signal(a, n);
-    let Cap::Reply(object) = w.cap(reply) else {
-        panic!()
-    };
+    let Cap::Reply(object) = w.cap(reply) else { panic!() };
     assert!(object.thread.get().is_none());
 }
 
@@ -338,23 +252,9 @@ fn a_notification_keeps_bits_and_wakes_one_waiter_at_a_time() {
     let (x, y) = (w.mint(n, 1, ALL), w.mint(n, 2, ALL));
     w.signal(a, x);
     w.signal(a, y);
-    w.syscall(
-        a,
-        Syscall::Poll,
-        Call {
-            cptr: n,
-            ..Call::default()
-        },
-    );
+    w.syscall(a, Syscall::Poll, Call { cptr: n, ..Call::default() });
     assert_eq!(w.ok(a).badge, 3);
-    w.syscall(
-        a,
-        Syscall::Poll,
-        Call {
-            cptr: n,
-            ..Call::default()
-        },
-    );
+    w.syscall(a, Syscall::Poll, Call { cptr: n, ..Call::default() });
     w.fails(a, Error::WouldBlock);
     w.wait(b, n);
     w.wait(c, n);

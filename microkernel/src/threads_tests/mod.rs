@@ -103,23 +103,10 @@ impl World {
         };
         // SAFETY: an unused page.
         let pool = unsafe { asid_pool::init(&mut kernel, PhysAddr(0x1000), 0) };
-        let mut world = World {
-            kernel,
-            table,
-            next: FREE,
-            fast: true,
-        };
+        let mut world = World { kernel, table, next: FREE, fast: true };
         let base = PhysAddr(UNTYPED_BASE);
         let caps = [
-            (
-                NODE,
-                Cap::CNode {
-                    table,
-                    radix: RADIX,
-                    guard_bits: 64 - RADIX,
-                    guard: 0,
-                },
-            ),
+            (NODE, Cap::CNode { table, radix: RADIX, guard_bits: 64 - RADIX, guard: 0 }),
             (
                 UNTYPED,
                 Cap::Untyped {
@@ -196,8 +183,7 @@ impl World {
     /// As `try_invoke`; the test fails if it fails.
     #[track_caller]
     pub fn invoke(&mut self, index: u64, what: Invocation, words: &[u64], caps: &[u64]) -> Answer {
-        self.try_invoke(index, what, words, caps)
-            .expect("the invocation should work")
+        self.try_invoke(index, what, words, caps).expect("the invocation should work")
     }
 
     pub fn check(&self) {
@@ -205,10 +191,7 @@ impl World {
             panic!("invariant broken: {broken}");
         }
         let loaded = self.kernel.cpu.current;
-        assert_eq!(
-            self.kernel.machine.current, loaded,
-            "the machine returns to another thread"
-        );
+        assert_eq!(self.kernel.machine.current, loaded, "the machine returns to another thread");
     }
 
     /// Makes an object in a given empty slot.
@@ -258,12 +241,7 @@ impl World {
 
     pub fn configure(&mut self, sc: u64, budget_ns: u64, period_ns: u64) {
         let words = [budget_ns, period_ns, sc];
-        self.invoke(
-            SCHED_CONTROL,
-            Invocation::SchedControlConfigure,
-            &words,
-            &[sc],
-        );
+        self.invoke(SCHED_CONTROL, Invocation::SchedControlConfigure, &words, &[sc]);
     }
 
     /// A thread with spaces and buffer, suspended and without context (passive).
@@ -274,17 +252,10 @@ impl World {
         self.invoke(ASID_POOL, Invocation::AsidPoolAssign, &[], &[space]);
         self.invoke(cap, Invocation::TcbSetSpace, &[0], &[NODE, space]);
         self.invoke(cap, Invocation::TcbSetIpcBuffer, &[0x1000], &[buffer]);
-        let Cap::Tcb(tcb) = self.cap(cap) else {
-            panic!("no thread was made")
-        };
+        let Cap::Tcb(tcb) = self.cap(cap) else { panic!("no thread was made") };
         tcb.mcp.set(255);
         self.kernel.set_priority(tcb, priority);
-        Thread {
-            tcb,
-            cap,
-            sc: 0,
-            space,
-        }
+        Thread { tcb, cap, sc: 0, space }
     }
 
     /// A thread with a round-robin context, running.
@@ -312,11 +283,7 @@ impl World {
     #[track_caller]
     pub fn focus(&mut self, thread: Thread) {
         if !self.is_current(thread) {
-            assert!(
-                thread.tcb.queued.get(),
-                "only a ready thread can run: {:?}",
-                thread.tcb.state
-            );
+            assert!(thread.tcb.queued.get(), "only a ready thread can run: {:?}", thread.tcb.state);
             if let Some(current) = self.kernel.cpu.current {
                 self.kernel.enqueue_first(current);
             }
@@ -370,12 +337,7 @@ impl World {
     #[track_caller]
     pub fn ok(&self, thread: Thread) -> Result4 {
         let result = self.result(thread);
-        assert_eq!(
-            result.status,
-            0,
-            "the call failed: {:?}",
-            Error::from_raw(result.status)
-        );
+        assert_eq!(result.status, 0, "the call failed: {:?}", Error::from_raw(result.status));
         result
     }
 
@@ -400,48 +362,19 @@ impl World {
     }
 
     pub fn recv(&mut self, thread: Thread, cptr: u64, reply: u64) {
-        self.syscall(
-            thread,
-            Syscall::Recv,
-            Call {
-                cptr,
-                reply,
-                ..Call::default()
-            },
-        );
+        self.syscall(thread, Syscall::Recv, Call { cptr, reply, ..Call::default() });
     }
 
     pub fn reply_recv(&mut self, thread: Thread, cptr: u64, reply: u64, words: &[u64]) {
-        self.syscall(
-            thread,
-            Syscall::ReplyRecv,
-            Call {
-                reply,
-                ..message(cptr, words)
-            },
-        );
+        self.syscall(thread, Syscall::ReplyRecv, Call { reply, ..message(cptr, words) });
     }
 
     pub fn signal(&mut self, thread: Thread, cptr: u64) {
-        self.syscall(
-            thread,
-            Syscall::Signal,
-            Call {
-                cptr,
-                ..Call::default()
-            },
-        );
+        self.syscall(thread, Syscall::Signal, Call { cptr, ..Call::default() });
     }
 
     pub fn wait(&mut self, thread: Thread, cptr: u64) {
-        self.syscall(
-            thread,
-            Syscall::Wait,
-            Call {
-                cptr,
-                ..Call::default()
-            },
-        );
+        self.syscall(thread, Syscall::Wait, Call { cptr, ..Call::default() });
     }
 
     /// Word `index` of a thread's buffer.
@@ -479,12 +412,7 @@ impl World {
 pub fn message(cptr: u64, words: &[u64]) -> Call {
     let mut mr = [0; 4];
     mr[..words.len()].copy_from_slice(words);
-    Call {
-        cptr,
-        length: words.len(),
-        mr,
-        ..Call::default()
-    }
+    Call { cptr, length: words.len(), mr, ..Call::default() }
 }
 
 #[track_caller]

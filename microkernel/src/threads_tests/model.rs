@@ -80,10 +80,7 @@ impl Model {
             since: 0,
             message: (0, 0, How::Send),
         });
-        self.contexts.push(Context {
-            holder: Some(id),
-            ..Context::default()
-        });
+        self.contexts.push(Context { holder: Some(id), ..Context::default() });
     }
 
     pub fn is_schedulable(&self, t: usize) -> bool {
@@ -92,9 +89,8 @@ impl Model {
 
     /// Those in a state, in the order in which they are served.
     pub fn waiters(&self, state: State) -> Vec<usize> {
-        let mut all: Vec<usize> = (0..self.threads.len())
-            .filter(|t| self.threads[*t].state == state)
-            .collect();
+        let mut all: Vec<usize> =
+            (0..self.threads.len()).filter(|t| self.threads[*t].state == state).collect();
         all.sort_by_key(|t| (255 - self.threads[*t].priority, self.threads[*t].since));
         all
     }
@@ -218,9 +214,7 @@ impl Model {
 
     /// The context of which a thread is the last lender.
     fn last_lent(&self, t: usize) -> Option<usize> {
-        self.contexts
-            .iter()
-            .position(|sc| sc.lenders.last() == Some(&t))
+        self.contexts.iter().position(|sc| sc.lenders.last() == Some(&t))
     }
 
     fn has_lost_lender(&self, sc: usize) -> bool {
@@ -237,10 +231,7 @@ impl Model {
     fn reclaim(&mut self, sc: usize) {
         for _ in 0..8 {
             let in_use = self.contexts[sc].holder.is_some_and(|t| {
-                matches!(
-                    self.threads[t].state,
-                    State::Ready | State::Send(_) | State::Reply(_)
-                )
+                matches!(self.threads[t].state, State::Ready | State::Send(_) | State::Reply(_))
             });
             if in_use || !self.has_lost_lender(sc) {
                 return;
@@ -293,10 +284,7 @@ impl Model {
         let bound = (0..self.threads.len()).find(|t| {
             self.threads[*t].bound == Some(n) && matches!(self.threads[*t].state, State::Receive(_))
         });
-        let Some(t) = waiter
-            .or(bound)
-            .filter(|_| self.notifications[n].bits.is_none())
-        else {
+        let Some(t) = waiter.or(bound).filter(|_| self.notifications[n].bits.is_none()) else {
             *self.notifications[n].bits.get_or_insert(0) |= bits;
             return;
         };

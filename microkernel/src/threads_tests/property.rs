@@ -50,9 +50,7 @@ impl Twin {
                 w.thread(priority)
             })
             .collect();
-        model
-            .notifications
-            .resize(NOTIFICATIONS, Default::default());
+        model.notifications.resize(NOTIFICATIONS, Default::default());
         let endpoints = (0..ENDPOINTS)
             .map(|e| {
                 let ep = w.endpoint();
@@ -62,16 +60,7 @@ impl Twin {
         let notifications = (0..NOTIFICATIONS).map(|_| w.notification()).collect();
         let replies = (0..REPLIES).map(|_| w.reply()).collect();
         let contexts = threads.iter().map(|thread| thread.sc).collect();
-        Twin {
-            w,
-            model,
-            threads,
-            endpoints,
-            notifications,
-            replies,
-            contexts,
-            count: 0,
-        }
+        Twin { w, model, threads, endpoints, notifications, replies, contexts, count: 0 }
     }
 
     pub fn current(&self) -> Option<usize> {
@@ -94,11 +83,7 @@ impl Twin {
     fn vary_current(&mut self, t: usize, op: Op) -> usize {
         let wanted = usize::from(op.c >> 4) % THREADS;
         let equal = self.model.threads[wanted].priority == self.model.threads[t].priority;
-        if equal && self.model.is_schedulable(wanted) {
-            wanted
-        } else {
-            t
-        }
+        if equal && self.model.is_schedulable(wanted) { wanted } else { t }
     }
 
     fn system_call(&mut self, t: usize, op: Op) {
@@ -125,11 +110,7 @@ impl Twin {
             .iter()
             .enumerate()
             .any(|(other, thread)| other != t && thread.bound == Some(n));
-        let on_notification = Call {
-            cptr: self.notifications[n],
-            length: 0,
-            ..call
-        };
+        let on_notification = Call { cptr: self.notifications[n], length: 0, ..call };
         let number = match op.what % 20 {
             0..4 => {
                 self.model.send(t, ep, badge, word, How::Call);
@@ -145,8 +126,7 @@ impl Twin {
             }
             6 => {
                 self.model.send(t, ep, badge, word, How::NbSendDonate);
-                self.model
-                    .receive(t, usize::from(op.c) % ENDPOINTS, offered, true);
+                self.model.receive(t, usize::from(op.c) % ENDPOINTS, offered, true);
                 Syscall::NbSendRecv
             }
             7..10 => {
@@ -168,18 +148,12 @@ impl Twin {
             16 => {
                 self.model.threads[t].regs = [0, self.model.threads[t].regs[1], word, 0];
                 self.model.signal(n, 0);
-                return self
-                    .w
-                    .syscall(self.threads[t], Syscall::Signal, on_notification);
+                return self.w.syscall(self.threads[t], Syscall::Signal, on_notification);
             }
             17 | 18 if !is_other => {
                 self.model.threads[t].regs[3] = 0;
                 self.model.wait(t, n, op.what % 20 == 17);
-                let number = if op.what % 20 == 17 {
-                    Syscall::Wait
-                } else {
-                    Syscall::Poll
-                };
+                let number = if op.what % 20 == 17 { Syscall::Wait } else { Syscall::Poll };
                 return self.w.syscall(self.threads[t], number, on_notification);
             }
             _ => {
@@ -193,10 +167,7 @@ impl Twin {
     fn reply_only(&mut self, t: usize, reply: usize, call: Call) {
         self.model.threads[t].regs[0] = 0;
         self.model.reply(t, reply, call.mr[0]);
-        let call = Call {
-            cptr: self.replies[reply],
-            ..call
-        };
+        let call = Call { cptr: self.replies[reply], ..call };
         self.w.syscall(self.threads[t], Syscall::Send, call);
     }
 
@@ -207,10 +178,7 @@ impl Twin {
 
     fn supervise(&mut self, op: Op) {
         let t = usize::from(op.a) % THREADS;
-        let (ep, n) = (
-            usize::from(op.b) % ENDPOINTS,
-            usize::from(op.b) % NOTIFICATIONS,
-        );
+        let (ep, n) = (usize::from(op.b) % ENDPOINTS, usize::from(op.b) % NOTIFICATIONS);
         let (thread, sc) = (self.threads[t], usize::from(op.b) % THREADS);
         match op.what % 32 {
             20 => {
@@ -224,19 +192,13 @@ impl Twin {
             23 => {
                 self.model.cancel_badged(ep, BADGE + ep as u64);
                 let words = [self.endpoints[ep][1], WHOLE];
-                self.w
-                    .invoke(NODE, Invocation::CNodeCancelBadgedSends, &words, &[]);
+                self.w.invoke(NODE, Invocation::CNodeCancelBadgedSends, &words, &[]);
             }
             24 => {
                 let priority = PRIORITIES[usize::from(op.b) % PRIORITIES.len()];
                 self.model.set_priority(t, priority);
                 let words = [u64::from(priority)];
-                self.w.invoke(
-                    thread.cap,
-                    Invocation::TcbSetPriority,
-                    &words,
-                    &[thread.cap],
-                );
+                self.w.invoke(thread.cap, Invocation::TcbSetPriority, &words, &[thread.cap]);
             }
             25 => self.bind_notification(t, n),
             26 | 27 => {
@@ -245,8 +207,7 @@ impl Twin {
             }
             28 => {
                 self.model.unbind_context(sc);
-                self.w
-                    .invoke(self.contexts[sc], Invocation::SchedContextUnbind, &[], &[]);
+                self.w.invoke(self.contexts[sc], Invocation::SchedContextUnbind, &[], &[]);
             }
             29 => {
                 let bound = self.model.bind_context_to_notification(sc, n);
@@ -258,12 +219,7 @@ impl Twin {
             _ => {
                 let bits = u64::from(op.c);
                 let badged = self.w.mint(self.notifications[n], bits | 1, ALL);
-                let Cap::Notification {
-                    notification,
-                    badge,
-                    ..
-                } = self.w.cap(badged)
-                else {
+                let Cap::Notification { notification, badge, .. } = self.w.cap(badged) else {
                     panic!("no notification")
                 };
                 self.model.signal(n, badge);
@@ -285,23 +241,17 @@ impl Twin {
     fn crash(&mut self) {
         if let Some(t) = self.current() {
             self.model.suspend(t);
-            self.w
-                .trap(Trap::Fault(skink_abi::Fault::PageFault, [0; 3]));
+            self.w.trap(Trap::Fault(skink_abi::Fault::PageFault, [0; 3]));
         }
     }
 
     fn bind_notification(&mut self, t: usize, n: usize) {
         let cap = self.threads[t].cap;
         if self.model.threads[t].bound.take().is_some() {
-            self.w
-                .invoke(cap, Invocation::TcbUnbindNotification, &[], &[]);
+            self.w.invoke(cap, Invocation::TcbUnbindNotification, &[], &[]);
             return;
         }
-        let taken = self
-            .model
-            .threads
-            .iter()
-            .any(|thread| thread.bound == Some(n));
+        let taken = self.model.threads.iter().any(|thread| thread.bound == Some(n));
         let is_free = !taken && self.model.waiters(State::Wait(n)).is_empty();
         let bind = Invocation::TcbBindNotification;
         let result = self.w.try_invoke(cap, bind, &[], &[self.notifications[n]]);
@@ -309,10 +259,9 @@ impl Twin {
         if is_free {
             self.model.threads[t].bound = Some(n);
             // A thread that already receives is told at once.
-            if let (State::Receive(_), Some(bits)) = (
-                self.model.threads[t].state,
-                self.model.notifications[n].bits,
-            ) {
+            if let (State::Receive(_), Some(bits)) =
+                (self.model.threads[t].state, self.model.notifications[n].bits)
+            {
                 self.model.notifications[n].bits = None;
                 self.model.signal(n, bits);
             }
@@ -328,8 +277,7 @@ impl Twin {
     fn renew_endpoint(&mut self, ep: usize) {
         self.model.cancel(&[State::Send(ep), State::Receive(ep)]);
         let [plain, badged] = self.endpoints[ep];
-        self.w
-            .invoke(NODE, Invocation::CNodeRevoke, &[plain, WHOLE], &[]);
+        self.w.invoke(NODE, Invocation::CNodeRevoke, &[plain, WHOLE], &[]);
         self.w.delete(plain);
         self.w.make_at(ObjectType::Endpoint, plain);
         let words = [badged, WHOLE, plain, WHOLE, ALL, BADGE + ep as u64];
@@ -339,8 +287,7 @@ impl Twin {
     fn renew_notification(&mut self, n: usize) {
         self.model.end_notification(n);
         self.w.delete(self.notifications[n]);
-        self.w
-            .make_at(ObjectType::Notification, self.notifications[n]);
+        self.w.make_at(ObjectType::Notification, self.notifications[n]);
     }
 
     fn renew_context(&mut self, sc: usize) {
@@ -355,11 +302,8 @@ impl Twin {
         self.model.end_thread(t, 10);
         self.w.delete(old.cap);
         self.w.make_at(ObjectType::Tcb, old.cap);
-        self.w
-            .invoke(old.cap, Invocation::TcbSetSpace, &[0], &[NODE, old.space]);
-        let Cap::Tcb(tcb) = self.w.cap(old.cap) else {
-            panic!("no thread was made")
-        };
+        self.w.invoke(old.cap, Invocation::TcbSetSpace, &[0], &[NODE, old.space]);
+        let Cap::Tcb(tcb) = self.w.cap(old.cap) else { panic!("no thread was made") };
         tcb.mcp.set(255);
         self.w.kernel.set_priority(tcb, 10);
         self.w.kernel.schedule();
@@ -373,18 +317,8 @@ pub fn run(ops: &[Op], fast: bool) {
     for (server, endpoint) in [(1, 0), (3, 1)] {
         let t = server;
         twin.w.focus(twin.threads[t]);
-        twin.step(Op {
-            what: 7,
-            a: endpoint,
-            b: endpoint,
-            c: (t as u8) << 4,
-        });
-        twin.step(Op {
-            what: 28,
-            a: 0,
-            b: t as u8,
-            c: 0,
-        });
+        twin.step(Op { what: 7, a: endpoint, b: endpoint, c: (t as u8) << 4 });
+        twin.step(Op { what: 28, a: 0, b: t as u8, c: 0 });
     }
     for op in ops {
         twin.step(*op);

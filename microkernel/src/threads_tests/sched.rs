@@ -17,9 +17,7 @@ fn equals_take_turns_by_time_slice() {
     assert_eq!(order[..3], order[3..]);
     assert_eq!(order.iter().max(), Some(&2));
     for thread in threads {
-        let Cap::SchedContext(sc) = w.cap(thread.sc) else {
-            panic!()
-        };
+        let Cap::SchedContext(sc) = w.cap(thread.sc) else { panic!() };
         assert_eq!(sc.consumed.get(), 2 * SLICE_NS);
     }
 }
@@ -28,9 +26,7 @@ fn equals_take_turns_by_time_slice() {
 fn a_higher_priority_always_comes_first() {
     let mut w = World::new();
     let n = w.notification();
-    let threads: Vec<_> = [0u8, 1, 63, 64, 127, 128, 200, 255]
-        .map(|p| w.thread(p))
-        .into();
+    let threads: Vec<_> = [0u8, 1, 63, 64, 127, 128, 200, 255].map(|p| w.thread(p)).into();
     for thread in threads.iter().rev() {
         assert!(w.is_current(*thread));
         w.wait(*thread, n);
@@ -79,18 +75,12 @@ fn priorities_are_bounded_by_the_authority() {
     let set = Invocation::TcbSetPriority;
     let refused = w.try_invoke(b.cap, set, &[51], &[a.cap]);
     assert_eq!(refused, Err(Failure::Error(Error::RangeError, [0, 50])));
-    fails(
-        w.try_invoke(b.cap, set, &[256], &[b.cap]),
-        Error::RangeError,
-    );
+    fails(w.try_invoke(b.cap, set, &[256], &[b.cap]), Error::RangeError);
     w.invoke(b.cap, set, &[50], &[a.cap]);
     assert!(w.is_current(b));
     w.invoke(b.cap, set, &[5], &[a.cap]);
     assert!(w.is_current(a));
-    fails(
-        w.try_invoke(a.cap, Invocation::TcbSetMcPriority, &[51], &[a.cap]),
-        Error::RangeError,
-    );
+    fails(w.try_invoke(a.cap, Invocation::TcbSetMcPriority, &[51], &[a.cap]), Error::RangeError);
 }
 
 #[test]
@@ -119,15 +109,9 @@ fn a_context_is_on_one_thread_only() {
     fails(w.try_invoke(a.sc, bind, &[], &[n]), Error::DeleteFirst);
     let other = w.context(SLICE_NS, SLICE_NS);
     fails(w.try_invoke(other, bind, &[], &[a.cap]), Error::DeleteFirst);
-    fails(
-        w.try_invoke(other, bind, &[], &[other]),
-        Error::InvalidCapability,
-    );
+    fails(w.try_invoke(other, bind, &[], &[other]), Error::InvalidCapability);
     let unbind = Invocation::SchedContextUnbindObject;
-    fails(
-        w.try_invoke(other, unbind, &[], &[a.cap]),
-        Error::IllegalOperation,
-    );
+    fails(w.try_invoke(other, unbind, &[], &[a.cap]), Error::IllegalOperation);
     w.invoke(a.sc, unbind, &[], &[a.cap]);
     w.invoke(a.sc, bind, &[], &[b.cap]);
     w.resume(b);
@@ -139,26 +123,16 @@ fn budgets_are_checked() {
     let mut w = World::new();
     let sc = w.make(ObjectType::SchedContext);
     let set = Invocation::SchedControlConfigure;
-    for (budget, period) in [
-        (0, 0),
-        (1, 1),
-        (60_000, 50_000),
-        (49_999, 100_000),
-        (1 << 50, 1 << 50),
-    ] {
-        fails(
-            w.try_invoke(SCHED_CONTROL, set, &[budget, period, 0], &[sc]),
-            Error::RangeError,
-        );
+    for (budget, period) in
+        [(0, 0), (1, 1), (60_000, 50_000), (49_999, 100_000), (1 << 50, 1 << 50)]
+    {
+        fails(w.try_invoke(SCHED_CONTROL, set, &[budget, period, 0], &[sc]), Error::RangeError);
     }
     fails(
         w.try_invoke(SCHED_CONTROL, set, &[50_000, 50_000, 0], &[NODE]),
         Error::InvalidCapability,
     );
-    fails(
-        w.try_invoke(SCHED_CONTROL, set, &[50_000, 50_000], &[sc]),
-        Error::TruncatedMessage,
-    );
+    fails(w.try_invoke(SCHED_CONTROL, set, &[50_000, 50_000], &[sc]), Error::TruncatedMessage);
     w.configure(sc, 50_000, 50_000);
 }
 
@@ -175,16 +149,8 @@ fn a_budget_is_enforced_and_comes_back_each_period() {
     for period in ran.chunks(10) {
         assert_eq!(period.iter().filter(|ran| **ran).count(), 2, "{ran:?}");
     }
-    assert_eq!(
-        w.invoke(thread.sc, Invocation::SchedContextConsumed, &[], &[])
-            .words[0],
-        1_000_000
-    );
-    assert_eq!(
-        w.invoke(other.sc, Invocation::SchedContextConsumed, &[], &[])
-            .words[0],
-        4_000_000
-    );
+    assert_eq!(w.invoke(thread.sc, Invocation::SchedContextConsumed, &[], &[]).words[0], 1_000_000);
+    assert_eq!(w.invoke(other.sc, Invocation::SchedContextConsumed, &[], &[]).words[0], 4_000_000);
 }
 
 #[test]
@@ -196,9 +162,7 @@ fn periodic_threads_keep_their_shares() {
     }
     w.pass(10_000_000);
     for (thread, budget) in threads.iter().zip([300_000, 200_000, 100_000]) {
-        let used = w
-            .invoke(thread.sc, Invocation::SchedContextConsumed, &[], &[])
-            .words[0];
+        let used = w.invoke(thread.sc, Invocation::SchedContextConsumed, &[], &[]).words[0];
         assert_eq!(used, 10 * budget);
     }
 }
@@ -230,12 +194,7 @@ fn a_timeout_is_a_fault_that_a_handler_can_answer() {
     let (ep, reply) = (w.endpoint(), w.reply());
     w.invoke(thread.cap, Invocation::TcbSetTimeoutEndpoint, &[], &[ep]);
     let words = [200_000, 1_000_000, 55];
-    w.invoke(
-        SCHED_CONTROL,
-        Invocation::SchedControlConfigure,
-        &words,
-        &[thread.sc],
-    );
+    w.invoke(SCHED_CONTROL, Invocation::SchedControlConfigure, &words, &[thread.sc]);
     w.recv(handler, ep, reply);
     assert!(w.is_current(thread));
     w.pass(200_000);
@@ -284,9 +243,7 @@ fn a_clock_is_read_only_when_the_context_changes() {
     w.call(client, ep, &[]);
     w.reply_recv(server, ep, reply, &[]);
     assert_eq!(w.kernel.cpu.charged_from, before);
-    let used = w
-        .invoke(client.sc, Invocation::SchedContextConsumed, &[], &[])
-        .words[0];
+    let used = w.invoke(client.sc, Invocation::SchedContextConsumed, &[], &[]).words[0];
     assert_eq!(used, 1000, "the server's time is the client's");
 }
 
@@ -341,9 +298,7 @@ fn a_notification_lends_its_context_to_a_passive_waiter() {
     assert!(w.is_current(waiter));
     w.delete(n);
     assert!(w.is_current(waiter));
-    let Cap::SchedContext(sc) = w.cap(waiter.sc) else {
-        panic!()
-    };
+    let Cap::SchedContext(sc) = w.cap(waiter.sc) else { panic!() };
     assert!(sc.notification.get().is_none());
 }
 
@@ -373,27 +328,11 @@ fn a_thread_suspends_and_resumes_itself_and_others() {
     let mut w = World::new();
     let (a, b) = (w.thread(10), w.thread(10));
     let label = Invocation::TcbSuspend.raw();
-    w.syscall(
-        a,
-        Syscall::Call,
-        Call {
-            cptr: a.cap,
-            label,
-            ..Call::default()
-        },
-    );
+    w.syscall(a, Syscall::Call, Call { cptr: a.cap, label, ..Call::default() });
     w.is(a, Inactive);
     assert!(w.is_current(b));
     let label = Invocation::TcbResume.raw();
-    w.syscall(
-        b,
-        Syscall::Call,
-        Call {
-            cptr: a.cap,
-            label,
-            ..Call::default()
-        },
-    );
+    w.syscall(b, Syscall::Call, Call { cptr: a.cap, label, ..Call::default() });
     w.is(a, Ready);
     w.ok(a);
     w.ok(b);
@@ -417,18 +356,9 @@ fn sched_params_set_all_or_nothing() {
     let (a, b) = (w.thread(40), w.passive(10));
     let (ep, sc) = (w.endpoint(), w.context(SLICE_NS, SLICE_NS));
     let set = Invocation::TcbSetSchedParams;
-    fails(
-        w.try_invoke(b.cap, set, &[30, 300], &[a.cap, ep, sc]),
-        Error::RangeError,
-    );
-    fails(
-        w.try_invoke(b.cap, set, &[30, 20], &[a.cap, sc, sc]),
-        Error::InvalidCapability,
-    );
-    fails(
-        w.try_invoke(b.cap, set, &[30, 20], &[a.cap, ep, a.sc]),
-        Error::DeleteFirst,
-    );
+    fails(w.try_invoke(b.cap, set, &[30, 300], &[a.cap, ep, sc]), Error::RangeError);
+    fails(w.try_invoke(b.cap, set, &[30, 20], &[a.cap, sc, sc]), Error::InvalidCapability);
+    fails(w.try_invoke(b.cap, set, &[30, 20], &[a.cap, ep, a.sc]), Error::DeleteFirst);
     assert_eq!((b.tcb.mcp.get(), b.tcb.priority.get()), (255, 10));
     assert!(b.tcb.slots[3].is_empty());
     w.invoke(b.cap, set, &[30, 20], &[a.cap, ep, sc]);

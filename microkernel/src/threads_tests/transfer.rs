@@ -23,15 +23,7 @@ fn send_caps(w: &mut World, from: Thread, ep: u64, caps: &[u64]) {
     for (index, cap) in caps.iter().enumerate() {
         w.set_word(from, buffer::SEND_CAPS + index, *cap);
     }
-    w.syscall(
-        from,
-        Syscall::Send,
-        Call {
-            cptr: ep,
-            caps: caps.len(),
-            ..Call::default()
-        },
-    );
+    w.syscall(from, Syscall::Send, Call { cptr: ep, caps: caps.len(), ..Call::default() });
 }
 
 #[test]
@@ -112,15 +104,7 @@ fn answers_carry_capabilities_and_what_was_sent_is_a_child_of_the_original() {
     w.recv(server, ep, reply);
     w.call(client, ep, &[]);
     w.set_word(server, buffer::SEND_CAPS, n);
-    w.syscall(
-        server,
-        Syscall::ReplyRecv,
-        Call {
-            caps: 1,
-            reply,
-            ..message(ep, &[])
-        },
-    );
+    w.syscall(server, Syscall::ReplyRecv, Call { caps: 1, reply, ..message(ep, &[]) });
     assert_eq!(w.ok(client).info.caps(), 1);
     w.invoke(NODE, Invocation::CNodeRevoke, &[n, WHOLE], &[]);
     assert!(w.slot(first).is_empty());

@@ -53,10 +53,7 @@ pub fn write(file: &mut File, entries: &[Entry]) -> Result<()> {
         insert(&mut root, &entry.path, entry)
             .with_context(|| format!("putting `{}` on the disk", entry.path))?;
     }
-    let mut layout = Layout {
-        chains: Vec::new(),
-        next: FIRST_CLUSTER,
-    };
+    let mut layout = Layout { chains: Vec::new(), next: FIRST_CLUSTER };
     let root_first = layout.reserve(folder_bytes(&root, true));
     layout.place(&mut root);
     let used = layout.next - FIRST_CLUSTER;
@@ -76,13 +73,7 @@ pub fn write(file: &mut File, entries: &[Entry]) -> Result<()> {
 fn insert<'a>(folder: &mut Vec<(String, Node<'a>)>, path: &str, entry: &'a Entry) -> Result<()> {
     if let Some((first, rest)) = path.split_once('/') {
         return match folder.iter_mut().find(|(name, _)| name == first) {
-            Some((
-                _,
-                Node {
-                    kind: Kind::Folder(inside),
-                    ..
-                },
-            )) => insert(inside, rest, entry),
+            Some((_, Node { kind: Kind::Folder(inside), .. })) => insert(inside, rest, entry),
             _ => bail!("its folder `{first}` is not on the disk"),
         };
     }
@@ -95,24 +86,14 @@ fn insert<'a>(folder: &mut Vec<(String, Node<'a>)>, path: &str, entry: &'a Entry
         Content::Folder => Kind::Folder(Vec::new()),
         content => Kind::File(content, entry.size()),
     };
-    folder.push((
-        path.to_string(),
-        Node {
-            name: Name::new(path, &taken)?,
-            kind,
-            first: 0,
-        },
-    ));
+    folder.push((path.to_string(), Node { name: Name::new(path, &taken)?, kind, first: 0 }));
     Ok(())
 }
 
 /// Bytes of a folder's entries; the label or `.` and `..` included.
 fn folder_bytes(inside: &[(String, Node)], is_root: bool) -> u64 {
     let own = if is_root { 1 } else { 2 };
-    let entries: usize = inside
-        .iter()
-        .map(|(_, node)| node.name.long_entries() + 1)
-        .sum();
+    let entries: usize = inside.iter().map(|(_, node)| node.name.long_entries() + 1).sum();
     ((own + entries) * ENTRY_SIZE) as u64
 }
 
@@ -171,10 +152,7 @@ impl Geometry {
         let fat_sectors = ((clusters + FIRST_CLUSTER) * 4).div_ceil(SECTOR);
         let data_sectors = clusters * (CLUSTER / SECTOR);
         let total_sectors = RESERVED_SECTORS + FATS * fat_sectors + data_sectors;
-        Geometry {
-            fat_sectors,
-            total_sectors,
-        }
+        Geometry { fat_sectors, total_sectors }
     }
 
     fn offset(&self, cluster: u64) -> u64 {
@@ -279,11 +257,7 @@ impl Writer {
             Content::File(path, _) => {
                 let mut source = std::io::Read::take(File::open(path)?, size);
                 let copied = std::io::copy(&mut source, file)?;
-                ensure!(
-                    copied == size,
-                    "{} changed while it was copied",
-                    path.display()
-                );
+                ensure!(copied == size, "{} changed while it was copied", path.display());
             }
         }
         Ok(())

@@ -25,16 +25,10 @@ impl Name {
     pub fn new(text: &str, taken: &[[u8; 11]]) -> Result<Name> {
         check(text)?;
         if let Some(short) = exactly_short(text).filter(|short| !taken.contains(short)) {
-            return Ok(Name {
-                short,
-                long: Vec::new(),
-            });
+            return Ok(Name { short, long: Vec::new() });
         }
         let long: Vec<u16> = text.encode_utf16().collect();
-        ensure!(
-            long.len() <= 255,
-            "the name `{text}` is longer than FAT's 255 characters"
-        );
+        ensure!(long.len() <= 255, "the name `{text}` is longer than FAT's 255 characters");
         let mut number = 1u32;
         loop {
             let short = numbered_short(text, number);
@@ -57,11 +51,7 @@ impl Name {
         let mut bytes = Vec::new();
         for index in (0..count).rev() {
             let mut entry = [0u8; ENTRY_SIZE];
-            let last = if index + 1 == count {
-                LAST_LONG_ENTRY
-            } else {
-                0
-            };
+            let last = if index + 1 == count { LAST_LONG_ENTRY } else { 0 };
             entry[0] = (index as u8 + 1) | last;
             entry[11] = ATTRIBUTE_LONG_NAME;
             entry[13] = checksum(&self.short);
@@ -81,20 +71,12 @@ impl Name {
 }
 
 fn check(text: &str) -> Result<()> {
-    ensure!(
-        !text.is_empty() && text != "." && text != "..",
-        "`{text}` is no name"
-    );
-    let bad = text
-        .chars()
-        .find(|c| c.is_control() || "\"*/:<>?\\|".contains(*c));
+    ensure!(!text.is_empty() && text != "." && text != "..", "`{text}` is no name");
+    let bad = text.chars().find(|c| c.is_control() || "\"*/:<>?\\|".contains(*c));
     if let Some(bad) = bad {
         anyhow::bail!("the name `{text}` has {bad:?}, which FAT does not allow");
     }
-    ensure!(
-        !text.ends_with(['.', ' ']),
-        "the name `{text}` ends with a dot or space"
-    );
+    ensure!(!text.ends_with(['.', ' ']), "the name `{text}` ends with a dot or space");
     Ok(())
 }
 
@@ -117,12 +99,7 @@ fn numbered_short(text: &str, number: u32) -> [u8; 11] {
         part.to_ascii_uppercase()
             .chars()
             .filter(|c| *c != ' ' && *c != '.')
-            .map(|c| {
-                u8::try_from(c)
-                    .ok()
-                    .filter(|b| is_short_char(*b))
-                    .unwrap_or(b'_')
-            })
+            .map(|c| u8::try_from(c).ok().filter(|b| is_short_char(*b)).unwrap_or(b'_'))
             .collect()
     };
     let (mut base, mut extension) = (kept(base), kept(extension));
@@ -142,9 +119,7 @@ fn join(base: &[u8], extension: &[u8]) -> [u8; 11] {
 
 /// Ties long entries to their 8.3 entry (FAT specification §7.2).
 fn checksum(short: &[u8; 11]) -> u8 {
-    short
-        .iter()
-        .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
+    short.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 
 #[cfg(test)]
@@ -158,10 +133,7 @@ mod tests {
         assert_eq!((&hello.short, hello.long_entries()), (b"HELLO   TXT", 0));
         let lower = short("hello.txt", &[]);
         assert_eq!((&lower.short, lower.long_entries()), (b"HELLO~1 TXT", 1));
-        assert_eq!(
-            &short("hello.txt", &[*b"HELLO~1 TXT"]).short,
-            b"HELLO~2 TXT"
-        );
+        assert_eq!(&short("hello.txt", &[*b"HELLO~1 TXT"]).short, b"HELLO~2 TXT");
         assert_eq!(&short("a.b.längste", &[]).short, b"AB~1    L_N");
         assert_eq!(short(&"x".repeat(255), &[]).long_entries(), 20);
     }

@@ -34,10 +34,9 @@ pub fn checked(source: &Source, file: &schema::File, target: &str) -> Result<Man
     let check = Check { source };
     if file.system.target.get_ref() != target {
         let said = file.system.target.get_ref();
-        return Err(check.at(
-            &file.system.target,
-            format!("the target is `{said}`, not `{target}`"),
-        ));
+        return Err(
+            check.at(&file.system.target, format!("the target is `{said}`, not `{target}`"))
+        );
     }
     check.names(file)?;
     check.given_once(file)?;
@@ -159,22 +158,15 @@ impl Check<'_> {
     fn line(&self, line: &Spanned<schema::Line>) -> Result<Line> {
         let schema::Line { gsi, intid, level } = line.get_ref();
         match (gsi, intid) {
-            (Some(number), None) | (None, Some(number)) => Ok(Line {
-                number: *number,
-                level: *level,
-            }),
+            (Some(number), None) | (None, Some(number)) => {
+                Ok(Line { number: *number, level: *level })
+            }
             _ => Err(self.at(line, "a line has either `gsi` (PC) or `intid` (Arm)")),
         }
     }
 
     fn device(&self, device: &Spanned<schema::Device>) -> Result<Device> {
-        let schema::Device {
-            pci,
-            compatible,
-            index,
-            optional,
-            vectors,
-        } = device.get_ref();
+        let schema::Device { pci, compatible, index, optional, vectors } = device.get_ref();
         match (pci, compatible) {
             (Some(pci), None) => {
                 let mut vendors = Vec::new();
@@ -185,9 +177,7 @@ impl Check<'_> {
                         return Err(self.at(device, format!("`{text}`: {wanted}")));
                     };
                     vendors.push(vendor);
-                    devices
-                        .push(id)
-                        .map_err(|_| self.at(device, "more than 4 device IDs"))?;
+                    devices.push(id).map_err(|_| self.at(device, "more than 4 device IDs"))?;
                 }
                 vendors.dedup();
                 let [vendor] = vendors[..] else {
@@ -197,13 +187,7 @@ impl Check<'_> {
                     return Err(self.at(device, format!("more than {MAX_VECTORS} vectors")));
                 }
                 let (index, optional, vectors) = (*index, *optional, *vectors);
-                Ok(Device::Pci {
-                    vendor,
-                    devices,
-                    index,
-                    optional,
-                    vectors,
-                })
+                Ok(Device::Pci { vendor, devices, index, optional, vectors })
             }
             (None, Some(compatible)) => Ok(Device::Compatible {
                 compatible: heapless::String::try_from(compatible.as_str())
@@ -224,10 +208,7 @@ impl Check<'_> {
         };
         let Bytes(bytes) = *size.get_ref();
         if !bytes.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(self.at(
-                size,
-                format!("{bytes} bytes are not whole pages of {PAGE_SIZE}"),
-            ));
+            return Err(self.at(size, format!("{bytes} bytes are not whole pages of {PAGE_SIZE}")));
         }
         u32::try_from(bytes).map_err(|_| self.at(size, "4 GiB or more"))
     }
@@ -263,12 +244,8 @@ impl Check<'_> {
     }
 
     fn server(&self, server: &schema::Server) -> Result<Server> {
-        let budget_us = self.within(
-            server.budget_us.as_ref(),
-            DEFAULT_BUDGET_US,
-            100,
-            10_000_000,
-        )?;
+        let budget_us =
+            self.within(server.budget_us.as_ref(), DEFAULT_BUDGET_US, 100, 10_000_000)?;
         let period_us = self.within(server.period_us.as_ref(), budget_us, budget_us, 10_000_000)?;
         let Bytes(quota_bytes) = *server.memory.get_ref();
         if !quota_bytes.is_power_of_two() || quota_bytes < 16 * PAGE_SIZE as u64 {
@@ -318,9 +295,7 @@ impl Check<'_> {
                 schema::Restart::Temporary => Restart::Temporary,
             },
             intensity: server.intensity.unwrap_or(DEFAULT_INTENSITY),
-            intensity_period_ms: server
-                .intensity_period_ms
-                .unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
+            intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
             backoff_max_ms: server.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),
             heartbeat_ms: server.heartbeat_ms.unwrap_or(0),
@@ -329,10 +304,7 @@ impl Check<'_> {
 }
 
 fn port_range(ports: &schema::Ports) -> PortRange {
-    PortRange {
-        first: ports.first,
-        last: ports.last,
-    }
+    PortRange { first: ports.first, last: ports.last }
 }
 
 fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
@@ -347,16 +319,12 @@ fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
 
 fn pci_id(text: &str) -> Option<(u16, u16)> {
     let (vendor, device) = text.split_once(':')?;
-    Some((
-        u16::from_str_radix(vendor, 16).ok()?,
-        u16::from_str_radix(device, 16).ok()?,
-    ))
+    Some((u16::from_str_radix(vendor, 16).ok()?, u16::from_str_radix(device, 16).ok()?))
 }
 
 /// What identifies a device: two entries with a key in common mean the same one.
 fn device_keys(device: &schema::Device) -> Vec<String> {
     let pci = device.pci.as_ref().map(|pci| pci.all()).unwrap_or_default();
     let all = pci.iter().chain(&device.compatible);
-    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index))
-        .collect()
+    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index)).collect()
 }

@@ -15,10 +15,7 @@ const DOORBELL_BITS: usize = 40;
 
 impl Check<'_> {
     fn index_of(&self, file: &schema::File, name: &Spanned<String>) -> Result<usize> {
-        let found = file
-            .servers
-            .iter()
-            .position(|other| other.name.get_ref() == name.get_ref());
+        let found = file.servers.iter().position(|other| other.name.get_ref() == name.get_ref());
         found.ok_or_else(|| self.at(name, format!("there is no server `{}`", name.get_ref())))
     }
 
@@ -50,9 +47,8 @@ impl Check<'_> {
             let needed = self.index_of(file, &need.get_ref().server)?;
             if let Some(from) = path.iter().position(|other| *other == needed) {
                 let names = path[from..].iter().chain([&needed]);
-                let names: Vec<&str> = names
-                    .map(|index| file.servers[*index].name.get_ref().as_str())
-                    .collect();
+                let names: Vec<&str> =
+                    names.map(|index| file.servers[*index].name.get_ref().as_str()).collect();
                 let message = format!("a cycle of needs: {}", names.join(" -> "));
                 return Err(self.at(&need.get_ref().server, message));
             }
@@ -78,24 +74,13 @@ impl Check<'_> {
         let index = self.index_of(file, &need.server)?;
         let server = &file.servers[index];
         let (client_name, server_name) = (client.name.get_ref(), server.name.get_ref());
-        if !server
-            .provides
-            .iter()
-            .any(|p| p.get_ref() == need.protocol.get_ref())
-        {
-            let provides: Vec<&str> = server
-                .provides
-                .iter()
-                .map(|p| p.get_ref().as_str())
-                .collect();
+        if !server.provides.iter().any(|p| p.get_ref() == need.protocol.get_ref()) {
+            let provides: Vec<&str> =
+                server.provides.iter().map(|p| p.get_ref().as_str()).collect();
             let message = format!(
                 "`{server_name}` does not provide the protocol `{}`; it provides: {}",
                 need.protocol.get_ref(),
-                if provides.is_empty() {
-                    "nothing".into()
-                } else {
-                    provides.join(", ")
-                }
+                if provides.is_empty() { "nothing".into() } else { provides.join(", ") }
             );
             return Err(self.at(&need.protocol, message));
         }
@@ -109,10 +94,7 @@ impl Check<'_> {
         let same =
             |other: &&Spanned<schema::Need>| other.get_ref().name.get_ref() == need.name.get_ref();
         if client.needs.iter().filter(same).count() > 1 {
-            let message = format!(
-                "`{client_name}` has two needs called `{}`",
-                need.name.get_ref()
-            );
+            let message = format!("`{client_name}` has two needs called `{}`", need.name.get_ref());
             return Err(self.at(&need.name, message));
         }
         let shared_bytes = self.pages(need.shared.as_ref(), 0)?;
@@ -122,19 +104,13 @@ impl Check<'_> {
         if let Some(sessions) = need.sessions.as_ref().filter(|s| *s.get_ref() == 0) {
             return Err(self.at(sessions, "a need has at least one session"));
         }
-        let server = order
-            .iter()
-            .position(|other| *other == index)
-            .unwrap_or_default();
+        let server = order.iter().position(|other| *other == index).unwrap_or_default();
         Ok(Edge {
             name: self.name(&need.name)?,
             client: client_at as u8,
             server: server as u8,
             protocol: self.name(&need.protocol)?,
-            sessions: need
-                .sessions
-                .as_ref()
-                .map_or(1, |sessions| *sessions.get_ref()),
+            sessions: need.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
             shared_bytes,
             dma: need.dma,
         })
@@ -148,20 +124,12 @@ impl Check<'_> {
         for (at, index) in order.iter().enumerate() {
             let server = &file.servers[*index];
             let sessions = |edges: &dyn Fn(&Edge) -> bool| -> usize {
-                manifest
-                    .edges
-                    .iter()
-                    .filter(|e| edges(e))
-                    .map(|e| usize::from(e.sessions))
-                    .sum()
+                manifest.edges.iter().filter(|e| edges(e)).map(|e| usize::from(e.sessions)).sum()
             };
             let outgoing = sessions(&|edge| usize::from(edge.client) == at);
             let incoming = sessions(&|edge| usize::from(edge.server) == at);
-            let vectors: usize = server
-                .devices
-                .iter()
-                .map(|device| usize::from(device.get_ref().vectors))
-                .sum();
+            let vectors: usize =
+                server.devices.iter().map(|device| usize::from(device.get_ref().vectors)).sum();
             let counts = [
                 (outgoing, MAX_SESSIONS, "sessions as a client"),
                 (incoming, MAX_SESSIONS, "sessions as a server"),

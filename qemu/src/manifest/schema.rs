@@ -253,12 +253,7 @@ fn parse_bytes(text: &str) -> Option<Bytes> {
         .iter()
         .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
         .unwrap_or((text, 1));
-    number
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(unit)
-        .map(Bytes)
+    number.trim().parse::<u64>().ok()?.checked_mul(unit).map(Bytes)
 }
 
 /// Reads the text.

@@ -127,12 +127,7 @@ pub struct Frames {
 
 impl Frames {
     /// No frames.
-    pub const NONE: Frames = Frames {
-        first: 0,
-        count: 0,
-        size_bits: 0,
-        paddr: 0,
-    };
+    pub const NONE: Frames = Frames { first: 0, count: 0, size_bits: 0, paddr: 0 };
 
     /// Bytes of all.
     pub fn bytes(&self) -> u64 {
@@ -162,11 +157,8 @@ pub struct Custody {
 
 impl Custody {
     /// Without anything.
-    pub const EMPTY: Custody = Custody {
-        slots: SlotMap::EMPTY,
-        untyped: UntypedTree::EMPTY,
-        small: None,
-    };
+    pub const EMPTY: Custody =
+        Custody { slots: SlotMap::EMPTY, untyped: UntypedTree::EMPTY, small: None };
 
     /// Takes `count` slots in a row.
     ///
@@ -216,12 +208,7 @@ impl Custody {
     ) -> Result<Frames, CustodyError> {
         let count = bytes.div_ceil(1 << size_bits);
         let first = self.take_slots(count)?;
-        let mut frames = Frames {
-            first,
-            count,
-            size_bits,
-            paddr: 0,
-        };
+        let mut frames = Frames { first, count, size_bits, paddr: 0 };
         let mut made = 0;
         while made < count {
             let left = count - made;
@@ -297,23 +284,14 @@ impl Custody {
         while made < count {
             let at = paddr + made * PAGE_SIZE as u64;
             // As much as alignment and length allow in one block.
-            let pages = (count - made)
-                .ilog2()
-                .min((at >> SMALL_BITS).trailing_zeros()) as u8;
+            let pages = (count - made).ilog2().min((at >> SMALL_BITS).trailing_zeros()) as u8;
             let size_bits = SMALL_BITS + pages;
-            let block = self
-                .untyped
-                .take_device(memory, Owner::Device, at, size_bits)?;
+            let block = self.untyped.take_device(memory, Owner::Device, at, size_bits)?;
             let slot = self.untyped.slot(block);
             self.retype_many(memory, slot, SMALL_BITS, first + made, 1 << pages)?;
             made += 1 << pages;
         }
-        Ok(Frames {
-            first,
-            count,
-            size_bits: SMALL_BITS,
-            paddr,
-        })
+        Ok(Frames { first, count, size_bits: SMALL_BITS, paddr })
     }
 
     /// Makes one small kernel object of the root server's own, for ever.

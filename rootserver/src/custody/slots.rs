@@ -20,12 +20,7 @@ pub struct SlotMap {
 
 impl SlotMap {
     /// Nothing to give.
-    pub const EMPTY: SlotMap = SlotMap {
-        free_bits: [0; WORDS],
-        range: (0, 0),
-        free: 0,
-        lowest: 0,
-    };
+    pub const EMPTY: SlotMap = SlotMap { free_bits: [0; WORDS], range: (0, 0), free: 0, lowest: 0 };
 
     /// Manages the slots of `range`, all free, cut at [`MAX_SLOTS`].
     pub fn manage(&mut self, range: Range<u64>) {
@@ -80,10 +75,7 @@ impl SlotMap {
     /// # Panics
     /// If one of them is not taken: a bug of the root server.
     pub fn give_back(&mut self, first: u64, count: u64) {
-        assert!(
-            first >= self.range.0 && first + count <= self.range.1,
-            "slots outside the map"
-        );
+        assert!(first >= self.range.0 && first + count <= self.range.1, "slots outside the map");
         for slot in first..first + count {
             assert!(self.is_taken(slot), "slot {slot} given back twice");
             self.set(slot, false);

@@ -27,23 +27,13 @@ struct FakeKernel {
 
 impl FakeKernel {
     fn error(error: Error) -> SysError {
-        SysError {
-            error,
-            detail: [0, 0],
-        }
+        SysError { error, detail: [0, 0] }
     }
 
     fn add(&mut self, slot: Slot, paddr: u64, size_bits: u8, device: bool) {
         let object = ObjectType::Untyped;
         let bytes = 1 << size_bits;
-        let cap = FakeCap {
-            object,
-            paddr,
-            bytes,
-            device,
-            parent: None,
-            watermark: 0,
-        };
+        let cap = FakeCap { object, paddr, bytes, device, parent: None, watermark: 0 };
         self.caps.insert(slot, cap);
     }
 
@@ -64,10 +54,7 @@ impl Memory for FakeKernel {
     ) -> Result<(), SysError> {
         let bits = skink_abi::cap::fixed_size_bits(object).unwrap_or(size_bits);
         let has_children = self.caps.values().any(|c| c.parent == Some(untyped));
-        let from = self
-            .caps
-            .get_mut(&untyped)
-            .ok_or(Self::error(Error::InvalidCapability))?;
+        let from = self.caps.get_mut(&untyped).ok_or(Self::error(Error::InvalidCapability))?;
         assert_eq!(from.object, ObjectType::Untyped);
         assert!((1..=256).contains(&count));
         if !has_children {
@@ -97,12 +84,8 @@ impl Memory for FakeKernel {
     }
 
     fn revoke(&mut self, slot: Slot) -> Result<(), SysError> {
-        let children: Vec<Slot> = self
-            .caps
-            .iter()
-            .filter(|c| c.1.parent == Some(slot))
-            .map(|c| *c.0)
-            .collect();
+        let children: Vec<Slot> =
+            self.caps.iter().filter(|c| c.1.parent == Some(slot)).map(|c| *c.0).collect();
         for child in children {
             self.revoke(child)?;
             self.caps.remove(&child);
@@ -118,11 +101,9 @@ fn system() -> (Box<Custody>, FakeKernel) {
     custody.slots.manage(100..8000);
     let nodes = custody.take_slots(untyped::MAX_NODES as u64).unwrap();
     custody.untyped.set_slots(nodes);
-    for (slot, paddr, bits, device) in [
-        (20, 0x20_0000, 20, false),
-        (21, 0x40_0000, 22, false),
-        (22, 0xb000_0000, 28, true),
-    ] {
+    for (slot, paddr, bits, device) in
+        [(20, 0x20_0000, 20, false), (21, 0x40_0000, 22, false), (22, 0xb000_0000, 28, true)]
+    {
         kernel.add(slot, paddr, bits, device);
         custody.untyped.add_root(slot, paddr, bits, device);
     }
@@ -135,11 +116,7 @@ fn memory_comes_from_the_smallest_block_and_comes_back_whole() {
     let before = c.untyped.free_bytes();
     assert_eq!(before, 5 << 20);
     let a = c.untyped.take(&mut k, Owner::Quota(1), 16).unwrap();
-    assert_eq!(
-        c.untyped.paddr(a),
-        0x20_0000,
-        "the 1 MiB piece is split, not the 4 MiB one"
-    );
+    assert_eq!(c.untyped.paddr(a), 0x20_0000, "the 1 MiB piece is split, not the 4 MiB one");
     assert_eq!(c.untyped.bytes_of(Owner::Quota(1)), 65536);
     let all = c.untyped.take(&mut k, Owner::Root, 22).unwrap();
     let none = c.untyped.take(&mut k, Owner::Root, 20);
@@ -157,16 +134,10 @@ fn device_memory_is_found_at_its_address() {
     let frames = c.device_frames(&mut k, 0xb010_3000, 5 * PAGE).unwrap();
     for i in 0..5 {
         let cap = k.caps[&(frames.first + i)];
-        assert_eq!(
-            (cap.object, cap.paddr),
-            (ObjectType::Frame, 0xb010_3000 + i * PAGE)
-        );
+        assert_eq!((cap.object, cap.paddr), (ObjectType::Frame, 0xb010_3000 + i * PAGE));
     }
     let again = c.device_frames(&mut k, 0xb010_4000, PAGE);
-    assert_eq!(
-        again,
-        Err(CustodyError::NoDeviceMemory { paddr: 0xb010_4000 })
-    );
+    assert_eq!(again, Err(CustodyError::NoDeviceMemory { paddr: 0xb010_4000 }));
     assert!(c.device_frames(&mut k, 0xb010_8000, PAGE).is_ok());
     assert!(c.device_frames(&mut k, 0xf000_0000, PAGE).is_err());
     assert_eq!(c.untyped.free_bytes(), free, "device memory is no RAM");
@@ -175,20 +146,14 @@ fn device_memory_is_found_at_its_address() {
 #[test]
 fn frames_for_devices_are_contiguous_and_large_where_it_pays() {
     let (mut c, mut k) = system();
-    let dma = c
-        .frames(&mut k, Owner::Edge(0), 5 * PAGE, Placement::Contiguous)
-        .unwrap();
+    let dma = c.frames(&mut k, Owner::Edge(0), 5 * PAGE, Placement::Contiguous).unwrap();
     assert_eq!((dma.count, dma.size_bits), (5, SMALL_BITS));
     for i in 0..5 {
         assert_eq!(k.caps[&(dma.first + i)].paddr, dma.paddr + i * PAGE);
     }
-    let large = c
-        .frames(&mut k, Owner::Edge(1), 600 << 10, Placement::Contiguous)
-        .unwrap();
+    let large = c.frames(&mut k, Owner::Edge(1), 600 << 10, Placement::Contiguous).unwrap();
     assert_eq!((large.count, large.size_bits), (1, LARGE_BITS));
-    let pages = c
-        .frames(&mut k, Owner::Server(0), 100 * PAGE, Placement::Scattered)
-        .unwrap();
+    let pages = c.frames(&mut k, Owner::Server(0), 100 * PAGE, Placement::Scattered).unwrap();
     assert_eq!((pages.count, pages.paddr), (100, 0));
     let mut places: Vec<u64> = k.frames().iter().map(|f| f.paddr).collect();
     places.sort_unstable();
@@ -221,13 +186,9 @@ fn a_thousand_restarts_leave_the_ledger_as_it_was() {
     for _ in 0..1000 {
         let untyped = c.untyped.slot(quota);
         k.retype(untyped, ObjectType::Frame, 12, slots, 32).unwrap();
-        k.retype(untyped, ObjectType::Tcb, 0, slots + 32, 2)
-            .unwrap();
+        k.retype(untyped, ObjectType::Tcb, 0, slots + 32, 2).unwrap();
         k.revoke(untyped).unwrap();
-        assert_eq!(
-            (c.untyped.free_bytes(), c.slots.free(), k.caps.len()),
-            before
-        );
+        assert_eq!((c.untyped.free_bytes(), c.slots.free(), k.caps.len()), before);
     }
 }
 

@@ -83,14 +83,7 @@ impl UntypedTree {
             return;
         };
         let state = NodeState::Free;
-        *node = Node {
-            paddr,
-            size_bits,
-            device,
-            parent: None,
-            slot: slot as u32,
-            state,
-        };
+        *node = Node { paddr, size_bits, device, parent: None, slot: slot as u32, state };
         self.used += 1;
         if !device {
             self.free_bytes += 1 << size_bits;
@@ -131,9 +124,7 @@ impl UntypedTree {
     ) -> Result<Block, CustodyError> {
         let fits = |n: &Node| n.state == NodeState::Free && !n.device && n.size_bits >= size_bits;
         let nodes = self.nodes[..self.used as usize].iter().enumerate();
-        let best = nodes
-            .filter(|(_, n)| fits(n))
-            .min_by_key(|(_, n)| (n.size_bits, n.paddr));
+        let best = nodes.filter(|(_, n)| fits(n)).min_by_key(|(_, n)| (n.size_bits, n.paddr));
         let mut index = best.ok_or(CustodyError::NoMemory { size_bits })?.0 as u16;
         while self.nodes[index as usize].size_bits > size_bits {
             index = self.split(memory, index)?;
@@ -159,9 +150,7 @@ impl UntypedTree {
         };
         let aligned = paddr.is_multiple_of(1 << size_bits);
         let found = self.nodes[..self.used as usize].iter().position(covers);
-        let found = found
-            .filter(|_| aligned)
-            .ok_or(CustodyError::NoDeviceMemory { paddr })?;
+        let found = found.filter(|_| aligned).ok_or(CustodyError::NoDeviceMemory { paddr })?;
         let mut index = found as u16;
         while self.nodes[index as usize].size_bits > size_bits {
             let half = self.split(memory, index)?;
@@ -191,10 +180,7 @@ impl UntypedTree {
     ) -> Result<(), CustodyError> {
         let mut index = block.0;
         let node = self.nodes[index as usize];
-        assert!(
-            matches!(node.state, NodeState::Used(_)),
-            "block given back twice"
-        );
+        assert!(matches!(node.state, NodeState::Used(_)), "block given back twice");
         memory.revoke(u64::from(node.slot))?;
         self.nodes[index as usize].state = NodeState::Free;
         if !node.device {
@@ -205,10 +191,7 @@ impl UntypedTree {
                 break;
             };
             let halves = [half as usize, half as usize + 1];
-            if halves
-                .iter()
-                .any(|h| self.nodes[*h].state != NodeState::Free)
-            {
+            if halves.iter().any(|h| self.nodes[*h].state != NodeState::Free) {
                 break;
             }
             memory.revoke(u64::from(self.nodes[parent as usize].slot))?;
@@ -231,13 +214,7 @@ impl UntypedTree {
         let node = self.nodes[index as usize];
         let size_bits = node.size_bits - 1;
         let slot = self.first_slot + u64::from(half);
-        memory.retype(
-            u64::from(node.slot),
-            ObjectType::Untyped,
-            size_bits,
-            slot,
-            2,
-        )?;
+        memory.retype(u64::from(node.slot), ObjectType::Untyped, size_bits, slot, 2)?;
         if let NodeState::Vacant(next) = self.nodes[half as usize].state
             && self.vacant == Some(half)
         {

@@ -167,30 +167,20 @@ where
     T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
 {
     let at = index.checked_mul(size).and_then(|n| offset.checked_add(n));
-    let at = at
-        .and_then(|at| usize::try_from(at).ok())
-        .ok_or(ElfError::Truncated)?;
+    let at = at.and_then(|at| usize::try_from(at).ok()).ok_or(ElfError::Truncated)?;
     let bytes = file.get(at..).ok_or(ElfError::Truncated)?;
-    bytes
-        .pread_with(0, context())
-        .map_err(|_| ElfError::Truncated)
+    bytes.pread_with(0, context()).map_err(|_| ElfError::Truncated)
 }
 
 fn check_segment(file: &[u8], n: u8, header: &ProgramHeader) -> Result<Segment, ElfError> {
-    let end = header
-        .p_vaddr
-        .checked_add(header.p_memsz)
-        .ok_or(ElfError::TooLarge)?;
+    let end = header.p_vaddr.checked_add(header.p_memsz).ok_or(ElfError::TooLarge)?;
     if end > MAX_SPAN {
         return Err(ElfError::TooLarge);
     }
     if header.p_filesz > header.p_memsz {
         return Err(ElfError::Shrinks(n));
     }
-    let file_end = header
-        .p_offset
-        .checked_add(header.p_filesz)
-        .ok_or(ElfError::Truncated)?;
+    let file_end = header.p_offset.checked_add(header.p_filesz).ok_or(ElfError::Truncated)?;
     if file_end > file.len() as u64 {
         return Err(ElfError::Truncated);
     }
@@ -253,16 +243,11 @@ impl<'a> Program<'a> {
         {
             return Err(ElfError::Overlap(n));
         }
-        self.segments
-            .push(segment)
-            .map_err(|_| ElfError::TooMany("segments"))
+        self.segments.push(segment).map_err(|_| ElfError::TooMany("segments"))
     }
 
     fn set_relro(&mut self, header: &ProgramHeader) -> Result<(), ElfError> {
-        let end = header
-            .p_vaddr
-            .checked_add(header.p_memsz)
-            .ok_or(ElfError::TooLarge)?;
+        let end = header.p_vaddr.checked_add(header.p_memsz).ok_or(ElfError::TooLarge)?;
         self.relro = (header.p_vaddr, end);
         Ok(())
     }
@@ -274,11 +259,7 @@ impl<'a> Program<'a> {
         let in_code = self.segments.iter().any(|s| {
             s.rights & map_rights::EXECUTE != 0 && (s.vaddr..s.file_end()).contains(&self.entry)
         });
-        if in_code {
-            Ok(())
-        } else {
-            Err(ElfError::Entry(self.entry))
-        }
+        if in_code { Ok(()) } else { Err(ElfError::Entry(self.entry)) }
     }
 
     fn read_dynamic(&mut self, offset: u64, size: u64) -> Result<(), ElfError> {
@@ -325,9 +306,7 @@ impl<'a> Program<'a> {
     fn relocation(&self, index: u64) -> Result<Reloc, ElfError> {
         let at = self.relocations.0 + index * RELATIVE_SIZE;
         let bytes = self.file.get(at as usize..).ok_or(ElfError::Truncated)?;
-        bytes
-            .pread_with(0, (true, context()))
-            .map_err(|_| ElfError::Truncated)
+        bytes.pread_with(0, (true, context())).map_err(|_| ElfError::Truncated)
     }
 
     fn check_relocations(&self) -> Result<(), ElfError> {
@@ -352,9 +331,7 @@ impl<'a> Program<'a> {
 
     /// Bytes of address space from the base, whole pages.
     pub fn span(&self) -> u64 {
-        self.segments
-            .last()
-            .map_or(0, |s| s.end().next_multiple_of(PAGE))
+        self.segments.last().map_or(0, |s| s.end().next_multiple_of(PAGE))
     }
 
     /// Pages that have bytes in the file: the size of the pristine copy.
@@ -379,13 +356,9 @@ impl<'a> Program<'a> {
         if index >= segment.file_pages() {
             PageKind::Zero
         } else if segment.rights & map_rights::WRITE == 0 {
-            PageKind::Shared {
-                rights: segment.rights,
-            }
+            PageKind::Shared { rights: segment.rights }
         } else if protected {
-            PageKind::Shared {
-                rights: map_rights::READ,
-            }
+            PageKind::Shared { rights: map_rights::READ }
         } else {
             PageKind::Private
         }
@@ -409,13 +382,9 @@ impl<'a> Program<'a> {
         }
         for index in 0..self.relocations.1 {
             let entry = self.relocation(index)?;
-            let place = self
-                .pristine_offset(entry.r_offset)
-                .ok_or(ElfError::Truncated)? as usize;
+            let place = self.pristine_offset(entry.r_offset).ok_or(ElfError::Truncated)? as usize;
             let value = base.wrapping_add_signed(entry.r_addend.unwrap_or(0));
-            let word = memory
-                .get_mut(place..place + 8)
-                .ok_or(ElfError::Truncated)?;
+            let word = memory.get_mut(place..place + 8).ok_or(ElfError::Truncated)?;
             word.copy_from_slice(&value.to_le_bytes());
         }
         Ok(())

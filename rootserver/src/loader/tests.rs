@@ -21,14 +21,7 @@ struct Header {
 }
 
 fn program_header(kind: u32, flags: u32, offset: u64, vaddr: u64, sizes: (u64, u64)) -> Header {
-    Header {
-        kind,
-        flags,
-        offset,
-        vaddr,
-        file_size: sizes.0,
-        mem_size: sizes.1,
-    }
+    Header { kind, flags, offset, vaddr, file_size: sizes.0, mem_size: sizes.1 }
 }
 
 /// Text page at 0x1000, RELRO page at 0x3000, data page at 0x4000 with bss up to 0x6010, dynamic
@@ -64,10 +57,7 @@ fn file() -> Vec<u8> {
         put(&mut bytes, 0x1400 + 16 * i, tag, 8);
         put(&mut bytes, 0x1408 + 16 * i, value, 8);
     }
-    for (i, (offset, addend)) in [(DATA + 8, TEXT + 0x20), (DATA + 0x1010, 0)]
-        .iter()
-        .enumerate()
-    {
+    for (i, (offset, addend)) in [(DATA + 8, TEXT + 0x20), (DATA + 0x1010, 0)].iter().enumerate() {
         put(&mut bytes, 0x1500 + 24 * i, *offset, 8);
         put(&mut bytes, 0x1508 + 24 * i, 8, 8);
         put(&mut bytes, 0x1510 + 24 * i, *addend, 8);
@@ -86,17 +76,10 @@ fn a_good_file_is_relocated_and_its_pages_are_of_the_right_kinds() {
     let program = parse(&bytes).unwrap();
     assert_eq!((program.entry(), program.span()), (0x1010, 0x7000));
     let pages: Vec<Page> = program.pages().collect();
-    let text = PageKind::Shared {
-        rights: map_rights::READ | map_rights::EXECUTE,
-    };
+    let text = PageKind::Shared { rights: map_rights::READ | map_rights::EXECUTE };
     let kinds = [
         (0x1000, text),
-        (
-            0x3000,
-            PageKind::Shared {
-                rights: map_rights::READ,
-            },
-        ),
+        (0x3000, PageKind::Shared { rights: map_rights::READ }),
         (0x4000, PageKind::Private),
         (0x5000, PageKind::Zero),
         (0x6000, PageKind::Zero),
@@ -182,25 +165,13 @@ fn each_fault_has_its_own_error() {
     assert_eq!(damaged(24, DATA, 8), ElfError::Entry(DATA));
     assert_eq!(damaged(24, TEXT + 0x800, 8), ElfError::Entry(TEXT + 0x800));
     assert_eq!(damaged(0x1508, 6, 4), ElfError::RelocationType(6));
-    assert_eq!(
-        damaged(0x1500, DATA + 0x13fc, 8),
-        ElfError::RelocationRange(DATA + 0x13fc)
-    );
-    assert_eq!(
-        damaged(0x1510, 0x7001, 8),
-        ElfError::RelocationRange(DATA + 8)
-    );
-    assert_eq!(
-        damaged(0x1510, u64::MAX, 8),
-        ElfError::RelocationRange(DATA + 8)
-    );
+    assert_eq!(damaged(0x1500, DATA + 0x13fc, 8), ElfError::RelocationRange(DATA + 0x13fc));
+    assert_eq!(damaged(0x1510, 0x7001, 8), ElfError::RelocationRange(DATA + 8));
+    assert_eq!(damaged(0x1510, u64::MAX, 8), ElfError::RelocationRange(DATA + 8));
     assert_eq!(damaged(0x1418, 47, 8), ElfError::BadDynamic);
     assert_eq!(damaged(0x1408, DATA + 0x2000, 8), ElfError::BadDynamic);
     assert_eq!(damaged(PH, u64::from(PT_INTERP), 4), ElfError::Dynamic);
-    assert_eq!(
-        damaged(PH + 2 * 56, u64::from(PT_TLS), 4),
-        ElfError::ThreadLocal
-    );
+    assert_eq!(damaged(PH + 2 * 56, u64::from(PT_TLS), 4), ElfError::ThreadLocal);
     assert!(parse(&file()[..3]).is_err());
     assert!(Program::parse(&file(), Machine::Aarch64).is_err());
 }

@@ -92,11 +92,7 @@ pub fn identity(config: &impl Registers) -> Option<(u16, u16)> {
 /// Capabilities in order: offset and number.
 fn capabilities(config: &impl Registers) -> impl Iterator<Item = (u32, u8)> {
     let has = config.read(STATUS, 2) & STATUS_HAS_CAPABILITIES != 0;
-    let first = if has {
-        config.read(CAPABILITIES, 1) & 0xfc
-    } else {
-        0
-    };
+    let first = if has { config.read(CAPABILITIES, 1) & 0xfc } else { 0 };
     let mut at = first;
     (0..48).map_while(move |_| {
         let here = at;
@@ -110,9 +106,7 @@ fn capabilities(config: &impl Registers) -> impl Iterator<Item = (u32, u8)> {
 }
 
 fn find(config: &impl Registers, wanted: u8) -> Option<u32> {
-    capabilities(config)
-        .find(|(_, number)| *number == wanted)
-        .map(|(at, _)| at)
+    capabilities(config).find(|(_, number)| *number == wanted).map(|(at, _)| at)
 }
 
 /// The MSI-X capability, if there is one.
@@ -133,10 +127,7 @@ pub fn virtio_common(config: &impl Registers) -> Option<VirtioCommon> {
     let mut vendor = capabilities(config).filter(|(_, number)| *number == CAP_VENDOR);
     let (at, _) = vendor.find(|(at, _)| is_common(*at))?;
     let bar = config.read(at + 4, 1) as u8;
-    (bar < 6).then(|| VirtioCommon {
-        bar,
-        offset: config.read(at + 8, 4),
-    })
+    (bar < 6).then(|| VirtioCommon { bar, offset: config.read(at + 8, 4) })
 }
 
 fn change_command(config: &mut impl Registers, clear: u32, set: u32) -> u32 {
@@ -189,11 +180,7 @@ pub fn silence(
         // Writing 0 resets; it reads as 0 when the reset is done (virtio 1.2 §4.1.4.3.2).
         common.write(VIRTIO_DEVICE_STATUS, 1, 0);
         let done = (0..RESET_POLLS).any(|_| common.read(VIRTIO_DEVICE_STATUS, 1) == 0);
-        return if done {
-            Ok(Silenced::Reset)
-        } else {
-            Err(NotSilent::Reset)
-        };
+        return if done { Ok(Silenced::Reset) } else { Err(NotSilent::Reset) };
     }
     function_level_reset(config)
 }
@@ -208,11 +195,7 @@ fn function_level_reset(config: &mut impl Registers) -> Result<Silenced, NotSile
     let control = config.read(express + EXPRESS_CONTROL, 2);
     config.write(express + EXPRESS_CONTROL, 2, control | FLR_START);
     let back = (0..RESET_POLLS).any(|_| identity(config).is_some());
-    if back {
-        Ok(Silenced::Reset)
-    } else {
-        Err(NotSilent::Reset)
-    }
+    if back { Ok(Silenced::Reset) } else { Err(NotSilent::Reset) }
 }
 
 #[cfg(test)]
@@ -231,11 +214,7 @@ mod tests {
 
     impl Device {
         fn new() -> Device {
-            Device {
-                bytes: [0; 256],
-                stuck: 0,
-                reset_after: Cell::new(0),
-            }
+            Device { bytes: [0; 256], stuck: 0, reset_after: Cell::new(0) }
         }
         fn put(&mut self, at: usize, bytes: &[u8]) {
             self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
@@ -255,11 +234,7 @@ mod tests {
             u32::from_le_bytes(word)
         }
         fn write(&mut self, offset: u32, width: u8, value: u32) {
-            let value = if offset == COMMAND {
-                value | self.stuck
-            } else {
-                value
-            };
+            let value = if offset == COMMAND { value | self.stuck } else { value };
             let bytes = value.to_le_bytes();
             self.put(offset as usize, &bytes[..usize::from(width)]);
         }
@@ -270,17 +245,9 @@ mod tests {
         let mut d = Device::new();
         d.put(0, &[0xf4, 0x1a, 0x42, 0x10, 7, 0, 0x10, 0]);
         d.put(0x34, &[0x98]);
-        d.put(
-            0x98,
-            &[CAP_MSIX, 0x84, 2, 0x80, 0x01, 0x08, 0, 0, 1, 0, 0, 0],
-        );
+        d.put(0x98, &[CAP_MSIX, 0x84, 2, 0x80, 0x01, 0x08, 0, 0, 1, 0, 0, 0]);
         d.put(0x84, &[CAP_VENDOR, 0x70, 0x14, 5, 0]);
-        d.put(
-            0x70,
-            &[
-                CAP_VENDOR, 0x40, 0x10, 1, 4, 0, 0, 0, 0x00, 0x10, 0, 0, 0, 0x10,
-            ],
-        );
+        d.put(0x70, &[CAP_VENDOR, 0x40, 0x10, 1, 4, 0, 0, 0, 0x00, 0x10, 0, 0, 0, 0x10]);
         d.put(0x40, &[CAP_EXPRESS, 0]);
         d
     }
@@ -290,27 +257,12 @@ mod tests {
         let d = virtio();
         assert_eq!(identity(&d), Some((0x1af4, 0x1042)));
         let found = msix(&d).unwrap();
-        let expected = Msix {
-            capability: 0x98,
-            vectors: 3,
-            table_bar: 1,
-            table_offset: 0x800,
-        };
+        let expected = Msix { capability: 0x98, vectors: 3, table_bar: 1, table_offset: 0x800 };
         assert_eq!(found, expected);
         assert_eq!(found.table_pages(), 0..1);
-        let wide = Msix {
-            vectors: 2048,
-            table_offset: 0x2000,
-            ..found
-        };
+        let wide = Msix { vectors: 2048, table_offset: 0x2000, ..found };
         assert_eq!(wide.table_pages(), 2..10);
-        assert_eq!(
-            virtio_common(&d),
-            Some(VirtioCommon {
-                bar: 4,
-                offset: 0x1000
-            })
-        );
+        assert_eq!(virtio_common(&d), Some(VirtioCommon { bar: 4, offset: 0x1000 }));
         let mut absent = Device::new();
         absent.bytes = [0xff; 256];
         assert_eq!(identity(&absent), None);
@@ -346,10 +298,7 @@ mod tests {
     fn disobedience_is_noticed() {
         let mut d = virtio();
         d.stuck = COMMAND_BUS_MASTER;
-        assert_eq!(
-            silence(&mut d, None::<&mut Device>),
-            Err(NotSilent::Mastering)
-        );
+        assert_eq!(silence(&mut d, None::<&mut Device>), Err(NotSilent::Mastering));
         let mut d = virtio();
         let mut common = Device::new();
         common.reset_after = Cell::new(RESET_POLLS + 1);
@@ -359,10 +308,7 @@ mod tests {
     #[test]
     fn other_devices_get_a_function_level_reset_if_they_know_it() {
         let mut d = virtio();
-        assert_eq!(
-            silence(&mut d, None::<&mut Device>),
-            Ok(Silenced::MasteringOff)
-        );
+        assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
         d.put(0x44, &(FLR_CAPABLE).to_le_bytes());
         assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::Reset));
         assert_ne!(d.read(0x48, 2) & FLR_START, 0);

@@ -182,9 +182,7 @@ impl Plan {
     };
 
     fn push(&mut self, mapping: Mapping) -> Result<(), PlanError> {
-        self.mappings
-            .push(mapping)
-            .map_err(|_| PlanError::TooManyRegions)
+        self.mappings.push(mapping).map_err(|_| PlanError::TooManyRegions)
     }
 
     /// Adds the image: `pristine` are the slots of its pristine pages.
@@ -199,26 +197,17 @@ impl Plan {
         let mut index = 0u32;
         for page in pages {
             let (rights, source, content) = match page.kind {
-                PageKind::Shared { rights } => (
-                    rights,
-                    Source::Granted(pristine + u64::from(index)),
-                    Content::AsIs,
-                ),
+                PageKind::Shared { rights } => {
+                    (rights, Source::Granted(pristine + u64::from(index)), Content::AsIs)
+                }
                 PageKind::Private => (READ_WRITE, Source::Own, Content::Pristine(index)),
                 PageKind::Zero => (READ_WRITE, Source::Own, Content::AsIs),
             };
             index += u32::from(page.kind != PageKind::Zero);
             let vaddr = IMAGE_BASE + page.offset;
             let memory = MemoryType::Normal;
-            let new = Mapping {
-                vaddr,
-                count: 1,
-                size_bits: SMALL_BITS,
-                rights,
-                memory,
-                source,
-                content,
-            };
+            let new =
+                Mapping { vaddr, count: 1, size_bits: SMALL_BITS, rights, memory, source, content };
             match self.mappings.last_mut() {
                 Some(last) if last.is_continued_by(&new) => last.count += 1,
                 _ => self.push(new)?,
@@ -229,10 +218,7 @@ impl Plan {
 
     fn place(&mut self, bytes: u64, align: u64) -> Result<u64, PlanError> {
         let vaddr = (FIRST_REGION + self.used).next_multiple_of(align);
-        let end = vaddr
-            .checked_add(bytes)
-            .filter(|end| *end < END)
-            .ok_or(PlanError::TooLarge)?;
+        let end = vaddr.checked_add(bytes).filter(|end| *end < END).ok_or(PlanError::TooLarge)?;
         self.used = end.next_multiple_of(PAGE) + PAGE - FIRST_REGION;
         Ok(vaddr)
     }
@@ -299,10 +285,7 @@ impl Plan {
     ) -> Result<u64, PlanError> {
         let visible = |run: &core::ops::Range<u64>| run.start < run.end;
         let runs = if visible(&hidden) {
-            [
-                0..hidden.start.min(frames.count),
-                hidden.end.min(frames.count)..frames.count,
-            ]
+            [0..hidden.start.min(frames.count), hidden.end.min(frames.count)..frames.count]
         } else {
             [0..frames.count, 0..0]
         };
@@ -326,11 +309,7 @@ impl Plan {
 
     /// Own frames of this size, or copies of granted frames.
     fn count(&self, which: impl Fn(&Mapping) -> bool) -> u64 {
-        self.mappings
-            .iter()
-            .filter(|m| which(m))
-            .map(|m| u64::from(m.count))
-            .sum()
+        self.mappings.iter().filter(|m| which(m)).map(|m| u64::from(m.count)).sum()
     }
 
     /// Completes the plan for `threads` threads, `replies` callers and `grants` slots of the
@@ -359,10 +338,7 @@ impl Plan {
         self.list_retypes(threads, small, large)?;
         self.needed_bytes = self.simulate();
         if self.needed_bytes > quota {
-            return Err(PlanError::Quota {
-                needed: self.needed_bytes,
-                quota,
-            });
+            return Err(PlanError::Quota { needed: self.needed_bytes, quota });
         }
         Ok(())
     }
@@ -386,12 +362,7 @@ impl Plan {
             let mut done = 0;
             while done < count {
                 let here = (count - done).min(RETYPE_MAX);
-                let retype = Retype {
-                    object,
-                    size_bits,
-                    slot: slot + done,
-                    count: here,
-                };
+                let retype = Retype { object, size_bits, slot: slot + done, count: here };
                 self.retypes.push(retype).map_err(|_| PlanError::TooLarge)?;
                 done += here;
             }
@@ -418,11 +389,8 @@ impl Plan {
         let mut last = [None; 3];
         for mapping in &self.mappings {
             let end = mapping.vaddr + (u64::from(mapping.count) << mapping.size_bits);
-            let levels: &[u8] = if mapping.size_bits == LARGE_BITS {
-                &[39, 30]
-            } else {
-                &[39, 30, 21]
-            };
+            let levels: &[u8] =
+                if mapping.size_bits == LARGE_BITS { &[39, 30] } else { &[39, 30, 21] };
             let step = 1 << levels[levels.len() - 1];
             let mut at = mapping.vaddr;
             while at < end {

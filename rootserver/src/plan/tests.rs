@@ -9,12 +9,8 @@ fn page(offset: u64, kind: PageKind) -> Page {
 }
 
 fn sample() -> Plan {
-    let text = PageKind::Shared {
-        rights: map_rights::READ | map_rights::EXECUTE,
-    };
-    let constants = PageKind::Shared {
-        rights: map_rights::READ,
-    };
+    let text = PageKind::Shared { rights: map_rights::READ | map_rights::EXECUTE };
+    let constants = PageKind::Shared { rights: map_rights::READ };
     let mut plan = Plan::EMPTY;
     let pages = [
         page(0, constants),
@@ -30,30 +26,12 @@ fn sample() -> Plan {
         plan.add_own(16384).unwrap();
     }
     plan.add_heap(4 << 20).unwrap();
-    let shared = Frames {
-        first: 2000,
-        count: 300,
-        size_bits: SMALL_BITS,
-        paddr: 0,
-    };
-    plan.add_granted(&shared, READ_WRITE, MemoryType::Normal)
-        .unwrap();
-    let large = Frames {
-        first: 3000,
-        count: 4,
-        size_bits: LARGE_BITS,
-        paddr: 1 << 21,
-    };
-    plan.add_granted(&large, READ_WRITE, MemoryType::Normal)
-        .unwrap();
-    let bar = Frames {
-        first: 4000,
-        count: 4,
-        size_bits: SMALL_BITS,
-        paddr: 1 << 32,
-    };
-    plan.add_granted_except(&bar, READ_WRITE, MemoryType::Device, 1..2)
-        .unwrap();
+    let shared = Frames { first: 2000, count: 300, size_bits: SMALL_BITS, paddr: 0 };
+    plan.add_granted(&shared, READ_WRITE, MemoryType::Normal).unwrap();
+    let large = Frames { first: 3000, count: 4, size_bits: LARGE_BITS, paddr: 1 << 21 };
+    plan.add_granted(&large, READ_WRITE, MemoryType::Normal).unwrap();
+    let bar = Frames { first: 4000, count: 4, size_bits: SMALL_BITS, paddr: 1 << 32 };
+    plan.add_granted_except(&bar, READ_WRITE, MemoryType::Device, 1..2).unwrap();
     plan
 }
 
@@ -61,10 +39,8 @@ fn sample() -> Plan {
 fn check(plan: &Plan) {
     let mut tables: [BTreeSet<u64>; 3] = Default::default();
     for at in &plan.tables {
-        let missing = [39, 30, 21]
-            .iter()
-            .enumerate()
-            .find(|(i, bits)| !tables[*i].contains(&(at >> *bits)));
+        let missing =
+            [39, 30, 21].iter().enumerate().find(|(i, bits)| !tables[*i].contains(&(at >> *bits)));
         let (level, bits) = missing.expect("no table too many");
         tables[level].insert(at >> bits);
     }
@@ -75,10 +51,7 @@ fn check(plan: &Plan) {
             assert!(at.is_multiple_of(1 << m.size_bits) && at < END);
             let levels = if m.size_bits == LARGE_BITS { 2 } else { 3 };
             for (level, bits) in [39, 30, 21].iter().enumerate().take(levels) {
-                assert!(
-                    tables[level].contains(&(at >> bits)),
-                    "no table for {at:#x}"
-                );
+                assert!(tables[level].contains(&(at >> bits)), "no table for {at:#x}");
             }
             assert!(mapped.insert(at, 1u64 << m.size_bits).is_none());
         }
@@ -97,18 +70,9 @@ fn nothing_overlaps_and_every_page_has_its_tables() {
     check(&plan);
     // Image: constants, text, data, bss.
     let image: StdVec<_> = plan.mappings.iter().take(4).collect();
-    assert_eq!(
-        (image[0].count, image[0].source),
-        (2, Source::Granted(1000))
-    );
-    assert_eq!(
-        (image[1].count, image[1].source),
-        (1, Source::Granted(1002))
-    );
-    assert_eq!(
-        (image[2].content, image[3].count),
-        (Content::Pristine(3), 2)
-    );
+    assert_eq!((image[0].count, image[0].source), (2, Source::Granted(1000)));
+    assert_eq!((image[1].count, image[1].source), (1, Source::Granted(1002)));
+    assert_eq!((image[2].content, image[3].count), (Content::Pristine(3), 2));
     // The hidden page of the BAR is a hole of one page between two runs.
     let bar: StdVec<_> = plan.mappings.iter().rev().take(2).collect();
     assert_eq!((bar[1].count, bar[0].count), (1, 2));
@@ -149,13 +113,7 @@ fn the_quota_is_checked_to_the_byte() {
     let needed = plan.needed_bytes;
     assert!(sample().finish(1, 1, 100, needed).is_ok());
     let short = sample().finish(1, 1, 100, needed - 1);
-    assert_eq!(
-        short,
-        Err(PlanError::Quota {
-            needed,
-            quota: needed - 1
-        })
-    );
+    assert_eq!(short, Err(PlanError::Quota { needed, quota: needed - 1 }));
 }
 
 #[test]
@@ -168,14 +126,8 @@ fn too_much_is_an_error() {
     assert_eq!(result, Err(PlanError::TooManyRegions));
     let mut plan = Plan::EMPTY;
     assert_eq!(plan.add_own(END), Err(PlanError::TooLarge));
-    let huge = Frames {
-        first: 0,
-        count: 1 << 16,
-        size_bits: SMALL_BITS,
-        paddr: 0,
-    };
+    let huge = Frames { first: 0, count: 1 << 16, size_bits: SMALL_BITS, paddr: 0 };
     let mut plan = Plan::EMPTY;
-    plan.add_granted(&huge, map_rights::READ, MemoryType::Normal)
-        .unwrap();
+    plan.add_granted(&huge, map_rights::READ, MemoryType::Normal).unwrap();
     assert_eq!(plan.finish(1, 1, 1, 1 << 40), Err(PlanError::TooLarge));
 }

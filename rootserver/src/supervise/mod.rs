@@ -198,10 +198,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// No servers.
-    pub const EMPTY: Supervisor = Supervisor {
-        services: Vec::new(),
-        armed_ns: None,
-    };
+    pub const EMPTY: Supervisor = Supervisor { services: Vec::new(), armed_ns: None };
 
     /// For the servers of a checked manifest.
     pub fn new(manifest: &Manifest) -> Supervisor {
@@ -230,16 +227,12 @@ impl Supervisor {
 
     /// What `server` is doing; `Waiting` for one that does not exist.
     pub fn state(&self, server: ServerId) -> State {
-        self.services
-            .get(server.index())
-            .map_or(State::Waiting, |s| s.state)
+        self.services.get(server.index()).map_or(State::Waiting, |s| s.state)
     }
 
     /// Number of its present or last instance; 0 before the first.
     pub fn incarnation(&self, server: ServerId) -> u32 {
-        self.services
-            .get(server.index())
-            .map_or(0, |s| s.incarnation)
+        self.services.get(server.index()).map_or(0, |s| s.incarnation)
     }
 
     /// Takes one event at `now_ns`; `actions` gets what is to be done.
@@ -383,14 +376,11 @@ impl Supervisor {
 
     /// Wishes for the earliest time at which something is due, if it is another than before.
     fn arm(&mut self, actions: &mut Actions) {
-        let due = self
-            .services
-            .iter()
-            .filter_map(|service| match service.state {
-                State::Backoff { until_ns } => Some(until_ns),
-                State::Running if service.ping_at_ns != u64::MAX => Some(service.ping_at_ns),
-                _ => None,
-            });
+        let due = self.services.iter().filter_map(|service| match service.state {
+            State::Backoff { until_ns } => Some(until_ns),
+            State::Running if service.ping_at_ns != u64::MAX => Some(service.ping_at_ns),
+            _ => None,
+        });
         if let Some(due) = due.min()
             && self.armed_ns.is_none_or(|armed| due < armed)
         {
@@ -435,9 +425,7 @@ impl Service {
         if delay_ns == 0 {
             self.start(server, actions);
         } else {
-            self.state = State::Backoff {
-                until_ns: now_ns.saturating_add(delay_ns),
-            };
+            self.state = State::Backoff { until_ns: now_ns.saturating_add(delay_ns) };
             push(actions, Action::TellBackoff(server, delay_ns));
         }
     }

@@ -49,8 +49,7 @@ impl Policy {
 
     /// Whether the `deaths`-th death within the period is one too many.
     pub fn gives_up(&self, deaths: usize) -> bool {
-        self.intensity
-            .is_some_and(|tolerated| deaths > usize::from(tolerated))
+        self.intensity.is_some_and(|tolerated| deaths > usize::from(tolerated))
     }
 
     /// How long to wait after the `deaths`-th death within the period (1 is the first): doubles
@@ -102,11 +101,7 @@ mod tests {
         let delays: [u64; 5] = core::array::from_fn(|n| policy().delay_ns(n + 1));
         assert_eq!(delays, [10, 20, 40, 55, 55]);
         assert_eq!(policy().delay_ns(1000), 55);
-        let steep = Policy {
-            backoff_ns: u64::MAX / 2,
-            backoff_max_ns: u64::MAX,
-            ..policy()
-        };
+        let steep = Policy { backoff_ns: u64::MAX / 2, backoff_max_ns: u64::MAX, ..policy() };
         assert_eq!(steep.delay_ns(9), u64::MAX);
     }
 

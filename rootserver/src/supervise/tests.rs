@@ -62,10 +62,8 @@ fn manifest(servers: &[Server]) -> Manifest {
 }
 
 fn with_device(mut server: Server) -> Server {
-    let device = skink_manifest::Device::Compatible {
-        compatible: "x".try_into().unwrap(),
-        index: 0,
-    };
+    let device =
+        skink_manifest::Device::Compatible { compatible: "x".try_into().unwrap(), index: 0 };
     server.devices.push(device).unwrap();
     server
 }
@@ -91,19 +89,13 @@ fn a_death_is_followed_by_a_restart_after_the_delay() {
     let mut s = running(server("a", Restart::Permanent));
     let actions = step(&mut s, 5, Event::Died(A, Cause::Fault));
     let due = 5 + 10 * MS;
-    let expected = [
-        Action::TearDown(A, Cause::Fault),
-        Action::TellBackoff(A, 10 * MS),
-        Action::ArmTimer(due),
-    ];
+    let expected =
+        [Action::TearDown(A, Cause::Fault), Action::TellBackoff(A, 10 * MS), Action::ArmTimer(due)];
     assert_eq!(actions, expected);
     // A second report of the same death changes nothing.
     assert_eq!(step(&mut s, 6, Event::Died(A, Cause::Fault)), []);
     // Too early: nothing is due, the wish is renewed.
-    assert_eq!(
-        step(&mut s, due - 1, Event::TimerFired),
-        [Action::ArmTimer(due)]
-    );
+    assert_eq!(step(&mut s, due - 1, Event::TimerFired), [Action::ArmTimer(due)]);
     assert_eq!(step(&mut s, due, Event::TimerFired), [Action::Start(A, 2)]);
     assert_eq!(s.state(A), State::Starting);
 }
@@ -150,50 +142,32 @@ fn restart_types_decide_what_an_exit_means() {
     for (restart, cause, again) in cases {
         let mut s = running(server("a", restart));
         step(&mut s, 0, Event::Died(A, cause));
-        assert_eq!(
-            s.state(A) != State::Failed(Failure::Stopped),
-            again,
-            "{restart:?} {cause:?}"
-        );
+        assert_eq!(s.state(A) != State::Failed(Failure::Stopped), again, "{restart:?} {cause:?}");
     }
 }
 
 #[test]
 fn an_experiment_restarts_at_once_and_for_ever() {
     let mut m = manifest(&[server("a", Restart::Permanent)]);
-    m.experiment = Some(Experiment {
-        unlimited_intensity: true,
-        backoff_ms: 0,
-    });
+    m.experiment = Some(Experiment { unlimited_intensity: true, backoff_ms: 0 });
     let mut s = Supervisor::new(&m);
     step(&mut s, 0, Event::Boot);
     step(&mut s, 0, Event::Started(A));
     for n in 0..1000 {
         let actions = step(&mut s, 0, Event::Order(A, Order::Kill));
-        assert_eq!(
-            actions,
-            [Action::TearDown(A, Cause::Killed), Action::Start(A, n + 2)]
-        );
+        assert_eq!(actions, [Action::TearDown(A, Cause::Killed), Action::Start(A, n + 2)]);
         step(&mut s, 0, Event::Started(A));
     }
 }
 
 #[test]
 fn a_driver_waits_for_its_device_and_its_clients_do_not() {
-    let servers = [
-        with_device(server("driver", Restart::Permanent)),
-        server("client", Restart::Permanent),
-    ];
+    let servers =
+        [with_device(server("driver", Restart::Permanent)), server("client", Restart::Permanent)];
     let mut s = Supervisor::new(&manifest(&servers));
-    assert_eq!(
-        step(&mut s, 0, Event::Boot),
-        [Action::Start(ServerId(1), 1)]
-    );
+    assert_eq!(step(&mut s, 0, Event::Boot), [Action::Start(ServerId(1), 1)]);
     let mut without = s.clone();
-    assert_eq!(
-        step(&mut s, 1, Event::DeviceReady(A)),
-        [Action::Start(A, 1)]
-    );
+    assert_eq!(step(&mut s, 1, Event::DeviceReady(A)), [Action::Start(A, 1)]);
     assert_eq!(step(&mut s, 2, Event::DeviceReady(A)), []);
     let marked = [Action::MarkFailed(A, Failure::NoDevice)];
     assert_eq!(step(&mut without, 1, Event::NoDevice(A)), marked);
@@ -206,23 +180,14 @@ fn a_missed_heartbeat_is_a_death() {
     beating.heartbeat_ms = 20;
     let mut s = Supervisor::new(&manifest(&[beating]));
     step(&mut s, 0, Event::Boot);
-    assert_eq!(
-        step(&mut s, 0, Event::Started(A)),
-        [Action::ArmTimer(20 * MS)]
-    );
+    assert_eq!(step(&mut s, 0, Event::Started(A)), [Action::ArmTimer(20 * MS)]);
     let mut fire = |now, beats| {
         let mut actions = Actions::new();
         s.step(now, Event::TimerFired, &Beats(beats), &mut actions);
         actions.iter().copied().collect::<StdVec<_>>()
     };
-    assert_eq!(
-        fire(20 * MS, 0),
-        [Action::Ping(A), Action::ArmTimer(40 * MS)]
-    );
-    assert_eq!(
-        fire(40 * MS, 1),
-        [Action::Ping(A), Action::ArmTimer(60 * MS)]
-    );
+    assert_eq!(fire(20 * MS, 0), [Action::Ping(A), Action::ArmTimer(40 * MS)]);
+    assert_eq!(fire(40 * MS, 1), [Action::Ping(A), Action::ArmTimer(60 * MS)]);
     assert_eq!(fire(60 * MS, 1)[0], Action::TearDown(A, Cause::Heartbeat));
 }
 

@@ -35,11 +35,7 @@ impl System {
         let server = self.manifest.servers.get(caller.index())?;
         let privileges = server.privileges;
         let (protocol, _) = request.method();
-        let mut call = Call {
-            system: self,
-            caller,
-            ended: false,
-        };
+        let mut call = Call { system: self, caller, ended: false };
         let outcome = if protocol == Supervisor::ID {
             Supervisor::dispatch(&mut call, request)
         } else if protocol == Control::ID {
@@ -55,9 +51,7 @@ impl System {
 
     fn find(&self, name: &str) -> Result<ServerId, ControlError> {
         let index = self.manifest.servers.iter().position(|s| s.name == name);
-        index
-            .map(|i| ServerId(i as u8))
-            .ok_or(ControlError::UnknownServer)
+        index.map(|i| ServerId(i as u8)).ok_or(ControlError::UnknownServer)
     }
 
     fn status_of(&self, server: ServerId) -> Option<ServerStatus> {
@@ -65,9 +59,7 @@ impl System {
         let state = &self.servers[server.index()];
         let page = state.control()?;
         let handlers = state.interrupts.iter().map(|interrupt| {
-            Cap::<cap::IrqHandler>::from_slot(interrupt.handler)
-                .count()
-                .unwrap_or(0)
+            Cap::<cap::IrqHandler>::from_slot(interrupt.handler).count().unwrap_or(0)
         });
         Some(ServerStatus {
             name: manifest.name.clone(),
@@ -95,11 +87,7 @@ impl System {
             (_, 0) => Armed::ENDLESS,
             (_, times) => times,
         };
-        let next = Armed {
-            every: spec.every,
-            left,
-            how,
-        };
+        let next = Armed { every: spec.every, left, how };
         let state = &mut self.servers[server.index()];
         if spec.at_request == 0 && how == Misbehaviour::Kill {
             state.armed = (spec.every > 0).then_some(next);
@@ -107,10 +95,7 @@ impl System {
             return Ok(());
         }
         if let Some(page) = state.control() {
-            let first = Armed {
-                every: spec.at_request.max(1),
-                ..next
-            };
+            let first = Armed { every: spec.at_request.max(1), ..next };
             arm(Some(first), page);
         }
         state.armed = Some(next);
@@ -134,11 +119,7 @@ impl Call<'_> {
     fn permitted(&self) -> Result<(), ControlError> {
         let server = self.system.manifest.servers.get(self.caller.index());
         let allowed = server.is_some_and(|s| s.privileges.control);
-        if allowed {
-            Ok(())
-        } else {
-            Err(ControlError::NotPermitted)
-        }
+        if allowed { Ok(()) } else { Err(ControlError::NotPermitted) }
     }
 }
 
@@ -163,10 +144,7 @@ impl SupervisorServer for Call<'_> {
                 is_alive: system.is_running(client),
             })
         });
-        Ok(incoming
-            .skip(first as usize)
-            .take(SESSIONS_PER_PAGE)
-            .collect())
+        Ok(incoming.skip(first as usize).take(SESSIONS_PER_PAGE).collect())
     }
 }
 
@@ -192,11 +170,7 @@ impl ControlServer for Call<'_> {
         self.permitted()?;
         let server = self.system.find(name)?;
         self.system.event(Event::Order(server, Order::Restart));
-        if self.system.is_running(server) {
-            Ok(())
-        } else {
-            Err(ControlError::NotRunning)
-        }
+        if self.system.is_running(server) { Ok(()) } else { Err(ControlError::NotRunning) }
     }
 
     fn crash(&mut self, _caller: Caller, index: u32) -> Result<Option<CrashRecord>, ControlError> {

@@ -86,11 +86,7 @@ impl Functions {
     /// Table index and handler of each vector of a function.
     pub fn handlers_of(&self, number: u8) -> heapless::Vec<(u16, Slot), MAX_VECTORS> {
         let vectors = self.get(number).map_or(&[][..], |f| &f.vectors);
-        vectors
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (i as u16, v.handler))
-            .collect()
+        vectors.iter().enumerate().map(|(i, v)| (i as u16, v.handler)).collect()
     }
 
     /// Switches a function on for its driver.
@@ -148,10 +144,7 @@ impl Firmware<'_> {
         }
         let frames = self.custody.device_frames(&mut Kernel, paddr, PAGE).ok()?;
         let rights = map_rights::READ;
-        let memory = self
-            .window
-            .map(self.custody, &frames, rights, MemoryType::Normal)
-            .ok()?;
+        let memory = self.window.map(self.custody, &frames, rights, MemoryType::Normal).ok()?;
         self.pages.push((paddr, memory)).ok()?;
         Some(memory)
     }
@@ -181,12 +174,8 @@ impl System {
     }
 
     fn map_bus(&mut self, ecam: &Ecam) -> Result<(), CustodyError> {
-        let pages = self
-            .custody
-            .device_frames(&mut Kernel, ecam.page(0), BUS_BYTES)?;
-        let memory = self
-            .window
-            .map(&mut self.custody, &pages, READ_WRITE, MemoryType::Device)?;
+        let pages = self.custody.device_frames(&mut Kernel, ecam.page(0), BUS_BYTES)?;
+        let memory = self.window.map(&mut self.custody, &pages, READ_WRITE, MemoryType::Device)?;
         self.functions.pages = pages;
         self.functions.memory = memory;
         Ok(())
@@ -198,11 +187,7 @@ impl System {
         let pages = &self.functions.pages;
         if pages.count > 0 {
             let vaddr = plan.add_granted(pages, READ_WRITE, MemoryType::Device)?;
-            grant.bars[0] = Region {
-                vaddr,
-                size: pages.bytes(),
-                paddr: pages.paddr,
-            };
+            grant.bars[0] = Region { vaddr, size: pages.bytes(), paddr: pages.paddr };
         }
         Ok(grant)
     }
@@ -210,13 +195,7 @@ impl System {
     /// Takes a report of the `pci` server; one about a known function is a confirmation.
     pub fn report_function(&mut self, report: &Report) {
         let address = report.address;
-        if self.functions.done
-            || self
-                .functions
-                .list
-                .iter()
-                .any(|f| f.report.address == address)
-        {
+        if self.functions.done || self.functions.list.iter().any(|f| f.report.address == address) {
             return;
         }
         let page = usize::from(address.0) * PAGE as usize;
@@ -245,9 +224,7 @@ impl System {
             return;
         }
         self.functions.done = true;
-        self.functions
-            .list
-            .sort_unstable_by_key(|f| f.report.address);
+        self.functions.list.sort_unstable_by_key(|f| f.report.address);
         for index in 0..self.manifest.servers.len() {
             let server = ServerId(index as u8);
             let mut complete = true;
@@ -258,34 +235,20 @@ impl System {
                 continue;
             }
             let ready = Event::DeviceReady(server);
-            self.event(if complete {
-                ready
-            } else {
-                Event::NoDevice(server)
-            });
+            self.event(if complete { ready } else { Event::NoDevice(server) });
         }
     }
 
     /// Assigns the device that entry `number` asks for; `false` if the server cannot do without.
     fn assign(&mut self, server: ServerId, number: usize) -> bool {
         let wanted = &self.manifest.servers[server.index()].devices[number];
-        let Device::Pci {
-            vendor,
-            devices,
-            index,
-            optional,
-            vectors,
-        } = wanted
-        else {
+        let Device::Pci { vendor, devices, index, optional, vectors } = wanted else {
             return false;
         };
         let (vendor, index, optional, vectors) = (*vendor, *index, *optional, *vectors);
         let fits = |f: &Function| f.report.vendor == vendor && devices.contains(&f.report.device);
         let list = self.functions.list.iter();
-        let found = list
-            .enumerate()
-            .filter(|(_, f)| fits(f))
-            .nth(usize::from(index));
+        let found = list.enumerate().filter(|(_, f)| fits(f)).nth(usize::from(index));
         let Some((place, _)) = found else {
             return optional;
         };
@@ -294,16 +257,10 @@ impl System {
         }
         self.functions.list[place].owner = Some(server);
         match self.set_up_function(place, vectors) {
-            Ok(()) => self.servers[server.index()]
-                .functions
-                .push(place as u8)
-                .is_ok(),
+            Ok(()) => self.servers[server.index()].functions.push(place as u8).is_ok(),
             Err(error) => {
                 let address = self.functions.list[place].report.address;
-                say!(
-                    "{}: device {address} cannot be used: {error}",
-                    self.name(server)
-                );
+                say!("{}: device {address} cannot be used: {error}", self.name(server));
                 optional
             }
         }
@@ -316,9 +273,7 @@ impl System {
             let is_memory = matches!(bar.kind, BarKind::Memory32 | BarKind::Memory64);
             if is_memory && bar.address != 0 && (1..=MAX_BAR).contains(&bar.size) {
                 let bytes = bar.size.next_multiple_of(PAGE);
-                *frames = self
-                    .custody
-                    .device_frames(&mut Kernel, bar.address, bytes)?;
+                *frames = self.custody.device_frames(&mut Kernel, bar.address, bytes)?;
             }
         }
         let (custody, window) = (&mut self.custody, &mut self.window);
@@ -339,11 +294,7 @@ impl System {
                 let handler = custody.take_slots(1)?;
                 let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
                 let (address, data) = control.get_msi(self.caps.slot(handler))?;
-                let vector = Vector {
-                    handler,
-                    address,
-                    data: data as u32,
-                };
+                let vector = Vector { handler, address, data: data as u32 };
                 let _ = function.vectors.push(vector);
             }
         }
@@ -367,12 +318,7 @@ impl System {
         for offset in 0..grant.config.capacity() as u32 {
             let _ = grant.config.push(function.config.read(offset, 1) as u8);
         }
-        for (bar, frames) in function
-            .bars
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| f.count > 0)
-        {
+        for (bar, frames) in function.bars.iter().enumerate().filter(|(_, f)| f.count > 0) {
             let hidden = match function.msix {
                 Some(msix) if usize::from(msix.table_bar) == bar => msix.table_pages(),
                 _ => 0..0,
@@ -407,9 +353,7 @@ fn map_part(
 ) -> Result<Memory, CustodyError> {
     let (first, end) = (offset / PAGE, (offset + bytes).div_ceil(PAGE));
     if end > bar.count {
-        return Err(CustodyError::NoDeviceMemory {
-            paddr: bar.paddr + offset,
-        });
+        return Err(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset });
     }
     // Copies, because two parts may share a page, and a capability is mapped once.
     let copies = custody.take_slots(end - first)?;
@@ -417,14 +361,8 @@ fn map_part(
         let original = caps.slot(bar.first + first + i);
         caps.slot(copies + i).copy(original, CapRights::all())?;
     }
-    let pages = Frames {
-        first: copies,
-        count: end - first,
-        ..*bar
-    };
+    let pages = Frames { first: copies, count: end - first, ..*bar };
     let memory = window.map(custody, &pages, READ_WRITE, MemoryType::Device)?;
     let inside = memory.part((offset - first * PAGE) as usize, bytes as usize);
-    inside.ok_or(CustodyError::NoDeviceMemory {
-        paddr: bar.paddr + offset,
-    })
+    inside.ok_or(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset })
 }

@@ -69,9 +69,7 @@ pub type Answer = (MessageInfo, raw::Words);
 impl System {
     /// Serves for ever.
     pub fn run(&mut self) -> ! {
-        let Some(facts) = self.facts else {
-            libipc::arch::undefined_instruction()
-        };
+        let Some(facts) = self.facts else { libipc::arch::undefined_instruction() };
         let (endpoint, reply) = (CPtr(facts.endpoint), CPtr(facts.reply));
         let mut answer = None;
         loop {
@@ -106,10 +104,7 @@ impl System {
 
     fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) {
         let kind = message.info.label();
-        self.death = Detail {
-            fault: Some(fault_record(message)),
-            thread,
-        };
+        self.death = Detail { fault: Some(fault_record(message)), thread };
         let cause = self.cause_of_fault(server, kind);
         self.event(Event::Died(server, cause));
     }
@@ -134,10 +129,7 @@ impl System {
 
     /// Ends the caller for the reason in its control page.
     pub fn on_exit(&mut self, server: ServerId, code: i32) {
-        let page = self
-            .servers
-            .get(server.index())
-            .and_then(super::Server::control);
+        let page = self.servers.get(server.index()).and_then(super::Server::control);
         let reason = page.and_then(exit_reason).unwrap_or(ExitReason::Exit);
         self.death = Detail::default();
         self.event(Event::Died(server, cause_of_exit(reason, code)));
@@ -162,12 +154,7 @@ pub fn refuse(status: Status) -> Option<Answer> {
 /// Why an instance says that it ends.
 pub fn exit_reason(page: &Control) -> Option<ExitReason> {
     let raw = page.exit_reason.load(core::sync::atomic::Ordering::Acquire);
-    let all = [
-        ExitReason::Exit,
-        ExitReason::Panic,
-        ExitReason::OutOfMemory,
-        ExitReason::Killed,
-    ];
+    let all = [ExitReason::Exit, ExitReason::Panic, ExitReason::OutOfMemory, ExitReason::Killed];
     all.into_iter().find(|reason| *reason as u32 == raw)
 }
 

@@ -30,9 +30,7 @@ impl System {
         if self.servers[server.index()].is_quarantined {
             return Event::StartFailed(server, Failure::DeviceQuarantined);
         }
-        let built = self
-            .prepare(index)
-            .and_then(|()| self.build(index, incarnation));
+        let built = self.prepare(index).and_then(|()| self.build(index, incarnation));
         match built {
             Ok(()) => {
                 self.servers[server.index()].is_built = true;
@@ -84,9 +82,7 @@ impl System {
         let plan = &server.plan;
         Kernel.retype(untyped, ObjectType::CNode, plan.kit_radix, bare, 1)?;
         let guard = Badge(kit_guard(plan.kit_radix));
-        self.caps
-            .kit_place(index)
-            .mint(self.caps.slot(bare), CapRights::all(), guard)?;
+        self.caps.kit_place(index).mint(self.caps.slot(bare), CapRights::all(), guard)?;
         let untyped = Cap::<cap::Untyped>::from_slot(untyped);
         let dest = Cap::<cap::CNode>::from_slot(bare);
         for r in &plan.retypes {
@@ -108,11 +104,8 @@ impl System {
             let table = kit_cptr(index, kit::TABLES + i as u64);
             Cap::<cap::PageTable>::new(table).map(vspace, *vaddr)?;
         }
-        let mut next = Counters {
-            small: plan.small_slot,
-            large: plan.large_slot,
-            copies: plan.copies_slot,
-        };
+        let mut next =
+            Counters { small: plan.small_slot, large: plan.large_slot, copies: plan.copies_slot };
         for mapping in &plan.mappings {
             self.map_run(index, server, mapping, &mut next)?;
         }
@@ -140,12 +133,8 @@ impl System {
             }
             if let Content::Pristine(page) = mapping.content {
                 let offset = (page + i) as usize * PAGE_SIZE;
-                let from = server
-                    .pristine
-                    .part(offset, PAGE_SIZE)
-                    .unwrap_or(server.pristine);
-                self.window
-                    .with_frame(frame, READ_WRITE, |to| to.copy_from(&from))?;
+                let from = server.pristine.part(offset, PAGE_SIZE).unwrap_or(server.pristine);
+                self.window.with_frame(frame, READ_WRITE, |to| to.copy_from(&from))?;
             }
             let vaddr = mapping.vaddr + (u64::from(i) << mapping.size_bits);
             let frame = Cap::<cap::Frame>::new(frame);
@@ -285,11 +274,7 @@ impl System {
             let connected = handler.set_notification(Cap::from_slot(interrupt.notification));
             // An interrupt that came while nobody listened has masked its line.
             if connected.and_then(|()| handler.ack()).is_err() {
-                say!(
-                    "{}: interrupt {} cannot be used",
-                    self.name(server),
-                    interrupt.bit
-                );
+                say!("{}: interrupt {} cannot be used", self.name(server), interrupt.bit);
             }
         }
         if incarnation > 1 {
@@ -384,13 +369,7 @@ mod tests {
         let tail = [9u8, 8, 7, 6, 5];
         bytes[4..9].copy_from_slice(&tail);
         let memory = Memory::of_test(&mut bytes);
-        let mut page = StartInfoPage {
-            memory,
-            vaddr: 0,
-            head: 3,
-            number: 1,
-            tail: 5,
-        };
+        let mut page = StartInfoPage { memory, vaddr: 0, head: 3, number: 1, tail: 5 };
         for incarnation in [1u32, 127, 128, 300, 20_000, 3_000_000, u32::MAX, 5] {
             page.set_incarnation(incarnation);
             memory.with_slice(|bytes| {

@@ -329,13 +329,7 @@ impl Server {
         grants: Vec::new(),
         threads: Vec::new(),
         replies: (0, 0),
-        info: StartInfoPage {
-            memory: Memory::EMPTY,
-            vaddr: 0,
-            head: 0,
-            number: 0,
-            tail: 0,
-        },
+        info: StartInfoPage { memory: Memory::EMPTY, vaddr: 0, head: 0, number: 0, tail: 0 },
         interrupts: Vec::new(),
         functions: Vec::new(),
         doorbells: 0,
@@ -358,9 +352,7 @@ impl Server {
 impl Heartbeats for [Server; MAX_SERVERS] {
     fn answered(&self, server: ServerId) -> u64 {
         let page = self.get(server.index()).and_then(Server::control);
-        page.map_or(0, |c| {
-            c.heartbeats.load(core::sync::atomic::Ordering::Relaxed)
-        })
+        page.map_or(0, |c| c.heartbeats.load(core::sync::atomic::Ordering::Relaxed))
     }
 }
 
@@ -376,19 +368,13 @@ impl System {
         sessions: Vec::new(),
         functions: Functions::EMPTY,
         crashes: Crashes::EMPTY,
-        death: Detail {
-            fault: None,
-            thread: 0,
-        },
+        death: Detail { fault: None, thread: 0 },
         facts: None,
     };
 
     /// A server's name.
     pub fn name(&self, server: ServerId) -> &str {
-        self.manifest
-            .servers
-            .get(server.index())
-            .map_or("?", |s| s.name.as_str())
+        self.manifest.servers.get(server.index()).map_or("?", |s| s.name.as_str())
     }
 
     /// Whether an instance of it runs.
@@ -426,8 +412,7 @@ impl System {
         while let Some(event) = next {
             let mut actions = Actions::new();
             let now_ns = libipc::time::now_ns();
-            self.supervisor
-                .step(now_ns, event, &self.servers, &mut actions);
+            self.supervisor.step(now_ns, event, &self.servers, &mut actions);
             for action in actions {
                 if let Some(event) = self.act(action, now_ns) {
                     let kept = queue.push_back(event);

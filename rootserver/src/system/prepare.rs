@@ -44,11 +44,7 @@ impl Draft {
     /// Plans frames of custody's; returns where they are for the instance.
     pub fn granted(&mut self, frames: &Frames, rights: u64) -> Result<Region, StartError> {
         let vaddr = self.plan.add_granted(frames, rights, MemoryType::Normal)?;
-        Ok(Region {
-            vaddr,
-            size: frames.bytes(),
-            paddr: frames.paddr,
-        })
+        Ok(Region { vaddr, size: frames.bytes(), paddr: frames.paddr })
     }
 }
 
@@ -99,12 +95,7 @@ impl System {
         rights: CapRights,
         data: u64,
     ) -> Result<(), StartError> {
-        let grant = Grant {
-            slot,
-            from,
-            rights,
-            data,
-        };
+        let grant = Grant { slot, from, rights, data };
         let grants = &mut self.servers[usize::from(index)].grants;
         grants.push(grant).map_err(|_| StartError::TooManyGrants)
     }
@@ -168,34 +159,12 @@ impl System {
             let (tcb, notification, timer) =
                 (draft.take_slot(), draft.take_slot(), draft.take_slot());
             let n = thread as u64;
-            self.grant(
-                draft.index,
-                tcb,
-                From::Kit(kit::TCBS + n),
-                CapRights::all(),
-                0,
-            )?;
+            self.grant(draft.index, tcb, From::Kit(kit::TCBS + n), CapRights::all(), 0)?;
             let from = From::Kit(kit::NOTIFICATIONS + n);
             self.grant(draft.index, notification, from, CapRights::all(), 0)?;
-            self.grant(
-                draft.index,
-                timer,
-                From::Kit(kit::TIMERS + n),
-                CapRights::all(),
-                0,
-            )?;
-            let new = ThreadKit {
-                tcb,
-                stack_top,
-                ipc_buffer,
-                notification,
-                timer,
-            };
-            draft
-                .info
-                .threads
-                .push(new)
-                .map_err(|_| StartError::TooManyGrants)?;
+            self.grant(draft.index, timer, From::Kit(kit::TIMERS + n), CapRights::all(), 0)?;
+            let new = ThreadKit { tcb, stack_top, ipc_buffer, notification, timer };
+            draft.info.threads.push(new).map_err(|_| StartError::TooManyGrants)?;
         }
         Ok(())
     }
@@ -209,26 +178,18 @@ impl System {
         let wants_image = manifest.privileges.boot_image;
         let heap = heap.next_multiple_of(PAGE_SIZE as u64);
         let vaddr = draft.plan.add_heap(heap)?;
-        draft.info.heap = Region {
-            vaddr,
-            size: heap,
-            paddr: 0,
-        };
+        draft.info.heap = Region { vaddr, size: heap, paddr: 0 };
         let control = self.servers[i].control_frame;
         draft.info.control = draft.granted(&control, READ_WRITE)?;
         let kernel = &mut Kernel;
         if survivor > 0 {
             let bytes = u64::from(survivor);
-            let frames = self
-                .custody
-                .frames(kernel, owner, bytes, Placement::Scattered)?;
+            let frames = self.custody.frames(kernel, owner, bytes, Placement::Scattered)?;
             self.servers[i].survivor = frames;
             draft.info.survivor = draft.granted(&frames, READ_WRITE)?;
         }
         if dma > 0 {
-            let frames = self
-                .custody
-                .frames(kernel, owner, dma.into(), Placement::Contiguous)?;
+            let frames = self.custody.frames(kernel, owner, dma.into(), Placement::Contiguous)?;
             self.servers[i].dma = frames;
             draft.info.dma = draft.granted(&frames, READ_WRITE)?;
         }
@@ -251,13 +212,7 @@ impl System {
         let supervisor = From::Root(lasting + lasting::SUPERVISOR);
         self.grant(index, slot::SUPERVISOR.0, supervisor, CALL, 0)?;
         self.grant(index, slot::ENDPOINT.0, From::Root(endpoint), RECEIVE, 0)?;
-        self.grant(
-            index,
-            slot::NOTIFICATION.0,
-            From::Root(notification),
-            RECEIVE,
-            0,
-        )?;
+        self.grant(index, slot::NOTIFICATION.0, From::Root(notification), RECEIVE, 0)?;
         self.grant(index, slot::TIMER.0, From::Kit(kit::TIMERS), all, 0)?;
         if has_log {
             self.grant(index, slot::LOG.0, From::Root(boot::LOG), all, 0)?;
@@ -268,10 +223,7 @@ impl System {
     fn finish(&mut self, draft: &mut Draft) -> Result<(), StartError> {
         let i = usize::from(draft.index);
         let manifest = &self.manifest.servers[i];
-        let (replies, quota) = (
-            u64::from(manifest.replies.clamp(1, 16)),
-            manifest.quota_bytes,
-        );
+        let (replies, quota) = (u64::from(manifest.replies.clamp(1, 16)), manifest.quota_bytes);
         let first_reply = draft.next_slot;
         draft.next_slot += replies;
         for n in 0..replies {
@@ -280,9 +232,7 @@ impl System {
         let threads = self.servers[i].threads.len() as u64;
         let page = self.write_info(draft)?;
         // Slots beyond those granted are the server's own, for capabilities that it receives.
-        draft
-            .plan
-            .finish(threads, replies, draft.next_slot + 32, quota)?;
+        draft.plan.finish(threads, replies, draft.next_slot + 32, quota)?;
         let bits = quota.checked_ilog2().unwrap_or(0) as u8;
         let owner = Owner::Quota(draft.index);
         let block = self.custody.untyped.take(&mut Kernel, owner, bits)?;
@@ -303,9 +253,7 @@ impl System {
     /// Encodes the start info into pages of its own, and plans their place.
     fn write_info(&mut self, draft: &mut Draft) -> Result<StartInfoPage, StartError> {
         let owner = Owner::Server(draft.index);
-        let frames = self
-            .custody
-            .small_frames(&mut Kernel, owner, INFO_BYTES as u64)?;
+        let frames = self.custody.small_frames(&mut Kernel, owner, INFO_BYTES as u64)?;
         let memory = self.window.map_ram(&mut self.custody, &frames)?;
         let info = &draft.info;
         let encoded = memory.with_slice(|bytes| {
@@ -315,20 +263,11 @@ impl System {
         });
         let (head, all) = encoded.map_err(|_| StartError::TooManyGrants)?;
         // Mapped are the pages in use only; an incarnation takes 5 bytes at most.
-        let used = Frames {
-            count: ((all + 4) as u64).div_ceil(PAGE_SIZE as u64),
-            ..frames
-        };
+        let used = Frames { count: ((all + 4) as u64).div_ceil(PAGE_SIZE as u64), ..frames };
         let (rights, memory_type) = (map_rights::READ, MemoryType::Normal);
         let vaddr = draft.plan.add_granted(&used, rights, memory_type)?;
         // The incarnation follows the name and the arguments; 0 takes one byte.
-        Ok(StartInfoPage {
-            memory,
-            vaddr,
-            head,
-            number: 1,
-            tail: all - head - 1,
-        })
+        Ok(StartInfoPage { memory, vaddr, head, number: 1, tail: all - head - 1 })
     }
 }
 

@@ -84,18 +84,14 @@ impl System {
     }
 
     fn take_memory(&mut self, info: &BootInfo) -> Result<(), CustodyError> {
-        self.custody
-            .slots
-            .manage(info.first_empty_slot..1 << info.cnode_bits);
+        self.custody.slots.manage(info.first_empty_slot..1 << info.cnode_bits);
         let nodes = self.custody.take_slots(MAX_NODES as u64)?;
         self.custody.untyped.set_slots(nodes);
         let list = info.untyped_list.iter().take(info.untyped.count as usize);
         for (i, untyped) in list.enumerate() {
             let slot = info.untyped.first_slot + i as u64;
             let is_device = untyped.is_device != 0;
-            self.custody
-                .untyped
-                .add_root(slot, untyped.paddr, untyped.size_bits, is_device);
+            self.custody.untyped.add_root(slot, untyped.paddr, untyped.size_bits, is_device);
         }
         Ok(())
     }
@@ -108,12 +104,7 @@ impl System {
         let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let timer = self.custody.object(kernel, ObjectType::Timer)?;
         let badged = self.custody.take_slots(1)?;
-        self.mint(
-            badged,
-            notification,
-            CapRights::all(),
-            dispatch::SIGNAL | dispatch::TIMER_BIT,
-        )?;
+        self.mint(badged, notification, CapRights::all(), dispatch::SIGNAL | dispatch::TIMER_BIT)?;
         let tcb = Cap::<cap::Tcb>::from_slot(boot::TCB);
         tcb.bind_notification(Cap::from_slot(notification))?;
         Cap::<cap::Timer>::from_slot(timer).set_notification(Some(Cap::from_slot(badged)))?;
@@ -146,9 +137,7 @@ impl System {
         rights: CapRights,
         badge: u64,
     ) -> Result<(), libipc::SysError> {
-        self.caps
-            .slot(to)
-            .mint(self.caps.slot(from), rights, Badge(badge))
+        self.caps.slot(to).mint(self.caps.slot(from), rights, Badge(badge))
     }
 
     fn lasting_resources(&mut self, index: u8) -> Result<(), SetupError> {
@@ -158,20 +147,14 @@ impl System {
         let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let owner = Owner::Server(index);
         let page = PAGE_SIZE as u64;
-        let control_frame = self
-            .custody
-            .frames(kernel, owner, page, Placement::Scattered)?;
+        let control_frame = self.custody.frames(kernel, owner, page, Placement::Scattered)?;
         let control = self.window.map_ram(&mut self.custody, &control_frame)?;
         let root = self.facts.map_or(0, |f| f.endpoint);
         let all = CapRights::all();
         let timer = event::TIMER;
         let mint = [
             (lasting::SUPERVISOR, root, Sender::Supervisor(index).badge()),
-            (
-                lasting::UNAVAILABLE,
-                root,
-                Sender::Unavailable(index).badge(),
-            ),
+            (lasting::UNAVAILABLE, root, Sender::Unavailable(index).badge()),
             (lasting::TIMER, notification, timer),
             (lasting::HEARTBEAT, notification, event::HEARTBEAT),
             (lasting::SESSIONS, notification, event::SESSIONS),
@@ -200,11 +183,7 @@ impl System {
             let edge = &self.manifest.edges[edge_index];
             let (client, server) = (usize::from(edge.client), usize::from(edge.server));
             let (bytes, dma) = (u64::from(edge.shared_bytes), edge.dma);
-            let place = if dma {
-                Placement::Contiguous
-            } else {
-                Placement::Scattered
-            };
+            let place = if dma { Placement::Contiguous } else { Placement::Scattered };
             for index in 0..edge.sessions {
                 let owner = Owner::Edge(edge_index as u8);
                 let shared = match bytes {
@@ -225,10 +204,7 @@ impl System {
                     client_slot: 0,
                 };
                 if self.sessions.push(session).is_err() {
-                    say!(
-                        "more than {} sessions: the rest is not there",
-                        super::MAX_SESSIONS
-                    );
+                    say!("more than {} sessions: the rest is not there", super::MAX_SESSIONS);
                     return Ok(());
                 }
             }

@@ -87,11 +87,7 @@ impl System {
     /// CPU time of all its instances.
     pub fn cpu_ns(&self, server: ServerId) -> u64 {
         let state = &self.servers[server.index()];
-        let running = if self.is_running(server) {
-            state.threads.len() as u64
-        } else {
-            0
-        };
+        let running = if self.is_running(server) { state.threads.len() as u64 } else { 0 };
         let now = (0..running).map(|n| context(server.0, n).consumed_ns().unwrap_or(0));
         state.cpu_ns + now.sum::<u64>()
     }
@@ -104,10 +100,7 @@ impl System {
         }
         for number in self.servers[server.index()].functions.clone() {
             if let Err(error) = self.functions.silence(number) {
-                say!(
-                    "{}: its device does not obey ({error:?}): quarantined",
-                    self.name(server)
-                );
+                say!("{}: its device does not obey ({error:?}): quarantined", self.name(server));
                 self.servers[server.index()].is_quarantined = true;
             }
         }
@@ -133,10 +126,7 @@ impl System {
         };
         let tcb = kit_cptr(server.0, kit::TCBS + u64::from(detail.thread));
         let mut words = [0; REGISTER_WORDS];
-        if Cap::<cap::Tcb>::new(tcb)
-            .read_registers(Then::Leave, &mut words)
-            .is_ok()
-        {
+        if Cap::<cap::Tcb>::new(tcb).read_registers(Then::Leave, &mut words).is_ok() {
             record.ip = as_linked(words[registers::IP], &self.servers[server.index()]);
             record.sp = words[registers::SP];
             let frame = words[FRAME_POINTER];
@@ -191,10 +181,7 @@ impl System {
     ) -> Option<()> {
         let copy = self.facts?.copy_slot;
         let rights = skink_abi::CapRights::READ;
-        self.caps
-            .slot(copy)
-            .copy(self.caps.path(frame), rights)
-            .ok()?;
+        self.caps.slot(copy).copy(self.caps.path(frame), rights).ok()?;
         let shown = self.window.with_frame(CPtr(copy), map_rights::READ, look);
         self.caps.slot(copy).delete().ok()?;
         shown.ok()
@@ -230,11 +217,7 @@ impl System {
             let bottom = place.stack_top - place.stack_frames * PAGE_SIZE as u64;
             (bottom - PAGE_SIZE as u64..bottom).contains(&address)
         };
-        if threads.iter().any(|place| below(&place)) {
-            "stack overflow"
-        } else {
-            ""
-        }
+        if threads.iter().any(|place| below(&place)) { "stack overflow" } else { "" }
     }
 
     /// Counts a death that an armed `kill` asked for.
@@ -274,11 +257,7 @@ impl System {
     /// The service is not to be had: whoever waits in its queue is woken, whoever calls later is
     /// answered by the root server.
     pub fn mark_failed(&mut self, server: ServerId, why: Failure) {
-        say!(
-            "{}: {}; its clients are told",
-            self.name(server),
-            why.words()
-        );
+        say!("{}: {}; its clients are told", self.name(server), why.words());
         for number in 0..self.sessions.len() {
             let session = self.sessions[number];
             let edge = &self.manifest.edges[usize::from(session.edge)];
@@ -319,9 +298,7 @@ impl System {
         let cspace = Cap::<cap::CNode>::new(kit_cptr(client.0, kit::CSPACE));
         let place = cspace.slot_at(session.client_slot, radix);
         let from = self.caps.slot(self.session_source(number));
-        let changed = place
-            .delete()
-            .and_then(|()| place.copy(from, super::grants::CALL));
+        let changed = place.delete().and_then(|()| place.copy(from, super::grants::CALL));
         self.check(client, "change a session", changed);
     }
 
@@ -331,10 +308,7 @@ impl System {
         let Some(page) = state.control() else {
             return false;
         };
-        let loops = page
-            .loops
-            .load(Relaxed)
-            .wrapping_add(page.heartbeats.load(Relaxed));
+        let loops = page.loops.load(Relaxed).wrapping_add(page.heartbeats.load(Relaxed));
         let progressed = loops != state.loops_at_timeout;
         state.loops_at_timeout = loops;
         progressed
@@ -345,10 +319,7 @@ impl System {
         if kind == Fault::Timeout.raw() {
             return Cause::Budget;
         }
-        match self.servers[server.index()]
-            .control()
-            .map(dispatch::exit_reason)
-        {
+        match self.servers[server.index()].control().map(dispatch::exit_reason) {
             Some(Some(reason)) => dispatch::cause_of_exit(reason, 0),
             _ => Cause::Fault,
         }
@@ -360,8 +331,7 @@ struct Next(Option<u32>);
 
 impl core::fmt::Display for Next {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0
-            .map_or(Ok(()), |number| write!(f, ", restart {number}"))
+        self.0.map_or(Ok(()), |number| write!(f, ", restart {number}"))
     }
 }
 
@@ -371,17 +341,7 @@ fn context(index: u8, thread: u64) -> Cap<cap::SchedContext> {
 
 /// An address in the image, from its base; 0 for any other.
 fn as_linked(address: u64, server: &Server) -> u64 {
-    let image = server
-        .plan
-        .mappings
-        .iter()
-        .take_while(|m| m.vaddr < crate::plan::FIRST_REGION);
-    let end = image.last().map_or(IMAGE_BASE, |m| {
-        m.vaddr + u64::from(m.count) * PAGE_SIZE as u64
-    });
-    if (IMAGE_BASE..end).contains(&address) {
-        address - IMAGE_BASE
-    } else {
-        0
-    }
+    let image = server.plan.mappings.iter().take_while(|m| m.vaddr < crate::plan::FIRST_REGION);
+    let end = image.last().map_or(IMAGE_BASE, |m| m.vaddr + u64::from(m.count) * PAGE_SIZE as u64);
+    if (IMAGE_BASE..end).contains(&address) { address - IMAGE_BASE } else { 0 }
 }

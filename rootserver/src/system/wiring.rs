@@ -28,13 +28,7 @@ impl System {
                 self.sessions[number].client_slot = endpoint;
                 self.grant(i, endpoint, From::Session(number as u8), CALL, 0)?;
                 let other = self.servers[usize::from(server)].notification;
-                self.grant(
-                    i,
-                    doorbell,
-                    From::Root(other),
-                    SIGNAL,
-                    1 << session.server_bit,
-                )?;
+                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.server_bit)?;
                 let outgoing = OutgoingSession {
                     edge: edge_name,
                     index: session.index,
@@ -43,21 +37,11 @@ impl System {
                     doorbell_bit: session.client_bit,
                     shared: draft.granted(&session.shared, READ_WRITE)?,
                 };
-                draft
-                    .info
-                    .outgoing
-                    .push(outgoing)
-                    .map_err(|_| StartError::TooManyGrants)?;
+                draft.info.outgoing.push(outgoing).map_err(|_| StartError::TooManyGrants)?;
             } else if server == i {
                 let doorbell = draft.take_slot();
                 let other = self.servers[usize::from(client)].notification;
-                self.grant(
-                    i,
-                    doorbell,
-                    From::Root(other),
-                    SIGNAL,
-                    1 << session.client_bit,
-                )?;
+                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.client_bit)?;
                 let incoming = IncomingSession {
                     badge: session.badge,
                     client: self.manifest.servers[usize::from(client)].name.clone(),
@@ -66,11 +50,7 @@ impl System {
                     doorbell_bit: session.server_bit,
                     shared: draft.granted(&session.shared, READ_WRITE)?,
                 };
-                draft
-                    .info
-                    .incoming
-                    .push(incoming)
-                    .map_err(|_| StartError::TooManyGrants)?;
+                draft.info.incoming.push(incoming).map_err(|_| StartError::TooManyGrants)?;
             }
         }
         Ok(())
@@ -91,11 +71,7 @@ impl System {
         let lines: heapless::Vec<_, MAX_LINES> = self.manifest.servers[i].lines.clone();
         for line in &lines {
             let handler = self.custody.take_slots(1)?;
-            let trigger = if line.level {
-                Trigger::LevelHigh
-            } else {
-                Trigger::EdgeHigh
-            };
+            let trigger = if line.level { Trigger::LevelHigh } else { Trigger::EdgeHigh };
             let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
             control.get(u64::from(line.number), trigger, self.caps.slot(handler))?;
             let (slot, _) = self.add_interrupt(draft, handler)?;
@@ -103,31 +79,16 @@ impl System {
         }
         if self.manifest.servers[i].privileges.pci_config {
             let grant = self.configuration_grant(&mut draft.plan)?;
-            draft
-                .info
-                .devices
-                .push(grant)
-                .map_err(|_| StartError::TooManyGrants)?;
+            draft.info.devices.push(grant).map_err(|_| StartError::TooManyGrants)?;
         }
         for number in self.servers[i].functions.clone() {
             let mut device = self.device_grant(&mut draft.plan, number)?;
             for (vector, handler) in self.functions.handlers_of(number) {
                 let (slot, bit) = self.add_interrupt(draft, handler)?;
-                let vector = libipc::start::Vector {
-                    handler: slot,
-                    index: vector,
-                    bit,
-                };
-                device
-                    .vectors
-                    .push(vector)
-                    .map_err(|_| StartError::TooManyGrants)?;
+                let vector = libipc::start::Vector { handler: slot, index: vector, bit };
+                device.vectors.push(vector).map_err(|_| StartError::TooManyGrants)?;
             }
-            draft
-                .info
-                .devices
-                .push(device)
-                .map_err(|_| StartError::TooManyGrants)?;
+            draft.info.devices.push(device).map_err(|_| StartError::TooManyGrants)?;
         }
         Ok(())
     }
@@ -140,11 +101,7 @@ impl System {
         let notification = self.custody.take_slots(1)?;
         let server = self.servers[i].notification;
         self.mint(notification, server, SIGNAL, 1 << bit)?;
-        let interrupt = Interrupt {
-            handler,
-            notification,
-            bit,
-        };
+        let interrupt = Interrupt { handler, notification, bit };
         let kept = self.servers[i].interrupts.push(interrupt);
         kept.map_err(|_| StartError::TooManyGrants)?;
         let slot = draft.take_slot();

@@ -65,11 +65,7 @@ impl BootFs {
             let file = header.file(&tables, index)?;
             let path = file.name().trim_matches('/').to_string();
             if !path.is_empty() {
-                nodes.push(Node {
-                    path,
-                    offset: file.offset,
-                    size: file.size,
-                });
+                nodes.push(Node { path, offset: file.offset, size: file.size });
             }
         }
         Ok(BootFs { image, nodes })
@@ -86,26 +82,19 @@ impl BootFs {
 
     fn is_directory(&self, path: &str) -> bool {
         path.is_empty()
-            || self.nodes.iter().any(|n| {
-                n.path
-                    .strip_prefix(path)
-                    .is_some_and(|rest| rest.starts_with('/'))
-            })
+            || self
+                .nodes
+                .iter()
+                .any(|n| n.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
     }
 
     fn node(&self, handle: Handle) -> Result<&Node, FileError> {
-        self.nodes
-            .get(handle.0 as usize)
-            .ok_or(FileError::BadHandle)
+        self.nodes.get(handle.0 as usize).ok_or(FileError::BadHandle)
     }
 
     /// The names directly below a directory, sorted, with what they are.
     fn children(&self, path: &str) -> Vec<(String, Metadata)> {
-        let prefix = if path.is_empty() {
-            String::new()
-        } else {
-            alloc::format!("{path}/")
-        };
+        let prefix = if path.is_empty() { String::new() } else { alloc::format!("{path}/") };
         let mut seen = BTreeSet::new();
         let mut children = Vec::new();
         for node in &self.nodes {
@@ -135,8 +124,7 @@ impl BootFs {
         let mut done = 0;
         while done < length {
             let n = (length - done).min(PIECE as u64) as usize;
-            self.image
-                .read((node.offset + position + done) as usize, &mut piece[..n]);
+            self.image.read((node.offset + position + done) as usize, &mut piece[..n]);
             to.write(done as usize, &piece[..n]);
             done += n as u64;
         }
@@ -150,18 +138,13 @@ impl BootFs {
     pub fn list_into(&self, path: &str, cursor: u64, to: Shared) -> Result<Listing, FileError> {
         let path = path.trim_matches('/');
         if !self.is_directory(path) {
-            return Err(self
-                .find(path)
-                .map_or_else(|e| e, |_| FileError::NotDirectory));
+            return Err(self.find(path).map_or_else(|e| e, |_| FileError::NotDirectory));
         }
         let children = self.children(path);
         let mut writer = EntryWriter::new(to);
         let mut next = cursor;
         for (name, metadata) in children.iter().skip(cursor as usize) {
-            if !writer.push(&Entry {
-                name,
-                metadata: *metadata,
-            }) {
+            if !writer.push(&Entry { name, metadata: *metadata }) {
                 break;
             }
             next += 1;
@@ -170,10 +153,7 @@ impl BootFs {
         if !is_end && next == cursor {
             return Err(FileError::InvalidArgument);
         }
-        Ok(Listing {
-            length: writer.length(),
-            next: (!is_end).then_some(next),
-        })
+        Ok(Listing { length: writer.length(), next: (!is_end).then_some(next) })
     }
 
     fn opened(&self, index: usize, access: Access) -> Result<Opened, FileError> {
@@ -190,21 +170,11 @@ impl BootFs {
 }
 
 const fn file(size: u64) -> Metadata {
-    Metadata {
-        kind: Kind::File,
-        size,
-        is_read_only: true,
-        modified: None,
-    }
+    Metadata { kind: Kind::File, size, is_read_only: true, modified: None }
 }
 
 const fn directory() -> Metadata {
-    Metadata {
-        kind: Kind::Directory,
-        size: 0,
-        is_read_only: true,
-        modified: None,
-    }
+    Metadata { kind: Kind::Directory, size: 0, is_read_only: true, modified: None }
 }
 
 /// The server: the files, and the sessions' regions.
@@ -218,10 +188,7 @@ pub struct Service<R> {
 
 impl<R: Regions> Service<R> {
     fn span(&self, caller: Caller, span: Span) -> Result<Shared, FileError> {
-        let region = self
-            .regions
-            .region(caller)
-            .ok_or(libipc::Error::UnknownSession)?;
+        let region = self.regions.region(caller).ok_or(libipc::Error::UnknownSession)?;
         span.of(&region).ok_or(FileError::InvalidArgument)
     }
 }
@@ -367,12 +334,8 @@ mod tests {
     }
 
     fn fs() -> BootFs {
-        BootFs::new(image(&[
-            ("manifest", b"m"),
-            ("server/fs", b"ELF"),
-            ("docs/a/b.txt", b"hello"),
-        ]))
-        .unwrap()
+        BootFs::new(image(&[("manifest", b"m"), ("server/fs", b"ELF"), ("docs/a/b.txt", b"hello")]))
+            .unwrap()
     }
 
     fn names(fs: &BootFs, path: &str) -> Vec<String> {
@@ -394,10 +357,7 @@ mod tests {
         assert_eq!(names(&fs, "/docs/"), ["a"]);
         assert_eq!(names(&fs, "docs/a"), ["b.txt"]);
         let memory = Shared::leaked(64);
-        assert_eq!(
-            fs.list_into("/manifest", 0, memory),
-            Err(FileError::NotDirectory)
-        );
+        assert_eq!(fs.list_into("/manifest", 0, memory), Err(FileError::NotDirectory));
         assert_eq!(fs.list_into("/doc", 0, memory), Err(FileError::NotFound));
     }
 
@@ -412,21 +372,14 @@ mod tests {
         assert_eq!(&bytes, b"ello");
         assert_eq!(fs.read_into(Handle(index as u64), 5, memory), Ok(0));
         assert_eq!(fs.read_into(Handle(index as u64), u64::MAX, memory), Ok(0));
-        assert_eq!(
-            fs.read_into(Handle(99), 0, memory),
-            Err(FileError::BadHandle)
-        );
+        assert_eq!(fs.read_into(Handle(99), 0, memory), Err(FileError::BadHandle));
     }
 
     #[test]
     fn a_listing_goes_on_where_it_stopped() {
-        let names: Vec<String> = (0..40)
-            .map(|i| format!("a-file-with-a-name-{i:02}"))
-            .collect();
-        let files: Vec<(&str, &[u8])> = names
-            .iter()
-            .map(|n| (n.as_str(), b"x".as_slice()))
-            .collect();
+        let names: Vec<String> = (0..40).map(|i| format!("a-file-with-a-name-{i:02}")).collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(|n| (n.as_str(), b"x".as_slice())).collect();
         let fs = BootFs::new(image(&files)).unwrap();
         let memory = Shared::leaked(256);
         let (mut cursor, mut seen) = (0, Vec::new());

@@ -33,10 +33,7 @@ mod guest {
             Ok(files) => files,
             Err(error) => panic!("read the boot image: {error:?}; is it granted in the manifest?"),
         };
-        server::run(&mut Glue(Service {
-            files,
-            regions: Sessions(start),
-        }))
+        server::run(&mut Glue(Service { files, regions: Sessions(start) }))
     }
 }
 

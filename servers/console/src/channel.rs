@@ -56,11 +56,7 @@ impl<P: Ports> Channel<P> {
             record.clear();
             Uart::start(ports)?
         };
-        let mut channel = Channel {
-            uart,
-            record,
-            wants_transmit: false,
-        };
+        let mut channel = Channel { uart, record, wants_transmit: false };
         channel.recover();
         channel.record.set(Word::Ready, 1);
         channel.enable();
@@ -114,10 +110,7 @@ impl<P: Ports> Channel<P> {
         let mut causes = 0;
         while let Some(cause) = self.uart.cause() {
             causes += 1;
-            assert!(
-                causes < MAX_CAUSES,
-                "the UART's interrupt does not go away: {cause:?}"
-            );
+            assert!(causes < MAX_CAUSES, "the UART's interrupt does not go away: {cause:?}");
             match cause {
                 Cause::Trigger => self.take(TRIGGER_BYTES as u64),
                 Cause::Timeout => self.receive(),
@@ -186,10 +179,7 @@ impl<P: Ports> Channel<P> {
     /// Copies input from `position` on to `into`, up to its size or to the next gap. Returns the
     /// count and whether something may be missing before the first byte.
     pub fn copy_input(&self, position: u64, into: &Shared) -> (u32, bool) {
-        let end = self
-            .record
-            .get(Word::Tail)
-            .min(position.saturating_add(into.size() as u64));
+        let end = self.record.get(Word::Tail).min(position.saturating_add(into.size() as u64));
         let mut is_first = true;
         let mut has_gap = false;
         let mut at = position;

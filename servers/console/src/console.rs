@@ -145,12 +145,7 @@ impl<P: Ports, C: Callers> Console<P, C> {
             .line(badge, channel)
             .and_then(|(line, session)| Ok((line, memory_of(&session, span)?)));
         match found {
-            Ok((line, memory)) => line.read(Reader {
-                badge,
-                position,
-                memory,
-                caller,
-            }),
+            Ok((line, memory)) => line.read(Reader { badge, position, memory, caller }),
             Err(error) => caller.answer(Err(error)),
         }
     }
@@ -172,12 +167,7 @@ impl<P: Ports, C: Callers> Console<P, C> {
         match found {
             Ok((line, entry)) => {
                 let (offset, length) = (u64::from(span.offset), u64::from(span.length));
-                let output = Output {
-                    entry,
-                    position,
-                    offset,
-                    length,
-                };
+                let output = Output { entry, position, offset, length };
                 line.write(Writer { output, caller });
             }
             Err(error) => return caller.answer(Err(error)),
@@ -189,11 +179,8 @@ impl<P: Ports, C: Callers> Console<P, C> {
 }
 
 fn memory_of(session: &Session, span: Span) -> Result<Shared, ConsoleError> {
-    let part = session
-        .shared
-        .part(u64::from(span.offset), u64::from(span.length));
-    part.filter(|part| part.size() > 0)
-        .ok_or(ConsoleError::BadSpan)
+    let part = session.shared.part(u64::from(span.offset), u64::from(span.length));
+    part.filter(|part| part.size() > 0).ok_or(ConsoleError::BadSpan)
 }
 
 impl<P: Ports, C: Callers> Line<P, C> {
@@ -214,10 +201,7 @@ impl<P: Ports, C: Callers> Line<P, C> {
         let mut place = 0;
         while place < self.attachers.len() {
             let entry = self.attachers[place].0;
-            let is_active = self
-                .channel
-                .active()
-                .is_some_and(|output| output.entry == entry);
+            let is_active = self.channel.active().is_some_and(|output| output.entry == entry);
             if is_active || self.queue.iter().any(|writer| writer.output.entry == entry) {
                 place += 1;
                 continue;

@@ -23,16 +23,13 @@ fn serve(start: &'static StartInfo) -> i32 {
     let survivor = Survivor::open(Shared::granted(start.survivor));
     let ports = core::array::from_fn(|i| {
         let slot = start.ports.get(i)?;
-        Some(UartPorts {
-            range: Cap::from_slot(*slot),
-            base: BASES[i],
-        })
+        Some(UartPorts { range: Cap::from_slot(*slot), base: BASES[i] })
     });
     let lines = core::array::from_fn(|i| start.lines.get(i).map(|slot| Cap::from_slot(*slot)));
-    let sessions = start.incoming.iter().map(|session| Session {
-        badge: session.badge,
-        shared: Shared::granted(session.shared),
-    });
+    let sessions = start
+        .incoming
+        .iter()
+        .map(|session| Session { badge: session.badge, shared: Shared::granted(session.shared) });
     // What an earlier instance did not acknowledge, before the devices are looked at.
     for line in lines.into_iter().flatten() {
         acknowledge(line);
@@ -60,23 +57,17 @@ fn refused(port: u16, error: libipc::SysError) -> ! {
 impl Ports for UartPorts {
     fn read(&mut self, register: u8) -> u8 {
         let port = self.base + u16::from(register);
-        self.range
-            .in8(port)
-            .unwrap_or_else(|error| refused(port, error))
+        self.range.in8(port).unwrap_or_else(|error| refused(port, error))
     }
 
     fn write(&mut self, register: u8, value: u8) {
         let port = self.base + u16::from(register);
-        self.range
-            .out8(port, value)
-            .unwrap_or_else(|error| refused(port, error));
+        self.range.out8(port, value).unwrap_or_else(|error| refused(port, error));
     }
 
     fn write_pair(&mut self, low: u8, high: u8) {
         let pair = u16::from_le_bytes([low, high]);
-        self.range
-            .out16(self.base, pair)
-            .unwrap_or_else(|error| refused(self.base, error));
+        self.range.out16(self.base, pair).unwrap_or_else(|error| refused(self.base, error));
     }
 }
 
@@ -137,8 +128,7 @@ impl ConsoleServer for Driver {
         position: u64,
         span: Span,
     ) {
-        self.channels
-            .read(caller.0, channel.index(), position, span, later);
+        self.channels.read(caller.0, channel.index(), position, span, later);
     }
 
     fn write(
@@ -149,7 +139,6 @@ impl ConsoleServer for Driver {
         position: u64,
         span: Span,
     ) {
-        self.channels
-            .write(caller.0, channel.index(), position, span, later);
+        self.channels.write(caller.0, channel.index(), position, span, later);
     }
 }

@@ -87,10 +87,7 @@ impl Survivor {
                 word(i).store(header[i], Release);
             }
         }
-        Survivor {
-            memory,
-            is_inherited,
-        }
+        Survivor { memory, is_inherited }
     }
 
     /// Whether an earlier instance left it.
@@ -102,9 +99,7 @@ impl Survivor {
     pub fn record(&self, index: usize) -> Record {
         let offset = (HEADER_BYTES + index * CHANNEL_BYTES) as u64;
         let part = self.memory.part(offset, CHANNEL_BYTES as u64);
-        Record {
-            memory: part.expect("the region holds every channel"),
-        }
+        Record { memory: part.expect("the region holds every channel") }
     }
 }
 
@@ -142,9 +137,7 @@ impl Record {
             .clone()
             .position(|known| known == badge)
             .or_else(|| badges.clone().position(|known| known == 0))?;
-        self.memory
-            .word(Self::session_word(entry))
-            .store(badge, Release);
+        self.memory.word(Self::session_word(entry)).store(badge, Release);
         Some(entry)
     }
 
@@ -155,17 +148,13 @@ impl Record {
 
     /// How far a session's output has come.
     pub fn written(&self, entry: usize) -> u64 {
-        self.memory
-            .word(Self::session_word(entry) + 8)
-            .load(Acquire)
+        self.memory.word(Self::session_word(entry) + 8).load(Acquire)
     }
 
     /// Notes how far it has come.
     pub fn set_written(&self, entry: usize, position: u64) {
         crate::mortal();
-        self.memory
-            .word(Self::session_word(entry) + 8)
-            .store(position, Release);
+        self.memory.word(Self::session_word(entry) + 8).store(position, Release);
         crate::mortal();
     }
 
@@ -183,8 +172,7 @@ impl Record {
 
     /// Stores a byte of input.
     pub fn set_input(&self, position: u64, byte: u8, gap: bool) {
-        self.memory
-            .write(Self::input_place(position), &[byte, u8::from(gap)]);
+        self.memory.write(Self::input_place(position), &[byte, u8::from(gap)]);
         crate::mortal();
     }
 

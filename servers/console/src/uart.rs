@@ -123,11 +123,7 @@ impl<P: Ports> Uart<P> {
                 return None;
             }
         }
-        Some(Uart {
-            ports,
-            enables: 0,
-            register: 0,
-        })
+        Some(Uart { ports, enables: 0, register: 0 })
     }
 
     fn has_fifos(&mut self) -> bool {

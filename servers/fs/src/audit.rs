@@ -93,10 +93,7 @@ fn scan_fat<D: CacheDevice>(core: &mut Core<D>) -> Result<(), FsError> {
     while cluster < end {
         let mut free = [0u32; SECTOR_BYTES / 4 / PER_WORD as usize];
         let entries = core.fat_entries(cluster, SCAN_AHEAD)?;
-        for (word, entries) in free
-            .iter_mut()
-            .zip(entries.chunks_exact(4 * PER_WORD as usize))
-        {
+        for (word, entries) in free.iter_mut().zip(entries.chunks_exact(4 * PER_WORD as usize)) {
             for (i, entry) in entries.chunks_exact(4).enumerate() {
                 *word |= u32::from(u32_at(entry, 0) & 0x0FFF_FFFF == 0) << i;
             }

@@ -77,15 +77,7 @@ pub(crate) struct Core<D> {
 impl<D: CacheDevice> Core<D> {
     pub fn new(cache: Cache<D>, geo: Geometry, hint: u32, marked: Marked) -> Self {
         let map = ClusterMap::new(geo.clusters);
-        Self {
-            cache,
-            geo,
-            map,
-            hint,
-            marked,
-            pending: Vec::new(),
-            pending_clusters: 0,
-        }
+        Self { cache, geo, map, hint, marked, pending: Vec::new(), pending_clusters: 0 }
     }
 
     /// Clusters that can be allocated, now or after what waits was freed.
@@ -147,13 +139,12 @@ impl<D: CacheDevice> Core<D> {
 
     /// Links the clusters of a run to each other and its last one to `last`.
     fn link_run(&mut self, run: Run, last: u32) -> Result<(), FsError> {
-        self.change_run(run, |cluster| {
-            if cluster + 1 == run.start + run.len {
-                last
-            } else {
-                cluster + 1
-            }
-        })
+        self.change_run(
+            run,
+            |cluster| {
+                if cluster + 1 == run.start + run.len { last } else { cluster + 1 }
+            },
+        )
     }
 
     fn change_run(&mut self, run: Run, value: impl Fn(u32) -> u32) -> Result<(), FsError> {
@@ -223,13 +214,7 @@ impl<D: CacheDevice> Core<D> {
 
     /// Makes `to` follow `from`.
     pub fn join(&mut self, from: u32, to: u32) -> Result<(), FsError> {
-        self.link_run(
-            Run {
-                start: from,
-                len: 1,
-            },
-            to,
-        )
+        self.link_run(Run { start: from, len: 1 }, to)
     }
 
     /// Frees the chain from `first` on, once the directories are written. The caller has checked
@@ -254,13 +239,7 @@ impl<D: CacheDevice> Core<D> {
     /// must not need the rest any more.
     pub fn cut_after(&mut self, last: u32) -> Result<(), FsError> {
         let (_, link) = self.run_from(last, 1)?;
-        self.link_run(
-            Run {
-                start: last,
-                len: 1,
-            },
-            END_MARK,
-        )?;
+        self.link_run(Run { start: last, len: 1 }, END_MARK)?;
         match link {
             Link::Next(next) => self.free_now(next),
             _ => Ok(()),
@@ -309,21 +288,9 @@ impl<D: CacheDevice> Core<D> {
     fn write_mark(&mut self, clean: bool) -> Result<(), FsError> {
         let entries = self.cache.sector_mut(self.geo.fat_start, Class::Fat)?;
         let entry = u32_at(entries, 4);
-        put_u32(
-            entries,
-            4,
-            if clean {
-                entry | CLEAN_BIT
-            } else {
-                entry & !CLEAN_BIT
-            },
-        );
+        put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
         let boot = self.cache.sector_mut(self.geo.start, Class::Info)?;
-        boot[STATE_BYTE] = if clean {
-            boot[STATE_BYTE] & !1
-        } else {
-            boot[STATE_BYTE] | 1
-        };
+        boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
         self.cache.flush(Class::Fat)?;
         self.cache.flush(Class::Info)
     }

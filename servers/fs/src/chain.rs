@@ -47,12 +47,7 @@ pub(crate) struct Chain {
 impl Chain {
     /// A chain without clusters.
     pub fn empty(limit: usize) -> Self {
-        Self {
-            extents: Vec::new(),
-            len: 0,
-            last: 0,
-            limit: limit.max(2),
-        }
+        Self { extents: Vec::new(), len: 0, last: 0, limit: limit.max(2) }
     }
 
     /// Walks and checks the chain from `first` on (0: empty), at most `max` clusters.
@@ -135,11 +130,7 @@ impl Chain {
                         keep
                     });
                 }
-                self.extents.push(Extent {
-                    index: self.len,
-                    cluster: run.start,
-                    len: run.len,
-                });
+                self.extents.push(Extent { index: self.len, cluster: run.start, len: run.len });
             }
         }
         self.len += run.len;
@@ -155,32 +146,20 @@ impl Chain {
     /// # Panics
     /// If the chain is not so long.
     pub fn locate<D: CacheDevice>(&self, core: &mut Core<D>, index: u32) -> Result<Run, FsError> {
-        assert!(
-            index < self.len,
-            "position {index} in a chain of {}",
-            self.len
-        );
+        assert!(index < self.len, "position {index} in a chain of {}", self.len);
         let after = self.extents.partition_point(|e| e.index <= index);
         let extent = self.extents[after - 1];
         let into = index - extent.index;
         if into < extent.len {
-            return Ok(Run {
-                start: extent.cluster + into,
-                len: extent.len - into,
-            });
+            return Ok(Run { start: extent.cluster + into, len: extent.len - into });
         }
-        let (mut at, mut position) = (
-            extent.cluster + extent.len - 1,
-            extent.index + extent.len - 1,
-        );
+        let (mut at, mut position) =
+            (extent.cluster + extent.len - 1, extent.index + extent.len - 1);
         loop {
             let (len, link) = core.run_from(at, self.len - position)?;
             if index - position < len {
                 let into = index - position;
-                return Ok(Run {
-                    start: at + into,
-                    len: len - into,
-                });
+                return Ok(Run { start: at + into, len: len - into });
             }
             match link {
                 Link::Next(next) => (at, position) = (next, position + len),

@@ -137,11 +137,7 @@ impl<B: BlockDevice> Blocking<B> {
     /// Puts `buffers` buffers of 4 KiB in front of `disk`.
     pub fn new(disk: B, buffers: u32) -> Self {
         let memory = vec![0; buffers as usize * LINE_BYTES];
-        Self {
-            disk,
-            memory,
-            done: VecDeque::new(),
-        }
+        Self { disk, memory, done: VecDeque::new() }
     }
 
     fn carry_out(&mut self, request: &Request) -> Result<(), IoError> {
@@ -177,10 +173,7 @@ impl<B: BlockDevice> CacheDevice for Blocking<B> {
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
         let result = self.carry_out(&request);
-        self.done.push_back(Completion {
-            id: request.id,
-            result,
-        });
+        self.done.push_back(Completion { id: request.id, result });
         Ok(())
     }
 
@@ -189,8 +182,6 @@ impl<B: BlockDevice> CacheDevice for Blocking<B> {
     }
 
     fn wait(&mut self) -> Completion {
-        self.done
-            .pop_front()
-            .expect("wait() is called only while a request is in flight")
+        self.done.pop_front().expect("wait() is called only while a request is in flight")
     }
 }

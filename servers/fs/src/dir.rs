@@ -90,10 +90,7 @@ impl Dir {
         core: &mut Core<D>,
         slot: u32,
     ) -> Result<(u64, usize), FsError> {
-        Ok((
-            self.place(core, slot)?.0,
-            (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES,
-        ))
+        Ok((self.place(core, slot)?.0, (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES))
     }
 
     /// The bytes of a slot.
@@ -308,10 +305,7 @@ impl Dir {
             .cache
             .zero(at, bytes, Class::Data)
             .and_then(|()| core.cache.write(at, &dot.0, Class::Data))
-            .and_then(|()| {
-                core.cache
-                    .write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data)
-            });
+            .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data));
         if let Err(error) = written {
             core.free_now(run.start)?;
             return Err(error);
@@ -362,17 +356,12 @@ impl Scanner {
         if self.loaded != Some(index) {
             let (sector, follow) = dir.place(core, self.slot)?;
             let until = sector + u64::from(follow.min(DIR_AHEAD));
-            self.sector
-                .copy_from_slice(core.cache.sector(sector, until)?);
+            self.sector.copy_from_slice(core.cache.sector(sector, until)?);
             self.loaded = Some(index);
         }
         let at = (self.slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES;
         self.slot += 1;
-        Ok(Some(
-            self.sector[at..at + ENTRY_BYTES]
-                .try_into()
-                .expect("a slot"),
-        ))
+        Ok(Some(self.sector[at..at + ENTRY_BYTES].try_into().expect("a slot")))
     }
 
     /// The next file or directory (`.` and `..` included).
@@ -393,11 +382,7 @@ impl Scanner {
             } else {
                 let slot = self.slot - 1;
                 let entries = self.take_name(&entry);
-                return Ok(Some(Item {
-                    start: slot - entries,
-                    slot,
-                    entry,
-                }));
+                return Ok(Some(Item { start: slot - entries, slot, entry }));
             }
         }
         Ok(None)

@@ -151,17 +151,13 @@ impl Entry {
     /// its time of creation (FNV-1a).
     pub fn identity(&self) -> u32 {
         let bytes = self.0[..11].iter().chain(&self.0[13..18]);
-        bytes.fold(0x811C_9DC5, |hash, &b| {
-            (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)
-        })
+        bytes.fold(0x811C_9DC5, |hash, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
     }
 }
 
 /// The sum of a short name that its long-name entries carry.
 pub(crate) fn checksum(short: &[u8; 11]) -> u8 {
-    short
-        .iter()
-        .fold(0u8, |sum, &b| sum.rotate_right(1).wrapping_add(b))
+    short.iter().fold(0u8, |sum, &b| sum.rotate_right(1).wrapping_add(b))
 }
 
 /// The `order`-th (from 1) of `count` long-name entries of a name.
@@ -195,13 +191,7 @@ pub(crate) struct LongName {
 
 impl LongName {
     pub fn new() -> Self {
-        Self {
-            units: [0; 20 * LONG_UNITS],
-            len: 0,
-            expected: 0,
-            sum: 0,
-            entries: 0,
-        }
+        Self { units: [0; 20 * LONG_UNITS], len: 0, expected: 0, sum: 0, entries: 0 }
     }
 
     pub fn reset(&mut self) {
@@ -255,18 +245,15 @@ mod tests {
     fn entries(name: &str) -> (Vec<u16>, Vec<[u8; ENTRY_BYTES]>) {
         let units: Vec<u16> = name.encode_utf16().collect();
         let count = units.len().div_ceil(LONG_UNITS);
-        let raw = (1..=count)
-            .rev()
-            .map(|i| long_entry(&units, i, count, checksum(&SHORT)))
-            .collect();
+        let raw =
+            (1..=count).rev().map(|i| long_entry(&units, i, count, checksum(&SHORT))).collect();
         (units, raw)
     }
 
     fn read(raw: &[[u8; ENTRY_BYTES]]) -> Option<(Vec<u16>, u32)> {
         let mut long = LongName::new();
         raw.iter().for_each(|raw| long.push(raw));
-        long.finish(&SHORT)
-            .map(|(name, entries)| (name.to_vec(), entries))
+        long.finish(&SHORT).map(|(name, entries)| (name.to_vec(), entries))
     }
 
     #[test]

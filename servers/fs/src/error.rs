@@ -10,44 +10,7 @@
 use alloc::string::String;
 use core::fmt;
 
-/// What is wrong with the volume's structures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// A cluster chain leads back into itself.
-    ChainLoop,
-    /// Two chains share a cluster.
-    CrossLink,
-    /// A chain runs into a cluster that the FAT calls free.
-    FreeInChain,
-    /// A chain runs into a cluster that the FAT calls bad.
-    BadCluster,
-    /// A chain or a directory entry names a cluster that does not exist.
-    OutOfRange,
-    /// The chain ends before the file's size is reached.
-    ChainTooShort,
-    /// A directory's chain is longer than the 65,536 entries that FAT allows.
-    DirectoryTooLong,
-    /// A directory does not start with its `.` and `..` entries.
-    NotADirectoryInside,
-    /// Directories are nested deeper than the audit follows.
-    TooDeep,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Damage::ChainLoop => "its cluster chain is a loop",
-            Damage::CrossLink => "it shares a cluster with another file (cross-link)",
-            Damage::FreeInChain => "its cluster chain runs into a free cluster",
-            Damage::BadCluster => "its cluster chain runs into a bad cluster",
-            Damage::OutOfRange => "it names a cluster that does not exist",
-            Damage::ChainTooShort => "its cluster chain is shorter than its size",
-            Damage::DirectoryTooLong => "it is a directory longer than FAT allows",
-            Damage::NotADirectoryInside => "it is a directory without its `.` and `..` entries",
-            Damage::TooDeep => "it is nested too deep",
-        })
-    }
-}
+pub use skink_protocols::file::Damage;
 
 /// Why an operation was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,11 +69,7 @@ pub enum FsError {
 
 impl FsError {
     pub(crate) fn corrupt(damage: Damage, cluster: u32) -> Self {
-        FsError::Corrupt {
-            damage,
-            cluster,
-            path: String::new(),
-        }
+        FsError::Corrupt { damage, cluster, path: String::new() }
     }
 
     /// Names the path in an error about corruption that names none yet.
@@ -153,11 +112,7 @@ impl fmt::Display for FsError {
                     "the disk failed at sector {sector}; try again, or check the disk"
                 );
             }
-            FsError::Corrupt {
-                damage,
-                cluster,
-                path,
-            } => {
+            FsError::Corrupt { damage, cluster, path } => {
                 return write!(
                     f,
                     "{path:?} is damaged: {damage} (cluster {cluster}); run fsck.fat on the disk"
@@ -233,16 +188,10 @@ impl fmt::Display for MountError {
                 f.write_str("the disk is empty (all zero); format it with mkfs.fat -F 32")
             }
             MountError::NotFat { reason } => {
-                write!(
-                    f,
-                    "the disk is not FAT: {reason}; format it with mkfs.fat -F 32"
-                )
+                write!(f, "the disk is not FAT: {reason}; format it with mkfs.fat -F 32")
             }
             MountError::OldFat { bits } => {
-                write!(
-                    f,
-                    "the disk is FAT{bits}, only FAT32 is supported; use mkfs.fat -F 32"
-                )
+                write!(f, "the disk is FAT{bits}, only FAT32 is supported; use mkfs.fat -F 32")
             }
             MountError::Unsupported { field, value } => {
                 write!(f, "the FAT32 volume has an unsupported {field} ({value})")
@@ -253,10 +202,7 @@ impl fmt::Display for MountError {
                  copy the whole image"
             ),
             MountError::Corrupt { field, value } => {
-                write!(
-                    f,
-                    "the boot sector's {field} ({value}) is wrong; run fsck.fat on the disk"
-                )
+                write!(f, "the boot sector's {field} ({value}) is wrong; run fsck.fat on the disk")
             }
             MountError::TooManyClusters { clusters, limit } => write!(
                 f,
@@ -267,10 +213,7 @@ impl fmt::Display for MountError {
                 write!(f, "the cache has {found} buffers, {needed} are needed")
             }
             MountError::Io { sector } => {
-                write!(
-                    f,
-                    "the disk failed at sector {sector}; try again, or check the disk"
-                )
+                write!(f, "the disk failed at sector {sector}; try again, or check the disk")
             }
         }
     }

@@ -109,9 +109,7 @@ impl<D: CacheDevice> Volume<D> {
             let first = disk / sector_bytes;
             let stop = (disk + n).div_ceil(sector_bytes);
             let reached =
-                self.core
-                    .cache
-                    .prefetch(first, stop - first, Pool::Data, Urgency::Ahead)?;
+                self.core.cache.prefetch(first, stop - first, Pool::Data, Urgency::Ahead)?;
             if reached < stop {
                 from = from.max(from + reached.saturating_sub(first) * sector_bytes);
                 break;
@@ -144,9 +142,7 @@ impl<D: CacheDevice> Volume<D> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let end = offset
-            .checked_add(bytes.len() as u64)
-            .ok_or(FsError::FileTooLarge)?;
+        let end = offset.checked_add(bytes.len() as u64).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
@@ -178,15 +174,7 @@ impl<D: CacheDevice> Volume<D> {
             let (disk, contiguous) = place(core, node, position)?;
             let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
             let is_last = is_last && n == rest.len();
-            spare_tail(
-                core,
-                &Piece {
-                    disk,
-                    bytes: n as u64,
-                    contiguous,
-                    is_last,
-                },
-            )?;
+            spare_tail(core, &Piece { disk, bytes: n as u64, contiguous, is_last })?;
             core.cache.write(disk, &rest[..n], Class::Data)?;
             rest = &rest[n..];
             position += n as u64;
@@ -375,21 +363,9 @@ fn spare_tail<D: CacheDevice>(core: &mut Core<D>, piece: &Piece) -> Result<(), F
     if line_first * sector_bytes < piece.disk || end >= line_end * sector_bytes || cut_sector {
         return Ok(());
     }
-    let ours = if piece.is_last {
-        (piece.disk + piece.contiguous) / sector_bytes
-    } else {
-        0
-    };
+    let ours = if piece.is_last { (piece.disk + piece.contiguous) / sector_bytes } else { 0 };
     let needless = (end.div_ceil(sector_bytes)..line_end).all(|sector| {
-        sector < ours
-            || core
-                .geo
-                .cluster_of(sector)
-                .is_none_or(|c| core.map.get(c) == State::Free)
+        sector < ours || core.geo.cluster_of(sector).is_none_or(|c| core.map.get(c) == State::Free)
     });
-    if needless {
-        core.cache.adopt(line_first)
-    } else {
-        Ok(())
-    }
+    if needless { core.cache.adopt(line_first) } else { Ok(()) }
 }

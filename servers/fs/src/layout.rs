@@ -130,9 +130,7 @@ pub(crate) fn find_volume(sector: &[u8], device_sectors: u64) -> Result<Found, M
     }
     Err(match old {
         Some(bits) => MountError::OldFat { bits },
-        None => MountError::NotFat {
-            reason: "its partition table has no FAT32 partition",
-        },
+        None => MountError::NotFat { reason: "its partition table has no FAT32 partition" },
     })
 }
 
@@ -160,10 +158,7 @@ fn read_shape(sector: &[u8]) -> Result<Shape, MountError> {
     match sector_bytes {
         512 => {}
         1024 | 2048 | 4096 => {
-            return Err(MountError::Unsupported {
-                field: "sector size",
-                value: sector_bytes,
-            });
+            return Err(MountError::Unsupported { field: "sector size", value: sector_bytes });
         }
         _ => return corrupt("sector size", sector_bytes),
     }
@@ -189,9 +184,7 @@ fn read_shape(sector: &[u8]) -> Result<Shape, MountError> {
         let root_sectors = u64::from(root_entries).div_ceil(16);
         let overhead = reserved + u64::from(fats) * fat16_sectors + root_sectors;
         let clusters = total.saturating_sub(overhead) / u64::from(cluster_sectors);
-        return Err(MountError::OldFat {
-            bits: if clusters < 4085 { 12 } else { 16 },
-        });
+        return Err(MountError::OldFat { bits: if clusters < 4085 { 12 } else { 16 } });
     }
     if root_entries != 0 {
         return corrupt("number of root entries", root_entries.into());
@@ -202,18 +195,9 @@ fn read_shape(sector: &[u8]) -> Result<Shape, MountError> {
     }
     let version = u32::from(u16_at(sector, 42));
     if version != 0 {
-        return Err(MountError::Unsupported {
-            field: "version",
-            value: version,
-        });
+        return Err(MountError::Unsupported { field: "version", value: version });
     }
-    Ok(Shape {
-        cluster_sectors,
-        reserved,
-        fats,
-        fat_sectors,
-        total,
-    })
+    Ok(Shape { cluster_sectors, reserved, fats, fat_sectors, total })
 }
 
 /// Reads a boot sector that lies at `start`; `room` sectors are there for the volume.
@@ -223,17 +207,9 @@ pub(crate) fn read_boot_sector(
     room: u64,
 ) -> Result<Geometry, MountError> {
     if !looks_like_boot_sector(sector) {
-        return Err(MountError::NotFat {
-            reason: "the partition has no FAT boot sector",
-        });
+        return Err(MountError::NotFat { reason: "the partition has no FAT boot sector" });
     }
-    let Shape {
-        cluster_sectors,
-        reserved,
-        fats,
-        fat_sectors,
-        total,
-    } = read_shape(sector)?;
+    let Shape { cluster_sectors, reserved, fats, fat_sectors, total } = read_shape(sector)?;
     let overhead = reserved + u64::from(fats) * fat_sectors;
     if total <= overhead {
         return corrupt("number of sectors", total as u32);
@@ -246,18 +222,11 @@ pub(crate) fn read_boot_sector(
         return corrupt("sectors per FAT", fat_sectors as u32);
     }
     if total > room {
-        return Err(MountError::Truncated {
-            needed: start + total,
-            found: start + room,
-        });
+        return Err(MountError::Truncated { needed: start + total, found: start + room });
     }
     // BPB_ExtFlags: bit 7 switches mirroring off, bits 0-3 then name the active FAT.
     let flags = u32::from(u16_at(sector, 40));
-    let (active, mirrors) = if flags & 0x80 == 0 {
-        (0, fats - 1)
-    } else {
-        (flags & 0xF, 0)
-    };
+    let (active, mirrors) = if flags & 0x80 == 0 { (0, fats - 1) } else { (flags & 0xF, 0) };
     if active >= fats {
         return corrupt("active FAT", active);
     }

@@ -37,16 +37,10 @@ impl ClusterMap {
     /// A map in which every cluster is `Lost`, i.e. cannot be allocated.
     pub fn new(clusters: u32) -> Self {
         let end = clusters + FIRST_CLUSTER;
-        let mut map = Self {
-            words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize],
-            end,
-            free: 0,
-        };
+        let mut map = Self { words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize], end, free: 0 };
         // Numbers that are no clusters belong to us: neither free nor lost.
         let last = map.words.len() as u32 * PER_WORD;
-        (0..FIRST_CLUSTER)
-            .chain(end..last)
-            .for_each(|c| map.put(c, State::Owned));
+        (0..FIRST_CLUSTER).chain(end..last).for_each(|c| map.put(c, State::Owned));
         map
     }
 
@@ -93,10 +87,7 @@ impl ClusterMap {
 
     /// Clusters in use that nothing leads to.
     pub fn count_lost(&self) -> u32 {
-        self.words
-            .iter()
-            .map(|&w| (w & !(w >> 1) & LOW_BITS).count_ones())
-            .sum()
+        self.words.iter().map(|&w| (w & !(w >> 1) & LOW_BITS).count_ones()).sum()
     }
 
     /// The first cluster of `start..start + len` that is suspect.
@@ -107,14 +98,9 @@ impl ClusterMap {
     /// Takes the first run of free clusters from `from` on (then from the start), at most `want`
     /// long, and marks it owned.
     pub fn take_run(&mut self, from: u32, want: u32) -> Option<(u32, u32)> {
-        let from = if (FIRST_CLUSTER..self.end).contains(&from) {
-            from
-        } else {
-            FIRST_CLUSTER
-        };
-        let start = self
-            .find_free(from, self.end)
-            .or_else(|| self.find_free(FIRST_CLUSTER, from))?;
+        let from = if (FIRST_CLUSTER..self.end).contains(&from) { from } else { FIRST_CLUSTER };
+        let start =
+            self.find_free(from, self.end).or_else(|| self.find_free(FIRST_CLUSTER, from))?;
         let mut len = 0;
         while len < want && start + len < self.end && self.get(start + len) == State::Free {
             self.set(start + len, State::Owned);

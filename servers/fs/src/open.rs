@@ -101,30 +101,19 @@ pub(crate) struct Files {
 
 impl Files {
     pub fn new(limit: u16) -> Self {
-        Self {
-            nodes: Vec::new(),
-            opens: Vec::new(),
-            limit: limit.into(),
-            generation: 0,
-        }
+        Self { nodes: Vec::new(), opens: Vec::new(), limit: limit.into(), generation: 0 }
     }
 
     /// # Errors
     /// `TooManyOpen`.
     pub fn check_room(&self) -> Result<(), FsError> {
         let used = self.opens.iter().flatten().count();
-        if used < self.limit {
-            Ok(())
-        } else {
-            Err(FsError::TooManyOpen)
-        }
+        if used < self.limit { Ok(()) } else { Err(FsError::TooManyOpen) }
     }
 
     /// The node of the file whose short entry lies there.
     pub fn find(&self, dir: u32, slot: u32) -> Option<usize> {
-        self.nodes
-            .iter()
-            .position(|n| n.as_ref().is_some_and(|n| n.dir == dir && n.slot == slot))
+        self.nodes.iter().position(|n| n.as_ref().is_some_and(|n| n.dir == dir && n.slot == slot))
     }
 
     pub fn add_node(&mut self, mut node: Node) -> usize {
@@ -143,22 +132,11 @@ impl Files {
         self.node_mut(node).users += 1;
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let at = self
-            .opens
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.opens.len());
+        let at = self.opens.iter().position(Option::is_none).unwrap_or(self.opens.len());
         if at == self.opens.len() {
             self.opens.push(None);
         }
-        self.opens[at] = Some(Open {
-            node,
-            access,
-            next: 0,
-            ahead: 0,
-            window: 0,
-            generation,
-        });
+        self.opens[at] = Some(Open { node, access, next: 0, ahead: 0, window: 0, generation });
         Handle(u32::from(generation) << 16 | at as u32)
     }
 
@@ -206,15 +184,6 @@ impl Node {
         path: String,
     ) -> Self {
         let ((dir, slot), (sector, offset)) = (place, address);
-        Self {
-            dir,
-            slot,
-            sector,
-            offset,
-            entry,
-            chain,
-            path,
-            users: 0,
-        }
+        Self { dir, slot, sector, offset, entry, chain, path, users: 0 }
     }
 }

@@ -40,10 +40,7 @@ impl RingDisk {
     pub fn attach(session: Session, region: Region) -> Result<RingDisk, BlockError> {
         let info = BlockClient::new(session).attach()?;
         let ring = ClientRing::new(session.shared, RING_CAPACITY).ok_or(BlockError::NoRing)?;
-        let bytes = region
-            .size
-            .checked_sub(RING_BYTES)
-            .ok_or(BlockError::NoRing)?;
+        let bytes = region.size.checked_sub(RING_BYTES).ok_or(BlockError::NoRing)?;
         Ok(RingDisk {
             session,
             ring,
@@ -75,12 +72,7 @@ impl RingDisk {
     }
 
     fn line(&self, index: BufferIndex) -> *mut u8 {
-        assert!(
-            index.0 < self.buffers,
-            "buffer {} of {}",
-            index.0,
-            self.buffers
-        );
+        assert!(index.0 < self.buffers, "buffer {} of {}", index.0, self.buffers);
         self.memory.wrapping_add(index.0 as usize * LINE_BYTES)
     }
 }
@@ -125,9 +117,7 @@ impl CacheDevice for RingDisk {
             self.pending.push(request.id);
             return Ok(());
         }
-        self.ring
-            .submit(words.to_words())
-            .map_err(|_| SubmitError::QueueFull)?;
+        self.ring.submit(words.to_words()).map_err(|_| SubmitError::QueueFull)?;
         self.pending.push(request.id);
         if self.ring.publish() {
             self.ring_doorbell();
@@ -138,21 +128,14 @@ impl CacheDevice for RingDisk {
     fn poll(&mut self) -> Option<Completion> {
         if self.is_lost {
             let id = self.pending.pop()?;
-            return Some(Completion {
-                id,
-                result: Err(IoError),
-            });
+            return Some(Completion { id, result: Err(IoError) });
         }
         let words = self.ring.poll();
         if self.ring.publish() {
             self.ring_doorbell();
         }
         let done = block::Completion::from_words(words?);
-        let result = if done.status == block::Status::Done {
-            Ok(())
-        } else {
-            Err(IoError)
-        };
+        let result = if done.status == block::Status::Done { Ok(()) } else { Err(IoError) };
         if done.status != block::Status::Done {
             log::error!("the disk refused request {}: {:?}", done.id, done.status);
         }

@@ -6,8 +6,8 @@
 //! Not here: the ring to the driver (the binary's glue), anything about FAT.
 
 use crate::{
-    Access, CacheDevice, Create, Damage, DirCursor, FsError, Handle, HandleKey, Kind, Limits,
-    Listed, Metadata, MountError, Volume,
+    Access, CacheDevice, Create, DirCursor, FsError, Handle, HandleKey, Kind, Limits, Listed,
+    Metadata, MountError, Volume,
 };
 use alloc::vec;
 use alloc::vec::Vec;
@@ -52,22 +52,12 @@ pub struct Service<H: Host> {
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
-        Service {
-            host,
-            volume: None,
-            limits,
-            incarnation,
-            buffer: vec![0; PIECE],
-        }
+        Service { host, volume: None, limits, incarnation, buffer: vec![0; PIECE] }
     }
 
     fn volume(&mut self) -> Result<&mut Volume<H::Disk>, FileError> {
         let host = &self.host;
-        if self
-            .volume
-            .as_ref()
-            .is_some_and(|volume| host.is_lost(volume.device()))
-        {
+        if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device())) {
             self.volume = None;
         }
         if self.volume.is_none() {
@@ -76,23 +66,16 @@ impl<H: Host> Service<H> {
                 .map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
             self.volume = Some(volume);
         }
-        self.volume
-            .as_mut()
-            .ok_or(FileError::NotMounted(MountFailure::NoDisk))
+        self.volume.as_mut().ok_or(FileError::NotMounted(MountFailure::NoDisk))
     }
 
     fn span(&self, caller: Caller, span: Span) -> Result<Shared, FileError> {
-        let region = self
-            .host
-            .region(caller)
-            .ok_or(libipc::Error::UnknownSession)?;
+        let region = self.host.region(caller).ok_or(libipc::Error::UnknownSession)?;
         span.of(&region).ok_or(FileError::InvalidArgument)
     }
 
     fn handle(&self, handle: file::Handle) -> Result<Handle, FileError> {
-        let number = handle
-            .number(self.incarnation)
-            .ok_or(FileError::BadHandle)?;
+        let number = handle.number(self.incarnation).ok_or(FileError::BadHandle)?;
         Ok(Handle::from_raw(number))
     }
 
@@ -122,10 +105,7 @@ impl<H: Host> FileSystemServer for Service<H> {
             file::Create::IfMissing => Create::IfMissing,
             file::Create::Truncate => Create::Truncate,
         };
-        let handle = self
-            .volume()?
-            .open(path, access_of(access), create)
-            .map_err(error)?;
+        let handle = self.volume()?.open(path, access_of(access), create).map_err(error)?;
         self.opened(handle)
     }
 
@@ -137,16 +117,8 @@ impl<H: Host> FileSystemServer for Service<H> {
         access: file::Access,
     ) -> Result<Opened, FileError> {
         let [directory, slot, identity, first_cluster] = key.0;
-        let key = HandleKey {
-            directory,
-            slot,
-            identity,
-            first_cluster,
-        };
-        let handle = self
-            .volume()?
-            .open_key(key, access_of(access), path)
-            .map_err(error)?;
+        let key = HandleKey { directory, slot, identity, first_cluster };
+        let handle = self.volume()?.open_key(key, access_of(access), path).map_err(error)?;
         self.opened(handle)
     }
 
@@ -171,9 +143,7 @@ impl<H: Host> FileSystemServer for Service<H> {
         while done < to.size() {
             let want = (to.size() - done).min(PIECE);
             let piece = &mut self.buffer[..want];
-            let length = volume
-                .read_at(handle, position + done as u64, piece)
-                .map_err(error)?;
+            let length = volume.read_at(handle, position + done as u64, piece).map_err(error)?;
             to.write(done, &piece[..length]);
             done += length;
             if length < want {
@@ -203,9 +173,7 @@ impl<H: Host> FileSystemServer for Service<H> {
             let want = (from.size() - done).min(PIECE);
             let piece = &mut self.buffer[..want];
             from.read(done, piece);
-            volume
-                .write_at(handle, position + done as u64, piece)
-                .map_err(error)?;
+            volume.write_at(handle, position + done as u64, piece).map_err(error)?;
             done += want;
         }
         Ok(done as u32)
@@ -251,23 +219,13 @@ impl<H: Host> FileSystemServer for Service<H> {
                     return Err(FileError::InvalidArgument);
                 }
                 // What did not fit comes again: as many as fitted are looked up anew.
-                let next = if i == 0 {
-                    at
-                } else {
-                    after(volume, path, at, i)?
-                };
-                return Ok(Listing {
-                    length: writer.length(),
-                    next: Some(u64::from(next.0)),
-                });
+                let next = if i == 0 { at } else { after(volume, path, at, i)? };
+                return Ok(Listing { length: writer.length(), next: Some(u64::from(next.0)) });
             }
             match next {
                 Some(next) => at = next,
                 None => {
-                    return Ok(Listing {
-                        length: writer.length(),
-                        next: None,
-                    });
+                    return Ok(Listing { length: writer.length(), next: None });
                 }
             }
         }
@@ -319,10 +277,7 @@ fn after<D: CacheDevice>(
 }
 
 fn push(writer: &mut EntryWriter, listed: &Listed) -> bool {
-    writer.push(&Entry {
-        name: &listed.name,
-        metadata: describe(&listed.metadata),
-    })
+    writer.push(&Entry { name: &listed.name, metadata: describe(&listed.metadata) })
 }
 
 fn access_of(access: file::Access) -> Access {
@@ -384,56 +339,28 @@ fn error(error: FsError) -> FileError {
         FsError::InvalidMove => FileError::InvalidMove,
         FsError::FileTooLarge => FileError::FileTooLarge,
         FsError::Io { sector } => FileError::Io { sector },
-        FsError::Corrupt {
-            damage,
-            cluster,
-            path,
-        } => FileError::Corrupt {
-            damage: damage_of(damage),
-            cluster,
-            path: text(&path),
-        },
-    }
-}
-
-fn damage_of(damage: Damage) -> file::Damage {
-    match damage {
-        Damage::ChainLoop => file::Damage::ChainLoop,
-        Damage::CrossLink => file::Damage::CrossLink,
-        Damage::FreeInChain => file::Damage::FreeInChain,
-        Damage::BadCluster => file::Damage::BadCluster,
-        Damage::OutOfRange => file::Damage::OutOfRange,
-        Damage::ChainTooShort => file::Damage::ChainTooShort,
-        Damage::DirectoryTooLong => file::Damage::DirectoryTooLong,
-        Damage::NotADirectoryInside => file::Damage::NotADirectoryInside,
-        Damage::TooDeep => file::Damage::TooDeep,
+        FsError::Corrupt { damage, cluster, path } => {
+            FileError::Corrupt { damage, cluster, path: text(&path) }
+        }
     }
 }
 
 fn mount_failure(error: &MountError) -> MountFailure {
     match *error {
         MountError::Empty => MountFailure::Empty,
-        MountError::NotFat { reason } => MountFailure::NotFat {
-            reason: text(reason),
-        },
+        MountError::NotFat { reason } => MountFailure::NotFat { reason: text(reason) },
         MountError::OldFat { bits } => MountFailure::OldFat { bits },
-        MountError::Unsupported { field, value } => MountFailure::Unsupported {
-            field: text(field),
-            value,
-        },
+        MountError::Unsupported { field, value } => {
+            MountFailure::Unsupported { field: text(field), value }
+        }
         MountError::Truncated { needed, found } => MountFailure::Truncated { needed, found },
-        MountError::Corrupt { field, value } => MountFailure::Corrupt {
-            field: text(field),
-            value,
-        },
-        MountError::TooManyClusters { clusters, limit } => MountFailure::TooLarge {
-            needed: clusters,
-            limit,
-        },
-        MountError::CacheTooSmall { needed, found } => MountFailure::TooLarge {
-            needed,
-            limit: found,
-        },
+        MountError::Corrupt { field, value } => MountFailure::Corrupt { field: text(field), value },
+        MountError::TooManyClusters { clusters, limit } => {
+            MountFailure::TooLarge { needed: clusters, limit }
+        }
+        MountError::CacheTooSmall { needed, found } => {
+            MountFailure::TooLarge { needed, limit: found }
+        }
         MountError::Io { sector } => MountFailure::Io { sector },
     }
 }

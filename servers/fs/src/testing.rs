@@ -145,9 +145,7 @@ impl<S: Store> FakeDisk<S> {
     fn sum(&self, request: &Request) -> u64 {
         self.memory[Self::memory_range(request)]
             .iter()
-            .fold(0xCBF2_9CE4_8422_2325, |h, &b| {
-                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3)
-            })
+            .fold(0xCBF2_9CE4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
     }
 
     fn check(&self, request: &Request) {
@@ -163,20 +161,13 @@ impl<S: Store> FakeDisk<S> {
             request.sector + u64::from(request.sectors) <= self.sectors(),
             "past the end: {request:?}"
         );
-        assert!(
-            range.end <= self.memory.len(),
-            "outside the region: {request:?}"
-        );
+        assert!(range.end <= self.memory.len(), "outside the region: {request:?}");
         for other in &self.waiting {
             let busy = Self::memory_range(&other.request);
             let overlap = busy.start < range.end && range.start < busy.end;
             let both_write = request.operation == Operation::Write
                 && other.request.operation == Operation::Write;
-            assert!(
-                !overlap || both_write,
-                "{request:?} overlaps {:?}",
-                other.request
-            );
+            assert!(!overlap || both_write, "{request:?} overlaps {:?}", other.request);
         }
     }
 
@@ -197,10 +188,7 @@ impl<S: Store> FakeDisk<S> {
             None => false,
         };
         if bad || burnt {
-            return Completion {
-                id: request.id,
-                result: Err(IoError),
-            };
+            return Completion { id: request.id, result: Err(IoError) };
         }
         let disk = request.sector * SECTOR_BYTES as u64;
         let range = Self::memory_range(&request);
@@ -218,10 +206,7 @@ impl<S: Store> FakeDisk<S> {
             }
             Operation::Flush => {}
         }
-        Completion {
-            id: request.id,
-            result: Ok(()),
-        }
+        Completion { id: request.id, result: Ok(()) }
     }
 }
 
@@ -261,11 +246,7 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
         if self.keep_log {
             self.log.push(request);
         }
-        let sum = if request.operation == Operation::Write {
-            self.sum(&request)
-        } else {
-            0
-        };
+        let sum = if request.operation == Operation::Write { self.sum(&request) } else { 0 };
         self.waiting.push(Waiting { request, sum });
         self.counters.deepest = self.counters.deepest.max(self.waiting.len());
         Ok(())

@@ -21,14 +21,8 @@ pub struct DateTime {
 
 impl DateTime {
     /// The start of FAT's calendar.
-    pub const EPOCH: DateTime = DateTime {
-        year: 1980,
-        month: 1,
-        day: 1,
-        hour: 0,
-        minute: 0,
-        second: 0,
-    };
+    pub const EPOCH: DateTime =
+        DateTime { year: 1980, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
 
     /// From seconds since 1970-01-01 00:00:00.
     pub fn from_unix_seconds(seconds: u64) -> Self {
@@ -41,11 +35,7 @@ impl DateTime {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         DateTime {
             year: year.min(2107) as u16,
@@ -98,14 +88,7 @@ mod tests {
 
     #[test]
     fn words_round_trip_to_two_seconds() {
-        let t = DateTime {
-            year: 2026,
-            month: 11,
-            day: 21,
-            hour: 23,
-            minute: 59,
-            second: 58,
-        };
+        let t = DateTime { year: 2026, month: 11, day: 21, hour: 23, minute: 59, second: 58 };
         assert_eq!(DateTime::from_words(t.date_word(), t.time_word()), t);
         let early = DateTime { year: 1970, ..t };
         assert_eq!(DateTime::from_words(early.date_word(), 0).year, 1980);

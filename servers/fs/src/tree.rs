@@ -58,11 +58,7 @@ pub struct DirCursor(pub u32);
 
 impl Metadata {
     pub(crate) fn of(entry: &Entry) -> Self {
-        let kind = if entry.is_directory() {
-            Kind::Directory
-        } else {
-            Kind::File
-        };
+        let kind = if entry.is_directory() { Kind::Directory } else { Kind::File };
         Self {
             kind,
             size: if kind == Kind::File { entry.size() } else { 0 },
@@ -119,15 +115,8 @@ impl<D: CacheDevice> Volume<D> {
         let way = self.walk(&names)?;
         let dir = way[way.len() - 1];
         self.dir(dir)?;
-        let item = self.dirs[0]
-            .find(&mut self.core, &name)
-            .map_err(|e| e.at(text))?;
-        Ok(Some(Target {
-            dir,
-            name,
-            item,
-            way,
-        }))
+        let item = self.dirs[0].find(&mut self.core, &name).map_err(|e| e.at(text))?;
+        Ok(Some(Target { dir, name, item, way }))
     }
 
     /// What a path names.
@@ -201,9 +190,8 @@ impl<D: CacheDevice> Volume<D> {
                 let entry = Entry::new([b' '; 11], Entry::FILE, 0, self.now);
                 self.dir(target.dir)?;
                 let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, None)?;
-                let entry = self.dirs[0]
-                    .entry_at(&mut self.core, slot)?
-                    .ok_or(FsError::NotFound)?;
+                let entry =
+                    self.dirs[0].entry_at(&mut self.core, slot)?.ok_or(FsError::NotFound)?;
                 (slot, entry)
             }
         };
@@ -237,9 +225,7 @@ impl<D: CacheDevice> Volume<D> {
         let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
         self.dir(dir)?;
         let address = self.dirs[0].address(&mut self.core, slot)?;
-        let node = self
-            .files
-            .add_node(Node::new((dir, slot), address, entry, chain, path.into()));
+        let node = self.files.add_node(Node::new((dir, slot), address, entry, chain, path.into()));
         Ok(self.files.open(node, access))
     }
 
@@ -288,9 +274,7 @@ impl<D: CacheDevice> Volume<D> {
             Err(FsError::Corrupt { .. }) => return Err(FsError::StaleKey),
             other => other?,
         }
-        let entry = self.dirs[0]
-            .entry_at(&mut self.core, key.slot)?
-            .ok_or(FsError::StaleKey)?;
+        let entry = self.dirs[0].entry_at(&mut self.core, key.slot)?.ok_or(FsError::StaleKey)?;
         let same_start = key.first_cluster == 0 || key.first_cluster == entry.first();
         if entry.is_directory() || entry.identity() != key.identity || !same_start {
             return Err(FsError::StaleKey);

@@ -33,11 +33,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 64 handles, 24 KiB of extents for each, 16 Mi clusters (a map of 4 MiB at most).
     fn default() -> Self {
-        Self {
-            handles: 64,
-            extents_per_file: 2048,
-            clusters: 16 << 20,
-        }
+        Self { handles: 64, extents_per_file: 2048, clusters: 16 << 20 }
     }
 }
 
@@ -78,10 +74,7 @@ impl<D: CacheDevice> Volume<D> {
     pub fn mount(device: D, limits: Limits) -> Result<Self, MountError> {
         let found = device.buffers();
         if found < MIN_BUFFERS {
-            return Err(MountError::CacheTooSmall {
-                needed: MIN_BUFFERS,
-                found,
-            });
+            return Err(MountError::CacheTooSmall { needed: MIN_BUFFERS, found });
         }
         let mut cache = Cache::new(device);
         let sectors = cache.sectors();
@@ -102,38 +95,20 @@ impl<D: CacheDevice> Volume<D> {
         let fat = read(&mut cache, geo.fat_start)?;
         let (media, state) = (u32_at(fat, 0) & 0x0FFF_FFFF, u32_at(fat, 4));
         if media | 0xFF != 0x0FFF_FFFF || media & 0xF0 != 0xF0 {
-            return Err(MountError::Corrupt {
-                field: "first FAT entry",
-                value: media,
-            });
+            return Err(MountError::Corrupt { field: "first FAT entry", value: media });
         }
         let was_dirty = geo.was_dirty || state & 1 << 27 == 0;
         let hint = match geo.info {
             Some(sector) => {
                 let info = read(&mut cache, sector)?;
-                if is_info_sector(info) {
-                    u32_at(info, 492)
-                } else {
-                    0
-                }
+                if is_info_sector(info) { u32_at(info, 492) } else { 0 }
             }
             None => 0,
         };
-        let hint = if geo.has_cluster(hint) {
-            hint
-        } else {
-            geo.root
-        };
-        let mirror = Mirror {
-            sectors: geo.fat_sectors,
-            copies: geo.mirrors,
-        };
+        let hint = if geo.has_cluster(hint) { hint } else { geo.root };
+        let mirror = Mirror { sectors: geo.fat_sectors, copies: geo.mirrors };
         cache.set_origin(geo.data_start, (geo.mirrors > 0).then_some(mirror));
-        let marked = if was_dirty {
-            Marked::DirtyBefore
-        } else {
-            Marked::Clean
-        };
+        let marked = if was_dirty { Marked::DirtyBefore } else { Marked::Clean };
         Ok(Self {
             core: Core::new(cache, geo, hint, marked),
             files: Files::new(limits.handles),
@@ -198,10 +173,8 @@ impl<D: CacheDevice> Volume<D> {
         let root = self.core.geo.root;
         self.dir(root)?;
         let found = find_label(&mut self.core, &self.dirs[0])?.unwrap_or(self.core.geo.label);
-        let bytes: String = found
-            .iter()
-            .map(|&b| if b.is_ascii() { b as char } else { '?' })
-            .collect();
+        let bytes: String =
+            found.iter().map(|&b| if b.is_ascii() { b as char } else { '?' }).collect();
         let text = bytes.trim_end();
         Ok(String::from(if text == "NO NAME" { "" } else { text }))
     }
@@ -245,7 +218,5 @@ impl<D: CacheDevice> Volume<D> {
 }
 
 fn read<D: CacheDevice>(cache: &mut Cache<D>, sector: u64) -> Result<&[u8], MountError> {
-    cache
-        .sector(sector, sector + 1)
-        .map_err(|_| MountError::Io { sector })
+    cache.sector(sector, sector + 1).map_err(|_| MountError::Io { sector })
 }

@@ -28,10 +28,7 @@ impl HelloServer for Greeter {
         let mut text = heapless::String::new();
         // "Hello, " and "!" fit beside the longest name.
         let _ = write!(text, "Hello, {name}!");
-        Ok(Greeting {
-            text,
-            count: self.count,
-        })
+        Ok(Greeting { text, count: self.count })
     }
 
     fn add(&mut self, _: Caller, a: u64, b: u64) -> u64 {
@@ -59,14 +56,7 @@ mod tests {
         let mut greeter = Greeter::default();
         assert_eq!(greeter.greet(CALLER, ""), Err(HelloError::EmptyName));
         let too_long = "x".repeat(MAX_NAME + 1);
-        assert_eq!(
-            greeter.greet(CALLER, &too_long),
-            Err(HelloError::NameTooLong)
-        );
-        assert_eq!(
-            greeter.greet(CALLER, "Ada").unwrap().count,
-            1,
-            "refusals are not counted"
-        );
+        assert_eq!(greeter.greet(CALLER, &too_long), Err(HelloError::NameTooLong));
+        assert_eq!(greeter.greet(CALLER, "Ada").unwrap().count, 1, "refusals are not counted");
     }
 }

@@ -39,11 +39,7 @@ pub fn probe(
         let offset = register::BAR + 4 * index as u16;
         let low = config.read(address, offset);
         let is_wide = low & IS_PORTS == 0 && low & TYPE == TYPE_64 && index + 1 < count;
-        let high = if is_wide {
-            config.read(address, offset + 4)
-        } else {
-            0
-        };
+        let high = if is_wide { config.read(address, offset + 4) } else { 0 };
         journal.begin(Probe {
             address,
             command: old_command,
@@ -53,13 +49,7 @@ pub fn probe(
         });
         config.set_command(address, old_command & !(command::PORTS | command::MEMORY));
         let ones = ones(config, address, offset, is_wide);
-        restore(
-            config,
-            address,
-            offset,
-            is_wide,
-            u64::from(high) << 32 | u64::from(low),
-        );
+        restore(config, address, offset, is_wide, u64::from(high) << 32 | u64::from(low));
         config.set_command(address, old_command);
         journal.end();
         bars[index] = decode(address, index, low, high, is_wide, ones);
@@ -111,11 +101,7 @@ fn decode(address: Address, index: usize, low: u32, high: u32, is_wide: bool, on
         }
     };
     // Ports may have their upper 16 bits hard-wired to 0.
-    let filler = if is_ports && ones & 0xffff_0000 == 0 {
-        0xffff_0000
-    } else {
-        0
-    };
+    let filler = if is_ports && ones & 0xffff_0000 == 0 { 0xffff_0000 } else { 0 };
     let mask = (ones | filler) & !flags;
     let size = (!mask).wrapping_add(1);
     let value = (u64::from(high) << 32 | u64::from(low)) & !flags;
@@ -123,12 +109,7 @@ fn decode(address: Address, index: usize, low: u32, high: u32, is_wide: bool, on
         log::warn!("{address}: BAR {index} claims an impossible size, not used: {mask:#x}");
         return Bar::default();
     }
-    Bar {
-        kind,
-        prefetchable: !is_ports && low & PREFETCHABLE != 0,
-        address: value,
-        size,
-    }
+    Bar { kind, prefetchable: !is_ports && low & PREFETCHABLE != 0, address: value, size }
 }
 
 /// Gives every memory register an address of `windows`, if windows are given. What does not fit
@@ -150,17 +131,10 @@ pub fn assign(
         }
         let is_wide = bar.kind == BarKind::Memory64;
         let may_be_high = is_wide && (place == Place::Root || bar.prefetchable);
-        let high = if may_be_high {
-            windows.take(Which::High, bar.size)
-        } else {
-            None
-        };
+        let high = if may_be_high { windows.take(Which::High, bar.size) } else { None };
         let found = high.or_else(|| windows.take(Which::Low, bar.size));
         if found.is_none() {
-            log::warn!(
-                "{address}: no room for {:#x} bytes of BAR {index}",
-                bar.size
-            );
+            log::warn!("{address}: no room for {:#x} bytes of BAR {index}", bar.size);
         }
         bar.address = found.unwrap_or(0);
         let offset = register::BAR + 4 * index as u16;

@@ -82,11 +82,7 @@ impl Ecam {
     pub fn new(memory: Mmio, first_bus: u8) -> Option<Self> {
         let most = 256 - usize::from(first_bus);
         let last = (memory.size() / BUS_BYTES).min(most).checked_sub(1)?;
-        Some(Ecam {
-            memory,
-            first_bus,
-            buses: last as u8,
-        })
+        Some(Ecam { memory, first_bus, buses: last as u8 })
     }
 
     fn place(&self, address: Address, offset: u16) -> Option<usize> {
@@ -99,8 +95,7 @@ impl Ecam {
 
 impl ConfigSpace for Ecam {
     fn read(&self, address: Address, offset: u16) -> u32 {
-        self.place(address, offset)
-            .map_or(u32::MAX, |place| self.memory.read32(place))
+        self.place(address, offset).map_or(u32::MAX, |place| self.memory.read32(place))
     }
 
     fn write(&mut self, address: Address, offset: u16, value: u32) {

@@ -35,10 +35,7 @@ fn serve(start: &'static StartInfo) -> i32 {
 fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &Survivor) -> Vec<Function> {
     let first_bus = (grant.address >> 8) as u8;
     let Some(mut config) = Ecam::new(Mmio::granted(grant.bars[0]), first_bus) else {
-        panic!(
-            "the configuration space granted is smaller than a bus: {:x?}",
-            grant.bars[0]
-        );
+        panic!("the configuration space granted is smaller than a bus: {:x?}", grant.bars[0]);
     };
     survivor.recover(&mut config);
     if let Some(functions) = survivor.functions() {
@@ -51,11 +48,7 @@ fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &Survivor) -> Vec<Func
     }
     let windows = Windows::new(range(&grant.bars[1]), range(&grant.bars[2]));
     let functions = walk::enumerate(&mut config, survivor, windows);
-    log::info!(
-        "{} functions on buses {:?}",
-        functions.len(),
-        config.buses()
-    );
+    log::info!("{} functions on buses {:?}", functions.len(), config.buses());
     if !survivor.keep(&functions) {
         log::warn!("no room to keep them: a restart will know of none; raise `survivor`");
     }

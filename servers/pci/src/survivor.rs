@@ -57,11 +57,7 @@ impl Survivor {
     /// Takes over the region, or clears it if no instance of this layout left it. Regions too
     /// small for a header are not used.
     pub fn open(memory: Shared) -> Self {
-        let memory = if memory.size() > HEADER_BYTES {
-            memory
-        } else {
-            Shared::EMPTY
-        };
+        let memory = if memory.size() > HEADER_BYTES { memory } else { Shared::EMPTY };
         let survivor = Survivor { memory };
         if survivor.exists() && survivor.get(VERSION) != MAGIC {
             for index in (0..HEADER_BYTES / 8).rev() {
@@ -91,13 +87,7 @@ impl Survivor {
             return;
         }
         let probe = unpack(self.get(PROBE), self.get(PROBE_ORIGINAL));
-        bars::restore(
-            config,
-            probe.address,
-            probe.offset,
-            probe.is_wide,
-            probe.original,
-        );
+        bars::restore(config, probe.address, probe.offset, probe.is_wide, probe.original);
         config.set_command(probe.address, probe.command);
         self.end();
     }

@@ -107,11 +107,7 @@ impl<C: ConfigSpace, J: Journal> Walk<'_, C, J> {
             _ => 0,
         };
         let mut bars = bars::probe(self.config, self.journal, address, count);
-        let place = if depth == 0 {
-            Place::Root
-        } else {
-            Place::Bridged
-        };
+        let place = if depth == 0 { Place::Root } else { Place::Bridged };
         bars::assign(self.config, &mut self.windows, place, address, &mut bars);
         let subsystem = match is_ordinary {
             true => read(self.config, register::SUBSYSTEM),
@@ -155,10 +151,7 @@ impl<C: ConfigSpace, J: Journal> Walk<'_, C, J> {
         } else {
             self.bus(bus, depth + 1);
         }
-        let function = self
-            .functions
-            .iter_mut()
-            .find(|function| function.address == address);
+        let function = self.functions.iter_mut().find(|function| function.address == address);
         if let Some(function) = function {
             function.secondary_bus = bus;
         }
@@ -179,11 +172,7 @@ impl<C: ConfigSpace, J: Journal> Walk<'_, C, J> {
         config.write(address, register::MEMORY_WINDOW, window_word(&low));
         config.write(address, register::PREFETCH_WINDOW, window_word(&high));
         let last = high.end.saturating_sub(1);
-        config.write(
-            address,
-            register::PREFETCH_BASE_HIGH,
-            (high.start >> 32) as u32,
-        );
+        config.write(address, register::PREFETCH_BASE_HIGH, (high.start >> 32) as u32);
         config.write(address, register::PREFETCH_LIMIT_HIGH, (last >> 32) as u32);
         let old = config.command(address);
         config.set_command(address, old | command::MEMORY | command::BUS_MASTER);
@@ -193,8 +182,7 @@ impl<C: ConfigSpace, J: Journal> Walk<'_, C, J> {
         let latency = self.config.read(address, register::BUSES) & 0xff00_0000;
         let primary = u32::from(address.bus());
         let numbers = u32::from(subordinate) << 16 | u32::from(secondary) << 8 | primary;
-        self.config
-            .write(address, register::BUSES, latency | numbers);
+        self.config.write(address, register::BUSES, latency | numbers);
     }
 }
 

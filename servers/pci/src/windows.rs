@@ -32,11 +32,7 @@ impl Windows {
     pub fn new(low: Range<u64>, high: Range<u64>) -> Self {
         let low = low.start..low.end.min(1 << 32);
         let are_given = !low.is_empty() || !high.is_empty();
-        Windows {
-            are_given,
-            low,
-            high,
-        }
+        Windows { are_given, low, high }
     }
 
     fn window(&mut self, which: Which) -> &mut Range<u64> {

@@ -77,13 +77,7 @@ impl Request {
             _ => return Err(id),
         };
         let sectors = packed as u32;
-        Ok(Request {
-            id,
-            operation,
-            sector,
-            sectors,
-            offset,
-        })
+        Ok(Request { id, operation, sector, sectors, offset })
     }
 }
 
@@ -137,13 +131,9 @@ impl Completion {
 
     /// Reads the words back; an unknown status is a device error.
     pub fn from_words(words: [u64; COMPLETION_WORDS]) -> Completion {
-        let status = usize::try_from(words[1])
-            .ok()
-            .and_then(|number| Status::ALL.get(number).copied());
-        Completion {
-            id: words[0],
-            status: status.unwrap_or(Status::DeviceError),
-        }
+        let status =
+            usize::try_from(words[1]).ok().and_then(|number| Status::ALL.get(number).copied());
+        Completion { id: words[0], status: status.unwrap_or(Status::DeviceError) }
     }
 }
 
@@ -225,13 +215,8 @@ mod tests {
     #[test]
     fn requests_and_completions_round_trip() {
         for operation in [Operation::Read, Operation::Write, Operation::Flush] {
-            let request = Request {
-                id: u64::MAX,
-                operation,
-                sector: 1 << 40,
-                sectors: u32::MAX,
-                offset: 7,
-            };
+            let request =
+                Request { id: u64::MAX, operation, sector: 1 << 40, sectors: u32::MAX, offset: 7 };
             assert_eq!(Request::from_words(request.to_words()), Ok(request));
         }
         assert_eq!(Request::from_words([9, 3 << 32, 0, 0]), Err(9));

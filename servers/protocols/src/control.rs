@@ -88,12 +88,7 @@ pub struct KillSpec {
 
 impl Default for KillSpec {
     fn default() -> Self {
-        KillSpec {
-            at_request: 0,
-            every: 0,
-            times: 1,
-            how: Misbehaviour::Kill,
-        }
+        KillSpec { at_request: 0, every: 0, times: 1, how: Misbehaviour::Kill }
     }
 }
 

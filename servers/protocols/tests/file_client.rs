@@ -36,21 +36,14 @@ impl MemoryServer {
     }
 
     fn file(&mut self, handle: Handle) -> Result<&mut Vec<u8>, FileError> {
-        let number = handle
-            .number(self.incarnation)
-            .ok_or(FileError::BadHandle)?;
+        let number = handle.number(self.incarnation).ok_or(FileError::BadHandle)?;
         let path = self.open.get(number as usize).ok_or(FileError::BadHandle)?;
         self.files.get_mut(path).ok_or(FileError::StaleKey)
     }
 }
 
 fn metadata(size: u64) -> Metadata {
-    Metadata {
-        kind: Kind::File,
-        size,
-        is_read_only: false,
-        modified: None,
-    }
+    Metadata { kind: Kind::File, size, is_read_only: false, modified: None }
 }
 
 impl FileSystemServer for MemoryServer {
@@ -131,10 +124,7 @@ impl FileSystemServer for MemoryServer {
         Ok(())
     }
     fn remove(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
-        self.files
-            .remove(path)
-            .map(|_| ())
-            .ok_or(FileError::NotFound)
+        self.files.remove(path).map(|_| ()).ok_or(FileError::NotFound)
     }
     fn rename(&mut self, _: Caller, from: &str, to: &str) -> Result<(), FileError> {
         let file = self.files.remove(from).ok_or(FileError::NotFound)?;
@@ -170,27 +160,16 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
         calls.set(calls.get() + 1);
         let dies = deaths.every != 0 && u32::is_multiple_of(calls.get(), deaths.every);
         let mut server = served.borrow_mut();
-        let message = Message {
-            badge: 1,
-            info: trap.info,
-            words: trap.words,
-        };
+        let message = Message { badge: 1, info: trap.info, words: trap.words };
         let reply = Cell::new(None);
         let request = Request::new(message, &reply);
-        let mut answer = Registers {
-            status: KernelError::ReplyLost.raw(),
-            ..Default::default()
-        };
+        let mut answer = Registers { status: KernelError::ReplyLost.raw(), ..Default::default() };
         if !dies || deaths.after {
             let Outcome::Answer(info, words) = FileSystem::dispatch(&mut *server, &request) else {
                 panic!("nothing is deferred")
             };
             if !dies {
-                answer = Registers {
-                    info,
-                    words,
-                    ..Default::default()
-                };
+                answer = Registers { info, words, ..Default::default() };
             }
         }
         if dies {
@@ -243,32 +222,15 @@ fn names_change_exactly_once_over_deaths_of_the_server() {
 
 #[test]
 fn real_errors_come_through_and_a_dead_service_is_told() {
-    run(
-        Deaths {
-            every: 0,
-            after: false,
-        },
-        |client, _| {
-            assert_eq!(client::remove(&client, "/x"), Err(FileError::NotFound));
-            client::make_directory(&client, "/x").unwrap();
-            assert_eq!(
-                client::make_directory(&client, "/x"),
-                Err(FileError::Exists)
-            );
-            let long = "/".repeat(5000);
-            assert_eq!(client.status(&long), Err(FileError::PathTooLong));
-        },
-    );
-    run(
-        Deaths {
-            every: 1,
-            after: false,
-        },
-        |client, _| {
-            let dead = FileError::Ipc(Error::ServerRestarted {
-                maybe_executed: true,
-            });
-            assert_eq!(client.status("/x"), Err(dead));
-        },
-    );
+    run(Deaths { every: 0, after: false }, |client, _| {
+        assert_eq!(client::remove(&client, "/x"), Err(FileError::NotFound));
+        client::make_directory(&client, "/x").unwrap();
+        assert_eq!(client::make_directory(&client, "/x"), Err(FileError::Exists));
+        let long = "/".repeat(5000);
+        assert_eq!(client.status(&long), Err(FileError::PathTooLong));
+    });
+    run(Deaths { every: 1, after: false }, |client, _| {
+        let dead = FileError::Ipc(Error::ServerRestarted { maybe_executed: true });
+        assert_eq!(client.status("/x"), Err(dead));
+    });
 }

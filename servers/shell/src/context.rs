@@ -37,18 +37,12 @@ pub type Outcome = Result<(), Failure>;
 impl Failure {
     /// A failure with status 1.
     pub fn new(text: impl ToString) -> Failure {
-        Failure {
-            text: text.to_string(),
-            status: 1,
-        }
+        Failure { text: text.to_string(), status: 1 }
     }
 
     /// The command was called wrongly; `usage` says how it is called.
     pub fn usage(usage: &str) -> Failure {
-        Failure {
-            text: format!("usage: {usage}"),
-            status: USAGE,
-        }
+        Failure { text: format!("usage: {usage}"), status: USAGE }
     }
 
     /// A failure at a path.
@@ -98,10 +92,7 @@ impl Sessions {
     pub fn open(start: &StartInfo, thread: u8) -> Sessions {
         let mount = |name| {
             let session = start.session(name, thread).ok()?;
-            Some(Mount {
-                name,
-                client: FileSystemClient::new(session),
-            })
+            Some(Mount { name, client: FileSystemClient::new(session) })
         };
         let hello = start.session("hello", 0).ok().map(HelloClient::new);
         Sessions {
@@ -149,10 +140,7 @@ impl Context<'_> {
     /// If there was one since the line began.
     pub fn check_interrupt(&self) -> Outcome {
         if self.interrupted.load(Relaxed) {
-            return Err(Failure {
-                text: "interrupted".into(),
-                status: INTERRUPTED,
-            });
+            return Err(Failure { text: "interrupted".into(), status: INTERRUPTED });
         }
         Ok(())
     }

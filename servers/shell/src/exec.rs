@@ -59,12 +59,7 @@ pub fn reader(
     jobs: &'static Jobs,
 ) -> Result<(), ConsoleError> {
     let mut stream: Stream = stream::open(start, thread, Channel::Exec)?;
-    let mut ready = Header {
-        kind: Kind::Ready,
-        length: 1,
-    }
-    .to_bytes()
-    .to_vec();
+    let mut ready = Header { kind: Kind::Ready, length: 1 }.to_bytes().to_vec();
     ready.push(VERSION);
     stream.write(&ready);
     let mut decoder = Decoder::default();
@@ -77,11 +72,7 @@ pub fn reader(
                 Kind::Run => {
                     jobs.interrupted.store(false, SeqCst);
                     let line = String::from_utf8_lossy(&payload).into_owned();
-                    let job = Job {
-                        line,
-                        channel: Channel::Exec,
-                        number: None,
-                    };
+                    let job = Job { line, channel: Channel::Exec, number: None };
                     if jobs.post(run::EXEC, job).is_err() {
                         log::error!("a command came while another one runs; it is dropped");
                     }
@@ -136,11 +127,7 @@ mod tests {
     use super::*;
 
     fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
-        let head = Header {
-            kind,
-            length: payload.len(),
-        }
-        .to_bytes();
+        let head = Header { kind, length: payload.len() }.to_bytes();
         [&head, payload].concat()
     }
 
@@ -157,10 +144,7 @@ mod tests {
                     seen.push(frame);
                 }
             }
-            assert_eq!(
-                seen,
-                [(Kind::Run, b"ls /disk".to_vec()), (Kind::Interrupt, vec![])]
-            );
+            assert_eq!(seen, [(Kind::Run, b"ls /disk".to_vec()), (Kind::Interrupt, vec![])]);
         }
     }
 

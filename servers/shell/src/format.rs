@@ -20,13 +20,7 @@ pub fn hexdump_line(offset: u64, bytes: &[u8], out: &mut String) {
         }
     }
     out.push_str(" |");
-    out.extend(bytes.iter().map(|b| {
-        if (0x20..0x7f).contains(b) {
-            *b as char
-        } else {
-            '.'
-        }
-    }));
+    out.extend(bytes.iter().map(|b| if (0x20..0x7f).contains(b) { *b as char } else { '.' }));
     out.push_str("|\n");
 }
 
@@ -58,11 +52,7 @@ pub fn seconds(ns: u64) -> String {
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|c| c.chars().count())
-            .max()
-            .unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
@@ -70,11 +60,7 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
         let start = out.len();
         for (column, cell) in row.iter().enumerate() {
             let gap = widths[column] - cell.chars().count();
-            let (before, after) = if right.contains(&column) {
-                (gap, 0)
-            } else {
-                (0, gap)
-            };
+            let (before, after) = if right.contains(&column) { (gap, 0) } else { (0, gap) };
             out.extend(core::iter::repeat_n(' ', before));
             out.push_str(cell);
             out.extend(core::iter::repeat_n(' ', after + 2));
@@ -125,9 +111,6 @@ mod tests {
     fn columns_line_up() {
         let rows = [["NAME", "N"], ["fs", "100"], ["console", "7"]]
             .map(|row| row.map(String::from).to_vec());
-        assert_eq!(
-            table(&rows, &[1]),
-            "NAME       N\nfs       100\nconsole    7\n"
-        );
+        assert_eq!(table(&rows, &[1]), "NAME       N\nfs       100\nconsole    7\n");
     }
 }

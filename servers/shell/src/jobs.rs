@@ -91,11 +91,7 @@ impl Jobs {
     /// Runs a line in the background, on an idle worker from `first` on; its number.
     pub fn background(&self, first: usize, line: String, channel: Channel) -> Option<u32> {
         let number = self.next_number.fetch_add(1, SeqCst);
-        let mut job = Job {
-            line,
-            channel,
-            number: Some(number),
-        };
+        let mut job = Job { line, channel, number: Some(number) };
         for index in first..self.workers.len() {
             match self.post(index, job) {
                 Ok(()) => return Some(number),

@@ -84,11 +84,8 @@ impl Editor {
         let after_return = core::mem::replace(&mut self.last_was_return, byte == b'\r');
         match self.escape {
             Escape::Start => {
-                self.escape = if matches!(byte, b'[' | b'O') {
-                    Escape::Sequence(0)
-                } else {
-                    Escape::None
-                };
+                self.escape =
+                    if matches!(byte, b'[' | b'O') { Escape::Sequence(0) } else { Escape::None };
                 return None;
             }
             Escape::Sequence(number) => {
@@ -191,8 +188,7 @@ impl Editor {
             out.push('\x07');
             return;
         }
-        self.line
-            .splice(self.cursor..self.cursor, text.iter().copied());
+        self.line.splice(self.cursor..self.cursor, text.iter().copied());
         out.extend(self.line[self.cursor..].iter());
         self.cursor += text.len();
         back(out, self.line.len() - self.cursor);
@@ -271,17 +267,9 @@ impl Editor {
             out.push('\x07');
             return false;
         };
-        let common = candidates
-            .iter()
-            .skip(1)
-            .fold(first.chars().count(), |length, other| {
-                first
-                    .chars()
-                    .zip(other.chars())
-                    .take(length)
-                    .take_while(|(a, b)| a == b)
-                    .count()
-            });
+        let common = candidates.iter().skip(1).fold(first.chars().count(), |length, other| {
+            first.chars().zip(other.chars()).take(length).take_while(|(a, b)| a == b).count()
+        });
         if common > stem {
             let text: Vec<char> = first.chars().take(common).collect();
             self.remove(self.cursor - stem, self.cursor, out);
@@ -342,20 +330,14 @@ mod tests {
 
     fn feed(editor: &mut Editor, bytes: &[u8]) -> (Vec<Event>, String) {
         let mut out = String::new();
-        let events = bytes
-            .iter()
-            .filter_map(|b| editor.byte(*b, &mut out))
-            .collect();
+        let events = bytes.iter().filter_map(|b| editor.byte(*b, &mut out)).collect();
         (events, out)
     }
 
     #[test]
     fn editing_in_the_middle_shows_what_it_holds() {
         let mut editor = Editor::new();
-        let (_, out) = feed(
-            &mut editor,
-            b"cat /disk/x\x1b[D\x1b[DBIG\x01l\x05.\x7f\x1b[3~",
-        );
+        let (_, out) = feed(&mut editor, b"cat /disk/x\x1b[D\x1b[DBIG\x01l\x05.\x7f\x1b[3~");
         assert_eq!(screen(&out), "lcat /diskBIG/x");
         let (events, _) = feed(&mut editor, b"\r\n");
         assert_eq!(events, [Event::Line("lcat /diskBIG/x".into())]);

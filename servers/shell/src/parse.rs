@@ -109,11 +109,7 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Vec<(Vec<String>, bool)> {
-        parse(line)
-            .unwrap()
-            .into_iter()
-            .map(|c| (c.words, c.background))
-            .collect()
+        parse(line).unwrap().into_iter().map(|c| (c.words, c.background)).collect()
     }
 
     fn one(words: &[&str], background: bool) -> (Vec<String>, bool) {
@@ -124,11 +120,7 @@ mod tests {
     fn words_separators_and_background() {
         assert_eq!(
             words("ls /disk; cat a b & wait"),
-            [
-                one(&["ls", "/disk"], false),
-                one(&["cat", "a", "b"], true),
-                one(&["wait"], false),
-            ]
+            [one(&["ls", "/disk"], false), one(&["cat", "a", "b"], true), one(&["wait"], false),]
         );
         assert_eq!(words("  "), []);
         assert_eq!(words("echo a # b; c"), [one(&["echo", "a"], false)]);
@@ -138,13 +130,7 @@ mod tests {
     #[test]
     fn quotes_and_escapes() {
         let line = r#"write 'a b;c' "d \"e\" & f" g\ h '' x'y'"z""#;
-        assert_eq!(
-            words(line),
-            [one(
-                &["write", "a b;c", "d \"e\" & f", "g h", "", "xyz"],
-                false
-            )]
-        );
+        assert_eq!(words(line), [one(&["write", "a b;c", "d \"e\" & f", "g h", "", "xyz"], false)]);
     }
 
     #[test]

@@ -76,13 +76,12 @@ pub fn line(context: &mut Context<'_>, text: &str, channel: Channel) -> i32 {
 
 fn background(context: &mut Context<'_>, command: &Command, channel: Channel) -> i32 {
     let quoted = command.words.iter().map(|word| quote(word));
-    let line = quoted.fold(String::new(), |all, word| {
-        if all.is_empty() {
-            word
-        } else {
-            all + " " + &word
-        }
-    });
+    let line = quoted.fold(
+        String::new(),
+        |all, word| {
+            if all.is_empty() { word } else { all + " " + &word }
+        },
+    );
     match context.jobs.background(FIRST_BACKGROUND, line, channel) {
         Some(number) => {
             if !context.out.is_exec() {

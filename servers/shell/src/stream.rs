@@ -22,12 +22,7 @@ impl Stream {
     /// As [`ConsoleError`] says.
     pub fn attach(client: ConsoleClient, channel: Channel) -> Result<Stream, ConsoleError> {
         let positions = client.attach(channel)?;
-        Ok(Stream {
-            client,
-            channel,
-            written: positions.write,
-            read: positions.read,
-        })
+        Ok(Stream { client, channel, written: positions.write, read: positions.read })
     }
 
     /// Bytes that one piece can have.
@@ -39,10 +34,7 @@ impl Stream {
     pub fn write(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece().max(1)) {
             self.client.session().shared.write(0, piece);
-            let span = Span {
-                offset: 0,
-                length: piece.len() as u32,
-            };
+            let span = Span { offset: 0, length: piece.len() as u32 };
             let written = patiently(|| self.client.write(self.channel, self.written, span));
             match written {
                 Ok(position) => self.written = position,
@@ -109,10 +101,7 @@ pub struct Output {
 impl Output {
     /// Output into `sink`.
     pub fn new(sink: Sink) -> Output {
-        Output {
-            sink,
-            pending: Vec::new(),
-        }
+        Output { sink, pending: Vec::new() }
     }
 
     /// Appends bytes; they go out when a piece is full or at [`Output::flush`].
@@ -163,13 +152,7 @@ impl Output {
     pub fn frame(&mut self, kind: Kind, payload: &[u8]) {
         if let Sink::Exec(stream) = &mut self.sink {
             let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
-            frame.extend_from_slice(
-                &Header {
-                    kind,
-                    length: payload.len(),
-                }
-                .to_bytes(),
-            );
+            frame.extend_from_slice(&Header { kind, length: payload.len() }.to_bytes());
             frame.extend_from_slice(payload);
             stream.write(&frame);
         }
@@ -197,8 +180,7 @@ pub fn open(
     thread: u8,
     channel: Channel,
 ) -> Result<Stream, ConsoleError> {
-    let session = start
-        .session("console", thread)
-        .map_err(|error: Error| ConsoleError::from(error))?;
+    let session =
+        start.session("console", thread).map_err(|error: Error| ConsoleError::from(error))?;
     Stream::attach(ConsoleClient::new(session), channel)
 }

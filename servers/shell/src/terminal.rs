@@ -69,11 +69,7 @@ fn handle(
         Event::Line(line) if line.trim().is_empty() => stream.write(PROMPT.as_bytes()),
         Event::Line(line) => {
             jobs.interrupted.store(false, SeqCst);
-            let job = Job {
-                line,
-                channel: Channel::Terminal,
-                number: None,
-            };
+            let job = Job { line, channel: Channel::Terminal, number: None };
             let _ = jobs.post(run::FOREGROUND, job);
         }
         Event::Interrupt => {
@@ -105,10 +101,7 @@ fn complete(editor: &mut Editor, context: &Context<'_>, out: &mut String) -> boo
     let is_first =
         before[..start].trim_end().is_empty() || before[..start].trim_end().ends_with([';', '&']);
     if is_first {
-        let names = commands::COMMANDS
-            .iter()
-            .map(|c| c.name)
-            .filter(|n| n.starts_with(word));
+        let names = commands::COMMANDS.iter().map(|c| c.name).filter(|n| n.starts_with(word));
         let candidates: alloc::vec::Vec<String> = names.map(|n| alloc::format!("{n} ")).collect();
         return editor.complete(word.chars().count(), &candidates, out);
     }

@@ -122,18 +122,12 @@ impl<R: Registers> Device<R> {
         reset(&mut windows.common, clock)?;
         match Self::set_up(&mut windows, memory, vectors) {
             Ok((queue, geometry, doorbell)) => {
-                let device = Device {
-                    windows,
-                    doorbell,
-                    geometry,
-                };
+                let device = Device { windows, doorbell, geometry };
                 Ok((device, queue))
             }
             Err(error) => {
                 let old = windows.common.read8(common::DEVICE_STATUS);
-                windows
-                    .common
-                    .write8(common::DEVICE_STATUS, old | status::FAILED);
+                windows.common.write8(common::DEVICE_STATUS, old | status::FAILED);
                 Err(error)
             }
         }

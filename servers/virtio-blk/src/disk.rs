@@ -109,10 +109,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
 
     /// Whether requests of `owner` are with the device.
     pub fn is_busy(&self, owner: Owner) -> bool {
-        self.requests
-            .iter()
-            .flatten()
-            .any(|pending| pending.owner == owner)
+        self.requests.iter().flatten().any(|pending| pending.owner == owner)
     }
 
     /// Whether any request is with the device.
@@ -133,12 +130,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
         now_ns: u64,
     ) -> Submitted {
         assert!(self.has_room(), "submit() is called only where has_room()");
-        let finished = |status| {
-            Submitted::Refused(Completion {
-                id: request.id,
-                status,
-            })
-        };
+        let finished = |status| Submitted::Refused(Completion { id: request.id, status });
         let (kind, address) = match self.check(&area, &request) {
             Ok(checked) => checked,
             Err(status) => return finished(status),
@@ -149,12 +141,8 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
         }
         let index = self.requests.iter().position(Option::is_none);
         let index = index.expect("there are more places than slots");
-        self.requests[index] = Some(Pending {
-            id: request.id,
-            owner,
-            pieces: 0,
-            status: Status::Done,
-        });
+        self.requests[index] =
+            Some(Pending { id: request.id, owner, pieces: 0, status: Status::Done });
         self.feeding = Some(Feeding {
             request: index,
             kind,
@@ -190,10 +178,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
         if !request.offset.is_multiple_of(SECTOR_BYTES) || end.is_none_or(|end| end > area.size) {
             return Err(Status::BadMemory);
         }
-        let address = area
-            .address
-            .checked_add(request.offset)
-            .ok_or(Status::BadMemory)?;
+        let address = area.address.checked_add(request.offset).ok_or(Status::BadMemory)?;
         Ok((kind, address))
     }
 
@@ -205,16 +190,9 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
                 TYPE_IN => Direction::FromDevice,
                 _ => Direction::ToDevice,
             };
-            let header = Header {
-                kind: feeding.kind,
-                sector: feeding.sector,
-            };
+            let header = Header { kind: feeding.kind, sector: feeding.sector };
             let address = feeding.address;
-            let data = (length > 0).then_some(Segment {
-                address,
-                length,
-                direction,
-            });
+            let data = (length > 0).then_some(Segment { address, length, direction });
             let Some(slot) = self.queue.add(header, data) else {
                 return;
             };
@@ -228,9 +206,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
     }
 
     fn pending(&mut self, request: usize) -> &mut Pending {
-        self.requests[request]
-            .as_mut()
-            .expect("a piece belongs to a request of the table")
+        self.requests[request].as_mut().expect("a piece belongs to a request of the table")
     }
 
     /// Shows the device what was submitted, and rings its doorbell if it wants that.
@@ -288,10 +264,7 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
         if pending.pieces > 0 || still_feeding {
             return Ok(None);
         }
-        let completion = Completion {
-            id: pending.id,
-            status: pending.status,
-        };
+        let completion = Completion { id: pending.id, status: pending.status };
         let owner = pending.owner;
         self.requests[index] = None;
         Ok(Some((owner, completion)))

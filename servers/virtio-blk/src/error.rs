@@ -73,10 +73,9 @@ impl fmt::Display for DeviceError {
             VectorRefused => f.write_str("refuses its MSI-X vector"),
             DoorbellOutside => f.write_str("puts its doorbell outside its notification window"),
             NeedsReset => f.write_str("asks for a reset (DEVICE_NEEDS_RESET)"),
-            UsedIndexJump { claimed, in_flight } => write!(
-                f,
-                "claims {claimed} used elements while {in_flight} requests are in flight"
-            ),
+            UsedIndexJump { claimed, in_flight } => {
+                write!(f, "claims {claimed} used elements while {in_flight} requests are in flight")
+            }
             UsedUnknown { id } => write!(f, "completes descriptor {id}, which is not in flight"),
             UsedLength { claimed, expected } => {
                 write!(f, "claims to have written {claimed} bytes, not {expected}")

@@ -94,10 +94,8 @@ impl Layout {
             return Err(LayoutError::NoCapabilities);
         }
         let (mut common, mut notify, mut device) = (None, None, None);
-        let mut at = *config
-            .get(CAPABILITIES_POINTER)
-            .ok_or(LayoutError::NoCapabilities)? as usize
-            & !3;
+        let mut at =
+            *config.get(CAPABILITIES_POINTER).ok_or(LayoutError::NoCapabilities)? as usize & !3;
         let mut steps = 0;
         while at != 0 {
             steps += 1;
@@ -131,12 +129,7 @@ impl Layout {
                 return Err(LayoutError::Unusable(kind));
             }
         }
-        Ok(Layout {
-            common,
-            notify,
-            notify_multiplier,
-            device,
-        })
+        Ok(Layout { common, notify, notify_multiplier, device })
     }
 }
 
@@ -150,9 +143,5 @@ fn window(config: &[u8], at: usize) -> Option<Window> {
     let bar = *config.get(at + 4)?;
     let (offset, length) = (word(config, at + 8)?, word(config, at + 12)?);
     offset.checked_add(length)?;
-    (bar < 6).then_some(Window {
-        bar,
-        offset,
-        length,
-    })
+    (bar < 6).then_some(Window { bar, offset, length })
 }

@@ -56,20 +56,14 @@ fn announce(disk: &Disk<Mmio, Mmio>) {
     log::info!(
         "{} sectors{}, {} requests at once, up to {} bytes each",
         geometry.sectors,
-        if geometry.read_only {
-            ", read-only"
-        } else {
-            ""
-        },
+        if geometry.read_only { ", read-only" } else { "" },
         disk.depth(),
         geometry.segment_bytes
     );
 }
 
 fn deadline_ms(args: &str) -> u64 {
-    let word = args
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("deadline_ms="));
+    let word = args.split_whitespace().find_map(|word| word.strip_prefix("deadline_ms="));
     match word.map(str::parse) {
         None => DEFAULT_DEADLINE_MS,
         Some(Ok(ms)) => ms,
@@ -91,10 +85,7 @@ fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Result<Disk<Mmio, Mmio>, 
         (Some(first), Some(last)) => (first.index, last.index),
         _ => panic!("no MSI-X vector is granted: give the device `vectors = 2` in the manifest"),
     };
-    let vectors = Vectors {
-        config: first,
-        queue: last,
-    };
+    let vectors = Vectors { config: first, queue: last };
     let memory = Mmio::granted(start.dma);
     let (device, queue) = Device::start(windows, memory, vectors, &MonotonicClock)?;
     Ok(Disk::new(device, queue))
@@ -140,10 +131,7 @@ impl Interrupts {
             let vector = vector.expect("bring_up has checked it");
             (Cap::from_slot(vector.handler), 1 << vector.bit)
         };
-        Interrupts {
-            config: of(grant.vectors.first()),
-            queue: of(grant.vectors.last()),
-        }
+        Interrupts { config: of(grant.vectors.first()), queue: of(grant.vectors.last()) }
     }
 
     /// Lets those fire again that did. They are message interrupts: acknowledged first, so that
@@ -173,9 +161,7 @@ struct VirtioBlk {
 impl VirtioBlk {
     fn turn(&mut self) {
         let now = time::now_ns();
-        self.driver
-            .turn(now)
-            .unwrap_or_else(|error| panic!("{error}"));
+        self.driver.turn(now).unwrap_or_else(|error| panic!("{error}"));
         if self.driver.disk().in_flight() > 0 && self.deadline_ns > 0 && !self.is_armed {
             // One look each half deadline, however many requests there are meanwhile.
             let when = now + self.deadline_ns / 2;

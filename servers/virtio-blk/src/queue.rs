@@ -115,10 +115,7 @@ impl<M: DmaMemory> Queue<M> {
     /// # Panics
     /// If the memory is smaller than [`DMA_BYTES`] or `entries` is out of range.
     pub fn new(memory: M, entries: u16, event_index: bool) -> Self {
-        assert!(
-            memory.size() >= DMA_BYTES,
-            "the queue needs {DMA_BYTES} bytes of DMA memory"
-        );
+        assert!(memory.size() >= DMA_BYTES, "the queue needs {DMA_BYTES} bytes of DMA memory");
         assert!(entries.is_power_of_two() && (MIN_ENTRIES..=MAX_ENTRIES).contains(&entries));
         let slots = entries as usize / DESCRIPTORS_PER_SLOT;
         let mut queue = Queue {
@@ -197,13 +194,7 @@ impl<M: DmaMemory> Queue<M> {
                     WRITE
                 }
             };
-            self.describe(
-                head + 1,
-                data.address,
-                data.length,
-                NEXT | direction,
-                head + 2,
-            );
+            self.describe(head + 1, data.address, data.length, NEXT | direction, head + 2);
         }
         let status_at = base + (STATUSES + index) as u64;
         self.describe(head + 2, status_at, 1, WRITE, 0);
@@ -270,17 +261,12 @@ impl<M: DmaMemory> Queue<M> {
         if length != expected {
             // Longer: it wrote where it must not. Shorter: the status is not among the bytes
             // that the driver may look at (§2.7.8.2).
-            return Err(DeviceError::UsedLength {
-                claimed: length,
-                expected,
-            });
+            return Err(DeviceError::UsedLength { claimed: length, expected });
         }
         let status = self.memory.read8(STATUSES + index);
         self.taken = self.taken.wrapping_add(1);
         self.expected[index] = 0;
-        self.free
-            .push(slot.0)
-            .expect("a slot in flight is not in the free list");
+        self.free.push(slot.0).expect("a slot in flight is not in the free list");
         Ok(Some(Taken { slot, status }))
     }
 

@@ -59,18 +59,11 @@ impl<A: Attacher, B: Bell> Session<A, B> {
     pub fn new(badge: u64, memory: Shared, bell: B, incarnation: u32) -> Self {
         let data_bytes = (memory.size() as u64).saturating_sub(RING_BYTES);
         let data = memory.part(RING_BYTES, data_bytes);
-        let area = data.filter(|data| data.paddr() != 0).map(|data| DataArea {
-            address: data.paddr(),
-            size: data_bytes,
-        });
+        let area = data
+            .filter(|data| data.paddr() != 0)
+            .map(|data| DataArea { address: data.paddr(), size: data_bytes });
         let ring = area.and_then(|_| Ring::new(memory, RING_CAPACITY, badge, incarnation));
-        Session {
-            badge,
-            area: area.unwrap_or_default(),
-            ring,
-            bell,
-            attacher: None,
-        }
+        Session { badge, area: area.unwrap_or_default(), ring, bell, attacher: None }
     }
 }
 
@@ -92,12 +85,7 @@ impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
         incarnation: u32,
     ) -> Self {
         let sessions = sessions.into_iter().take(MAX_SESSIONS).collect();
-        Driver {
-            disk,
-            sessions,
-            incarnation,
-            first: 0,
-        }
+        Driver { disk, sessions, incarnation, first: 0 }
     }
 
     /// The disk.
@@ -127,10 +115,7 @@ impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
 
     /// `attach` of the protocol.
     pub fn attach(&mut self, badge: u64, caller: A) {
-        let session = self
-            .sessions
-            .iter_mut()
-            .find(|session| session.badge == badge);
+        let session = self.sessions.iter_mut().find(|session| session.badge == badge);
         let Some(session) = session else {
             return caller.answer(Err(BlockError::UnknownSession));
         };
@@ -224,10 +209,7 @@ impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
             return false;
         };
         let refused = match Request::from_words(words) {
-            Err(id) => Submitted::Refused(Completion {
-                id,
-                status: Status::Malformed,
-            }),
+            Err(id) => Submitted::Refused(Completion { id, status: Status::Malformed }),
             Ok(request) => {
                 let owner = Owner(index as u8);
                 self.disk.submit(owner, session.area, request, now_ns)

@@ -15,11 +15,7 @@ const BATCHES: usize = 50;
 const OPERATIONS: u64 = 2_000;
 
 /// The benchmark runs as a test of its own.
-pub static BENCH: Test = Test {
-    id: "BENCH",
-    sentence: "measured",
-    run,
-};
+pub static BENCH: Test = Test { id: "BENCH", sentence: "measured", run };
 
 fn measure(env: &Env, id: &str, mut operation: impl FnMut()) {
     let empty = batch(|| {
@@ -30,10 +26,7 @@ fn measure(env: &Env, id: &str, mut operation: impl FnMut()) {
         let cost = batch(&mut operation).saturating_sub(empty);
         let hundredths = cost * 100 / OPERATIONS;
         let (whole, part) = (hundredths / 100, hundredths % 100);
-        print_from_test(
-            env,
-            format_args!("sample {id} {whole}.{part:02} instructions"),
-        );
+        print_from_test(env, format_args!("sample {id} {whole}.{part:02} instructions"));
     }
 }
 
@@ -52,12 +45,7 @@ fn run(env: &mut Env) {
     for (space, name) in [(Space::Other, "cross"), (Space::Same, "same")] {
         let endpoint: Cap<cap::Endpoint> = env.make();
         let reply: Cap<cap::Reply> = env.make();
-        let server = env.spawn(
-            space,
-            101,
-            echo_server,
-            endpoint.cptr().0 | reply.cptr().0 << 16,
-        );
+        let server = env.spawn(space, 101, echo_server, endpoint.cptr().0 | reply.cptr().0 << 16);
         let call = |length| {
             let _ = endpoint.call(MessageInfo::new(1, length, 0), [0; 4]);
         };

@@ -22,10 +22,8 @@ const TEST_BADGE: u64 = 0x100;
 const SCRATCH: u64 = 0x7f00_0000;
 
 /// Capabilities that there is one of: a test has them while it runs.
-const LENT: [(u64, u64); 2] = [
-    (slot::IRQ_CONTROL, boot::IRQ_CONTROL),
-    (slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL),
-];
+const LENT: [(u64, u64); 2] =
+    [(slot::IRQ_CONTROL, boot::IRQ_CONTROL), (slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL)];
 
 /// Slots of the driver's own CNode, above what the kernel filled.
 struct Slots {
@@ -118,9 +116,7 @@ impl Driver {
         let driver = Driver { info, slots };
         let source = driver.untyped(UNTYPED_BITS + 2);
         let make = |object, bits, slot| {
-            source
-                .retype(object, bits, own_cnode(), slot, 1)
-                .expect("make the driver's objects")
+            source.retype(object, bits, own_cnode(), slot, 1).expect("make the driver's objects")
         };
         make(ObjectType::Untyped, UNTYPED_BITS + 1, driver.slots.pool);
         make(ObjectType::Endpoint, 0, driver.slots.endpoint);
@@ -129,34 +125,21 @@ impl Driver {
         make(ObjectType::Reply, 0, driver.slots.reply);
         make(ObjectType::Frame, 12, driver.slots.scratch);
         let mint = |to, of, badge| {
-            own_path(to)
-                .mint(own_path(of), CapRights::all(), Badge(badge))
-                .expect("mint")
+            own_path(to).mint(own_path(of), CapRights::all(), Badge(badge)).expect("mint")
         };
         mint(driver.slots.badged, driver.slots.endpoint, TEST_BADGE);
-        mint(
-            driver.slots.badged_notification,
-            driver.slots.notification,
-            TIMEOUT,
-        );
+        mint(driver.slots.badged_notification, driver.slots.notification, TIMEOUT);
         let notification = Cap::from_slot(driver.slots.notification);
-        Cap::<cap::Tcb>::from_slot(boot::TCB)
-            .bind_notification(notification)
-            .expect("bind");
+        Cap::<cap::Tcb>::from_slot(boot::TCB).bind_notification(notification).expect("bind");
         let badged = Cap::from_slot(driver.slots.badged_notification);
-        driver
-            .timer()
-            .set_notification(Some(badged))
-            .expect("set the timer's notification");
+        driver.timer().set_notification(Some(badged)).expect("set the timer's notification");
         // The paging structures under the scratch address stay; the frame is taken out again.
         let scratch: Cap<cap::Frame> = Cap::from_slot(driver.slots.scratch);
         let mut table = first + 8;
         while let Err(error) = scratch.map(driver.vspace(), SCRATCH, 3, MemoryType::Normal) {
             assert_eq!(error.error, Error::MissingPageTable);
             make(ObjectType::PageTable, 0, table);
-            Cap::<cap::PageTable>::from_slot(table)
-                .map(driver.vspace(), SCRATCH)
-                .expect("map");
+            Cap::<cap::PageTable>::from_slot(table).map(driver.vspace(), SCRATCH).expect("map");
             table += 1;
         }
         scratch.unmap().expect("unmap");
@@ -189,9 +172,7 @@ impl Driver {
     /// A small device Untyped, if there is one.
     fn device(&self) -> Option<u64> {
         let list = &self.info.untyped_list[..self.info.untyped.count as usize];
-        let found = list
-            .iter()
-            .position(|u| u.is_device == 1 && u.size_bits >= 21)?;
+        let found = list.iter().position(|u| u.is_device == 1 && u.size_bits >= 21)?;
         Some(self.info.untyped.first_slot + found as u64)
     }
 
@@ -243,13 +224,9 @@ impl Driver {
         let _ = process.tcb.suspend();
         for (at, home) in LENT {
             let at = process.cnode.slot_at(at, CNODE_BITS);
-            own_path(home)
-                .move_(at)
-                .expect("take a control capability back");
+            own_path(home).move_(at).expect("take a control capability back");
         }
-        own_path(self.slots.pool)
-            .revoke()
-            .expect("take everything back");
+        own_path(self.slots.pool).revoke().expect("take everything back");
         for slot in self.slots.parts..process.next {
             own_path(slot).delete().expect("give back a shared page");
         }
@@ -279,13 +256,7 @@ impl Driver {
             let _ = write!(reason, "not finished after {TIME_LIMIT_MS} ms");
             return;
         }
-        let word = |i: usize| {
-            message
-                .words
-                .get(i)
-                .copied()
-                .unwrap_or_else(|| buffer::word(i))
-        };
+        let word = |i: usize| message.words.get(i).copied().unwrap_or_else(|| buffer::word(i));
         match (message.info.label(), Fault::from_raw(message.info.label())) {
             // A verdict has a length that no fault has the words for.
             (verdict::PASSED, _) if message.info.length() == 1 => {}
@@ -321,8 +292,7 @@ impl Driver {
         let make = |process: &mut Process, object, bits| {
             let slot = process.next;
             process.next += 1;
-            pool.retype(object, bits, own_cnode(), slot, 1)
-                .expect("make a part of the process");
+            pool.retype(object, bits, own_cnode(), slot, 1).expect("make a part of the process");
             slot
         };
         // The largest first: each object is aligned to its size.
@@ -339,14 +309,7 @@ impl Driver {
         let rw = map_rights::READ | map_rights::WRITE;
         for page in 1..=env::STACK_PAGES {
             let frame = make(&mut process, ObjectType::Frame, 12);
-            self.map(
-                &mut process,
-                pool,
-                vspace,
-                frame,
-                env::STACK_TOP - (page << 12),
-                rw,
-            );
+            self.map(&mut process, pool, vspace, frame, env::STACK_TOP - (page << 12), rw);
         }
         let buffer = make(&mut process, ObjectType::Frame, 12);
         self.map(&mut process, pool, vspace, buffer, env::BUFFER, rw);
@@ -361,14 +324,7 @@ impl Driver {
             start.segment_count = segments.1 as u64;
             start.segments = segments.0;
         });
-        self.map(
-            &mut process,
-            pool,
-            vspace,
-            page,
-            env::START_PAGE,
-            map_rights::READ,
-        );
+        self.map(&mut process, pool, vspace, page, env::START_PAGE, map_rights::READ);
         self.grant(
             cnode,
             &[
@@ -386,11 +342,7 @@ impl Driver {
         // With the guard that makes an index a whole `CPtr`.
         Cap::<cap::CNode>::from_slot(cnode)
             .slot_at(slot::CNODE, CNODE_BITS)
-            .mint(
-                own_path(cnode),
-                CapRights::all(),
-                Badge(u64::from(64 - CNODE_BITS)),
-            )
+            .mint(own_path(cnode), CapRights::all(), Badge(u64::from(64 - CNODE_BITS)))
             .expect("grant the CNode");
         for (to, from) in LENT {
             let to = Cap::<cap::CNode>::from_slot(cnode).slot_at(to, CNODE_BITS);
@@ -414,17 +366,14 @@ impl Driver {
     ) {
         let tcb = process.tcb;
         let guard = u64::from(64 - CNODE_BITS);
-        tcb.set_space(Cap::from_slot(cnode), guard, Cap::from_slot(vspace))
-            .expect("set space");
-        tcb.set_ipc_buffer(Some((Cap::from_slot(buffer), env::BUFFER)))
-            .expect("set buffer");
+        tcb.set_space(Cap::from_slot(cnode), guard, Cap::from_slot(vspace)).expect("set space");
+        tcb.set_ipc_buffer(Some((Cap::from_slot(buffer), env::BUFFER))).expect("set buffer");
         let context: Cap<cap::SchedContext> = Cap::from_slot(context);
         Cap::<cap::SchedControl>::from_slot(boot::SCHED_CONTROL)
             .configure(context, 10_000_000, 10_000_000, 0)
             .expect("configure");
         let own = Cap::from_slot(boot::TCB);
-        tcb.set_sched_params(own, 254, env::PRIORITY, None)
-            .expect("set priority");
+        tcb.set_sched_params(own, 254, env::PRIORITY, None).expect("set priority");
         tcb.set_fault_endpoint(Some(Cap::from_slot(self.slots.badged)))
             .expect("set fault endpoint");
         context.bind(tcb).expect("bind");
@@ -461,9 +410,7 @@ impl Driver {
             process.next += 1;
             pool.retype(ObjectType::PageTable, 0, own_cnode(), table, 1)
                 .expect("a paging structure");
-            Cap::<cap::PageTable>::from_slot(table)
-                .map(vspace, vaddr)
-                .expect("map a structure");
+            Cap::<cap::PageTable>::from_slot(table).map(vspace, vaddr).expect("map a structure");
         }
     }
 
@@ -471,9 +418,7 @@ impl Driver {
     fn fill(&self, frame: u64, write: impl FnOnce(&mut [u8])) {
         let frame: Cap<cap::Frame> = Cap::from_slot(frame);
         let rights = map_rights::READ | map_rights::WRITE;
-        frame
-            .map(self.vspace(), SCRATCH, rights, MemoryType::Normal)
-            .expect("map scratch");
+        frame.map(self.vspace(), SCRATCH, rights, MemoryType::Normal).expect("map scratch");
         // SAFETY: the frame was just mapped there, writable, one page.
         write(unsafe { core::slice::from_raw_parts_mut(SCRATCH as *mut u8, 4096) });
         frame.unmap().expect("unmap scratch");
@@ -490,12 +435,7 @@ impl Driver {
     ) -> ([Segment; 8], usize) {
         let image = self.image();
         let header = Header::parse(image).expect("a boot image");
-        let empty = Segment {
-            vaddr: 0,
-            pages: 0,
-            rights: 0,
-            first_slot: 0,
-        };
+        let empty = Segment { vaddr: 0, pages: 0, rights: 0, first_slot: 0 };
         let mut segments = [empty; 8];
         let (mut own_frame, mut test_slot) = (self.info.root_image.first_slot, slot::IMAGE);
         for index in 0..header.segment_count {
@@ -515,8 +455,7 @@ impl Driver {
                         .copy(own_path(own_frame), CapRights::all())
                         .expect("share a page");
                 } else {
-                    pool.retype(ObjectType::Frame, 12, own_cnode(), frame, 1)
-                        .expect("a page");
+                    pool.retype(ObjectType::Frame, 12, own_cnode(), frame, 1).expect("a page");
                     self.fill(frame, |bytes| copy_page(image, &segment, page, bytes));
                 }
                 self.grant(cnode, &[(test_slot, frame)]);

@@ -140,10 +140,7 @@ objects!(Tcb Endpoint Notification Reply SchedContext Timer VSpace PageTable);
 impl Env {
     /// The environment of a fresh process.
     pub const fn new() -> Env {
-        Env {
-            next_slot: slot::FIRST_FREE,
-            helpers: 0,
-        }
+        Env { next_slot: slot::FIRST_FREE, helpers: 0 }
     }
 
     pub fn cnode(&self) -> Cap<cap::CNode> {
@@ -191,18 +188,14 @@ impl Env {
     /// Makes an object.
     pub fn make<T: Object>(&mut self) -> Cap<T> {
         let slot = self.slot();
-        self.untyped()
-            .retype(T::TYPE, 0, self.cnode(), slot, 1)
-            .expect("retype");
+        self.untyped().retype(T::TYPE, 0, self.cnode(), slot, 1).expect("retype");
         Cap::from_slot(slot)
     }
 
     /// Makes an object whose size the maker says (Untyped, CNode, Frame).
     pub fn make_sized<T>(&mut self, object: ObjectType, size_bits: u8) -> Cap<T> {
         let slot = self.slot();
-        self.untyped()
-            .retype(object, size_bits, self.cnode(), slot, 1)
-            .expect("retype");
+        self.untyped().retype(object, size_bits, self.cnode(), slot, 1).expect("retype");
         Cap::from_slot(slot)
     }
 
@@ -257,9 +250,7 @@ impl Env {
     /// A new address space with an identifier, empty.
     pub fn empty_vspace(&mut self) -> Cap<cap::VSpace> {
         let vspace = self.make();
-        Cap::<cap::AsidPool>::from_slot(slot::ASID_POOL)
-            .assign(vspace)
-            .expect("assign");
+        Cap::<cap::AsidPool>::from_slot(slot::ASID_POOL).assign(vspace).expect("assign");
         vspace
     }
 
@@ -278,9 +269,7 @@ impl Env {
 
     fn copy(&mut self, of: u64) -> Cap<cap::Frame> {
         let slot = self.slot();
-        self.path(slot)
-            .copy(self.path(of), CapRights::all())
-            .expect("copy");
+        self.path(slot).copy(self.path(of), CapRights::all()).expect("copy");
         Cap::from_slot(slot)
     }
 
@@ -298,10 +287,7 @@ impl Env {
         };
         let base = HELPERS + self.helpers * 0x10_0000;
         self.helpers += 1;
-        assert!(
-            self.helpers <= MAX_HELPERS as u64,
-            "the test has too many helpers"
-        );
+        assert!(self.helpers <= MAX_HELPERS as u64, "the test has too many helpers");
         let stack_top = base + 0x8000;
         for page in 0..4 {
             let frame = self.frame();
@@ -310,32 +296,16 @@ impl Env {
         }
         let buffer = self.frame();
         let buffer_vaddr = base + 0xf000;
-        self.map_tables(
-            vspace,
-            buffer_vaddr,
-            buffer,
-            map_rights::READ | map_rights::WRITE,
-        );
+        self.map_tables(vspace, buffer_vaddr, buffer, map_rights::READ | map_rights::WRITE);
         let tcb: Cap<cap::Tcb> = self.make();
         let context: Cap<cap::SchedContext> = self.make();
-        tcb.set_space(self.cnode(), u64::from(64 - CNODE_BITS), vspace)
-            .expect("set space");
-        tcb.set_ipc_buffer(Some((buffer, buffer_vaddr)))
-            .expect("set buffer");
-        self.sched_control()
-            .configure(context, 10_000_000, 10_000_000, 0)
-            .expect("configure");
-        tcb.set_sched_params(self.tcb(), 254, priority, None)
-            .expect("set priority");
+        tcb.set_space(self.cnode(), u64::from(64 - CNODE_BITS), vspace).expect("set space");
+        tcb.set_ipc_buffer(Some((buffer, buffer_vaddr))).expect("set buffer");
+        self.sched_control().configure(context, 10_000_000, 10_000_000, 0).expect("configure");
+        tcb.set_sched_params(self.tcb(), 254, priority, None).expect("set priority");
         tcb.set_fault_endpoint(fault).expect("set fault endpoint");
         context.bind(tcb).expect("bind");
-        Thread {
-            tcb,
-            context,
-            vspace,
-            stack_top,
-            buffer_vaddr,
-        }
+        Thread { tcb, context, vspace, stack_top, buffer_vaddr }
     }
 
     /// Makes a helper at `priority` and starts it.
@@ -358,9 +328,7 @@ impl Thread {
         helper.tcb.store(self.tcb.cptr().0, Relaxed);
         let registers =
             arch::thread_registers(trampoline, self.stack_top, self.buffer_vaddr, [index, 0]);
-        self.tcb
-            .write_registers(cap::Then::Act, &registers)
-            .expect("start a helper");
+        self.tcb.write_registers(cap::Then::Act, &registers).expect("start a helper");
     }
 
     /// Makes it a passive thread once it waits: takes its scheduling context away.
@@ -421,10 +389,7 @@ pub struct Text {
 
 impl Text {
     pub const fn new() -> Text {
-        Text {
-            bytes: [0; 400],
-            length: 0,
-        }
+        Text { bytes: [0; 400], length: 0 }
     }
 
     pub fn as_bytes(&self) -> &[u8] {

@@ -105,9 +105,7 @@ impl HostMachine {
                 found
             }
         };
-        translation
-            .allows(access)
-            .then(|| translation.page.offset(addr.0 & 0xfff))
+        translation.allows(access).then(|| translation.page.offset(addr.0 & 0xfff))
     }
 
     /// What the page tables say, without the TLB.
@@ -123,11 +121,7 @@ impl HostMachine {
                     let within = addr.0 & ((1 << shift) - 1) & !0xfff;
                     let rights = permissions(entry);
                     let page = base.offset(within);
-                    return Some(Translation {
-                        page,
-                        size_bits: shift as u8,
-                        rights,
-                    });
+                    return Some(Translation { page, size_bits: shift as u8, rights });
                 }
             }
         }
@@ -139,10 +133,7 @@ impl HostMachine {
     /// # Panics
     /// If it is no RAM.
     pub fn read_word(&self, addr: PhysAddr) -> u64 {
-        assert!(
-            self.memory.contains(addr, 8),
-            "read of {addr:?}, which is no RAM"
-        );
+        assert!(self.memory.contains(addr, 8), "read of {addr:?}, which is no RAM");
         // SAFETY: inside the emulated RAM.
         unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
     }
@@ -152,10 +143,7 @@ impl HostMachine {
     /// # Panics
     /// If it is no RAM.
     pub fn write_word(&mut self, addr: PhysAddr, value: u64) {
-        assert!(
-            self.memory.contains(addr, 8),
-            "write to {addr:?}, which is no RAM"
-        );
+        assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
         // SAFETY: inside the emulated RAM.
         unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
     }
@@ -165,10 +153,7 @@ impl HostMachine {
     /// # Panics
     /// If it is no RAM.
     pub fn load(&mut self, addr: PhysAddr, bytes: &[u8]) {
-        assert!(
-            self.memory.contains(addr, bytes.len() as u64),
-            "load to {addr:?}: no RAM"
-        );
+        assert!(self.memory.contains(addr, bytes.len() as u64), "load to {addr:?}: no RAM");
         let to = self.memory.kernel_addr(addr).0 as *mut u8;
         // SAFETY: inside the emulated RAM, and `bytes` is not part of it.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
@@ -176,10 +161,7 @@ impl HostMachine {
 
     fn claim(&mut self, line: Option<u32>) -> Option<Irq> {
         let index = self.irqs.iter().position(Option::is_none)?;
-        self.irqs[index] = Some(HostIrq {
-            line,
-            is_masked: true,
-        });
+        self.irqs[index] = Some(HostIrq { line, is_masked: true });
         Some(Irq(index as u16))
     }
 
@@ -226,11 +208,7 @@ impl Machine for HostMachine {
         self.write_word(self.phys_addr(slot), entry);
     }
     fn activate(&mut self, root: PhysAddr, asid: Asid) {
-        assert_ne!(
-            self.active,
-            Some((root, asid)),
-            "activate is for changes only"
-        );
+        assert_ne!(self.active, Some((root, asid)), "activate is for changes only");
         self.active = Some((root, asid));
     }
     fn activate_kernel(&mut self) {
@@ -272,8 +250,7 @@ impl Machine for HostMachine {
     fn interrupt_pending(&self) -> bool {
         self.preemption_points.set(self.preemption_points.get() + 1);
         let left = self.preempt_after.get();
-        self.preempt_after
-            .set(left.and_then(|points| points.checked_sub(1)));
+        self.preempt_after.set(left.and_then(|points| points.checked_sub(1)));
         left == Some(0)
     }
 

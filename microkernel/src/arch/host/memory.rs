@@ -48,9 +48,7 @@ impl Memory {
 
     /// Whether all of `bytes` from `addr` is RAM.
     pub fn contains(&self, addr: PhysAddr, bytes: u64) -> bool {
-        addr.0
-            .checked_add(bytes)
-            .is_some_and(|end| end <= self.len() as u64)
+        addr.0.checked_add(bytes).is_some_and(|end| end <= self.len() as u64)
     }
 }
 

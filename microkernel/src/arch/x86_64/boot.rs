@@ -58,10 +58,9 @@ impl core::fmt::Display for HandoverError {
                 f,
                 "no PVH start info; boot the kernel with a loader that speaks PVH (QEMU -kernel)"
             ),
-            HandoverError::OldVersion(v) => write!(
-                f,
-                "PVH start info of version {v}; version 1 with a memory map is needed"
-            ),
+            HandoverError::OldVersion(v) => {
+                write!(f, "PVH start info of version {v}; version 1 with a memory map is needed")
+            }
             HandoverError::Unreadable(what) => {
                 write!(f, "the PVH {what} lies outside readable memory")
             }
@@ -102,9 +101,7 @@ impl Handover {
             let module = read(PhysAddr(u64_at(info, 16)), MODULE_BYTES)
                 .ok_or(HandoverError::Unreadable("module list"))?;
             let (start, size) = (u64_at(module, 0), u64_at(module, 8));
-            let end = start
-                .checked_add(size)
-                .ok_or(HandoverError::Unreadable("module"))?;
+            let end = start.checked_add(size).ok_or(HandoverError::Unreadable("module"))?;
             handover.module = Some(Range { start, end });
         }
         let entries = (u32_at(info, 48) as usize).min(MAX_MAP_ENTRIES);
@@ -113,17 +110,10 @@ impl Handover {
         for entry in map.chunks_exact(MAP_ENTRY_BYTES) {
             if u32_at(entry, 16) == TYPE_RAM {
                 let start = u64_at(entry, 0);
-                handover.add_ram(Range {
-                    start,
-                    end: start.saturating_add(u64_at(entry, 8)),
-                });
+                handover.add_ram(Range { start, end: start.saturating_add(u64_at(entry, 8)) });
             }
         }
-        if handover.ram_count == 0 {
-            Err(HandoverError::NoRam)
-        } else {
-            Ok(handover)
-        }
+        if handover.ram_count == 0 { Err(HandoverError::NoRam) } else { Ok(handover) }
     }
 
     /// Adds a range, cut to whole pages and to 52-bit addresses, in ascending order. What overlaps one that is there,
@@ -138,11 +128,7 @@ impl Handover {
         if start >= end || overlaps || self.ram_count == MAX_RAM {
             return;
         }
-        let at = self
-            .ram()
-            .iter()
-            .position(|r| r.start > start)
-            .unwrap_or(self.ram_count);
+        let at = self.ram().iter().position(|r| r.start > start).unwrap_or(self.ram_count);
         self.ram.copy_within(at..self.ram_count, at + 1);
         self.ram[at] = Range { start, end };
         self.ram_count += 1;
@@ -151,15 +137,11 @@ impl Handover {
 
 /// The word at `at`, which the caller knows to be inside.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..]
-        .first_chunk()
-        .map_or(0, |word| u32::from_le_bytes(*word))
+    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..]
-        .first_chunk()
-        .map_or(0, |word| u64::from_le_bytes(*word))
+    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
@@ -208,25 +190,10 @@ mod tests {
         let handover = read_from(&memory()).unwrap();
         assert_eq!(
             handover.ram(),
-            [
-                Range {
-                    start: 0,
-                    end: 0x9_f000
-                },
-                Range {
-                    start: 0x10_0000,
-                    end: 0x7ff_0000
-                }
-            ],
+            [Range { start: 0, end: 0x9_f000 }, Range { start: 0x10_0000, end: 0x7ff_0000 }],
             "sorted, whole pages, no overlap, RAM only"
         );
-        assert_eq!(
-            handover.module,
-            Some(Range {
-                start: 0x700_0000,
-                end: 0x700_0000 + 12345
-            })
-        );
+        assert_eq!(handover.module, Some(Range { start: 0x700_0000, end: 0x700_0000 + 12345 }));
         assert_eq!(handover.rsdp, PhysAddr(0xf_5a90));
     }
 
@@ -247,14 +214,8 @@ mod tests {
         };
         assert_eq!(damaged(0, 0), Err(HandoverError::NotPvh));
         assert_eq!(damaged(4, 0), Err(HandoverError::OldVersion(0)));
-        assert_eq!(
-            damaged(23, 0xff),
-            Err(HandoverError::Unreadable("module list"))
-        );
-        assert_eq!(
-            damaged(47, 0xff),
-            Err(HandoverError::Unreadable("memory map"))
-        );
+        assert_eq!(damaged(23, 0xff), Err(HandoverError::Unreadable("module list")));
+        assert_eq!(damaged(47, 0xff), Err(HandoverError::Unreadable("memory map")));
         assert_eq!(damaged(48, 0), Err(HandoverError::NoRam));
         assert_eq!(damaged(12, 0).unwrap().module, None);
     }

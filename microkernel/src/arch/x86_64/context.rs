@@ -281,14 +281,8 @@ mod tests {
         for index in 0..4 {
             context.set_mr(index, 10 + index as u64);
         }
-        assert_eq!(
-            [context.rdx, context.r8, context.r9, context.r10],
-            [10, 11, 12, 13]
-        );
-        assert_eq!(
-            [context.mr(0), context.mr(1), context.mr(2), context.mr(3)],
-            [10, 11, 12, 13]
-        );
+        assert_eq!([context.rdx, context.r8, context.r9, context.r10], [10, 11, 12, 13]);
+        assert_eq!([context.mr(0), context.mr(1), context.mr(2), context.mr(3)], [10, 11, 12, 13]);
     }
 
     #[test]
@@ -298,10 +292,7 @@ mod tests {
             context.write_register(index, 0xffff_0000_0000_0000 | index as u64);
         }
         for index in registers::GENERAL..Context::WORDS {
-            assert_eq!(
-                context.read_register(index),
-                0xffff_0000_0000_0000 | index as u64
-            );
+            assert_eq!(context.read_register(index), 0xffff_0000_0000_0000 | index as u64);
         }
         assert_eq!(context.rax & 0xff, registers::GENERAL as u64);
         assert_eq!(context.r15 & 0xff, Context::WORDS as u64 - 1);
@@ -349,10 +340,7 @@ mod tests {
         let mut context = after_syscall();
         context.write_register(registers::GENERAL, 1);
         context.write_register(registers::SP, 0x7000);
-        assert_eq!(
-            (context.entry, context.rax, context.rsp),
-            (ENTRY_SYSCALL, 1, 0x7000)
-        );
+        assert_eq!((context.entry, context.rax, context.rsp), (ENTRY_SYSCALL, 1, 0x7000));
     }
 
     #[test]

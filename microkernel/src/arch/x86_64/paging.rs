@@ -111,33 +111,20 @@ pub const fn is_canonical(addr: u64) -> bool {
 mod tests {
     use super::*;
 
-    const READ: PagePermissions = PagePermissions {
-        write: false,
-        read: true,
-        execute: false,
-    };
+    const READ: PagePermissions = PagePermissions { write: false, read: true, execute: false };
 
     #[test]
     fn a_page_carries_its_rights() {
         let base = PhysAddr(0x1234_5000);
         let entry = X86Paging::page_entry(base, 3, READ, MemoryType::Normal);
         assert_eq!(entry, 0x8000_0000_1234_5005);
-        let write = PagePermissions {
-            write: true,
-            ..READ
-        };
+        let write = PagePermissions { write: true, ..READ };
         assert_eq!(
             X86Paging::page_entry(base, 3, write, MemoryType::Normal),
             0x8000_0000_1234_5007
         );
-        let execute = PagePermissions {
-            execute: true,
-            ..READ
-        };
-        assert_eq!(
-            X86Paging::page_entry(base, 3, execute, MemoryType::Normal),
-            0x1234_5005
-        );
+        let execute = PagePermissions { execute: true, ..READ };
+        assert_eq!(X86Paging::page_entry(base, 3, execute, MemoryType::Normal), 0x1234_5005);
     }
 
     #[test]
@@ -152,10 +139,7 @@ mod tests {
     #[test]
     fn entries_decode_to_what_they_say() {
         let base = PhysAddr(0x4000_0000);
-        assert_eq!(
-            X86Paging::decode(X86Paging::table_entry(base), 2),
-            Entry::Table(base)
-        );
+        assert_eq!(X86Paging::decode(X86Paging::table_entry(base), 2), Entry::Table(base));
         for level in 1..4 {
             let entry = X86Paging::page_entry(base, level, READ, MemoryType::Device);
             assert_eq!(X86Paging::decode(entry, level), Entry::Page(base));

@@ -14,11 +14,7 @@ impl Scale {
     /// counts at `to` Hz. Saturates at 2^32.
     pub const fn new(from: u64, to: u64) -> Scale {
         let factor = ((to as u128) << SHIFT).div_ceil(from as u128);
-        Scale(if factor > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            factor as u64
-        })
+        Scale(if factor > u64::MAX as u128 { u64::MAX } else { factor as u64 })
     }
 
     /// Converts, rounded down.
@@ -33,11 +29,7 @@ impl Scale {
 }
 
 const fn saturate(value: u128) -> u64 {
-    if value > u64::MAX as u128 {
-        u64::MAX
-    } else {
-        value as u64
-    }
+    if value > u64::MAX as u128 { u64::MAX } else { value as u64 }
 }
 
 #[cfg(test)]
@@ -48,14 +40,7 @@ mod tests {
 
     #[test]
     fn a_second_is_a_second_at_every_frequency() {
-        for hz in [
-            1_000_000,
-            24_000_000,
-            999_999_937,
-            NS,
-            2_394_374_000,
-            10 * NS,
-        ] {
+        for hz in [1_000_000, 24_000_000, 999_999_937, NS, 2_394_374_000, 10 * NS] {
             let ticks = Scale::new(NS, hz).apply_ceil(NS);
             assert!(ticks.abs_diff(hz) <= 3, "{ticks} ticks at {hz} Hz");
             let ns = Scale::new(hz, NS).apply(hz);

@@ -57,12 +57,7 @@ impl<'a> Tables<'a> {
     /// An empty address space in `pool` (zeroed, not empty), which lies at `base`. `huge_pages`:
     /// the CPU has pages of 1 GiB.
     pub fn new(pool: &'a mut [Table], base: PhysAddr, huge_pages: bool) -> Tables<'a> {
-        Tables {
-            pool,
-            base,
-            used: 1,
-            huge_pages,
-        }
+        Tables { pool, base, used: 1, huge_pages }
     }
 
     /// The root table's address.
@@ -107,12 +102,7 @@ impl<'a> Tables<'a> {
         if start >= end {
             return Ok(mapped_to);
         }
-        self.map(Run {
-            vaddr: WINDOW + start,
-            paddr: start,
-            size: end - start,
-            flags: DATA,
-        })?;
+        self.map(Run { vaddr: WINDOW + start, paddr: start, size: end - start, flags: DATA })?;
         Ok(end)
     }
 
@@ -123,12 +113,7 @@ impl<'a> Tables<'a> {
     pub fn map_device(&mut self, addr: PhysAddr) -> Result<(), OutOfTables> {
         let paddr = addr.0 / LARGE_PAGE * LARGE_PAGE;
         let flags = DATA | bits::UNCACHED;
-        self.map(Run {
-            vaddr: WINDOW + paddr,
-            paddr,
-            size: LARGE_PAGE,
-            flags,
-        })
+        self.map(Run { vaddr: WINDOW + paddr, paddr, size: LARGE_PAGE, flags })
     }
 
     /// The entry for `vaddr` at `level`, with the tables above it.
@@ -177,10 +162,7 @@ mod tests {
             let address = entry & 0x000f_ffff_ffff_f000;
             if level == 3 || entry & bits::LARGE != 0 {
                 let offset = vaddr & ((1 << shift) - 1);
-                return Some((
-                    address + offset,
-                    entry & !0x000f_ffff_ffff_f000 & !bits::LARGE,
-                ));
+                return Some((address + offset, entry & !0x000f_ffff_ffff_f000 & !bits::LARGE));
             }
             table = ((address - BASE.0) / PAGE) as usize;
         }
@@ -192,24 +174,13 @@ mod tests {
         for huge_pages in [false, true] {
             let mut pool = pool(16);
             let mut tables = Tables::new(&mut pool, BASE, huge_pages);
-            let ranges = [
-                (0, 0x9_f000),
-                (0x10_0000, 0x5ffe_0000),
-                (0x1_0000_0000, 0x1_8000_0000),
-            ];
+            let ranges = [(0, 0x9_f000), (0x10_0000, 0x5ffe_0000), (0x1_0000_0000, 0x1_8000_0000)];
             let mut to = 0;
             for (start, end) in ranges {
                 to = tables.map_ram(start, end, to).unwrap();
             }
             tables.map_device(PhysAddr(0xfee0_0000)).unwrap();
-            for at in [
-                0,
-                0x9_f123,
-                0x20_0000,
-                0x5ffd_ffff,
-                0x1_0000_0000,
-                0x1_7fff_ffff,
-            ] {
+            for at in [0, 0x9_f123, 0x20_0000, 0x5ffd_ffff, 0x1_0000_0000, 0x1_7fff_ffff] {
                 assert_eq!(walk(&tables, WINDOW + at), Some((at, DATA)), "{at:#x}");
             }
             for at in [0x6000_0000, 0xfec0_0000, 0xff00_0000, 0x1_8000_0000] {
@@ -217,11 +188,7 @@ mod tests {
             }
             let device = Some((0xfee0_0020, DATA | bits::UNCACHED));
             assert_eq!(walk(&tables, WINDOW + 0xfee0_0020), device);
-            assert_eq!(
-                walk(&tables, 0x20_0000),
-                None,
-                "no identity mapping is left"
-            );
+            assert_eq!(walk(&tables, 0x20_0000), None, "no identity mapping is left");
         }
     }
 
@@ -230,12 +197,7 @@ mod tests {
         let mut pool = pool(8);
         let mut tables = Tables::new(&mut pool, BASE, true);
         let base = 0xffff_ffff_8020_0000;
-        let run = |at, size, flags| Run {
-            vaddr: base + at,
-            paddr: 0x20_0000 + at,
-            size,
-            flags,
-        };
+        let run = |at, size, flags| Run { vaddr: base + at, paddr: 0x20_0000 + at, size, flags };
         tables.map(run(0, 0x3000, CODE)).unwrap();
         tables.map(run(0x3000, 0x1000, CONSTANTS)).unwrap();
         tables.map(run(0x5000, 0x1000, DATA)).unwrap();

@@ -73,10 +73,7 @@ fn writes_of_several_sessions_are_not_mixed() {
     }
     assert_eq!(*first.borrow(), Some(Ok(100)));
     assert_eq!(*second.borrow(), Some(Ok(100)));
-    let positions = Positions {
-        write: 100,
-        read: 0,
-    };
+    let positions = Positions { write: 100, read: 0 };
     assert_eq!(*attached.borrow(), Some(Ok(positions)));
     world.ports[0].0.borrow_mut().drain(16);
     let wire = world.wire(0);
@@ -89,10 +86,7 @@ fn a_reader_waits_for_input_and_may_ask_again() {
     let slot = world.read(0, 1, 0, span(64, 10));
     assert_eq!(*slot.borrow(), None);
     world.type_in(1, b"hello");
-    let input = Input {
-        length: 5,
-        gap: false,
-    };
+    let input = Input { length: 5, gap: false };
     assert_eq!(*slot.borrow(), Some(Ok(input)));
     assert_eq!(bytes(&world.shared[0], 64, 5), b"hello");
     // Again: the same bytes. From the middle: the rest, and the beginning is gone.
@@ -100,26 +94,13 @@ fn a_reader_waits_for_input_and_may_ask_again() {
     assert_eq!(*again.borrow(), Some(Ok(input)));
     assert_eq!(bytes(&world.shared[0], 0, 5), b"hello");
     let rest = world.read(0, 1, 3, span(0, 10));
-    assert_eq!(
-        *rest.borrow(),
-        Some(Ok(Input {
-            length: 2,
-            gap: false
-        }))
-    );
+    assert_eq!(*rest.borrow(), Some(Ok(Input { length: 2, gap: false })));
     for position in [0, 2, 6, u64::MAX] {
         let slot = world.read(0, 1, position, span(0, 10));
-        assert_eq!(
-            *slot.borrow(),
-            Some(Err(ConsoleError::BadPosition)),
-            "{position}"
-        );
+        assert_eq!(*slot.borrow(), Some(Err(ConsoleError::BadPosition)), "{position}");
     }
     let attached = world.attach(1, 1);
-    assert_eq!(
-        *attached.borrow(),
-        Some(Ok(Positions { write: 0, read: 3 }))
-    );
+    assert_eq!(*attached.borrow(), Some(Ok(Positions { write: 0, read: 3 })));
 }
 
 #[test]
@@ -169,12 +150,7 @@ fn an_overrun_is_told_exactly_where_it_was() {
 #[test]
 fn bad_calls_are_refused() {
     let mut world = World::new();
-    for bad in [
-        span(0, 0),
-        span(SHARED_BYTES as u32, 1),
-        span(1, u32::MAX),
-        span(u32::MAX, 2),
-    ] {
+    for bad in [span(0, 0), span(SHARED_BYTES as u32, 1), span(1, u32::MAX), span(u32::MAX, 2)] {
         let slot = world.write(0, 0, 0, bad);
         assert_eq!(*slot.borrow(), Some(Err(ConsoleError::BadSpan)));
         let slot = world.read(0, 0, 0, bad);

@@ -85,21 +85,14 @@ fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
 #[test]
 fn output_is_exact_wherever_the_console_dies() {
     // Every place of a run, one after the other: 40 bytes in two writes.
-    let pieces = [
-        Vec::from(*b"the quick brown fox "),
-        Vec::from(*b"jumps over the dog.\n"),
-    ];
+    let pieces = [Vec::from(*b"the quick brown fox "), Vec::from(*b"jumps over the dog.\n")];
     for life in 0..400 {
         for is_instant in [true, false] {
             let mut world = World::new();
             world.ports[1].0.borrow_mut().is_instant = is_instant;
             set_life(life);
             let wire = write_all(&mut world, &mut Vec::new(), &pieces);
-            assert_eq!(
-                wire,
-                pieces.concat(),
-                "death at {life}, instant {is_instant}"
-            );
+            assert_eq!(wire, pieces.concat(), "death at {life}, instant {is_instant}");
         }
     }
     set_life(u64::MAX);
@@ -118,10 +111,7 @@ fn input_is_exact_or_its_gap_is_told_wherever_the_console_dies() {
         gaps_seen += gaps.len();
         explain(&data, &got, &gaps, 1);
     }
-    assert!(
-        gaps_seen > 50,
-        "the test killed it between taking and storing"
-    );
+    assert!(gaps_seen > 50, "the test killed it between taking and storing");
 }
 
 /// Each byte sent was received, in order, but for at most one for each of `deaths`, and only at
@@ -134,18 +124,11 @@ fn explain(sent: &[u8], got: &[u8], gaps: &[usize], deaths: usize) {
             next += 1;
             missing += 1;
         }
-        assert_eq!(
-            sent.get(next),
-            Some(byte),
-            "byte {place} of {got:?}, gaps {gaps:?}"
-        );
+        assert_eq!(sent.get(next), Some(byte), "byte {place} of {got:?}, gaps {gaps:?}");
         next += 1;
     }
     missing += sent.len() - next;
-    assert!(
-        missing <= deaths,
-        "{missing} bytes are missing after {deaths} deaths"
-    );
+    assert!(missing <= deaths, "{missing} bytes are missing after {deaths} deaths");
 }
 
 #[test]

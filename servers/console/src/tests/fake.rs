@@ -152,10 +152,7 @@ impl Fake {
     }
 
     fn send(&mut self, byte: u8) {
-        assert!(
-            self.transmitter.len() < FIFO_BYTES,
-            "a byte fell out of the full FIFO"
-        );
+        assert!(self.transmitter.len() < FIFO_BYTES, "a byte fell out of the full FIFO");
         assert_eq!(self.registers[3], 3, "line is not 8N1");
         assert_eq!(self.divisor, [1, 0], "not 115,200 baud");
         self.transmitter.push_back(byte);
@@ -195,10 +192,7 @@ impl Fake {
         let value = match register {
             _ if !self.has_uart => 0xff,
             0 => {
-                let byte = self
-                    .receiver
-                    .pop_front()
-                    .expect("read of an empty receiver");
+                let byte = self.receiver.pop_front().expect("read of an empty receiver");
                 if self.receiver.is_empty() {
                     self.is_silent = false;
                 }

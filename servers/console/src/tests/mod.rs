@@ -60,9 +60,7 @@ impl World {
 
     fn start(&mut self) {
         let sessions = BADGES.iter().zip(self.shared);
-        let sessions: Vec<_> = sessions
-            .map(|(&badge, shared)| Session { badge, shared })
-            .collect();
+        let sessions: Vec<_> = sessions.map(|(&badge, shared)| Session { badge, shared }).collect();
         let ports = [Some(self.ports[0].clone()), Some(self.ports[1].clone())];
         let console = Console::new(Survivor::open(self.survivor), ports, sessions);
         self.console = Some(console);
@@ -74,24 +72,21 @@ impl World {
 
     fn attach(&mut self, session: usize, channel: usize) -> Slot<Positions> {
         let slot = Slot::default();
-        self.console()
-            .attach(BADGES[session], channel, Ticket(slot.clone()));
+        self.console().attach(BADGES[session], channel, Ticket(slot.clone()));
         slot
     }
 
     fn read(&mut self, session: usize, channel: usize, position: u64, span: Span) -> Slot<Input> {
         let slot = Slot::default();
         let ticket = Ticket(slot.clone());
-        self.console()
-            .read(BADGES[session], channel, position, span, ticket);
+        self.console().read(BADGES[session], channel, position, span, ticket);
         slot
     }
 
     fn write(&mut self, session: usize, channel: usize, position: u64, span: Span) -> Slot<u64> {
         let slot = Slot::default();
         let ticket = Ticket(slot.clone());
-        self.console()
-            .write(BADGES[session], channel, position, span, ticket);
+        self.console().write(BADGES[session], channel, position, span, ticket);
         slot
     }
 

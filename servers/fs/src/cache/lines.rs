@@ -149,12 +149,7 @@ impl Lines {
     pub fn bind(&mut self, buffer: u32, number: u32) {
         let bucket = self.bucket(number);
         let next = self.heads[bucket];
-        self.lines[buffer as usize] = Line {
-            number,
-            next,
-            heat: Heat::Ahead,
-            ..Line::FREE
-        };
+        self.lines[buffer as usize] = Line { number, next, heat: Heat::Ahead, ..Line::FREE };
         self.heads[bucket] = buffer;
     }
 

@@ -210,8 +210,7 @@ impl<D: CacheDevice> Cache<D> {
     pub fn sector_mut(&mut self, sector: u64, class: Class) -> Result<&mut [u8], FsError> {
         let (buffer, offset) = self.meta(sector, sector + 1)?;
         self.settle(buffer);
-        self.lines
-            .mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
+        self.lines.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
         Ok(&mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
     }
 
@@ -275,9 +274,7 @@ impl<D: CacheDevice> Cache<D> {
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
             let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
             if offset >= line_bytes {
-                return Err(FsError::Io {
-                    sector: at / sector_bytes,
-                });
+                return Err(FsError::Io { sector: at / sector_bytes });
             }
             let n = rest.len().min(line_bytes - offset);
             let (now, later) = rest.split_at_mut(n);
@@ -300,11 +297,7 @@ impl<D: CacheDevice> Cache<D> {
 
     fn put(&mut self, mut at: u64, source: Source<'_>, class: Class) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
-        let pool = if class == Class::Data {
-            Pool::Data
-        } else {
-            Pool::Meta
-        };
+        let pool = if class == Class::Data { Pool::Data } else { Pool::Meta };
         let total = match source {
             Source::Bytes(bytes) => bytes.len() as u64,
             Source::Zeros(count) => count,
@@ -320,11 +313,8 @@ impl<D: CacheDevice> Cache<D> {
             let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
             let n = ((end - at) as usize).min(line_bytes - offset);
-            let buffer = if n == line_bytes {
-                self.claim(number, pool)?
-            } else {
-                self.load(number, pool)?
-            };
+            let buffer =
+                if n == line_bytes { self.claim(number, pool)? } else { self.load(number, pool)? };
             self.settle(buffer);
             let target = &mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + n];
             match source {

@@ -55,9 +55,7 @@ impl<D: CacheDevice> Cache<D> {
             }
             // Only dirty metadata or failed writes are left.
             if flushed {
-                return Err(FsError::Io {
-                    sector: self.write_failure.unwrap_or(0),
-                });
+                return Err(FsError::Io { sector: self.write_failure.unwrap_or(0) });
             }
             flushed = true;
             self.flush(Class::Data)?;
@@ -76,11 +74,7 @@ impl<D: CacheDevice> Cache<D> {
         urgency: Urgency,
     ) -> Result<u32, FsError> {
         // Line 0 is short: it does not continue into the next buffer.
-        let want = if number == 0 {
-            1
-        } else {
-            want.min(MAX_REQUEST_LINES)
-        };
+        let want = if number == 0 { 1 } else { want.min(MAX_REQUEST_LINES) };
         let want = want.min((self.lines.pool_len(pool) / 2).max(1));
         let (buffer, count) = match urgency {
             Urgency::Demand => self.make_room(pool, want)?,
@@ -105,13 +99,7 @@ impl<D: CacheDevice> Cache<D> {
         self.send(
             Operation::Read,
             Class::Data,
-            Span {
-                sector,
-                sectors,
-                buffer,
-                skip: 0,
-                last: (0, 0),
-            },
+            Span { sector, sectors, buffer, skip: 0, last: (0, 0) },
         );
         Ok(count)
     }
@@ -240,13 +228,7 @@ impl<D: CacheDevice> Cache<D> {
                         }
                         self.lines.get_mut(buffer).writing += 1;
                         let last = (number, buffer);
-                        open = Some(Span {
-                            sector,
-                            sectors: run,
-                            buffer,
-                            skip: at,
-                            last,
-                        });
+                        open = Some(Span { sector, sectors: run, buffer, skip: at, last });
                     }
                 }
                 at += run;
@@ -270,14 +252,7 @@ impl<D: CacheDevice> Cache<D> {
         self.send(Operation::Write, class, span);
         for copy in 1..=copies {
             let distance = self.mirror.map_or(0, |m| m.sectors) * u64::from(copy);
-            self.send(
-                Operation::Write,
-                class,
-                Span {
-                    sector: span.sector + distance,
-                    ..span
-                },
-            );
+            self.send(Operation::Write, class, Span { sector: span.sector + distance, ..span });
         }
     }
 
@@ -297,13 +272,7 @@ impl<D: CacheDevice> Cache<D> {
     /// # Errors
     /// `Io` if the device could not.
     pub fn flush_device(&mut self) -> Result<(), FsError> {
-        let span = Span {
-            sector: 0,
-            sectors: 0,
-            buffer: 0,
-            skip: 0,
-            last: (0, 0),
-        };
+        let span = Span { sector: 0, sectors: 0, buffer: 0, skip: 0, last: (0, 0) };
         self.send(Operation::Flush, Class::Info, span);
         self.drain();
         self.take_failure()

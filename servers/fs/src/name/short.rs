@@ -26,10 +26,7 @@ fn decode(byte: u8) -> u16 {
     match byte {
         0..=0x1F | b'/' | b'\\' | 0x7F => 0xFFFD,
         0x20..=0x7E => byte.into(),
-        _ => CP437
-            .chars()
-            .nth(usize::from(byte - 0x80))
-            .map_or(0xFFFD, |c| c as u32 as u16),
+        _ => CP437.chars().nth(usize::from(byte - 0x80)).map_or(0xFFFD, |c| c as u32 as u16),
     }
 }
 
@@ -48,11 +45,7 @@ pub(crate) fn units_of(raw: &[u8; 11], lower: (bool, bool)) -> ([u16; SHORT_UNIT
             len += 1;
         }
         for &byte in &bytes[..used] {
-            let byte = if lower {
-                byte.to_ascii_lowercase()
-            } else {
-                byte
-            };
+            let byte = if lower { byte.to_ascii_lowercase() } else { byte };
             units[len] = decode(byte);
             len += 1;
         }
@@ -88,15 +81,9 @@ pub(crate) fn basis(name: &Name) -> Basis {
     let units = name.units();
     let mut raw = [b' '; 11];
     let mut changed = false;
-    let stem = units
-        .iter()
-        .position(|&u| u != u16::from(b'.'))
-        .unwrap_or(0);
+    let stem = units.iter().position(|&u| u != u16::from(b'.')).unwrap_or(0);
     changed |= stem > 0;
-    let dot = units
-        .iter()
-        .rposition(|&u| u == u16::from(b'.'))
-        .filter(|&d| d > stem);
+    let dot = units.iter().rposition(|&u| u == u16::from(b'.')).filter(|&d| d > stem);
     let (base, extension) = match dot {
         Some(dot) => (&units[stem..dot], &units[dot + 1..]),
         None => (&units[stem..], &units[..0]),
@@ -145,11 +132,7 @@ pub(crate) struct TailPicker {
 
 impl TailPicker {
     pub fn new(basis: Basis) -> Self {
-        Self {
-            basis,
-            bare_is_taken: false,
-            taken: [0; TAILS as usize / 64],
-        }
+        Self { basis, bare_is_taken: false, taken: [0; TAILS as usize / 64] }
     }
 
     /// Notes a short name that is in use.
@@ -207,9 +190,10 @@ fn tail_of(raw: &[u8; 11]) -> Option<u32> {
 /// hash of the whole name take the place of its end.
 pub(crate) fn hashed_basis(name: &Name, round: u32) -> Basis {
     let mut basis = basis(name);
-    let hash = name.units().iter().fold(0x811C_9DC5 ^ round, |hash, &u| {
-        (hash ^ u32::from(u)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name
+        .units()
+        .iter()
+        .fold(0x811C_9DC5 ^ round, |hash, &u| (hash ^ u32::from(u)).wrapping_mul(0x0100_0193));
     let keep = basis.raw[..2].iter().position(|&b| b == b' ').unwrap_or(2);
     basis.raw[keep..8].fill(b' ');
     for i in 0..4 {
@@ -238,13 +222,9 @@ mod tests {
         assert_eq!(short(".profile", &[]), "PROFIL~1   ");
         assert_eq!(short("a.b.c", &[]), "AB~1    C  ");
         assert_eq!(short("ünï+.c", &[]), "_N__~1  C  ");
-        let nine: Vec<[u8; 11]> = (1..10)
-            .map(|n| format!("ALONGN~{n}TEX").into_bytes().try_into().unwrap())
-            .collect();
-        assert_eq!(
-            short("A long name.text", &nine.iter().collect::<Vec<_>>()),
-            "ALONG~10TEX"
-        );
+        let nine: Vec<[u8; 11]> =
+            (1..10).map(|n| format!("ALONGN~{n}TEX").into_bytes().try_into().unwrap()).collect();
+        assert_eq!(short("A long name.text", &nine.iter().collect::<Vec<_>>()), "ALONG~10TEX");
     }
 
     #[test]

@@ -16,10 +16,7 @@ fn mount_error(image: Vec<u8>) -> MountError {
 fn what_is_no_volume_is_named() {
     assert_eq!(mount_error(vec![]), MountError::Empty);
     assert_eq!(mount_error(vec![0; 1 << 20]), MountError::Empty);
-    assert!(matches!(
-        mount_error(pattern(1 << 20, 9)),
-        MountError::NotFat { .. }
-    ));
+    assert!(matches!(mount_error(pattern(1 << 20, 9)), MountError::NotFat { .. }));
     let mut table = vec![0; 1 << 20];
     table[510..512].copy_from_slice(&[0x55, 0xAA]);
     assert!(
@@ -34,26 +31,14 @@ fn what_is_no_volume_is_named() {
     table[450] = 0x0C;
     table[454..458].copy_from_slice(&64u32.to_le_bytes());
     table[458..462].copy_from_slice(&5000u32.to_le_bytes());
-    assert_eq!(
-        mount_error(table),
-        MountError::Truncated {
-            needed: 5064,
-            found: 2048
-        }
-    );
+    assert_eq!(mount_error(table), MountError::Truncated { needed: 5064, found: 2048 });
 }
 
 #[test]
 fn a_disk_shorter_than_its_table_says_is_named() {
     let mut image = small_volume();
     image.truncate(8191 * 512);
-    assert_eq!(
-        mount_error(image),
-        MountError::Truncated {
-            needed: 8192,
-            found: 8191
-        }
-    );
+    assert_eq!(mount_error(image), MountError::Truncated { needed: 8192, found: 8191 });
 }
 
 #[test]
@@ -64,13 +49,7 @@ fn every_wrong_field_of_the_boot_sector_is_named() {
         mount_error(image)
     };
     let wrong = |field, value| MountError::Corrupt { field, value };
-    assert_eq!(
-        with(11, &[0, 8]),
-        MountError::Unsupported {
-            field: "sector size",
-            value: 2048
-        }
-    );
+    assert_eq!(with(11, &[0, 8]), MountError::Unsupported { field: "sector size", value: 2048 });
     assert_eq!(with(11, &[1, 2]), wrong("sector size", 513));
     assert_eq!(with(13, &[0]), wrong("sectors per cluster", 0));
     assert_eq!(with(13, &[3]), wrong("sectors per cluster", 3));
@@ -79,13 +58,7 @@ fn every_wrong_field_of_the_boot_sector_is_named() {
     assert_eq!(with(17, &[16]), wrong("number of root entries", 16));
     assert_eq!(with(36, &[0]), wrong("sectors per FAT", 0));
     assert_eq!(with(36, &[60]), wrong("sectors per FAT", 60));
-    assert_eq!(
-        with(42, &[1]),
-        MountError::Unsupported {
-            field: "version",
-            value: 1
-        }
-    );
+    assert_eq!(with(42, &[1]), MountError::Unsupported { field: "version", value: 1 });
     assert_eq!(with(44, &[1]), wrong("root cluster", 1));
     assert_eq!(with(44, &[0, 0, 1]), wrong("root cluster", 0x10000));
     assert_eq!(with(48, &[8]), wrong("FSInfo sector", 8));
@@ -93,26 +66,11 @@ fn every_wrong_field_of_the_boot_sector_is_named() {
     assert_eq!(with(FAT, &[0; 4]), wrong("first FAT entry", 0));
     assert_eq!(with(22, &[9]), MountError::OldFat { bits: 16 });
     assert!(matches!(with(0, &[0]), MountError::NotFat { .. }));
-    let few = Limits {
-        clusters: 1000,
-        ..Limits::default()
-    };
+    let few = Limits { clusters: 1000, ..Limits::default() };
     let refused = Volume::mount(FakeDisk::new(small_volume(), SMALL_CACHE), few);
-    assert_eq!(
-        refused.err(),
-        Some(MountError::TooManyClusters {
-            clusters: 8056,
-            limit: 1000
-        })
-    );
+    assert_eq!(refused.err(), Some(MountError::TooManyClusters { clusters: 8056, limit: 1000 }));
     let tiny = Volume::mount(FakeDisk::new(small_volume(), 8), Limits::default());
-    assert_eq!(
-        tiny.err(),
-        Some(MountError::CacheTooSmall {
-            needed: 32,
-            found: 8
-        })
-    );
+    assert_eq!(tiny.err(), Some(MountError::CacheTooSmall { needed: 32, found: 8 }));
 }
 
 #[test]
@@ -126,12 +84,7 @@ fn old_fat_by_mkfs_is_named() {
         let per_cluster = if bits == "12" { "16" } else { "2" };
         run("mkfs.fat", &["-F", bits, "-s", per_cluster, file.text()]);
         let image = std::fs::read(file.path()).unwrap();
-        assert_eq!(
-            mount_error(image),
-            MountError::OldFat {
-                bits: bits.parse().unwrap()
-            }
-        );
+        assert_eq!(mount_error(image), MountError::OldFat { bits: bits.parse().unwrap() });
     }
 }
 

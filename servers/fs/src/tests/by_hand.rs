@@ -40,10 +40,7 @@ pub fn volume(reserved: usize, fat_sectors: usize) -> Vec<u8> {
     image[info + 508..info + 512].copy_from_slice(&0xAA55_0000u32.to_le_bytes());
     for copy in 0..2 {
         let fat = (reserved + copy * fat_sectors) * 512;
-        for (i, value) in [0x0FFF_FFF8u32, 0x0FFF_FFFF, 0x0FFF_FFFF]
-            .iter()
-            .enumerate()
-        {
+        for (i, value) in [0x0FFF_FFF8u32, 0x0FFF_FFFF, 0x0FFF_FFFF].iter().enumerate() {
             image[fat + i * 4..fat + i * 4 + 4].copy_from_slice(&value.to_le_bytes());
         }
     }

@@ -5,16 +5,11 @@ use super::helpers::*;
 use crate::{Access, Create, Damage, FsError};
 
 fn corrupt(damage: Damage, cluster: u32, path: &str) -> FsError {
-    FsError::Corrupt {
-        damage,
-        cluster,
-        path: path.into(),
-    }
+    FsError::Corrupt { damage, cluster, path: path.into() }
 }
 
 fn open_error(disk: &mut Disk, path: &str) -> FsError {
-    disk.open(path, Access::Read, Create::Never)
-        .expect_err("a damaged file opens")
+    disk.open(path, Access::Read, Create::Never).expect_err("a damaged file opens")
 }
 
 /// Damages the chain of A.BIN, expects `damage` at the cluster with this position in it, and that
@@ -24,93 +19,48 @@ fn chain_case(change: impl FnOnce(&mut Vec<u8>, u32), damage: Damage, position: 
     let (_, first) = root_entry(&image, b"A       BIN");
     change(&mut image, first);
     let mut disk = mount(image);
-    assert_eq!(
-        open_error(&mut disk, "/A.BIN"),
-        corrupt(damage, first + position, "/A.BIN")
-    );
+    assert_eq!(open_error(&mut disk, "/A.BIN"), corrupt(damage, first + position, "/A.BIN"));
     assert!(read_all(&mut disk, "/B.BIN").unwrap() == pattern(5000, 2));
     assert!(read_all(&mut disk, "/D/C.BIN").unwrap() == pattern(5000, 3));
     assert_eq!(disk.audit().unwrap().damaged, 1);
-    assert!(matches!(
-        disk.remove_file("/A.BIN"),
-        Err(FsError::Corrupt { .. })
-    ));
+    assert!(matches!(disk.remove_file("/A.BIN"), Err(FsError::Corrupt { .. })));
     // Writing goes on, and nothing of it lands in the damaged file's clusters.
     write_all(&mut disk, "/NEW.BIN", &pattern(1_000_000, 4)).unwrap();
     let image = unmount(disk);
     let mut disk = mount(image);
-    assert!(matches!(
-        open_error(&mut disk, "/A.BIN"),
-        FsError::Corrupt { .. }
-    ));
+    assert!(matches!(open_error(&mut disk, "/A.BIN"), FsError::Corrupt { .. }));
     assert!(read_all(&mut disk, "/NEW.BIN").unwrap() == pattern(1_000_000, 4));
     assert!(read_all(&mut disk, "/B.BIN").unwrap() == pattern(5000, 2));
 }
 
 #[test]
 fn a_loop_is_named() {
-    chain_case(
-        |image, first| set_link(image, first + 5, first + 2),
-        Damage::ChainLoop,
-        2,
-    );
-    chain_case(
-        |image, first| set_link(image, first, first),
-        Damage::ChainLoop,
-        0,
-    );
+    chain_case(|image, first| set_link(image, first + 5, first + 2), Damage::ChainLoop, 2);
+    chain_case(|image, first| set_link(image, first, first), Damage::ChainLoop, 0);
 }
 
 #[test]
 fn a_free_cluster_in_a_chain_is_named() {
-    chain_case(
-        |image, first| set_link(image, first + 5, 0),
-        Damage::FreeInChain,
-        5,
-    );
-    chain_case(
-        |image, first| set_link(image, first, 0),
-        Damage::FreeInChain,
-        0,
-    );
+    chain_case(|image, first| set_link(image, first + 5, 0), Damage::FreeInChain, 5);
+    chain_case(|image, first| set_link(image, first, 0), Damage::FreeInChain, 0);
 }
 
 #[test]
 fn a_bad_cluster_in_a_chain_is_named() {
-    chain_case(
-        |image, first| set_link(image, first + 5, 0x0FFF_FFF7),
-        Damage::BadCluster,
-        5,
-    );
+    chain_case(|image, first| set_link(image, first + 5, 0x0FFF_FFF7), Damage::BadCluster, 5);
 }
 
 #[test]
 fn a_link_out_of_range_is_named() {
-    chain_case(
-        |image, first| set_link(image, first + 5, 0x00AB_CDEF),
-        Damage::OutOfRange,
-        5,
-    );
-    chain_case(
-        |image, first| set_link(image, first + 5, 1),
-        Damage::OutOfRange,
-        5,
-    );
+    chain_case(|image, first| set_link(image, first + 5, 0x00AB_CDEF), Damage::OutOfRange, 5);
+    chain_case(|image, first| set_link(image, first + 5, 1), Damage::OutOfRange, 5);
     // The first number that is no cluster.
-    chain_case(
-        |image, first| set_link(image, first + 5, 8056 + 2),
-        Damage::OutOfRange,
-        5,
-    );
+    chain_case(|image, first| set_link(image, first + 5, 8056 + 2), Damage::OutOfRange, 5);
 }
 
 #[test]
 fn a_chain_that_is_too_short_is_named() {
-    chain_case(
-        |image, first| set_link(image, first + 5, 0x0FFF_FFFF),
-        Damage::ChainTooShort,
-        5,
-    );
+    chain_case(|image, first| set_link(image, first + 5, 0x0FFF_FFFF), Damage::ChainTooShort, 5);
 }
 
 #[test]
@@ -138,14 +88,8 @@ fn both_files_of_a_cross_link_are_errors() {
         let (_, b) = root_entry(&image, b"B       BIN");
         set_link(&mut image, a + from, b + to);
         let mut disk = mount(image);
-        assert_eq!(
-            open_error(&mut disk, "a.bin"),
-            corrupt(Damage::CrossLink, b + to, "a.bin")
-        );
-        assert_eq!(
-            open_error(&mut disk, "b.bin"),
-            corrupt(Damage::CrossLink, b + to, "b.bin")
-        );
+        assert_eq!(open_error(&mut disk, "a.bin"), corrupt(Damage::CrossLink, b + to, "a.bin"));
+        assert_eq!(open_error(&mut disk, "b.bin"), corrupt(Damage::CrossLink, b + to, "b.bin"));
         assert!(read_all(&mut disk, "/D/C.BIN").unwrap() == pattern(5000, 3));
     }
     // Two entries with the same first cluster.
@@ -154,14 +98,8 @@ fn both_files_of_a_cross_link_are_errors() {
     let (at, _) = root_entry(&image, b"B       BIN");
     image[at + 26..at + 28].copy_from_slice(&(a as u16).to_le_bytes());
     let mut disk = mount(image);
-    assert_eq!(
-        open_error(&mut disk, "A.BIN"),
-        corrupt(Damage::CrossLink, a, "A.BIN")
-    );
-    assert_eq!(
-        open_error(&mut disk, "B.BIN"),
-        corrupt(Damage::CrossLink, a, "B.BIN")
-    );
+    assert_eq!(open_error(&mut disk, "A.BIN"), corrupt(Damage::CrossLink, a, "A.BIN"));
+    assert_eq!(open_error(&mut disk, "B.BIN"), corrupt(Damage::CrossLink, a, "B.BIN"));
 }
 
 #[test]
@@ -170,10 +108,7 @@ fn a_file_that_is_cross_linked_with_the_root_does_not_take_the_volume_away() {
     let (at, _) = root_entry(&image, b"A       BIN");
     image[at + 26..at + 28].copy_from_slice(&2u16.to_le_bytes());
     let mut disk = mount(image);
-    assert!(matches!(
-        open_error(&mut disk, "A.BIN"),
-        FsError::Corrupt { .. }
-    ));
+    assert!(matches!(open_error(&mut disk, "A.BIN"), FsError::Corrupt { .. }));
     assert_eq!(names(&mut disk, "/").len(), 3);
     assert!(read_all(&mut disk, "B.BIN").unwrap() == pattern(5000, 2));
 }
@@ -187,25 +122,13 @@ fn loops_of_directories_are_named() {
         let mut image = unmount(disk);
         let (_, d) = root_entry(&image, b"D          ");
         let cluster = DATA + (d as usize - 2) * 512;
-        let e = (cluster..cluster + 512)
-            .step_by(32)
-            .find(|&at| image[at] == b'E')
-            .unwrap();
+        let e = (cluster..cluster + 512).step_by(32).find(|&at| image[at] == b'E').unwrap();
         let to = if to_root { 2 } else { d as u16 };
         image[e + 26..e + 28].copy_from_slice(&to.to_le_bytes());
         let mut disk = mount(image);
-        let error = disk
-            .read_dir("/D/E", Default::default(), 9)
-            .expect_err("a loop is listed");
-        let expected = if to_root {
-            Damage::ChainLoop
-        } else {
-            Damage::CrossLink
-        };
-        assert!(
-            matches!(error, FsError::Corrupt { damage, .. } if damage == expected),
-            "{error}"
-        );
+        let error = disk.read_dir("/D/E", Default::default(), 9).expect_err("a loop is listed");
+        let expected = if to_root { Damage::ChainLoop } else { Damage::CrossLink };
+        assert!(matches!(error, FsError::Corrupt { damage, .. } if damage == expected), "{error}");
         assert!(read_all(&mut disk, "B.BIN").unwrap() == pattern(5000, 2));
     }
 }
@@ -217,14 +140,9 @@ fn a_directory_that_is_none_is_named() {
     let at = DATA + (d as usize - 2) * 512;
     image[at] = b'x';
     let mut disk = mount(image);
-    let error = disk
-        .read_dir("/D", Default::default(), 9)
-        .expect_err("garbage is listed");
+    let error = disk.read_dir("/D", Default::default(), 9).expect_err("garbage is listed");
     assert_eq!(error, corrupt(Damage::NotADirectoryInside, d, "/D"));
-    assert_eq!(
-        open_error(&mut disk, "/D/C.BIN"),
-        corrupt(Damage::NotADirectoryInside, d, "/D")
-    );
+    assert_eq!(open_error(&mut disk, "/D/C.BIN"), corrupt(Damage::NotADirectoryInside, d, "/D"));
     assert!(format!("{error}").contains("fsck.fat"));
 }
 
@@ -271,11 +189,7 @@ fn a_directory_has_65536_slots_and_no_more() {
     let mut image = small_volume();
     let clusters = 65_536 / 16;
     for i in 0..clusters {
-        set_link(
-            &mut image,
-            2 + i,
-            if i + 1 < clusters { 3 + i } else { 0x0FFF_FFFF },
-        );
+        set_link(&mut image, 2 + i, if i + 1 < clusters { 3 + i } else { 0x0FFF_FFFF });
     }
     for slot in 0..65_536usize {
         let entry = &mut image[DATA + slot * 32..][..32];
@@ -299,8 +213,5 @@ fn a_directory_has_65536_slots_and_no_more() {
     set_link(&mut image, last, last + 1);
     set_link(&mut image, last + 1, 0x0FFF_FFFF);
     let mut disk = mount(image);
-    assert_eq!(
-        list(&mut disk, "/"),
-        Err(corrupt(Damage::DirectoryTooLong, last + 1, "/"))
-    );
+    assert_eq!(list(&mut disk, "/"), Err(corrupt(Damage::DirectoryTooLong, last + 1, "/")));
 }

@@ -52,10 +52,7 @@ pub fn have_tools() -> bool {
         return true;
     }
     println!("SKIPPED: {missing:?} missing; install mtools and dosfstools");
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{missing:?} must be installed in CI"
-    );
+    assert!(std::env::var_os("CI").is_none(), "{missing:?} must be installed in CI");
     false
 }
 
@@ -67,10 +64,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 pub fn try_run(program: &str, arguments: &[&str]) -> (bool, String) {
-    let path = format!(
-        "{}:/usr/sbin:/sbin",
-        std::env::var("PATH").unwrap_or_default()
-    );
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let output = Command::new(program)
         .args(arguments)
         .env("PATH", path)
@@ -79,10 +73,7 @@ pub fn try_run(program: &str, arguments: &[&str]) -> (bool, String) {
         .output()
         .unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
     let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Store for File {
@@ -102,24 +93,11 @@ impl Store for File {
 /// A fresh volume by mkfs.fat, as a file with holes.
 pub fn make_file(sectors_per_cluster: u32, kib: u64) -> Scratch {
     let file = Scratch::new();
-    File::create(file.path())
-        .unwrap()
-        .set_len(kib * 1024)
-        .unwrap();
+    File::create(file.path()).unwrap().set_len(kib * 1024).unwrap();
     let per_cluster = sectors_per_cluster.to_string();
     run(
         "mkfs.fat",
-        &[
-            "-F",
-            "32",
-            "-s",
-            &per_cluster,
-            "-n",
-            "SKINK",
-            "-i",
-            "1234ABCD",
-            file.text(),
-        ],
+        &["-F", "32", "-s", &per_cluster, "-n", "SKINK", "-i", "1234ABCD", file.text()],
     );
     file
 }
@@ -138,25 +116,13 @@ pub fn full_size(sectors_per_cluster: u32) -> u64 {
 pub fn mcopy_in(image: &Scratch, bytes: &[u8], name: &str) {
     let source = Scratch::new();
     std::fs::write(source.path(), bytes).unwrap();
-    run(
-        "mcopy",
-        &["-i", image.text(), source.text(), &format!("::/{name}")],
-    );
+    run("mcopy", &["-i", image.text(), source.text(), &format!("::/{name}")]);
 }
 
 /// Gets a file out of an image by mcopy.
 pub fn mcopy_out(image: &Scratch, name: &str) -> Vec<u8> {
     let target = Scratch::new();
-    run(
-        "mcopy",
-        &[
-            "-n",
-            "-i",
-            image.text(),
-            &format!("::/{name}"),
-            target.text(),
-        ],
-    );
+    run("mcopy", &["-n", "-i", image.text(), &format!("::/{name}"), target.text()]);
     std::fs::read(target.path()).unwrap()
 }
 
@@ -171,9 +137,7 @@ pub fn fsck_file(image: &Scratch) {
         "  but has only",
         "  This may lead",
     ];
-    let quiet = text
-        .lines()
-        .all(|l| l.is_empty() || harmless.iter().any(|h| l.starts_with(h)));
+    let quiet = text.lines().all(|l| l.is_empty() || harmless.iter().any(|h| l.starts_with(h)));
     assert!(ok && quiet, "fsck.fat is not content:\n{text}");
 }
 
@@ -190,13 +154,7 @@ pub fn mount<S: Store>(image: S) -> Disk<S> {
 }
 
 pub fn mount_file(image: &Scratch) -> Disk<File> {
-    mount(
-        File::options()
-            .read(true)
-            .write(true)
-            .open(image.path())
-            .unwrap(),
-    )
+    mount(File::options().read(true).write(true).open(image.path()).unwrap())
 }
 
 /// Syncs, and gives the image back.
@@ -234,11 +192,7 @@ pub fn list<S: Store>(disk: &mut Disk<S>, path: &str) -> Result<Vec<Listed>, FsE
 }
 
 pub fn names<S: Store>(disk: &mut Disk<S>, path: &str) -> Vec<String> {
-    let mut names: Vec<_> = list(disk, path)
-        .unwrap()
-        .into_iter()
-        .map(|l| l.name)
-        .collect();
+    let mut names: Vec<_> = list(disk, path).unwrap().into_iter().map(|l| l.name).collect();
     names.sort();
     names
 }

@@ -5,11 +5,7 @@ use crate::testing::FakeDisk;
 use crate::{Access, Create, FsError, Limits, Volume};
 
 fn shuffled(image: Vec<u8>, buffers: u32, seed: u64, depth: usize) -> Disk {
-    Volume::mount(
-        FakeDisk::new(image, buffers).shuffled(seed, depth),
-        Limits::default(),
-    )
-    .unwrap()
+    Volume::mount(FakeDisk::new(image, buffers).shuffled(seed, depth), Limits::default()).unwrap()
 }
 
 #[test]
@@ -19,9 +15,7 @@ fn completions_may_come_late_and_in_any_order() {
     }
     for (seed, per_cluster) in [(1, 1), (2, 8), (3, 2), (4, 16)] {
         let mut disk = shuffled(make_image(per_cluster, 20_000), 64, seed, 5);
-        let bytes: Vec<_> = (0..8)
-            .map(|i| pattern(700_000 + i * 1111, i as u64))
-            .collect();
+        let bytes: Vec<_> = (0..8).map(|i| pattern(700_000 + i * 1111, i as u64)).collect();
         for (i, bytes) in bytes.iter().enumerate() {
             write_all(&mut disk, &format!("/file {i}"), bytes).unwrap();
         }
@@ -47,11 +41,7 @@ fn a_bad_sector_spoils_only_what_lies_on_it() {
     write_all(&mut disk, "/bad.bin", &bytes).unwrap();
     write_all(&mut disk, "/good.bin", &bytes).unwrap();
     let image = unmount(disk);
-    let at = image
-        .windows(64)
-        .position(|w| w == &bytes[200_000..200_064])
-        .unwrap()
-        / 512;
+    let at = image.windows(64).position(|w| w == &bytes[200_000..200_064]).unwrap() / 512;
     let mut disk = mount(image);
     disk.device_mut().bad_reads.insert(at as u64);
     let handle = disk.open("/bad.bin", Access::Read, Create::Never).unwrap();
@@ -120,11 +110,7 @@ fn a_device_that_dies_gives_errors_and_no_panic() {
         // The device came back: whatever the volume says it has is kept and sound.
         disk.sync().unwrap();
         let mut kept = Vec::new();
-        for entry in list(&mut disk, "/")
-            .unwrap()
-            .iter()
-            .filter(|e| e.name == "d")
-        {
+        for entry in list(&mut disk, "/").unwrap().iter().filter(|e| e.name == "d") {
             for file in list(&mut disk, &entry.name).unwrap() {
                 let bytes = read_all(&mut disk, &format!("/d/{}", file.name)).unwrap();
                 kept.push((file.name, bytes));

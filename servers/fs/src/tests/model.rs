@@ -11,39 +11,14 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write {
-        path: usize,
-        offset: u32,
-        len: u32,
-        seed: u64,
-    },
-    Append {
-        path: usize,
-        len: u32,
-        seed: u64,
-    },
-    SetSize {
-        path: usize,
-        size: u32,
-    },
-    Truncate {
-        path: usize,
-    },
-    MakeDir {
-        path: usize,
-    },
-    Remove {
-        path: usize,
-    },
-    Rename {
-        from: usize,
-        to: usize,
-    },
-    Read {
-        path: usize,
-        offset: u32,
-        len: u32,
-    },
+    Write { path: usize, offset: u32, len: u32, seed: u64 },
+    Append { path: usize, len: u32, seed: u64 },
+    SetSize { path: usize, size: u32 },
+    Truncate { path: usize },
+    MakeDir { path: usize },
+    Remove { path: usize },
+    Rename { from: usize, to: usize },
+    Read { path: usize, offset: u32, len: u32 },
     Sync,
     Remount,
 }
@@ -173,12 +148,7 @@ fn apply(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCase
 /// The steps on the contents of files.
 fn apply_file(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), TestCaseError> {
     match *step {
-        Step::Write {
-            path,
-            offset,
-            len,
-            seed,
-        } => {
+        Step::Write { path, offset, len, seed } => {
             let (path, bytes) = (PATHS[path], pattern(len as usize, seed));
             let expected = model_file(model, &key(path), true).map(|file| {
                 let end = offset as usize + bytes.len();
@@ -187,44 +157,30 @@ fn apply_file(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), Tes
                     file[offset as usize..end].copy_from_slice(&bytes);
                 }
             });
-            let got = write(
-                disk,
-                path,
-                Access::Write,
-                Create::IfMissing,
-                offset.into(),
-                &bytes,
-            );
+            let got = write(disk, path, Access::Write, Create::IfMissing, offset.into(), &bytes);
             prop_assert_eq!(got, expected);
         }
         Step::Append { path, len, seed } => {
             let (path, bytes) = (PATHS[path], pattern(len as usize, seed));
             let expected =
                 model_file(model, &key(path), false).map(|file| file.extend_from_slice(&bytes));
-            prop_assert_eq!(
-                write(disk, path, Access::Append, Create::Never, 99, &bytes),
-                expected
-            );
+            prop_assert_eq!(write(disk, path, Access::Append, Create::Never, 99, &bytes), expected);
         }
         Step::SetSize { path, size } => {
             let path = PATHS[path];
             let expected =
                 model_file(model, &key(path), false).map(|file| file.resize(size as usize, 0));
-            let got = disk
-                .open(path, Access::Write, Create::Never)
-                .and_then(|handle| {
-                    let result = disk.set_size(handle, size.into());
-                    disk.close(handle)?;
-                    result
-                });
+            let got = disk.open(path, Access::Write, Create::Never).and_then(|handle| {
+                let result = disk.set_size(handle, size.into());
+                disk.close(handle)?;
+                result
+            });
             prop_assert_eq!(got, expected);
         }
         Step::Truncate { path } => {
             let path = PATHS[path];
             let expected = model_file(model, &key(path), true).map(Vec::clear);
-            let got = disk
-                .open(path, Access::Write, Create::Truncate)
-                .and_then(|h| disk.close(h));
+            let got = disk.open(path, Access::Write, Create::Truncate).and_then(|h| disk.close(h));
             prop_assert_eq!(got, expected);
         }
         Step::Read { path, offset, len } => {
@@ -233,15 +189,13 @@ fn apply_file(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), Tes
                 let from = (offset as usize).min(file.len());
                 file[from..(from + len as usize).min(file.len())].to_vec()
             });
-            let got = disk
-                .open(path, Access::Read, Create::Never)
-                .and_then(|handle| {
-                    let mut bytes = vec![0; len as usize];
-                    let n = disk.read_at(handle, offset.into(), &mut bytes)?;
-                    bytes.truncate(n);
-                    disk.close(handle)?;
-                    Ok(bytes)
-                });
+            let got = disk.open(path, Access::Read, Create::Never).and_then(|handle| {
+                let mut bytes = vec![0; len as usize];
+                let n = disk.read_at(handle, offset.into(), &mut bytes)?;
+                bytes.truncate(n);
+                disk.close(handle)?;
+                Ok(bytes)
+            });
             prop_assert!(got == expected, "{path}: other bytes at {offset}");
         }
         _ => unreachable!("not a step on a file"),
@@ -275,11 +229,7 @@ fn apply_name(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), Tes
             if expected.is_ok() {
                 model.remove(&at);
             }
-            let got = if is_dir {
-                disk.remove_dir(path)
-            } else {
-                disk.remove_file(path)
-            };
+            let got = if is_dir { disk.remove_dir(path) } else { disk.remove_file(path) };
             prop_assert_eq!(got, expected);
         }
         Step::Rename { from, to } => {
@@ -337,10 +287,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(60)
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 }
 
 proptest! {

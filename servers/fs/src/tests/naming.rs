@@ -9,48 +9,19 @@ fn names_that_fat_forbids_are_errors() {
         return;
     }
     let mut disk = fresh(1);
-    for name in [
-        "a:b",
-        "a*",
-        "what?",
-        "\"q\"",
-        "<",
-        ">",
-        "|",
-        "back\\slash",
-        "bell\u{7}",
-    ] {
-        assert_eq!(
-            write_all(&mut disk, name, b""),
-            Err(FsError::InvalidName),
-            "{name}"
-        );
+    for name in ["a:b", "a*", "what?", "\"q\"", "<", ">", "|", "back\\slash", "bell\u{7}"] {
+        assert_eq!(write_all(&mut disk, name, b""), Err(FsError::InvalidName), "{name}");
     }
-    assert_eq!(
-        write_all(&mut disk, &"n".repeat(256), b""),
-        Err(FsError::NameTooLong)
-    );
-    assert_eq!(
-        write_all(&mut disk, &"d/".repeat(5000), b""),
-        Err(FsError::PathTooLong)
-    );
-    assert_eq!(
-        write_all(&mut disk, "missing/x", b""),
-        Err(FsError::NotFound)
-    );
+    assert_eq!(write_all(&mut disk, &"n".repeat(256), b""), Err(FsError::NameTooLong));
+    assert_eq!(write_all(&mut disk, &"d/".repeat(5000), b""), Err(FsError::PathTooLong));
+    assert_eq!(write_all(&mut disk, "missing/x", b""), Err(FsError::NotFound));
     assert_eq!(write_all(&mut disk, "/", b""), Err(FsError::IsADirectory));
     write_all(&mut disk, "file", b"").unwrap();
-    assert_eq!(
-        write_all(&mut disk, "file/x", b""),
-        Err(FsError::NotADirectory)
-    );
+    assert_eq!(write_all(&mut disk, "file/x", b""), Err(FsError::NotADirectory));
     assert_eq!(disk.stat("file/"), Err(FsError::NotADirectory));
     assert_eq!(disk.make_dir("FILE"), Err(FsError::Exists));
     assert_eq!(disk.make_dir("/"), Err(FsError::Exists));
-    assert_eq!(
-        disk.read_dir("file", DirCursor::default(), 1).err(),
-        Some(FsError::NotADirectory)
-    );
+    assert_eq!(disk.read_dir("file", DirCursor::default(), 1).err(), Some(FsError::NotADirectory));
     assert_eq!(disk.remove_dir("/"), Err(FsError::InvalidMove));
     assert_eq!(disk.remove_dir("file"), Err(FsError::NotADirectory));
     assert_eq!(disk.stat("/").unwrap().kind, Kind::Directory);
@@ -66,9 +37,7 @@ fn short_names_are_unique_and_find_their_files() {
         return;
     }
     let mut disk = fresh(1);
-    let all: Vec<String> = (0..150)
-        .map(|i| format!("The same beginning {i}.text"))
-        .collect();
+    let all: Vec<String> = (0..150).map(|i| format!("The same beginning {i}.text")).collect();
     for name in &all {
         write_all(&mut disk, name, name.as_bytes()).unwrap();
     }
@@ -83,10 +52,7 @@ fn short_names_are_unique_and_find_their_files() {
             && shorts.contains("THES~150.TEX")
     );
     for entry in listed {
-        assert_eq!(
-            read_all(&mut disk, &entry.short_name).unwrap(),
-            entry.name.as_bytes()
-        );
+        assert_eq!(read_all(&mut disk, &entry.short_name).unwrap(), entry.name.as_bytes());
     }
     // A name that is somebody's short name is taken.
     assert_eq!(disk.make_dir("thesam~1.tex"), Err(FsError::Exists));
@@ -100,28 +66,18 @@ fn large_directories_grow_are_listed_once_and_reuse_slots() {
     let mut disk = fresh(2);
     disk.make_dir("/many").unwrap();
     for i in 0..600 {
-        write_all(
-            &mut disk,
-            &format!("/many/entry number {i:04}"),
-            &[i as u8; 3],
-        )
-        .unwrap();
+        write_all(&mut disk, &format!("/many/entry number {i:04}"), &[i as u8; 3]).unwrap();
     }
     let free = disk.stat_volume().unwrap().free_clusters;
     assert_eq!(list(&mut disk, "/many").unwrap().len(), 600);
     assert_eq!(disk.remove_dir("/many"), Err(FsError::NotEmpty));
     for i in (0..600).step_by(2) {
-        disk.remove_file(&format!("/many/entry number {i:04}"))
-            .unwrap();
+        disk.remove_file(&format!("/many/entry number {i:04}")).unwrap();
     }
     for i in 0..300 {
         write_all(&mut disk, &format!("/many/other number {i:04}"), &[1]).unwrap();
     }
-    assert_eq!(
-        disk.stat_volume().unwrap().free_clusters,
-        free,
-        "the slots were used again"
-    );
+    assert_eq!(disk.stat_volume().unwrap().free_clusters, free, "the slots were used again");
     let mut disk = finish(disk);
     let mut found = names(&mut disk, "/many");
     found.dedup();

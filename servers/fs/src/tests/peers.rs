@@ -15,12 +15,7 @@ fn mcopied_files_are_read_at_every_cluster_size() {
         let image = make_file(per_cluster, full_size(per_cluster));
         let sources: Vec<(String, Vec<u8>)> = [0, 1, 511, 512, 513, 4095, 4096, 40_000, 700_001]
             .iter()
-            .map(|&size| {
-                (
-                    format!("A long name of {size} bytes.data"),
-                    pattern(size, size as u64),
-                )
-            })
+            .map(|&size| (format!("A long name of {size} bytes.data"), pattern(size, size as u64)))
             .collect();
         for (name, bytes) in &sources {
             mcopy_in(&image, bytes, name);
@@ -35,17 +30,11 @@ fn mcopied_files_are_read_at_every_cluster_size() {
             );
             assert!(read_all(&mut disk, &name.to_uppercase()).unwrap() == *bytes);
         }
-        assert_eq!(
-            read_all(&mut disk, "/ünïCODE dîr €/hello.txt").unwrap(),
-            b"hello\n"
-        );
+        assert_eq!(read_all(&mut disk, "/ünïCODE dîr €/hello.txt").unwrap(), b"hello\n");
         assert_eq!(names(&mut disk, "/").len(), sources.len() + 1);
         assert_eq!(disk.label().unwrap(), "SKINK");
         let report = disk.audit().unwrap();
-        assert_eq!(
-            (report.damaged, report.lost_clusters, report.directories),
-            (0, 0, 1)
-        );
+        assert_eq!((report.damaged, report.lost_clusters, report.directories), (0, 0, 1));
     }
 }
 
@@ -60,10 +49,9 @@ fn written_files_are_read_by_mtools_at_every_cluster_size() {
         disk.make_dir("/Some directory").unwrap();
         let mut files = Vec::new();
         for (i, size) in [0usize, 1, 512, 5000, 300_000].into_iter().enumerate() {
-            for name in [
-                format!("FILE{i}.BIN"),
-                format!("Some directory/Fïle number {i}, long.binary"),
-            ] {
+            for name in
+                [format!("FILE{i}.BIN"), format!("Some directory/Fïle number {i}, long.binary")]
+            {
                 let bytes = pattern(size, i as u64 + 7);
                 write_all(&mut disk, &name, &bytes).unwrap();
                 files.push((name, bytes));
@@ -117,10 +105,7 @@ fn a_hundred_nested_directories() {
         }
         mcopy_in(&image, b"deep", &format!("{theirs}/deep.txt"));
         let mut disk = mount_file(&image);
-        assert_eq!(
-            read_all(&mut disk, &format!("{theirs}/deep.txt")).unwrap(),
-            b"deep"
-        );
+        assert_eq!(read_all(&mut disk, &format!("{theirs}/deep.txt")).unwrap(), b"deep");
         let mut ours = String::new();
         for i in 0..100 {
             ours.push_str(&format!("/our own directory, {i}"));
@@ -133,10 +118,7 @@ fn a_hundred_nested_directories() {
         fsck_file(&image);
         let mut disk = mount_file(&image);
         assert_eq!(disk.audit().unwrap().directories, 200);
-        assert_eq!(
-            read_all(&mut disk, &format!("{ours}/x")).unwrap(),
-            b"deeper"
-        );
+        assert_eq!(read_all(&mut disk, &format!("{ours}/x")).unwrap(), b"deeper");
     }
 }
 
@@ -151,23 +133,13 @@ fn lower_case_flags_of_nt_are_shown() {
     }
     let mut disk = mount_file(&image);
     let all = list(&mut disk, "/").unwrap();
-    let mut shown: Vec<_> = all
-        .iter()
-        .map(|l| (l.name.as_str(), l.short_name.as_str()))
-        .collect();
+    let mut shown: Vec<_> = all.iter().map(|l| (l.name.as_str(), l.short_name.as_str())).collect();
     shown.sort();
     assert_eq!(
         shown,
-        [
-            ("UPPER.TXT", "UPPER.TXT"),
-            ("half.TXT", "HALF.TXT"),
-            ("lower.txt", "LOWER.TXT")
-        ]
+        [("UPPER.TXT", "UPPER.TXT"), ("half.TXT", "HALF.TXT"), ("lower.txt", "LOWER.TXT")]
     );
-    assert!(
-        all.iter()
-            .all(|l| l.metadata.kind == Kind::File && l.metadata.size == 1)
-    );
+    assert!(all.iter().all(|l| l.metadata.kind == Kind::File && l.metadata.size == 1));
 }
 
 #[test]
@@ -198,10 +170,7 @@ fn fragmented_files_are_read_at_any_place() {
             assert_eq!(&piece[..n], &bytes[at as usize..at as usize + n]);
         }
     }
-    assert_eq!(
-        disk.open("/c", Access::Read, Create::Never),
-        Err(FsError::NotFound)
-    );
+    assert_eq!(disk.open("/c", Access::Read, Create::Never), Err(FsError::NotFound));
 }
 
 /// 64 MiB; takes some seconds, so only by `--ignored`.

@@ -29,14 +29,8 @@ fn sequential_reading_is_few_large_requests() {
         let after = disk.device().counters;
         let reads = after.reads - before.reads;
         // 8 MiB in requests of about half the read-ahead window of this small cache (192 KiB).
-        assert!(
-            reads <= 100,
-            "{reads} requests at {per_cluster} sectors a cluster"
-        );
-        assert!(
-            after.sectors_read - before.sectors_read <= 8 * 2048 + 64,
-            "nothing is read twice"
-        );
+        assert!(reads <= 100, "{reads} requests at {per_cluster} sectors a cluster");
+        assert!(after.sectors_read - before.sectors_read <= 8 * 2048 + 64, "nothing is read twice");
     }
 }
 
@@ -60,15 +54,8 @@ fn a_full_cache_reads_ahead_by_quarter_mebibytes() {
     }
     let log = &disk.device().log;
     let mean = log.iter().map(|r| u64::from(r.sectors)).sum::<u64>() / log.len() as u64;
-    assert!(
-        mean >= 400,
-        "mean request {mean} sectors in {} requests",
-        log.len()
-    );
-    assert!(
-        disk.device().counters.deepest >= 2,
-        "a request is in flight while another is used"
-    );
+    assert!(mean >= 400, "mean request {mean} sectors in {} requests", log.len());
+    assert!(disk.device().counters.deepest >= 2, "a request is in flight while another is used");
 }
 
 #[test]
@@ -119,8 +106,7 @@ fn sequential_writing_reads_no_data_and_is_few_requests() {
         let before = disk.device().counters;
         let bytes = pattern((8 << 20) - 77, 1);
         for (i, piece) in bytes.chunks(piece_len).enumerate() {
-            disk.write_at(handle, (i * piece_len) as u64, piece)
-                .unwrap();
+            disk.write_at(handle, (i * piece_len) as u64, piece).unwrap();
         }
         disk.sync().unwrap();
         let after = disk.device().counters;

@@ -16,34 +16,18 @@ fn a_full_disk_changes_nothing() {
         let cluster = stat.cluster_bytes as usize;
         let rest = stat.free_clusters as usize * cluster;
         let handle = disk.open("/big", Access::Write, Create::New).unwrap();
-        assert_eq!(
-            disk.write_at(handle, 0, &vec![7; rest + 1]),
-            Err(FsError::NoSpace)
-        );
+        assert_eq!(disk.write_at(handle, 0, &vec![7; rest + 1]), Err(FsError::NoSpace));
         assert_eq!(disk.stat_open(handle).unwrap().size, 0);
-        assert_eq!(
-            disk.stat_volume().unwrap().free_clusters,
-            stat.free_clusters
-        );
-        assert_eq!(
-            disk.set_size(handle, rest as u64 + 1),
-            Err(FsError::NoSpace)
-        );
+        assert_eq!(disk.stat_volume().unwrap().free_clusters, stat.free_clusters);
+        assert_eq!(disk.set_size(handle, rest as u64 + 1), Err(FsError::NoSpace));
         disk.write_at(handle, 0, &vec![7; rest]).unwrap();
         assert_eq!(disk.stat_volume().unwrap().free_clusters, 0);
-        assert_eq!(
-            disk.write_at(handle, rest as u64, b"x"),
-            Err(FsError::NoSpace)
-        );
+        assert_eq!(disk.write_at(handle, rest as u64, b"x"), Err(FsError::NoSpace));
         assert_eq!(disk.make_dir("/d"), Err(FsError::NoSpace));
         // The root fills its cluster, then a new name has no place either.
         let mut made = 0;
         let error = loop {
-            match disk.open(
-                &format!("/an empty file {made}"),
-                Access::Write,
-                Create::New,
-            ) {
+            match disk.open(&format!("/an empty file {made}"), Access::Write, Create::New) {
                 Ok(handle) => disk.close(handle).unwrap(),
                 Err(error) => break error,
             }
@@ -69,14 +53,9 @@ fn open_files_are_busy_and_share_their_state() {
     let mut disk = fresh(1);
     disk.make_dir("/d").unwrap();
     let writer = disk.open("/d/file", Access::Write, Create::New).unwrap();
-    assert_eq!(
-        disk.open("/d/file", Access::Write, Create::New),
-        Err(FsError::Exists)
-    );
+    assert_eq!(disk.open("/d/file", Access::Write, Create::New), Err(FsError::Exists));
     let reader = disk.open("/D/FILE", Access::Read, Create::Never).unwrap();
-    let appender = disk
-        .open("/d/file", Access::Append, Create::IfMissing)
-        .unwrap();
+    let appender = disk.open("/d/file", Access::Append, Create::IfMissing).unwrap();
     disk.write_at(writer, 0, b"hello").unwrap();
     disk.write_at(appender, 0, b" world").unwrap();
     let mut bytes = [0; 20];
@@ -98,10 +77,7 @@ fn open_files_are_busy_and_share_their_state() {
     disk.close(appender).unwrap();
     assert_eq!(read_all(&mut disk, "/e/file").unwrap(), b"hello world!");
     disk.remove_file("/e/file").unwrap();
-    assert_eq!(
-        disk.open("/e", Access::Read, Create::Never),
-        Err(FsError::IsADirectory)
-    );
+    assert_eq!(disk.open("/e", Access::Read, Create::Never), Err(FsError::IsADirectory));
     assert_eq!(disk.remove_file("/e"), Err(FsError::IsADirectory));
     finish(disk);
 }
@@ -112,24 +88,11 @@ fn handles_are_limited() {
         return;
     }
     let device = crate::testing::FakeDisk::new(make_image(1, 8_000), SMALL_CACHE);
-    let mut disk = crate::Volume::mount(
-        device,
-        Limits {
-            handles: 3,
-            ..Limits::default()
-        },
-    )
-    .unwrap();
-    let handles: Vec<_> = (0..3)
-        .map(|i| {
-            disk.open(&format!("f{i}"), Access::Write, Create::New)
-                .unwrap()
-        })
-        .collect();
-    assert_eq!(
-        disk.open("f4", Access::Write, Create::New),
-        Err(FsError::TooManyOpen)
-    );
+    let mut disk =
+        crate::Volume::mount(device, Limits { handles: 3, ..Limits::default() }).unwrap();
+    let handles: Vec<_> =
+        (0..3).map(|i| disk.open(&format!("f{i}"), Access::Write, Create::New).unwrap()).collect();
+    assert_eq!(disk.open("f4", Access::Write, Create::New), Err(FsError::TooManyOpen));
     assert_eq!(disk.stat("f4"), Err(FsError::NotFound));
     disk.close(handles[1]).unwrap();
     disk.open("f4", Access::Write, Create::New).unwrap();
@@ -160,10 +123,7 @@ fn sizes_can_be_set_and_gaps_are_zero() {
         }
         disk.set_size(handle, 5000).unwrap();
         assert!(read_all(&mut disk, "/file").unwrap() == [0; 5000]);
-        assert_eq!(
-            disk.write_at(handle, u64::from(u32::MAX), b"x"),
-            Err(FsError::FileTooLarge)
-        );
+        assert_eq!(disk.write_at(handle, u64::from(u32::MAX), b"x"), Err(FsError::FileTooLarge));
         assert_eq!(disk.set_size(handle, 1 << 32), Err(FsError::FileTooLarge));
         disk.close(handle).unwrap();
         let mut disk = finish(disk);
@@ -192,42 +152,20 @@ fn a_key_opens_the_same_file_in_another_life_and_no_other() {
         disk.close(handle).unwrap();
     }
     let wrong = [
-        HandleKey {
-            directory: 0,
-            ..late
-        },
-        HandleKey {
-            directory: late.first_cluster,
-            ..late
-        },
-        HandleKey {
-            slot: late.slot + 1,
-            ..late
-        },
+        HandleKey { directory: 0, ..late },
+        HandleKey { directory: late.first_cluster, ..late },
+        HandleKey { slot: late.slot + 1, ..late },
         HandleKey { slot: 0, ..late },
-        HandleKey {
-            slot: 1 << 20,
-            ..late
-        },
-        HandleKey {
-            first_cluster: 3,
-            ..late
-        },
+        HandleKey { slot: 1 << 20, ..late },
+        HandleKey { first_cluster: 3, ..late },
     ];
     for key in wrong {
-        assert_eq!(
-            disk.open_key(key, Access::Read, "?"),
-            Err(FsError::StaleKey),
-            "{key:?}"
-        );
+        assert_eq!(disk.open_key(key, Access::Read, "?"), Err(FsError::StaleKey), "{key:?}");
     }
     disk.remove_file("/d/file").unwrap();
     disk.set_now(DateTime::from_unix_seconds(1_800_000_100));
     write_all(&mut disk, "/d/file", b"new one!").unwrap();
-    assert_eq!(
-        disk.open_key(late, Access::Read, "?"),
-        Err(FsError::StaleKey)
-    );
+    assert_eq!(disk.open_key(late, Access::Read, "?"), Err(FsError::StaleKey));
 }
 
 #[test]
@@ -236,10 +174,8 @@ fn times_are_the_callers() {
         return;
     }
     let mut disk = fresh(1);
-    let (made, changed) = (
-        DateTime::from_unix_seconds(1_500_000_000),
-        DateTime::from_unix_seconds(1_600_000_000),
-    );
+    let (made, changed) =
+        (DateTime::from_unix_seconds(1_500_000_000), DateTime::from_unix_seconds(1_600_000_000));
     disk.set_now(made);
     write_all(&mut disk, "/file", b"1").unwrap();
     disk.make_dir("/dir").unwrap();
@@ -261,10 +197,7 @@ fn read_only_files_are_kept() {
     mcopy_in(&image, b"fixed", "fixed.txt");
     run("mattrib", &["+r", "-i", image.text(), "::/fixed.txt"]);
     let mut disk = mount_file(&image);
-    assert_eq!(
-        write_all(&mut disk, "fixed.txt", b"x"),
-        Err(FsError::ReadOnly)
-    );
+    assert_eq!(write_all(&mut disk, "fixed.txt", b"x"), Err(FsError::ReadOnly));
     assert_eq!(disk.remove_file("fixed.txt"), Err(FsError::ReadOnly));
     assert_eq!(read_all(&mut disk, "fixed.txt").unwrap(), b"fixed");
 }
@@ -321,10 +254,7 @@ fn a_chain_with_more_extents_than_are_kept_is_read_right() {
     if !have_tools() {
         return;
     }
-    let limits = Limits {
-        extents_per_file: 16,
-        ..Limits::default()
-    };
+    let limits = Limits { extents_per_file: 16, ..Limits::default() };
     let device = crate::testing::FakeDisk::new(make_image(1, 8_000), SMALL_CACHE);
     let mut disk = crate::Volume::mount(device, limits).unwrap();
     let (a, b) = (
@@ -404,16 +334,10 @@ fn overwriting_a_part_keeps_the_rest() {
         let mut disk = fresh(per_cluster);
         let mut expected = pattern(100_000, 1);
         write_all(&mut disk, "/file", &expected).unwrap();
-        for (i, (at, len)) in [
-            (8192, 512),
-            (0, 1),
-            (4096, 4095),
-            (40_960, 5000),
-            (99_840, 100),
-            (512, 1024),
-        ]
-        .into_iter()
-        .enumerate()
+        for (i, (at, len)) in
+            [(8192, 512), (0, 1), (4096, 4095), (40_960, 5000), (99_840, 100), (512, 1024)]
+                .into_iter()
+                .enumerate()
         {
             // Each time with nothing in memory.
             disk = finish(disk);
@@ -421,10 +345,7 @@ fn overwriting_a_part_keeps_the_rest() {
             let handle = disk.open("/file", Access::Write, Create::Never).unwrap();
             disk.write_at(handle, at as u64, &piece).unwrap();
             expected[at..at + len].copy_from_slice(&piece);
-            assert!(
-                read_all(&mut disk, "/file").unwrap() == expected,
-                "{len} bytes at {at}"
-            );
+            assert!(read_all(&mut disk, "/file").unwrap() == expected, "{len} bytes at {at}");
         }
         disk = finish(disk);
         assert!(read_all(&mut disk, "/file").unwrap() == expected);

@@ -20,12 +20,8 @@ pub struct FakeFunction {
 
 impl FakeFunction {
     pub fn new(vendor: u16, device: u16, class: u32) -> Self {
-        let mut function = FakeFunction {
-            words: [0; 64],
-            writable: [0; 64],
-            child: None,
-            lists: 0,
-        };
+        let mut function =
+            FakeFunction { words: [0; 64], writable: [0; 64], child: None, lists: 0 };
         function.words[0] = u32::from(device) << 16 | u32::from(vendor);
         function.words[2] = class << 8 | 1;
         function.writable[1] = 0x7;
@@ -75,11 +71,7 @@ impl FakeFunction {
         self.words[1] |= 1 << 20;
         self.words[13] = 0x40;
         for (i, (number, words)) in list.iter().enumerate() {
-            let next = if i + 1 < list.len() {
-                0x50 + 16 * i as u32
-            } else {
-                0
-            };
+            let next = if i + 1 < list.len() { 0x50 + 16 * i as u32 } else { 0 };
             let at = 16 + 4 * i;
             self.words[at..at + 4].copy_from_slice(words);
             self.words[at] |= next << 8 | u32::from(*number);
@@ -133,11 +125,7 @@ impl Fake {
             let next = bus.iter_mut().find_map(|(_, function)| {
                 let [_, secondary, subordinate, _] = function.words[6].to_le_bytes();
                 let leads = (secondary..=subordinate).contains(&wanted) && secondary != 0;
-                function
-                    .child
-                    .as_mut()
-                    .filter(|_| leads)
-                    .map(|child| (secondary, child))
+                function.child.as_mut().filter(|_| leads).map(|child| (secondary, child))
             });
             (here, bus) = next?;
         }
@@ -148,25 +136,15 @@ impl Fake {
 impl ConfigSpace for Fake {
     fn read(&self, address: Address, offset: u16) -> u32 {
         self.mortal();
-        assert!(
-            offset < 256 && offset.is_multiple_of(4),
-            "misaligned read at {offset:#x}"
-        );
+        assert!(offset < 256 && offset.is_multiple_of(4), "misaligned read at {offset:#x}");
         // Routing is by mutable reference for the writes' sake.
-        let mut copy = Fake {
-            life: Cell::new(u64::MAX),
-            ..self.clone()
-        };
-        copy.route(address)
-            .map_or(u32::MAX, |function| function.words[usize::from(offset) / 4])
+        let mut copy = Fake { life: Cell::new(u64::MAX), ..self.clone() };
+        copy.route(address).map_or(u32::MAX, |function| function.words[usize::from(offset) / 4])
     }
 
     fn write(&mut self, address: Address, offset: u16, value: u32) {
         self.mortal();
-        assert!(
-            offset < 256 && offset.is_multiple_of(4),
-            "misaligned write at {offset:#x}"
-        );
+        assert!(offset < 256 && offset.is_multiple_of(4), "misaligned write at {offset:#x}");
         let index = usize::from(offset) / 4;
         if let Some(function) = self.route(address) {
             if (4..10).contains(&index) && function.child.is_none() {

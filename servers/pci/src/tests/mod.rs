@@ -51,37 +51,21 @@ fn a_function_is_reported_with_all_that_drivers_need() {
     let before = device.clone();
     let mut fake = Fake::new([((3, 0), device)]);
     let functions = find(&mut fake, no_windows());
-    let [function] = functions[..] else {
-        panic!("{functions:?}")
-    };
+    let [function] = functions[..] else { panic!("{functions:?}") };
     assert_eq!(function.address, Address::new(0, 3, 0));
     assert_eq!((function.vendor, function.device), (0x1af4, 0x1042));
     assert_eq!((function.class, function.revision), (0x01_0000, 1));
     assert_eq!((function.subsystem_vendor, function.subsystem), (0x1af4, 2));
-    let narrow = Bar {
-        kind: BarKind::Memory32,
-        prefetchable: false,
-        address: 0xfebd_0000,
-        size: 0x1000,
-    };
-    let wide = Bar {
-        kind: BarKind::Memory64,
-        prefetchable: true,
-        address: 0x8_0000_0000,
-        size: 0x4000,
-    };
+    let narrow =
+        Bar { kind: BarKind::Memory32, prefetchable: false, address: 0xfebd_0000, size: 0x1000 };
+    let wide =
+        Bar { kind: BarKind::Memory64, prefetchable: true, address: 0x8_0000_0000, size: 0x4000 };
     assert_eq!(function.bars[1], narrow);
     assert_eq!(function.bars[4], wide);
     assert_eq!(function.bars[5], Bar::default());
     let msix = function.msix.unwrap();
-    assert_eq!(
-        (msix.capability, msix.vectors, msix.table_bar),
-        (0x50, 2, 1)
-    );
-    assert_eq!(
-        (msix.table_offset, msix.pending_bar, msix.pending_offset),
-        (0, 1, 0x800)
-    );
+    assert_eq!((msix.capability, msix.vectors, msix.table_bar), (0x50, 2, 1));
+    assert_eq!((msix.table_offset, msix.pending_bar, msix.pending_offset), (0, 1, 0x800));
     // Everything is as it was found.
     assert_eq!(fake.root[&(3, 0)], before);
 }
@@ -97,10 +81,8 @@ fn functions_of_a_device_are_looked_for_only_where_it_has_several() {
         ((3, 1), other()),
     ]);
     let functions = find(&mut fake, no_windows());
-    let found: Vec<_> = functions
-        .iter()
-        .map(|f| (f.address.device(), f.address.function()))
-        .collect();
+    let found: Vec<_> =
+        functions.iter().map(|f| (f.address.device(), f.address.function())).collect();
     assert_eq!(found, [(1, 0), (1, 7), (2, 0)]);
 }
 
@@ -112,10 +94,7 @@ fn sizes_of_all_kinds_are_found_and_lies_are_not_passed_on() {
         .wide_bar(2, 1 << 40, 1 << 36, false);
     let mut fake = Fake::new([((0, 0), function)]);
     let bars = find(&mut fake, no_windows())[0].bars;
-    assert_eq!(
-        (bars[0].kind, bars[0].address, bars[0].size),
-        (BarKind::Ports, 0xc000, 32)
-    );
+    assert_eq!((bars[0].kind, bars[0].address, bars[0].size), (BarKind::Ports, 0xc000, 32));
     assert_eq!((bars[1].kind, bars[1].size), (BarKind::Memory32, 1 << 28));
     assert!(bars[1].prefetchable);
     assert_eq!(
@@ -163,17 +142,12 @@ fn without_firmware_everything_gets_an_address_aligned_and_apart() {
     }
     ranges.sort_unstable();
     assert_eq!(ranges.len(), 60);
-    assert!(
-        ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0),
-        "overlap"
-    );
+    assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "overlap");
 }
 
 #[test]
 fn what_does_not_fit_has_no_address() {
-    let big = FakeFunction::new(1, 1, 0)
-        .bar(0, 0, 0x8000_0000)
-        .bar(1, 0, !0xfff);
+    let big = FakeFunction::new(1, 1, 0).bar(0, 0, 0x8000_0000).bar(1, 0, !0xfff);
     let mut fake = Fake::new([((0, 0), big)]);
     let bars = find(&mut fake, windows())[0].bars;
     assert_eq!((bars[0].size, bars[0].address), (0x8000_0000, 0));
@@ -206,14 +180,8 @@ fn bridges_numbered_by_firmware_are_followed_as_they_are() {
     let mut fake = numbered_bridges();
     let before = fake.root.clone();
     let functions = find(&mut fake, no_windows());
-    let found: Vec<_> = functions
-        .iter()
-        .map(|f| (f.address.0, f.secondary_bus))
-        .collect();
-    assert_eq!(
-        found,
-        [(0x008, 1), (0x010, 3), (0x108, 2), (0x200, 0), (0x300, 0)]
-    );
+    let found: Vec<_> = functions.iter().map(|f| (f.address.0, f.secondary_bus)).collect();
+    assert_eq!(found, [(0x008, 1), (0x010, 3), (0x108, 2), (0x200, 0), (0x300, 0)]);
     assert_eq!(fake.root, before);
 }
 
@@ -244,10 +212,7 @@ fn bridges_that_lead_in_a_circle_or_nowhere_are_not_followed() {
         bus = FakeBus::from([((0, 0), bridge)]);
     }
     let mut fake = Fake::new(bus);
-    assert_eq!(
-        find(&mut fake, no_windows()).len(),
-        crate::walk::MAX_DEPTH + 1
-    );
+    assert_eq!(find(&mut fake, no_windows()).len(), crate::walk::MAX_DEPTH + 1);
 }
 
 #[test]
@@ -257,14 +222,8 @@ fn without_firmware_bridges_are_numbered_and_opened_around_their_children() {
         function.words[6] = 0;
     }
     let functions = find(&mut fake, windows());
-    let found: Vec<_> = functions
-        .iter()
-        .map(|f| (f.address.0, f.secondary_bus))
-        .collect();
-    assert_eq!(
-        found,
-        [(0x008, 1), (0x010, 3), (0x108, 2), (0x200, 0), (0x300, 0)]
-    );
+    let found: Vec<_> = functions.iter().map(|f| (f.address.0, f.secondary_bus)).collect();
+    assert_eq!(found, [(0x008, 1), (0x010, 3), (0x108, 2), (0x200, 0), (0x300, 0)]);
     let inside = |fake: &mut Fake, bridge: u16, function: u16| {
         let words = fake.route(Address(bridge)).unwrap().words;
         let low =
@@ -282,11 +241,7 @@ fn without_firmware_bridges_are_numbered_and_opened_around_their_children() {
         (0x008, 0x300, false),
         (0x010, 0x200, false),
     ] {
-        assert_eq!(
-            inside(&mut fake, bridge, function),
-            expected,
-            "{bridge:x} {function:x}"
-        );
+        assert_eq!(inside(&mut fake, bridge, function), expected, "{bridge:x} {function:x}");
     }
     assert_eq!(fake.route(Address(0x008)).unwrap().words[6], 0x0002_0100);
 }
@@ -323,11 +278,7 @@ fn msix_tables_outside_their_bars_are_not_passed_on() {
         function.words[13] = 0;
         let function = function.capabilities(&[msix]);
         let mut fake = Fake::new([((0, 0), function)]);
-        assert_eq!(
-            find(&mut fake, no_windows())[0].msix,
-            None,
-            "{table:#x} {pending:#x}"
-        );
+        assert_eq!(find(&mut fake, no_windows())[0].msix, None, "{table:#x} {pending:#x}");
     }
 }
 
@@ -336,12 +287,8 @@ fn a_whole_bus_of_eight_functions_each_is_bounded() {
     let all = (0..32).flat_map(|device| (0..8).map(move |function| (device, function)));
     let functions = all.map(|place| (place, FakeFunction::new(1, 1, 0).multifunction()));
     let mut fake = Fake::new(functions);
-    fake.root
-        .insert((31, 7), FakeFunction::bridge([0, 1, 1], fake.root.clone()));
-    assert_eq!(
-        find(&mut fake, no_windows()).len(),
-        crate::walk::MAX_FUNCTIONS
-    );
+    fake.root.insert((31, 7), FakeFunction::bridge([0, 1, 1], fake.root.clone()));
+    assert_eq!(find(&mut fake, no_windows()).len(), crate::walk::MAX_FUNCTIONS);
 }
 
 #[test]
@@ -351,18 +298,12 @@ fn a_kept_table_is_found_again_and_a_spoiled_one_is_not() {
     assert_eq!(survivor.functions(), None);
     let functions = find(&mut numbered_bridges(), no_windows());
     assert!(survivor.keep(&functions));
-    assert_eq!(
-        Survivor::open(memory).functions().as_ref(),
-        Some(&functions)
-    );
+    assert_eq!(Survivor::open(memory).functions().as_ref(), Some(&functions));
     memory.write(100, &[0xee]);
     assert_eq!(Survivor::open(memory).functions(), None);
     // Too small for the table; too small for anything; nothing at all.
     assert!(!Survivor::open(Shared::leaked(128)).keep(&functions));
-    for survivor in [
-        Survivor::open(Shared::leaked(64)),
-        Survivor::open(Shared::EMPTY),
-    ] {
+    for survivor in [Survivor::open(Shared::leaked(64)), Survivor::open(Shared::EMPTY)] {
         assert!(!survivor.exists() && !survivor.keep(&functions));
     }
 }
@@ -385,9 +326,7 @@ fn survives(fake: Fake, windows: Windows, lives: &[u64]) {
     for life in lives {
         fake.life.set(*life);
         let survivor = Survivor::open(memory);
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            instance(&mut fake, &survivor, windows.clone())
-        }));
+        let _ = catch_unwind(AssertUnwindSafe(|| instance(&mut fake, &survivor, windows.clone())));
     }
     fake.life.set(u64::MAX);
     let functions = instance(&mut fake, &Survivor::open(memory), windows);
@@ -461,18 +400,11 @@ fn the_mapped_space_answers_like_the_bus() {
     use libipc::start::Region;
     assert!(Ecam::new(Mmio::granted(Region::default()), 0).is_none());
     let words = std::vec![u64::MAX; (1 << 20) / 8].leak();
-    let region = Region {
-        vaddr: words.as_mut_ptr() as u64,
-        size: 1 << 20,
-        paddr: 0,
-    };
+    let region = Region { vaddr: words.as_mut_ptr() as u64, size: 1 << 20, paddr: 0 };
     let mut config = Ecam::new(Mmio::granted(region), 255).unwrap();
     assert_eq!(config.buses(), 255..=255);
     config.write(Address::new(255, 31, 7), 0x3c, 0x1234_5678);
-    assert_eq!(
-        words[(31 << 15 | 7 << 12 | 0x38) / 8],
-        0x1234_5678_ffff_ffff
-    );
+    assert_eq!(words[(31 << 15 | 7 << 12 | 0x38) / 8], 0x1234_5678_ffff_ffff);
     assert_eq!(config.read(Address::new(255, 31, 7), 0x3c), 0x1234_5678);
     // Another bus is not there.
     config.write(Address::new(254, 0, 0), 0, 0);

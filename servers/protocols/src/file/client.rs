@@ -152,19 +152,14 @@ impl Drop for File {
     }
 }
 
-const MAYBE: FileError = FileError::Ipc(Error::ServerRestarted {
-    maybe_executed: true,
-});
+const MAYBE: FileError = FileError::Ipc(Error::ServerRestarted { maybe_executed: true });
 
 /// Makes a directory.
 ///
 /// # Errors
 /// As [`FileError`] says.
 pub fn make_directory(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
-    finish(
-        || client.make_directory(path),
-        || client.status(path).is_ok(),
-    )
+    finish(|| client.make_directory(path), || client.status(path).is_ok())
 }
 
 /// Removes a file or an empty directory.
@@ -172,10 +167,7 @@ pub fn make_directory(client: &FileSystemClient, path: &str) -> Result<(), FileE
 /// # Errors
 /// As [`FileError`] says.
 pub fn remove(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
-    finish(
-        || client.remove(path),
-        || client.status(path) == Err(FileError::NotFound),
-    )
+    finish(|| client.remove(path), || client.status(path) == Err(FileError::NotFound))
 }
 
 /// Gives a file or directory another name. Replaces nothing.

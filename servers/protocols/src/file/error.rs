@@ -181,11 +181,7 @@ impl fmt::Display for FileError {
             FileError::InvalidArgument => "the request makes no sense to the file server",
             FileError::Unsupported => "this file server cannot do that",
             FileError::Io { sector } => return write!(f, "the disk failed at sector {sector}"),
-            FileError::Corrupt {
-                damage,
-                cluster,
-                path,
-            } => {
+            FileError::Corrupt { damage, cluster, path } => {
                 return write!(
                     f,
                     "{path:?} is damaged: {damage} (cluster {cluster}); run fsck.fat on the disk"
@@ -223,19 +219,15 @@ impl fmt::Display for MountFailure {
                 f.write_str("the disk is empty (all zero); format it with mkfs.fat -F 32")
             }
             MountFailure::NotFat { reason } => {
-                write!(
-                    f,
-                    "the disk is not FAT32: {reason}; format it with mkfs.fat -F 32"
-                )
+                write!(f, "the disk is not FAT32: {reason}; format it with mkfs.fat -F 32")
             }
             MountFailure::OldFat { bits } => write!(
                 f,
                 "the disk is FAT{bits}, which is not served; format it with mkfs.fat -F 32"
             ),
-            MountFailure::Unsupported { field, value } => write!(
-                f,
-                "the volume's {field} is {value}, which is not served; format it anew"
-            ),
+            MountFailure::Unsupported { field, value } => {
+                write!(f, "the volume's {field} is {value}, which is not served; format it anew")
+            }
             MountFailure::Corrupt { field, value } => write!(
                 f,
                 "the boot sector is corrupt ({field} is {value}); run fsck.fat on the disk"

@@ -32,11 +32,7 @@ impl Handle {
 
     /// The number, if `incarnation` gave the handle.
     pub const fn number(self, incarnation: u32) -> Option<u32> {
-        if (self.0 >> 32) as u32 == incarnation {
-            Some(self.0 as u32)
-        } else {
-            None
-        }
+        if (self.0 >> 32) as u32 == incarnation { Some(self.0 as u32) } else { None }
     }
 }
 

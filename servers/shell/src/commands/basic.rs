@@ -20,18 +20,11 @@ pub fn succeed(_: &mut Context<'_>, _: &[String]) -> Outcome {
 }
 
 pub fn fail(_: &mut Context<'_>, _: &[String]) -> Outcome {
-    Err(Failure {
-        text: String::new(),
-        status: 1,
-    })
+    Err(Failure { text: String::new(), status: 1 })
 }
 
 pub fn hello(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let name = if words.is_empty() {
-        String::from("world")
-    } else {
-        words.join(" ")
-    };
+    let name = if words.is_empty() { String::from("world") } else { words.join(" ") };
     let client = context.sessions.hello.as_ref();
     let client = client.ok_or_else(|| Failure::new("the manifest grants no hello server"))?;
     let greeting = client.greet(&name)?;
@@ -41,14 +34,7 @@ pub fn hello(context: &mut Context<'_>, words: &[String]) -> Outcome {
 
 /// The status of a command that ran another one, which has shown its failure.
 fn passed_on(status: i32) -> Outcome {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(Failure {
-            text: String::new(),
-            status,
-        })
-    }
+    if status == 0 { Ok(()) } else { Err(Failure { text: String::new(), status }) }
 }
 
 pub fn time(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -96,16 +82,8 @@ fn parse_seconds(text: &str) -> Option<u64> {
         return None;
     }
     let scale = 10u64.pow(9 - part.len() as u32);
-    let part = if part.is_empty() {
-        0
-    } else {
-        part.parse::<u64>().ok()? * scale
-    };
-    whole
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(part)
+    let part = if part.is_empty() { 0 } else { part.parse::<u64>().ok()? * scale };
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(part)
 }
 
 pub fn wait(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -130,10 +108,8 @@ pub fn help(context: &mut Context<'_>, words: &[String]) -> Outcome {
         context.line(format_args!("{}\n    {}", command.usage, command.about));
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = COMMANDS
-        .iter()
-        .map(|c| [c.usage.into(), c.about.into()].to_vec())
-        .collect();
+    let rows: Vec<Vec<String>> =
+        COMMANDS.iter().map(|c| [c.usage.into(), c.about.into()].to_vec()).collect();
     let table = format::table(&rows, &[]);
     context.out.write(table.as_bytes());
     context.line("COMMAND; COMMAND & runs two, the second in the background");

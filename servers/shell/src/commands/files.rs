@@ -40,9 +40,8 @@ fn each_piece(
     while position < end {
         context.check_interrupt()?;
         let want = ((end - position).min(buffer.len() as u64)) as usize;
-        let length = file
-            .read_at(position, &mut buffer[..want])
-            .map_err(|e| Failure::at(path, e))?;
+        let length =
+            file.read_at(position, &mut buffer[..want]).map_err(|e| Failure::at(path, e))?;
         if length == 0 {
             break;
         }
@@ -92,8 +91,7 @@ fn put_words(context: &mut Context<'_>, name: &str, words: &[String], create: Cr
     text.push('\n');
     let (file, size) = open(context, path, Access::Write, create)?;
     let position = if create == Create::Truncate { 0 } else { size };
-    file.write_at(position, text.as_bytes())
-        .map_err(|e| Failure::at(path, e))
+    file.write_at(position, text.as_bytes()).map_err(|e| Failure::at(path, e))
 }
 
 pub fn write(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -115,9 +113,7 @@ pub fn cp(context: &mut Context<'_>, words: &[String]) -> Outcome {
     open(context, from, Access::Read, Create::Never)?;
     let (target, _) = open(context, to, Access::Write, Create::Truncate)?;
     each_piece(context, from, (0, u64::MAX), |_, position, bytes| {
-        target
-            .write_at(position, bytes)
-            .map_err(|e| Failure::at(to, e))
+        target.write_at(position, bytes).map_err(|e| Failure::at(to, e))
     })
 }
 
@@ -166,8 +162,7 @@ pub fn fill(context: &mut Context<'_>, words: &[String]) -> Outcome {
         context.check_interrupt()?;
         let length = ((size - position).min(buffer.len() as u64)) as usize;
         noise.fill(&mut buffer[..length]);
-        file.write_at(position, &buffer[..length])
-            .map_err(|e| Failure::at(path, e))?;
+        file.write_at(position, &buffer[..length]).map_err(|e| Failure::at(path, e))?;
         position += length as u64;
     }
     Ok(())

@@ -30,10 +30,7 @@ const KILLS: u64 = 200;
 pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let (name, count) = match words {
         [name] => (name, None),
-        [name, count] => (
-            name,
-            Some(format::number(count).ok_or_else(|| misused("bench"))?),
-        ),
+        [name, count] => (name, Some(format::number(count).ok_or_else(|| misused("bench"))?)),
         _ => return Err(misused("bench")),
     };
     match name.as_str() {
@@ -105,13 +102,7 @@ fn read_random(context: &mut Context<'_>, samples: u64) -> Outcome {
         }
         let ns = time::now_ns() - start;
         // Operations a second: a "byte" a microsecond would be one million.
-        rate(
-            context,
-            "fs.read.rand4k",
-            RANDOM_READS * 1_000_000,
-            ns,
-            "IOPS",
-        );
+        rate(context, "fs.read.rand4k", RANDOM_READS * 1_000_000, ns, "IOPS");
     }
     Ok(())
 }
@@ -128,13 +119,7 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
             position += piece.len() as u64;
         }
         super::tree::sync(context, &[])?;
-        rate(
-            context,
-            "fs.write.seq",
-            WRITTEN,
-            time::now_ns() - start,
-            "MB/s",
-        );
+        rate(context, "fs.write.seq", WRITTEN, time::now_ns() - start, "MB/s");
         drop(file);
         let (client, inner) = context.resolve(TARGET)?;
         skink_protocols::file::client::remove(&client, &inner)?;
@@ -153,10 +138,7 @@ fn restart(context: &mut Context<'_>, server: &str, kills: u64) -> Outcome {
         let start = time::now_ns();
         context.sessions.control.kill(server, KillSpec::default())?;
         file.read_shared(position, 4096)?;
-        context.line(format_args!(
-            "sample restart.{server} {} ns",
-            time::now_ns() - start
-        ));
+        context.line(format_args!("sample restart.{server} {} ns", time::now_ns() - start));
     }
     Ok(())
 }

@@ -28,12 +28,7 @@ pub struct Command {
 pub const COMMANDS: &[Command] = &[
     command("ls", "ls [-l] [PATH]...", "list a directory", tree::ls),
     command("cat", "cat FILE...", "print files", files::cat),
-    command(
-        "hexdump",
-        "hexdump FILE [OFFSET [LENGTH]]",
-        "print bytes as numbers",
-        files::hexdump,
-    ),
+    command("hexdump", "hexdump FILE [OFFSET [LENGTH]]", "print bytes as numbers", files::hexdump),
     command(
         "write",
         "write FILE TEXT...",
@@ -46,12 +41,7 @@ pub const COMMANDS: &[Command] = &[
         "add the words and a line feed to a file",
         files::append,
     ),
-    command(
-        "cp",
-        "cp FROM TO",
-        "copy a file, also between file systems",
-        files::cp,
-    ),
+    command("cp", "cp FROM TO", "copy a file, also between file systems", files::cp),
     command("mv", "mv FROM TO", "rename a file or directory", tree::mv),
     command(
         "rm",
@@ -59,98 +49,28 @@ pub const COMMANDS: &[Command] = &[
         "remove files and empty directories (-r: full ones)",
         tree::rm,
     ),
-    command(
-        "mkdir",
-        "mkdir [-p] PATH...",
-        "make directories",
-        tree::mkdir,
-    ),
-    command(
-        "fill",
-        "fill FILE SIZE [SEED]",
-        "make a file of pseudo-random bytes",
-        files::fill,
-    ),
-    command(
-        "sha256",
-        "sha256 FILE...",
-        "print SHA-256 sums",
-        files::sha256,
-    ),
-    command(
-        "sync",
-        "sync",
-        "make all that was written durable",
-        tree::sync,
-    ),
+    command("mkdir", "mkdir [-p] PATH...", "make directories", tree::mkdir),
+    command("fill", "fill FILE SIZE [SEED]", "make a file of pseudo-random bytes", files::fill),
+    command("sha256", "sha256 FILE...", "print SHA-256 sums", files::sha256),
+    command("sync", "sync", "make all that was written durable", tree::sync),
     command("df", "df", "show what the file systems hold", tree::df),
     command("ps", "ps", "list the servers", system::ps),
-    command(
-        "kill",
-        system::KILL_USAGE,
-        "kill a server, now or at a request",
-        system::kill,
-    ),
-    command(
-        "restart",
-        "restart NAME",
-        "end a server and start it again",
-        system::restart,
-    ),
-    command(
-        "crashes",
-        "crashes [-v] [COUNT]",
-        "show the latest crash records",
-        system::crashes,
-    ),
-    command(
-        "free",
-        "free",
-        "show free memory and capability slots",
-        system::free,
-    ),
-    command(
-        "uptime",
-        "uptime [--ns]",
-        "show the time since boot",
-        system::uptime,
-    ),
-    command(
-        "hello",
-        "hello [NAME]",
-        "be greeted by the example server",
-        basic::hello,
-    ),
+    command("kill", system::KILL_USAGE, "kill a server, now or at a request", system::kill),
+    command("restart", "restart NAME", "end a server and start it again", system::restart),
+    command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", system::crashes),
+    command("free", "free", "show free memory and capability slots", system::free),
+    command("uptime", "uptime [--ns]", "show the time since boot", system::uptime),
+    command("hello", "hello [NAME]", "be greeted by the example server", basic::hello),
     command("echo", "echo WORD...", "print the words", basic::echo),
-    command(
-        "time",
-        "time COMMAND...",
-        "run a command and say how long it took",
-        basic::time,
-    ),
-    command(
-        "repeat",
-        "repeat COUNT COMMAND...",
-        "run a command several times",
-        basic::repeat,
-    ),
+    command("time", "time COMMAND...", "run a command and say how long it took", basic::time),
+    command("repeat", "repeat COUNT COMMAND...", "run a command several times", basic::repeat),
     command("sleep", "sleep SECONDS", "wait", basic::sleep),
     command("wait", "wait", "wait for background jobs", basic::wait),
-    command(
-        "bench",
-        "bench NAME",
-        "print measurements for `skink bench`",
-        measure::bench,
-    ),
+    command("bench", "bench NAME", "print measurements for `skink bench`", measure::bench),
     command("true", "true", "succeed", basic::succeed),
     command("false", "false", "fail", basic::fail),
     command("help", "help [COMMAND]", "list the commands", basic::help),
-    command(
-        "shutdown",
-        "shutdown [CODE]",
-        "end the machine",
-        system::shutdown,
-    ),
+    command("shutdown", "shutdown [CODE]", "end the machine", system::shutdown),
 ];
 
 const fn command(
@@ -159,12 +79,7 @@ const fn command(
     about: &'static str,
     run: fn(&mut Context<'_>, &[String]) -> Outcome,
 ) -> Command {
-    Command {
-        name,
-        usage,
-        about,
-        run,
-    }
+    Command { name, usage, about, run }
 }
 
 /// The command of this name.

@@ -31,9 +31,7 @@ pub fn ps(context: &mut Context<'_>, words: &[String]) -> Outcome {
         return Err(misused("ps"));
     }
     let uptime = time::now_ns().max(1);
-    let header = [
-        "NAME", "STATE", "INC", "RESTARTS", "PRIO", "CPU%", "MEMORY", "IRQS", "REQUESTS",
-    ];
+    let header = ["NAME", "STATE", "INC", "RESTARTS", "PRIO", "CPU%", "MEMORY", "IRQS", "REQUESTS"];
     let mut rows = vec![header.map(String::from).to_vec()];
     for index in 0.. {
         let Some(status) = context.sessions.control.status(index)? else {
@@ -64,22 +62,14 @@ fn row(status: &ServerStatus, uptime: u64) -> Vec<String> {
 /// The name and the specification that `kill`'s words give.
 fn parse_kill(words: &[String]) -> Option<(&str, KillSpec)> {
     let mut name = None;
-    let mut spec = KillSpec {
-        at_request: 0,
-        every: 0,
-        times: 0,
-        how: Misbehaviour::Kill,
-    };
+    let mut spec = KillSpec { at_request: 0, every: 0, times: 0, how: Misbehaviour::Kill };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--at-request" => spec.at_request = look::number(words.next()?)?,
             "--every" => spec.every = look::number(words.next()?).filter(|n| *n > 0)?,
             "--times" => {
-                spec.times = look::number(words.next()?)?
-                    .try_into()
-                    .ok()
-                    .filter(|n| *n > 0)?;
+                spec.times = look::number(words.next()?)?.try_into().ok().filter(|n| *n > 0)?;
             }
             "--how" => {
                 let way = words.next()?;
@@ -134,10 +124,7 @@ pub fn crashes(context: &mut Context<'_>, words: &[String]) -> Outcome {
         };
         records.push(record);
     }
-    context.line(format_args!(
-        "{total} deaths since boot, the latest {} shown",
-        records.len()
-    ));
+    context.line(format_args!("{total} deaths since boot, the latest {} shown", records.len()));
     // The latest comes last, where a reader's eyes are.
     for record in records.iter().rev() {
         context.line(summary(record));
@@ -222,10 +209,7 @@ fn details(record: &CrashRecord) -> String {
         text += &format!("\n    #{depth} {address:#x}");
     }
     let line = &record.timeline;
-    let since = |at: u64| {
-        at.checked_sub(line.noticed)
-            .map_or("-".into(), |ns| ns.to_string())
-    };
+    let since = |at: u64| at.checked_sub(line.noticed).map_or("-".into(), |ns| ns.to_string());
     let phases = [
         ("declared", line.declared),
         ("silenced", line.silenced),
@@ -234,18 +218,13 @@ fn details(record: &CrashRecord) -> String {
         ("started", line.started),
         ("answered", line.answered),
     ];
-    let phases: Vec<String> = phases
-        .iter()
-        .map(|(name, at)| format!("{name} {}", since(*at)))
-        .collect();
+    let phases: Vec<String> =
+        phases.iter().map(|(name, at)| format!("{name} {}", since(*at))).collect();
     text += &format!("\n    ns after the death: {}", phases.join(", "));
     for ipc in &record.history {
         let (_, method) = libipc::protocol::ProtocolId::of_label(ipc.label);
         let before = line.noticed.saturating_sub(ipc.time_ns);
-        text += &format!(
-            "\n    {before} ns before: badge {:#x}, method {method}",
-            ipc.badge
-        );
+        text += &format!("\n    {before} ns before: badge {:#x}, method {method}", ipc.badge);
     }
     text
 }
@@ -273,18 +252,9 @@ pub fn free(context: &mut Context<'_>, words: &[String]) -> Outcome {
         return Err(misused("free"));
     }
     let free = context.sessions.control.free()?;
-    context.line(format_args!(
-        "RAM                 {}",
-        look::size(free.ram_bytes)
-    ));
-    context.line(format_args!(
-        "free frames         {}",
-        free.untyped_bytes / 4096 + free.frames
-    ));
-    context.line(format_args!(
-        "free bytes          {}",
-        free.untyped_bytes + free.frames * 4096
-    ));
+    context.line(format_args!("RAM                 {}", look::size(free.ram_bytes)));
+    context.line(format_args!("free frames         {}", free.untyped_bytes / 4096 + free.frames));
+    context.line(format_args!("free bytes          {}", free.untyped_bytes + free.frames * 4096));
     context.line(format_args!("free capability slots {}", free.slots));
     context.line(format_args!("kernel objects      {}", free.objects));
     Ok(())
@@ -303,9 +273,7 @@ pub fn uptime(context: &mut Context<'_>, words: &[String]) -> Outcome {
 pub fn shutdown(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let code = match words {
         [] => Some(0),
-        [code] => look::number(code)
-            .and_then(|code| u8::try_from(code).ok())
-            .filter(|c| *c < 128),
+        [code] => look::number(code).and_then(|code| u8::try_from(code).ok()).filter(|c| *c < 128),
         _ => None,
     };
     let code = code.ok_or_else(|| misused("shutdown"))?;
@@ -330,26 +298,12 @@ mod tests {
 
     #[test]
     fn kill_understands_its_options() {
-        let spec = |at_request, every, times, how| KillSpec {
-            at_request,
-            every,
-            times,
-            how,
-        };
+        let spec = |at_request, every, times, how| KillSpec { at_request, every, times, how };
         let kill = Misbehaviour::Kill;
         assert_eq!(kill_of("fs"), Some(("fs".into(), spec(0, 0, 1, kill))));
-        assert_eq!(
-            kill_of("fs --at-request 5"),
-            Some(("fs".into(), spec(5, 0, 1, kill)))
-        );
-        assert_eq!(
-            kill_of("--every 7 fs --times 3"),
-            Some(("fs".into(), spec(7, 7, 3, kill)))
-        );
-        assert_eq!(
-            kill_of("fs --every 7"),
-            Some(("fs".into(), spec(7, 7, 0, kill)))
-        );
+        assert_eq!(kill_of("fs --at-request 5"), Some(("fs".into(), spec(5, 0, 1, kill))));
+        assert_eq!(kill_of("--every 7 fs --times 3"), Some(("fs".into(), spec(7, 7, 3, kill))));
+        assert_eq!(kill_of("fs --every 7"), Some(("fs".into(), spec(7, 7, 0, kill))));
         let looping = spec(0, 0, 1, Misbehaviour::Loop);
         assert_eq!(kill_of("fs --how loop"), Some(("fs".into(), looping)));
         for bad in [
@@ -369,10 +323,7 @@ mod tests {
     fn faults_are_told_in_plain_words() {
         assert_eq!(describe_fault(1, 0, 4, 0), "load from 0x0 (null pointer)");
         assert_eq!(describe_fault(1, 0x5000, 6, 1), "store to 0x5000");
-        assert_eq!(
-            describe_fault(2, 0, 0, 6),
-            "undefined instruction (code 0x0)"
-        );
+        assert_eq!(describe_fault(2, 0, 0, 6), "undefined instruction (code 0x0)");
         assert_eq!(describe_fault(99, 0, 0, 0), "unknown fault 99");
     }
 }

@@ -32,17 +32,11 @@ pub fn entries(client: &FileSystemClient, path: &str) -> Result<Vec<Entry>, File
     let mut cursor = 0;
     let shared = &client.session().shared;
     loop {
-        let span = Span {
-            offset: 0,
-            length: shared.size().min(64 * 1024) as u32,
-        };
+        let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
         let listing = client.list(path, cursor, span)?;
         let mut reader = EntryReader::new(*shared, listing.length);
         while let Some(entry) = reader.next_entry() {
-            found.push(Entry {
-                name: entry.name.to_string(),
-                metadata: entry.metadata,
-            });
+            found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
         }
         match listing.next {
             Some(next) => cursor = next,
@@ -72,12 +66,8 @@ pub fn ls(context: &mut Context<'_>, words: &[String]) -> Outcome {
 
 fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     if path.trim_matches('/').is_empty() {
-        let names: Vec<String> = context
-            .sessions
-            .mounts
-            .iter()
-            .map(|m| format!("{}/", m.name))
-            .collect();
+        let names: Vec<String> =
+            context.sessions.mounts.iter().map(|m| format!("{}/", m.name)).collect();
         names.iter().for_each(|name| context.line(name));
         return Ok(());
     }
@@ -85,19 +75,12 @@ fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     let metadata = client.status(&inner).map_err(|e| Failure::at(path, e))?;
     let mut found = match metadata.kind {
         Kind::Directory => entries(&client, &inner).map_err(|e| Failure::at(path, e))?,
-        Kind::File => vec![Entry {
-            name: path.to_string(),
-            metadata,
-        }],
+        Kind::File => vec![Entry { name: path.to_string(), metadata }],
     };
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if !is_long {
         for entry in found {
-            let mark = if entry.metadata.kind == Kind::Directory {
-                "/"
-            } else {
-                ""
-            };
+            let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
             context.line(format_args!("{}{mark}", entry.name));
         }
         return Ok(());
@@ -117,22 +100,10 @@ fn long_row(entry: &Entry) -> Vec<String> {
     };
     let time = metadata.modified.map_or("-".into(), |t| {
         let (hour, minute, second) = (t.hour, t.minute, t.second);
-        format!(
-            "{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}",
-            t.year, t.month, t.day
-        )
+        format!("{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", t.year, t.month, t.day)
     });
-    let mark = if metadata.kind == Kind::Directory {
-        "/"
-    } else {
-        ""
-    };
-    vec![
-        kind.into(),
-        metadata.size.to_string(),
-        time,
-        format!("{}{mark}", entry.name),
-    ]
+    let mark = if metadata.kind == Kind::Directory { "/" } else { "" };
+    vec![kind.into(), metadata.size.to_string(), time, format!("{}{mark}", entry.name)]
 }
 
 pub fn mv(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -142,10 +113,7 @@ pub fn mv(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let (source, from_inner) = context.resolve(from)?;
     let (target, to_inner) = context.resolve(to)?;
     if source.session().endpoint != target.session().endpoint {
-        return Err(Failure::at(
-            to,
-            "it is on another file system; use cp and rm",
-        ));
+        return Err(Failure::at(to, "it is on another file system; use cp and rm"));
     }
     client::rename(&source, &from_inner, &to_inner).map_err(|e| Failure::at(from, e))
 }
@@ -245,31 +213,14 @@ pub fn df(context: &mut Context<'_>, _: &[String]) -> Outcome {
                     (false, _) => "ok".into(),
                 };
                 let (total, free) = (look::size(s.total_bytes), look::size(s.free_bytes));
-                vec![
-                    name,
-                    s.format.to_string(),
-                    total,
-                    free,
-                    s.cluster_bytes.to_string(),
-                    state,
-                ]
+                vec![name, s.format.to_string(), total, free, s.cluster_bytes.to_string(), state]
             }
-            Err(error) if is_unavailable(&error) => vec![
-                name,
-                "-".into(),
-                "-".into(),
-                "-".into(),
-                "-".into(),
-                "unavailable".into(),
-            ],
-            Err(error) => vec![
-                name,
-                "-".into(),
-                "-".into(),
-                "-".into(),
-                "-".into(),
-                error.to_string(),
-            ],
+            Err(error) if is_unavailable(&error) => {
+                vec![name, "-".into(), "-".into(), "-".into(), "-".into(), "unavailable".into()]
+            }
+            Err(error) => {
+                vec![name, "-".into(), "-".into(), "-".into(), "-".into(), error.to_string()]
+            }
         });
     }
     let table = look::table(&rows, &[2, 3, 4]);
@@ -285,11 +236,7 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     };
     let fits = |name: &str| name.to_lowercase().starts_with(&stem.to_lowercase());
     if directory == "/" {
-        let names = context
-            .sessions
-            .mounts
-            .iter()
-            .map(|m| format!("{}/", m.name));
+        let names = context.sessions.mounts.iter().map(|m| format!("{}/", m.name));
         return names.filter(|name| fits(name)).collect();
     }
     let Ok((client, inner)) = context.resolve(directory) else {
@@ -297,18 +244,10 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     };
     let found = entries(&client, &inner).unwrap_or_default();
     let shown = |entry: Entry| {
-        let mark = if entry.metadata.kind == Kind::Directory {
-            "/"
-        } else {
-            ""
-        };
+        let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
         entry.name + mark
     };
-    let mut names: Vec<String> = found
-        .into_iter()
-        .filter(|e| fits(&e.name))
-        .map(shown)
-        .collect();
+    let mut names: Vec<String> = found.into_iter().filter(|e| fits(&e.name)).map(shown).collect();
     names.sort();
     names
 }

@@ -10,10 +10,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 fn done(id: u64) -> Completion {
-    Completion {
-        id,
-        status: Status::Done,
-    }
+    Completion { id, status: Status::Done }
 }
 
 #[test]
@@ -54,10 +51,7 @@ fn requests_that_make_no_sense_are_refused_and_touch_nothing() {
         (request(9, Read, 0, 2, end - 512), Status::BadMemory),
         (request(10, Write, 0, 1, u64::MAX - 511), Status::BadMemory),
     ] {
-        let refused = Submitted::Refused(Completion {
-            id: request.id,
-            status,
-        });
+        let refused = Submitted::Refused(Completion { id: request.id, status });
         assert_eq!(disk.submit(OWNER, AREA, request, 0), refused);
     }
     disk.kick();
@@ -77,10 +71,7 @@ fn a_read_only_disk_refuses_writes_and_a_disk_without_cache_flushes_at_once() {
     let refused = Submitted::Refused(Completion { id: 1, status });
     assert_eq!(disk.submit(OWNER, AREA, write, 0), refused);
     let flush = request(2, Operation::Flush, 0, 0, 0);
-    assert_eq!(
-        disk.submit(OWNER, AREA, flush, 0),
-        Submitted::Refused(done(2))
-    );
+    assert_eq!(disk.submit(OWNER, AREA, flush, 0), Submitted::Refused(done(2)));
 }
 
 #[test]
@@ -92,10 +83,7 @@ fn a_bad_sector_fails_its_request_alone() {
     accept(&mut disk, request(2, Operation::Read, 24, 8, 4096));
     disk.kick();
     fake.borrow_mut().work();
-    let failed = Completion {
-        id: 1,
-        status: Status::DeviceError,
-    };
+    let failed = Completion { id: 1, status: Status::DeviceError };
     assert_eq!(reap(&mut disk).unwrap(), [failed, done(2)]);
 }
 
@@ -175,14 +163,8 @@ fn a_request_larger_than_the_device_takes_is_split_even_beyond_the_queue() {
     // Not a multiple of a sector: cut down to 4 KiB. 256 pieces, three times the queue.
     fake.borrow_mut().size_max = 4096 + 100;
     let mut disk = start(&fake).unwrap();
-    accept(
-        &mut disk,
-        request(1, Operation::Read, 100, MAX_SECTORS, 512),
-    );
-    assert!(
-        !disk.has_room(),
-        "the request is not yet wholly in the queue"
-    );
+    accept(&mut disk, request(1, Operation::Read, 100, MAX_SECTORS, 512));
+    assert!(!disk.has_room(), "the request is not yet wholly in the queue");
     assert!(disk.is_busy(OWNER));
     let mut completions = Vec::new();
     let mut rounds = 0;
@@ -198,10 +180,7 @@ fn a_request_larger_than_the_device_takes_is_split_even_beyond_the_queue() {
     let fake = fake.borrow();
     let bytes = MAX_SECTORS as usize * 512;
     assert_eq!(fake.largest, 4096);
-    assert_eq!(
-        fake.data[512..512 + bytes],
-        fake.disk[100 * 512..100 * 512 + bytes]
-    );
+    assert_eq!(fake.data[512..512 + bytes], fake.disk[100 * 512..100 * 512 + bytes]);
     assert!(fake.data[512 + bytes..].iter().all(|byte| *byte == 0));
 }
 
@@ -215,10 +194,7 @@ fn one_bad_piece_fails_the_whole_request_once() {
     accept(&mut disk, request(1, Operation::Write, 0, 8, 0));
     disk.kick();
     fake.borrow_mut().work();
-    let failed = Completion {
-        id: 1,
-        status: Status::DeviceError,
-    };
+    let failed = Completion { id: 1, status: Status::DeviceError };
     assert_eq!(reap(&mut disk).unwrap(), [failed]);
 }
 
@@ -249,18 +225,12 @@ fn every_lie_is_a_device_error() {
     assert_eq!(lied_to(Lie::UsedTwice), Err(error));
     for delta in [1, -1, -512, 1 << 20] {
         let claimed = 513u32.wrapping_add_signed(delta);
-        let error = DeviceError::UsedLength {
-            claimed,
-            expected: 513,
-        };
+        let error = DeviceError::UsedLength { claimed, expected: 513 };
         assert_eq!(lied_to(Lie::LengthOff(delta)), Err(error));
     }
     for jump in [3, 256, 0x8000, 0xfffe] {
         let claimed = 1u16.wrapping_add(jump);
-        let error = DeviceError::UsedIndexJump {
-            claimed,
-            in_flight: 3,
-        };
+        let error = DeviceError::UsedIndexJump { claimed, in_flight: 3 };
         assert_eq!(lied_to(Lie::IndexJump(jump)), Err(error));
     }
     for status in [3, 0x80, 0xff] {
@@ -277,10 +247,7 @@ fn a_silent_device_is_given_up_in_time() {
     let mut disk = start(&fake).unwrap();
     assert_eq!(disk.oldest_age_ns(5), None);
     let read = request(1, Operation::Read, 0, 1, 0);
-    assert_eq!(
-        disk.submit(OWNER, AREA, read, 1_000_000),
-        Submitted::Accepted
-    );
+    assert_eq!(disk.submit(OWNER, AREA, read, 1_000_000), Submitted::Accepted);
     disk.kick();
     let second = 1_000_000_000;
     assert_eq!(disk.check_deadline(second, second), Ok(()));
@@ -310,12 +277,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let submit = (any::<bool>(), 0..260u64, 0..40u32, 0..64u64);
     let submit = submit.prop_map(|(write, sector, sectors, place)| {
         let offset = place * 20 * 1024;
-        Step::Submit {
-            write,
-            sector,
-            sectors,
-            offset,
-        }
+        Step::Submit { write, sector, sectors, offset }
     });
     let step = prop_oneof![
         6 => submit,
@@ -335,17 +297,8 @@ fn run(
     next: &mut u64,
 ) {
     match step {
-        Step::Submit {
-            write,
-            sector,
-            sectors,
-            offset,
-        } if disk.has_room() => {
-            let operation = if write {
-                Operation::Write
-            } else {
-                Operation::Read
-            };
+        Step::Submit { write, sector, sectors, offset } if disk.has_room() => {
+            let operation = if write { Operation::Write } else { Operation::Read };
             let request = request(*next, operation, sector, sectors, offset);
             *next += 1;
             if disk.submit(OWNER, AREA, request, 0) == Submitted::Accepted {

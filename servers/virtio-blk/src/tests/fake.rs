@@ -85,9 +85,7 @@ pub type Shared = Rc<RefCell<Fake>>;
 
 impl Fake {
     pub fn new(sectors: u64) -> Shared {
-        let disk = (0..sectors as usize * 512)
-            .map(|i| (i / 512 * 7 + i) as u8)
-            .collect();
+        let disk = (0..sectors as usize * 512).map(|i| (i / 512 * 7 + i) as u8).collect();
         Rc::new(RefCell::new(Fake {
             lie: Lie::Honest,
             features: VERSION_1 | EVENT_IDX | 1 << 2 | 1 << 9 | 1 << 12 | 1 << 34,
@@ -121,11 +119,7 @@ impl Fake {
     }
 
     fn reset(&mut self) {
-        self.status = if self.lie == Lie::NeverResets {
-            0x40
-        } else {
-            0
-        };
+        self.status = if self.lie == Lie::NeverResets { 0x40 } else { 0 };
         self.driver_features = 0;
         self.vectors = [0xffff; 2];
         self.queue = [0; 3];
@@ -161,8 +155,7 @@ impl Fake {
     }
 
     fn put(&mut self, address: u64, bytes: &[u8]) {
-        self.memory(address, bytes.len() as u32)
-            .copy_from_slice(bytes);
+        self.memory(address, bytes.len() as u32).copy_from_slice(bytes);
     }
 
     // ---- the device's side of the queue ----
@@ -172,18 +165,12 @@ impl Fake {
         assert!(self.runs(), "§3.1.1: work before DRIVER_OK");
         let available = self.get16(self.queue[1] + 2);
         let ahead = available.wrapping_sub(self.seen);
-        assert!(
-            ahead <= self.queue_size,
-            "§2.7.13: available index too far ahead: {ahead}"
-        );
+        assert!(ahead <= self.queue_size, "§2.7.13: available index too far ahead: {ahead}");
         while self.seen != available {
             let place = u64::from(self.seen % self.queue_size);
             let head = self.get16(self.queue[1] + 4 + 2 * place);
             let chain = self.chain(head);
-            assert!(
-                self.in_flight.insert(head, ()).is_none(),
-                "§2.7.13: {head} is in flight"
-            );
+            assert!(self.in_flight.insert(head, ()).is_none(), "§2.7.13: {head} is in flight");
             self.held.push(chain);
             self.seen = self.seen.wrapping_add(1);
             if self.driver_features & EVENT_IDX != 0 {
@@ -220,39 +207,21 @@ impl Fake {
     /// §5.2.6: header, data, status.
     fn examine(&mut self, head: u16, descriptors: Vec<(u64, u32, u16)>) -> Chain {
         let (address, length, flags) = descriptors[0];
-        assert_eq!(
-            (length, flags & 2),
-            (16, 0),
-            "§5.2.6: header is 16 bytes to read"
-        );
+        assert_eq!((length, flags & 2), (16, 0), "§5.2.6: header is 16 bytes to read");
         let header = self.memory(address, 16).to_vec();
         let kind = u32::from_le_bytes(header[..4].try_into().unwrap());
         let sector = u64::from_le_bytes(header[8..].try_into().unwrap());
         assert_eq!(&header[4..8], [0; 4], "§5.2.6: reserved");
         let (status_at, length, flags) = *descriptors.last().unwrap();
-        assert_eq!(
-            (length, flags & 2),
-            (1, 2),
-            "§5.2.6: status is a byte to write"
-        );
-        assert_eq!(
-            self.memory(status_at, 1)[0],
-            0xff,
-            "a stale status would be believed"
-        );
+        assert_eq!((length, flags & 2), (1, 2), "§5.2.6: status is a byte to write");
+        assert_eq!(self.memory(status_at, 1)[0], 0xff, "a stale status would be believed");
         let data = &descriptors[1..descriptors.len() - 1];
         let expected = match kind {
             0 => 2,
             1 => 0,
             4 => {
-                assert!(
-                    data.is_empty() && sector == 0,
-                    "§5.2.6.1: flush has no data"
-                );
-                assert!(
-                    self.driver_features & 1 << 9 != 0,
-                    "§5.2.6.1: flush not negotiated"
-                );
+                assert!(data.is_empty() && sector == 0, "§5.2.6.1: flush has no data");
+                assert!(self.driver_features & 1 << 9 != 0, "§5.2.6.1: flush not negotiated");
                 0
             }
             _ => panic!("§5.2.6: type {kind}"),
@@ -261,21 +230,13 @@ impl Fake {
         for (_, length, flags) in data {
             assert_eq!(flags & 2, expected, "data has the wrong direction");
             assert_eq!(length % 512, 0, "§5.2.6: data is whole sectors");
-            assert!(
-                self.size_max == 0 || *length <= self.size_max,
-                "§5.2.5: size_max"
-            );
+            assert!(self.size_max == 0 || *length <= self.size_max, "§5.2.5: size_max");
             let end = sector + u64::from(*length) / 512;
             assert!(end <= self.sectors, "§5.2.6: beyond the capacity");
             self.largest = self.largest.max(*length);
         }
         assert!(kind == 4 || !data.is_empty(), "no data");
-        Chain {
-            head,
-            descriptors,
-            kind,
-            sector,
-        }
+        Chain { head, descriptors, kind, sector }
     }
 
     /// Answers held chain number `index`.
@@ -283,17 +244,10 @@ impl Fake {
         let chain = self.held.remove(index);
         let again = {
             let status_at = chain.descriptors.last().unwrap().0;
-            assert_eq!(
-                self.memory(status_at, 1)[0],
-                0xff,
-                "status written while in flight"
-            );
+            assert_eq!(self.memory(status_at, 1)[0], 0xff, "status written while in flight");
             self.chain(chain.head)
         };
-        assert_eq!(
-            again, chain,
-            "descriptors or header changed while in flight"
-        );
+        assert_eq!(again, chain, "descriptors or header changed while in flight");
         let mut written = 1;
         let mut status = 0;
         let mut sector = chain.sector;

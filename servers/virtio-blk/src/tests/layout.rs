@@ -33,11 +33,7 @@ const GOOD: [(u8, u8, u32, u32); 5] = [
 #[test]
 fn qemu_like_capabilities_are_found() {
     let layout = Layout::find(&config(&GOOD)).unwrap();
-    let window = |offset| Window {
-        bar: 4,
-        offset,
-        length: 0x1000,
-    };
+    let window = |offset| Window { bar: 4, offset, length: 0x1000 };
     assert_eq!(layout.common, window(0));
     assert_eq!(layout.notify, window(0x3000));
     assert_eq!(layout.device, window(0x2000));
@@ -50,49 +46,21 @@ fn the_first_of_a_kind_counts_and_reserved_bars_are_ignored() {
     all[1] = (1, 2, 0x40, 0x1000);
     all[2..].copy_from_slice(&GOOD);
     let layout = Layout::find(&config(&all)).unwrap();
-    assert_eq!(
-        layout.common,
-        Window {
-            bar: 2,
-            offset: 0x40,
-            length: 0x1000
-        }
-    );
+    assert_eq!(layout.common, Window { bar: 2, offset: 0x40, length: 0x1000 });
 }
 
 #[test]
 fn what_is_missing_or_unusable_is_named() {
     for kind in [1, 2, 4] {
         let without: Vec<_> = GOOD.into_iter().filter(|s| s.0 != kind).collect();
-        assert_eq!(
-            Layout::find(&config(&without)),
-            Err(LayoutError::Missing(kind))
-        );
+        assert_eq!(Layout::find(&config(&without)), Err(LayoutError::Missing(kind)));
         for (offset, length) in [(0x1001, 0x1000), (0, 1)] {
-            let bent = GOOD.map(|s| {
-                if s.0 == kind {
-                    (s.0, s.1, offset, length)
-                } else {
-                    s
-                }
-            });
-            assert_eq!(
-                Layout::find(&config(&bent)),
-                Err(LayoutError::Unusable(kind))
-            );
+            let bent = GOOD.map(|s| if s.0 == kind { (s.0, s.1, offset, length) } else { s });
+            assert_eq!(Layout::find(&config(&bent)), Err(LayoutError::Unusable(kind)));
         }
     }
-    let overflow = GOOD.map(|s| {
-        if s.0 == 1 {
-            (1, 4, u32::MAX - 3, 0x1000)
-        } else {
-            s
-        }
-    });
-    assert_eq!(
-        Layout::find(&config(&overflow)),
-        Err(LayoutError::Missing(1))
-    );
+    let overflow = GOOD.map(|s| if s.0 == 1 { (1, 4, u32::MAX - 3, 0x1000) } else { s });
+    assert_eq!(Layout::find(&config(&overflow)), Err(LayoutError::Missing(1)));
 }
 
 #[test]

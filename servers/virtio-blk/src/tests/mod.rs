@@ -15,10 +15,7 @@ use std::vec::Vec;
 
 type TestDisk = Disk<FakeRegisters, FakeMemory>;
 
-const AREA: DataArea = DataArea {
-    address: DATA_BASE,
-    size: DATA_BYTES as u64,
-};
+const AREA: DataArea = DataArea { address: DATA_BASE, size: DATA_BYTES as u64 };
 const OWNER: Owner = Owner(7);
 
 fn windows(fake: &Shared) -> Windows<FakeRegisters> {
@@ -33,23 +30,14 @@ fn windows(fake: &Shared) -> Windows<FakeRegisters> {
 }
 
 fn start(fake: &Shared) -> Result<TestDisk, DeviceError> {
-    let vectors = Vectors {
-        config: 0,
-        queue: 1,
-    };
+    let vectors = Vectors { config: 0, queue: 1 };
     let memory = FakeMemory(fake.clone());
     let (device, queue) = Device::start(windows(fake), memory, vectors, &FakeClock::default())?;
     Ok(Disk::new(device, queue))
 }
 
 fn request(id: u64, operation: Operation, sector: u64, sectors: u32, offset: u64) -> Request {
-    Request {
-        id,
-        operation,
-        sector,
-        sectors,
-        offset,
-    }
+    Request { id, operation, sector, sectors, offset }
 }
 
 fn accept(disk: &mut TestDisk, request: Request) {

@@ -28,10 +28,7 @@ struct Caller(Rc<RefCell<Option<Result<Info, BlockError>>>>);
 
 impl Attacher for Caller {
     fn answer(self, result: Result<Info, BlockError>) {
-        assert!(
-            self.0.borrow_mut().replace(result).is_none(),
-            "answered twice"
-        );
+        assert!(self.0.borrow_mut().replace(result).is_none(), "answered twice");
     }
 }
 
@@ -72,14 +69,8 @@ impl World {
         let bells = [Rung::default(), Rung::default()];
         let driver = driver(&fake, memories, &bells, 1);
         let rings = memories.map(|memory| Ring::new(memory, RING_CAPACITY).unwrap());
-        let mut world = World {
-            fake,
-            driver,
-            memories,
-            rings: rings.into(),
-            bells,
-            incarnation: 1,
-        };
+        let mut world =
+            World { fake, driver, memories, rings: rings.into(), bells, incarnation: 1 };
         world.turn();
         for i in 0..2 {
             assert_eq!(world.poll(i), []);
@@ -121,10 +112,7 @@ impl World {
 }
 
 fn ids(done: &[Completion]) -> Vec<u64> {
-    assert!(
-        done.iter()
-            .all(|completion| completion.status == Status::Done)
-    );
+    assert!(done.iter().all(|completion| completion.status == Status::Done));
     let mut ids: Vec<u64> = done.iter().map(|completion| completion.id).collect();
     ids.sort_unstable();
     ids
@@ -149,10 +137,7 @@ fn many_requests_of_two_clients_take_one_doorbell_and_one_signal_each() {
     for client in 0..2 {
         assert_eq!(world.bells[client].0.get(), 1);
         let first = 100 * client as u64;
-        assert_eq!(
-            ids(&world.poll(client)),
-            (first..first + 30).collect::<Vec<_>>()
-        );
+        assert_eq!(ids(&world.poll(client)), (first..first + 30).collect::<Vec<_>>());
     }
     // The driver sleeps again, and says so.
     for client in 0..2 {
@@ -163,10 +148,7 @@ fn many_requests_of_two_clients_take_one_doorbell_and_one_signal_each() {
     // The right data of each is in the right half.
     let fake = world.fake.borrow();
     let second = HALF as usize + 105 * 512;
-    assert_eq!(
-        fake.data[second..second + 512],
-        fake.disk[105 * 512..106 * 512]
-    );
+    assert_eq!(fake.data[second..second + 512], fake.disk[105 * 512..106 * 512]);
 }
 
 #[test]
@@ -199,9 +181,7 @@ fn what_makes_no_sense_is_answered() {
     world.turn();
     let mut done = world.poll(0);
     done.sort_by_key(|completion| completion.id);
-    let [first, second] = done[..] else {
-        panic!("{done:?}")
-    };
+    let [first, second] = done[..] else { panic!("{done:?}") };
     assert_eq!((first.id, first.status), (1, Status::Malformed));
     assert_eq!((second.id, second.status), (2, Status::BadMemory));
     assert_eq!(world.fake.borrow().doorbells, 0);
@@ -253,11 +233,7 @@ fn attachments_that_cannot_be_are_refused() {
         let mut driver = Driver::new(disk, [session], 1);
         let caller = Caller::default();
         driver.attach(1, caller.clone());
-        assert_eq!(
-            *caller.0.borrow(),
-            Some(Err(BlockError::NoRing)),
-            "{size:#x}"
-        );
+        assert_eq!(*caller.0.borrow(), Some(Err(BlockError::NoRing)), "{size:#x}");
         driver.turn(0).unwrap();
     }
 }

@@ -55,10 +55,7 @@ fn a_doorbell_outside_its_window_is_refused() {
     let fake = Fake::new(8);
     let mut small = windows(&fake);
     small.notify_bytes = 12;
-    let vectors = Vectors {
-        config: 0,
-        queue: 0,
-    };
+    let vectors = Vectors { config: 0, queue: 0 };
     let memory = FakeMemory(fake.clone());
     let result = Device::start(small, memory, vectors, &FakeClock::default());
     assert_eq!(result.err(), Some(DeviceError::DoorbellOutside));

@@ -9,16 +9,8 @@ use crate::env::{Env, Test, slot, test};
 
 /// Tests that exist on this architecture only.
 pub const TESTS: &[Test] = &[
-    test(
-        "PORT0001",
-        "a port range reads and writes its ports and no others",
-        ports,
-    ),
-    test(
-        "PORT0002",
-        "a range that is empty or turned round is refused",
-        bad_ranges,
-    ),
+    test("PORT0001", "a port range reads and writes its ports and no others", ports),
+    test("PORT0002", "a range that is empty or turned round is refused", bad_ranges),
 ];
 
 /// Words of a register file.

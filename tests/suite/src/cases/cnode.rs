@@ -6,76 +6,20 @@ use skink_abi::{Badge, CPtr, CapRights, Error, MessageInfo, ObjectType};
 use crate::env::{CNODE_BITS, Env, Test, slot, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "CNODE0001",
-        "copy makes a second capability of the same object",
-        copy,
-    ),
-    test(
-        "CNODE0002",
-        "copy, mint, move and mutate into a full slot are refused",
-        full,
-    ),
-    test(
-        "CNODE0003",
-        "delete empties a slot, and an empty slot may be deleted",
-        delete,
-    ),
-    test(
-        "CNODE0004",
-        "move empties its source and keeps badge and rights",
-        move_,
-    ),
-    test(
-        "CNODE0005",
-        "operations on an empty source are refused and change nothing",
-        empty,
-    ),
-    test(
-        "CNODE0006",
-        "mint takes rights away and never gives any back",
-        rights,
-    ),
-    test(
-        "CNODE0007",
-        "mutate moves and sets a guard; badges are set by minting only",
-        mutate,
-    ),
-    test(
-        "CNODE0008",
-        "rotate moves two capabilities at once, and swaps",
-        rotate,
-    ),
-    test(
-        "CNODE0009",
-        "a wrong depth is refused: 0, too short, beyond 64",
-        depth,
-    ),
-    test(
-        "CNODE0010",
-        "a guard that matches is passed, another is not",
-        guard,
-    ),
-    test(
-        "CNODE0011",
-        "look-up goes through two levels of CNodes",
-        levels,
-    ),
-    test(
-        "CNODE0012",
-        "a CNode may hold its own capability and still be deleted",
-        itself,
-    ),
-    test(
-        "CNODE0013",
-        "two CNodes that hold each other can be revoked away",
-        cycle,
-    ),
-    test(
-        "CNODE0014",
-        "copies between CNodes work in both directions",
-        between,
-    ),
+    test("CNODE0001", "copy makes a second capability of the same object", copy),
+    test("CNODE0002", "copy, mint, move and mutate into a full slot are refused", full),
+    test("CNODE0003", "delete empties a slot, and an empty slot may be deleted", delete),
+    test("CNODE0004", "move empties its source and keeps badge and rights", move_),
+    test("CNODE0005", "operations on an empty source are refused and change nothing", empty),
+    test("CNODE0006", "mint takes rights away and never gives any back", rights),
+    test("CNODE0007", "mutate moves and sets a guard; badges are set by minting only", mutate),
+    test("CNODE0008", "rotate moves two capabilities at once, and swaps", rotate),
+    test("CNODE0009", "a wrong depth is refused: 0, too short, beyond 64", depth),
+    test("CNODE0010", "a guard that matches is passed, another is not", guard),
+    test("CNODE0011", "look-up goes through two levels of CNodes", levels),
+    test("CNODE0012", "a CNode may hold its own capability and still be deleted", itself),
+    test("CNODE0013", "two CNodes that hold each other can be revoked away", cycle),
+    test("CNODE0014", "copies between CNodes work in both directions", between),
     test(
         "CNODE0015",
         "revoke of an empty slot is refused or does nothing, never more",
@@ -86,9 +30,7 @@ pub const TESTS: &[Test] = &[
 fn copy(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     let copy = env.slot();
-    env.path(copy)
-        .copy(env.path(notification.cptr().0), CapRights::all())
-        .unwrap();
+    env.path(copy).copy(env.path(notification.cptr().0), CapRights::all()).unwrap();
     env.badge(notification, 6).signal().unwrap();
     assert_eq!(Cap::<cap::Notification>::from_slot(copy).wait().unwrap(), 6);
 }
@@ -110,10 +52,7 @@ fn delete(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     env.delete(notification);
     env.delete(notification);
-    assert_eq!(
-        notification.poll().unwrap_err().error,
-        Error::InvalidCapability
-    );
+    assert_eq!(notification.poll().unwrap_err().error, Error::InvalidCapability);
 }
 
 fn move_(env: &mut Env) {
@@ -154,30 +93,16 @@ fn rights(env: &mut Env) {
 fn mutate(env: &mut Env) {
     let cnode: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
     let notification: Cap<cap::Notification> = env.make();
-    cnode
-        .slot_at(3, 4)
-        .copy(env.path(notification.cptr().0), CapRights::all())
-        .unwrap();
+    cnode.slot_at(3, 4).copy(env.path(notification.cptr().0), CapRights::all()).unwrap();
     let to = env.slot();
-    env.path(to)
-        .mutate(env.path(cnode.cptr().0), Badge(0x5 << 6 | 4))
-        .unwrap();
+    env.path(to).mutate(env.path(cnode.cptr().0), Badge(0x5 << 6 | 4)).unwrap();
     let guarded = Cap::<cap::CNode>::from_slot(to);
     let found = env.slot();
-    env.path(found)
-        .copy(guarded.slot_at(0x53, 8), CapRights::all())
-        .unwrap();
-    assert!(
-        env.path(cnode.cptr().0)
-            .copy(guarded.slot_at(0x53, 8), CapRights::all())
-            .is_ok()
-    );
+    env.path(found).copy(guarded.slot_at(0x53, 8), CapRights::all()).unwrap();
+    assert!(env.path(cnode.cptr().0).copy(guarded.slot_at(0x53, 8), CapRights::all()).is_ok());
     // Badges are set by minting only.
     let free = env.slot();
-    let error = env
-        .path(free)
-        .mutate(env.path(found), Badge(6))
-        .unwrap_err();
+    let error = env.path(free).mutate(env.path(found), Badge(6)).unwrap_err();
     assert_eq!(error.error, Error::IllegalOperation);
     Cap::<cap::Notification>::from_slot(found).signal().unwrap();
     assert_eq!(notification.wait().unwrap(), 0);
@@ -196,11 +121,7 @@ fn rotate(env: &mut Env) {
     assert_eq!(notification.wait().unwrap(), 2);
     path(two).rotate(env.path(free), path(two)).unwrap();
     two.signal().unwrap();
-    assert_eq!(
-        notification.wait().unwrap(),
-        2,
-        "destination and source may be one: a swap"
-    );
+    assert_eq!(notification.wait().unwrap(), 2, "destination and source may be one: a swap");
 }
 
 fn depth(env: &mut Env) {
@@ -209,35 +130,23 @@ fn depth(env: &mut Env) {
     let to = env.slot();
     for wrong in [0, 1, CNODE_BITS - 1, CNODE_BITS + 1, 65, 255] {
         let from = env.cnode().slot_at(index, wrong);
-        assert!(
-            env.path(to).copy(from, CapRights::all()).is_err(),
-            "depth {wrong}"
-        );
+        assert!(env.path(to).copy(from, CapRights::all()).is_err(), "depth {wrong}");
     }
-    env.path(to)
-        .copy(env.cnode().slot_at(index, 64), CapRights::all())
-        .unwrap();
+    env.path(to).copy(env.cnode().slot_at(index, 64), CapRights::all()).unwrap();
 }
 
 fn guard(env: &mut Env) {
     let cnode: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
     let notification: Cap<cap::Notification> = env.make();
-    cnode
-        .slot_at(3, 4)
-        .copy(env.path(notification.cptr().0), CapRights::all())
-        .unwrap();
+    cnode.slot_at(3, 4).copy(env.path(notification.cptr().0), CapRights::all()).unwrap();
     // A guard of eight bits, 0xa5: twelve bits name a slot.
     let guarded: Cap<cap::CNode> = env.mint(cnode, CapRights::all(), 0xa5 << 6 | 8);
     let to = env.slot();
-    let wrong = env
-        .path(to)
-        .copy(guarded.slot_at(0xa6 << 4 | 3, 12), CapRights::all());
+    let wrong = env.path(to).copy(guarded.slot_at(0xa6 << 4 | 3, 12), CapRights::all());
     assert_eq!(wrong.unwrap_err().error, Error::InvalidCapability);
     let short = env.path(to).copy(guarded.slot_at(3, 4), CapRights::all());
     assert_eq!(short.unwrap_err().error, Error::InvalidCapability);
-    env.path(to)
-        .copy(guarded.slot_at(0xa5 << 4 | 3, 12), CapRights::all())
-        .unwrap();
+    env.path(to).copy(guarded.slot_at(0xa5 << 4 | 3, 12), CapRights::all()).unwrap();
     Cap::<cap::Notification>::from_slot(to).signal().unwrap();
     assert_eq!(notification.wait().unwrap(), 0);
 }
@@ -245,41 +154,23 @@ fn guard(env: &mut Env) {
 fn levels(env: &mut Env) {
     // Ours has a guard of 52 bits; below a slot of it nothing is left of 64. So: a new root of
     // four bits whose slot 1 holds a CNode of four bits with a guard of 56.
-    let (outer, inner): (Cap<cap::CNode>, Cap<cap::CNode>) = (
-        env.make_sized(ObjectType::CNode, 4),
-        env.make_sized(ObjectType::CNode, 4),
-    );
+    let (outer, inner): (Cap<cap::CNode>, Cap<cap::CNode>) =
+        (env.make_sized(ObjectType::CNode, 4), env.make_sized(ObjectType::CNode, 4));
     let notification: Cap<cap::Notification> = env.make();
-    inner
-        .slot_at(7, 4)
-        .copy(env.path(notification.cptr().0), CapRights::all())
-        .unwrap();
-    outer
-        .slot_at(1, 4)
-        .mint(env.path(inner.cptr().0), CapRights::all(), Badge(56))
-        .unwrap();
+    inner.slot_at(7, 4).copy(env.path(notification.cptr().0), CapRights::all()).unwrap();
+    outer.slot_at(1, 4).mint(env.path(inner.cptr().0), CapRights::all(), Badge(56)).unwrap();
     let to = env.slot();
-    env.path(to)
-        .copy(outer.slot_at(1 << 60 | 7, 64), CapRights::all())
-        .unwrap();
+    env.path(to).copy(outer.slot_at(1 << 60 | 7, 64), CapRights::all()).unwrap();
     Cap::<cap::Notification>::from_slot(to).signal().unwrap();
     let wrong = env.slot();
-    let through_empty = env
-        .path(wrong)
-        .copy(outer.slot_at(2 << 60 | 7, 64), CapRights::all());
+    let through_empty = env.path(wrong).copy(outer.slot_at(2 << 60 | 7, 64), CapRights::all());
     assert_eq!(through_empty.unwrap_err().error, Error::InvalidCapability);
 }
 
 fn itself(env: &mut Env) {
     let cnode: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
-    cnode
-        .slot_at(0, 4)
-        .copy(env.path(cnode.cptr().0), CapRights::all())
-        .unwrap();
-    cnode
-        .slot_at(1, 4)
-        .copy(env.path(cnode.cptr().0), CapRights::all())
-        .unwrap();
+    cnode.slot_at(0, 4).copy(env.path(cnode.cptr().0), CapRights::all()).unwrap();
+    cnode.slot_at(1, 4).copy(env.path(cnode.cptr().0), CapRights::all()).unwrap();
     env.delete(cnode);
     // What is left is a cycle that nobody reaches; the driver's revoke must still get it all.
 }
@@ -289,14 +180,11 @@ fn cycle(env: &mut Env) {
     let before = env.log().statistics().unwrap()[1];
     let (one, two) = (env.slot(), env.slot());
     for slot in [one, two] {
-        pool.retype(ObjectType::CNode, 5, env.cnode(), slot, 1)
-            .unwrap();
+        pool.retype(ObjectType::CNode, 5, env.cnode(), slot, 1).unwrap();
     }
     let put = |into: u64, what: u64| {
         let into = Cap::<cap::CNode>::from_slot(into);
-        into.slot_at(3, 5)
-            .copy(env.path(what), CapRights::all())
-            .unwrap();
+        into.slot_at(3, 5).copy(env.path(what), CapRights::all()).unwrap();
     };
     put(one, two);
     put(two, one);
@@ -304,31 +192,19 @@ fn cycle(env: &mut Env) {
     env.path(two).delete().unwrap();
     env.path(pool.cptr().0).revoke().unwrap();
     assert_eq!(env.log().statistics().unwrap()[1], before);
-    pool.retype(ObjectType::Untyped, 14, env.cnode(), one, 1)
-        .unwrap();
+    pool.retype(ObjectType::Untyped, 14, env.cnode(), one, 1).unwrap();
 }
 
 fn between(env: &mut Env) {
     let other: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 6);
     let endpoint: Cap<cap::Endpoint> = env.make();
-    other
-        .slot_at(63, 6)
-        .move_(env.path(endpoint.cptr().0))
-        .unwrap();
+    other.slot_at(63, 6).move_(env.path(endpoint.cptr().0)).unwrap();
     assert!(endpoint.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).is_err());
-    env.path(endpoint.cptr().0)
-        .move_(other.slot_at(63, 6))
-        .unwrap();
+    env.path(endpoint.cptr().0).move_(other.slot_at(63, 6)).unwrap();
     endpoint.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
     // Retype into it by index and depth below ours, too.
-    let place = CNodePath {
-        root: env.cnode(),
-        index: other.cptr().0,
-        depth: 64,
-    };
-    env.untyped()
-        .retype(ObjectType::Notification, 0, place, 5, 2)
-        .unwrap();
+    let place = CNodePath { root: env.cnode(), index: other.cptr().0, depth: 64 };
+    env.untyped().retype(ObjectType::Notification, 0, place, 5, 2).unwrap();
     let to = env.slot();
     env.path(to).move_(other.slot_at(6, 6)).unwrap();
     Cap::<cap::Notification>::new(CPtr(to)).signal().unwrap();

@@ -9,46 +9,22 @@ use skink_abi::{CPtr, CapRights, Error, MessageInfo, ObjectType};
 use crate::env::{Env, Space, Test, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "MDB0001",
-        "revoke deletes every descendant and keeps the capability itself",
-        descendants,
-    ),
-    test(
-        "MDB0002",
-        "revoke of a badged capability leaves its siblings",
-        siblings,
-    ),
+    test("MDB0001", "revoke deletes every descendant and keeps the capability itself", descendants),
+    test("MDB0002", "revoke of a badged capability leaves its siblings", siblings),
     test(
         "MDB0003",
         "a badged capability is a child of the unbadged, a copy of it is a sibling",
         badged,
     ),
-    test(
-        "MDB0004",
-        "revoke of an Untyped takes all objects made from it",
-        untyped,
-    ),
-    test(
-        "MDB0005",
-        "revoke reaches copies in other CNodes",
-        elsewhere,
-    ),
+    test("MDB0004", "revoke of an Untyped takes all objects made from it", untyped),
+    test("MDB0005", "revoke reaches copies in other CNodes", elsewhere),
     test(
         "MDB0006",
         "cancelling badged sends removes those of the badge and no others",
         cancel_badged,
     ),
-    test(
-        "MDB0007",
-        "a revoke of many capabilities finishes, preempted or not",
-        many,
-    ),
-    test(
-        "MDB0008",
-        "moving a capability keeps its place among parents and children",
-        moved,
-    ),
+    test("MDB0007", "a revoke of many capabilities finishes, preempted or not", many),
+    test("MDB0008", "moving a capability keeps its place among parents and children", moved),
 ];
 
 fn alive(cap: Cap<cap::Notification>) -> bool {
@@ -81,9 +57,7 @@ fn badged(env: &mut Env) {
     let parent: Cap<cap::Endpoint> = env.make();
     let badged = env.badge(parent, 7);
     let slot = env.slot();
-    env.path(slot)
-        .copy(env.path(badged.cptr().0), CapRights::all())
-        .unwrap();
+    env.path(slot).copy(env.path(badged.cptr().0), CapRights::all()).unwrap();
     let copy: Cap<cap::Endpoint> = Cap::from_slot(slot);
     env.delete(badged);
     copy.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
@@ -95,12 +69,9 @@ fn untyped(env: &mut Env) {
     let pool: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 16);
     let before = env.log().statistics().unwrap()[1];
     let first = env.slots(12);
-    pool.retype(ObjectType::Notification, 0, env.cnode(), first, 4)
-        .unwrap();
-    pool.retype(ObjectType::Tcb, 0, env.cnode(), first + 4, 2)
-        .unwrap();
-    pool.retype(ObjectType::Untyped, 13, env.cnode(), first + 6, 1)
-        .unwrap();
+    pool.retype(ObjectType::Notification, 0, env.cnode(), first, 4).unwrap();
+    pool.retype(ObjectType::Tcb, 0, env.cnode(), first + 4, 2).unwrap();
+    pool.retype(ObjectType::Untyped, 13, env.cnode(), first + 6, 1).unwrap();
     Cap::<cap::Untyped>::from_slot(first + 6)
         .retype(ObjectType::Endpoint, 0, env.cnode(), first + 7, 3)
         .unwrap();
@@ -110,18 +81,14 @@ fn untyped(env: &mut Env) {
         assert!(!alive(Cap::from_slot(slot)));
     }
     assert_eq!(env.log().statistics().unwrap()[1], before);
-    pool.retype(ObjectType::Untyped, 16, env.cnode(), first, 1)
-        .unwrap();
+    pool.retype(ObjectType::Untyped, 16, env.cnode(), first, 1).unwrap();
 }
 
 fn elsewhere(env: &mut Env) {
     let cnode: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
     let parent: Cap<cap::Notification> = env.make();
     let from = env.path(parent.cptr().0);
-    cnode
-        .slot_at(2, 4)
-        .mint(from, CapRights::all(), skink_abi::Badge(3))
-        .unwrap();
+    cnode.slot_at(2, 4).mint(from, CapRights::all(), skink_abi::Badge(3)).unwrap();
     from.revoke().unwrap();
     let to = env.slot();
     assert!(env.path(to).move_(cnode.slot_at(2, 4)).is_err());
@@ -152,10 +119,7 @@ fn cancel_badged(env: &mut Env) {
     assert_eq!(RESULTS[2].load(SeqCst), cancelled);
     assert_eq!(RESULTS[1].load(SeqCst), 0);
     assert_eq!(endpoint.recv(reply).unwrap().badge, 2);
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
 }
 
 fn many(env: &mut Env) {
@@ -163,9 +127,7 @@ fn many(env: &mut Env) {
     let first = env.slots(600);
     for slot in first..first + 600 {
         let badge = skink_abi::Badge(slot);
-        env.path(slot)
-            .mint(env.path(parent.cptr().0), CapRights::all(), badge)
-            .unwrap();
+        env.path(slot).mint(env.path(parent.cptr().0), CapRights::all(), badge).unwrap();
     }
     env.path(parent.cptr().0).revoke().unwrap();
     assert!((first..first + 600).all(|slot| !alive(Cap::from_slot(slot))));

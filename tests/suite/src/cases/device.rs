@@ -8,17 +8,9 @@ use skink_abi::{CPtr, Error, MessageInfo};
 use crate::env::{Env, Test, slot, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "IRQ0001",
-        "a line is claimed once, and again after its handler is deleted",
-        claim,
-    ),
+    test("IRQ0001", "a line is claimed once, and again after its handler is deleted", claim),
     test("IRQ0002", "a line that does not exist is refused", no_line),
-    test(
-        "IRQ0003",
-        "message-signalled interrupts have an address and data of their own",
-        msi,
-    ),
+    test("IRQ0003", "message-signalled interrupts have an address and data of their own", msi),
     test(
         "IRQ0004",
         "acknowledging before anything is bound is no error, and nothing has been counted",
@@ -29,17 +21,9 @@ pub const TESTS: &[Test] = &[
         "a notification that an interrupt signals can be deleted",
         deleted_notification,
     ),
-    test(
-        "LOG0001",
-        "the log refuses more bytes than a message carries",
-        log_limits,
-    ),
+    test("LOG0001", "the log refuses more bytes than a message carries", log_limits),
     test("LOG0002", "without the capability there is no log", no_log),
-    test(
-        "LOG0003",
-        "the kernel's invariants hold (debug kernels)",
-        invariants,
-    ),
+    test("LOG0003", "the kernel's invariants hold (debug kernels)", invariants),
 ];
 
 fn control() -> Cap<cap::IrqControl> {
@@ -49,29 +33,16 @@ fn control() -> Cap<cap::IrqControl> {
 fn claim(env: &mut Env) {
     let (one, two) = (env.slot(), env.slot());
     let line = crate::arch::FREE_LINE;
-    control()
-        .get(line, Trigger::EdgeHigh, env.path(one))
-        .unwrap();
-    assert!(
-        control()
-            .get(line, Trigger::EdgeHigh, env.path(two))
-            .is_err()
-    );
+    control().get(line, Trigger::EdgeHigh, env.path(one)).unwrap();
+    assert!(control().get(line, Trigger::EdgeHigh, env.path(two)).is_err());
     env.path(one).delete().unwrap();
-    control()
-        .get(line, Trigger::EdgeHigh, env.path(two))
-        .unwrap();
+    control().get(line, Trigger::EdgeHigh, env.path(two)).unwrap();
 }
 
 fn no_line(env: &mut Env) {
     let to = env.slot();
     for line in [5000, u64::MAX] {
-        assert!(
-            control()
-                .get(line, Trigger::EdgeHigh, env.path(to))
-                .is_err(),
-            "{line}"
-        );
+        assert!(control().get(line, Trigger::EdgeHigh, env.path(to)).is_err(), "{line}");
     }
 }
 

@@ -10,105 +10,39 @@ use skink_abi::{CPtr, CapRights, Fault, MessageInfo};
 use crate::env::{Env, PLAYGROUND, Space, Test, Thread, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "FAULT0001",
-        "a read of an unmapped page is a page fault with its address",
-        |e| memory(e, read, 0),
-    ),
-    test(
-        "FAULT0002",
-        "a write to an unmapped page is a page fault",
-        |e| memory(e, write, 1),
-    ),
-    test(
-        "FAULT0003",
-        "a jump to an unmapped page is a page fault",
-        |e| memory(e, jump, 2),
-    ),
-    test(
-        "FAULT0004",
-        "a read of kernel memory is a fault",
-        kernel_memory,
-    ),
-    test(
-        "FAULT0005",
-        "a non-canonical address is a fault",
-        non_canonical,
-    ),
-    test(
-        "FAULT0006",
-        "an undefined instruction is an exception",
-        |e| exception(e, undefined),
-    ),
-    test(
-        "FAULT0007",
-        "a privileged instruction is an exception",
-        |e| exception(e, crate::arch::privileged),
-    ),
-    test("FAULT0008", "a breakpoint is an exception", |e| {
-        exception(e, crate::arch::breakpoint)
+    test("FAULT0001", "a read of an unmapped page is a page fault with its address", |e| {
+        memory(e, read, 0)
     }),
-    test("FAULT0009", "a division by zero is an exception", |e| {
-        exception(e, crate::arch::divide)
+    test("FAULT0002", "a write to an unmapped page is a page fault", |e| memory(e, write, 1)),
+    test("FAULT0003", "a jump to an unmapped page is a page fault", |e| memory(e, jump, 2)),
+    test("FAULT0004", "a read of kernel memory is a fault", kernel_memory),
+    test("FAULT0005", "a non-canonical address is a fault", non_canonical),
+    test("FAULT0006", "an undefined instruction is an exception", |e| exception(e, undefined)),
+    test("FAULT0007", "a privileged instruction is an exception", |e| {
+        exception(e, crate::arch::privileged)
     }),
-    test(
-        "FAULT0010",
-        "an FPU instruction without the flag is an exception",
-        |e| exception(e, crate::arch::fpu),
-    ),
-    test("FAULT0011", "an I/O instruction is an exception", |e| {
-        exception(e, crate::arch::port)
+    test("FAULT0008", "a breakpoint is an exception", |e| exception(e, crate::arch::breakpoint)),
+    test("FAULT0009", "a division by zero is an exception", |e| exception(e, crate::arch::divide)),
+    test("FAULT0010", "an FPU instruction without the flag is an exception", |e| {
+        exception(e, crate::arch::fpu)
     }),
-    test(
-        "FAULT0012",
-        "an unknown system call is a fault that names its number",
-        unknown_syscall,
-    ),
-    test(
-        "FAULT0013",
-        "a blocking call on an empty slot is a capability fault",
-        cap_fault,
-    ),
+    test("FAULT0011", "an I/O instruction is an exception", |e| exception(e, crate::arch::port)),
+    test("FAULT0012", "an unknown system call is a fault that names its number", unknown_syscall),
+    test("FAULT0013", "a blocking call on an empty slot is a capability fault", cap_fault),
     test(
         "FAULT0014",
         "receiving without the right is a capability fault in the receive phase",
         receive_fault,
     ),
-    test(
-        "FAULT0015",
-        "the handler maps the page and the thread goes on",
-        repair,
-    ),
-    test(
-        "FAULT0016",
-        "an answer with a label leaves the thread stopped",
-        refuse,
-    ),
-    test(
-        "FAULT0017",
-        "a fault without handler stops the thread and nobody else",
-        no_handler,
-    ),
-    test(
-        "FAULT0018",
-        "a fault in another address space reaches the handler",
-        |e| in_space(e, Space::Other),
-    ),
-    test(
-        "FAULT0019",
-        "the handler reads and writes the faulting thread's registers",
-        registers_of,
-    ),
-    test(
-        "FAULT0020",
-        "a stack that runs into its guard page is a page fault",
-        stack,
-    ),
-    test(
-        "FAULT0021",
-        "a fault of a handler goes to its own handler",
-        nested,
-    ),
+    test("FAULT0015", "the handler maps the page and the thread goes on", repair),
+    test("FAULT0016", "an answer with a label leaves the thread stopped", refuse),
+    test("FAULT0017", "a fault without handler stops the thread and nobody else", no_handler),
+    test("FAULT0018", "a fault in another address space reaches the handler", |e| {
+        in_space(e, Space::Other)
+    }),
+    test("FAULT0019", "the handler reads and writes the faulting thread's registers", registers_of),
+    test("FAULT0020", "a stack that runs into its guard page is a page fault", stack),
+    test("FAULT0021", "a fault of a handler goes to its own handler", nested),
 ];
 
 /// Starts `body(argument)` and receives its fault.
@@ -185,10 +119,7 @@ fn exception(env: &mut Env, body: fn(u64)) {
 fn unknown_syscall(env: &mut Env) {
     for number in [11, 999, u64::MAX] {
         let (_, message, reply) = fault_of(env, Space::Same, crate::arch::raw_syscall, number);
-        assert_eq!(
-            (message.info.label(), message.words[2]),
-            (Fault::UnknownSyscall.raw(), number)
-        );
+        assert_eq!((message.info.label(), message.words[2]), (Fault::UnknownSyscall.raw(), number));
         reply.send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
     }
 }
@@ -259,10 +190,7 @@ fn in_space(env: &mut Env, space: Space) {
 fn registers_of(env: &mut Env) {
     let (thread, message, reply) = fault_of(env, Space::Other, jump, PLAYGROUND + 0x100);
     let mut words = [0; registers::GENERAL];
-    assert_eq!(
-        thread.tcb.read_registers(Then::Leave, &mut words).unwrap(),
-        words.len()
-    );
+    assert_eq!(thread.tcb.read_registers(Then::Leave, &mut words).unwrap(), words.len());
     assert_eq!(words[registers::IP], PLAYGROUND + 0x100);
     assert_eq!(words[registers::SP], message.words[1]);
     // Send it to a function that leaves a mark, as if it had been called.
@@ -287,11 +215,7 @@ fn stack(env: &mut Env) {
     let (thread, message, _) = fault_of(env, Space::Same, recurse, 0);
     assert_eq!(message.info.label(), Fault::PageFault.raw());
     let below = thread.stack_top() - 0x4000;
-    assert!(
-        (below - 0x1000..below).contains(&message.words[2]),
-        "{:#x}",
-        message.words[2]
-    );
+    assert!((below - 0x1000..below).contains(&message.words[2]), "{:#x}", message.words[2]);
 }
 
 /// Receives a fault, then faults itself.

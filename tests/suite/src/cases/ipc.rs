@@ -10,88 +10,42 @@ use skink_abi::{CPtr, CapRights, Error, MessageInfo};
 use crate::env::{Env, PRIORITY, Space, Test, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "IPC0001",
-        "a call is answered word for word, in the same space",
-        |e| echo(e, Space::Same, 101),
-    ),
-    test(
-        "IPC0002",
-        "a call is answered word for word, across spaces",
-        |e| echo(e, Space::Other, 101),
-    ),
-    test(
-        "IPC0003",
-        "a call to a server of lower priority is answered too",
-        |e| echo(e, Space::Other, 99),
-    ),
-    test(
-        "IPC0004",
-        "a send is received with label, words and badge",
-        send,
-    ),
+    test("IPC0001", "a call is answered word for word, in the same space", |e| {
+        echo(e, Space::Same, 101)
+    }),
+    test("IPC0002", "a call is answered word for word, across spaces", |e| {
+        echo(e, Space::Other, 101)
+    }),
+    test("IPC0003", "a call to a server of lower priority is answered too", |e| {
+        echo(e, Space::Other, 99)
+    }),
+    test("IPC0004", "a send is received with label, words and badge", send),
     test(
         "IPC0005",
         "a receiver that comes first gets the message, and one that comes later",
         order,
     ),
-    test(
-        "IPC0006",
-        "a non-blocking send is dropped when nobody waits",
-        nb_send,
-    ),
-    test(
-        "IPC0007",
-        "a non-blocking receive says WouldBlock when nobody sends",
-        nb_recv,
-    ),
+    test("IPC0006", "a non-blocking send is dropped when nobody waits", nb_send),
+    test("IPC0007", "a non-blocking receive says WouldBlock when nobody sends", nb_recv),
     test("IPC0008", "a capability travels with a message", transfer),
     test(
         "IPC0009",
         "three capabilities travel, and a window that is full takes none",
         transfer_many,
     ),
-    test(
-        "IPC0010",
-        "without the grant right no capability travels",
-        no_grant,
-    ),
-    test(
-        "IPC0011",
-        "a capability of the endpoint itself arrives unwrapped, as its badge",
-        unwrap,
-    ),
-    test(
-        "IPC0012",
-        "sending needs the write right, receiving the read right",
-        rights,
-    ),
+    test("IPC0010", "without the grant right no capability travels", no_grant),
+    test("IPC0011", "a capability of the endpoint itself arrives unwrapped, as its badge", unwrap),
+    test("IPC0012", "sending needs the write right, receiving the read right", rights),
     test(
         "IPC0013",
         "waiting senders are received by priority, first come first within one",
         priorities,
     ),
-    test(
-        "IPC0014",
-        "deleting an endpoint cancels those who wait on it",
-        delete_endpoint,
-    ),
-    test(
-        "IPC0015",
-        "suspending a queued sender takes its message back",
-        suspend_sender,
-    ),
-    test(
-        "IPC0016",
-        "a receiver with a bound notification gets messages and signals",
-        bound,
-    ),
+    test("IPC0014", "deleting an endpoint cancels those who wait on it", delete_endpoint),
+    test("IPC0015", "suspending a queued sender takes its message back", suspend_sender),
+    test("IPC0016", "a receiver with a bound notification gets messages and signals", bound),
     test("IPC0017", "nb_send_recv sends, then receives", nb_send_recv),
-    test(
-        "IPC0018",
-        "messages of one sender keep their order",
-        in_order,
-    ),
+    test("IPC0018", "messages of one sender keep their order", in_order),
 ];
 
 /// A server that answers each message with the same words, label plus 1.
@@ -107,29 +61,18 @@ pub fn echo_server(slots: u64) {
 fn echo(env: &mut Env, space: Space, priority: u8) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
-    env.spawn(
-        space,
-        priority,
-        echo_server,
-        endpoint.cptr().0 | reply.cptr().0 << 16,
-    );
+    env.spawn(space, priority, echo_server, endpoint.cptr().0 | reply.cptr().0 << 16);
     for length in [0usize, 1, 3, 4, 5, 64, 120, 496] {
         for word in 4..length {
             buffer::set_word(word, word as u64 * 3);
         }
         let words = [length as u64, 2, 3, 4];
-        let answer = endpoint
-            .call(MessageInfo::new(7, length, 0), words)
-            .unwrap();
+        let answer = endpoint.call(MessageInfo::new(7, length, 0), words).unwrap();
         assert_eq!((answer.info.label(), answer.info.length()), (8, length));
         let in_registers = length.min(4);
         assert_eq!(answer.words[..in_registers], words[..in_registers]);
         for word in 4..length {
-            assert_eq!(
-                buffer::word(word),
-                word as u64 * 3,
-                "word {word} of {length}"
-            );
+            assert_eq!(buffer::word(word), word as u64 * 3, "word {word} of {length}");
         }
     }
 }
@@ -156,10 +99,7 @@ fn send(env: &mut Env) {
     let badged = env.badge(endpoint, u64::MAX);
     env.spawn(Space::Other, 101, send_one, badged.cptr().0 | 3 << 32);
     let message = endpoint.recv(reply).unwrap();
-    assert_eq!(
-        (message.badge, message.info.label(), message.info.length()),
-        (u64::MAX, 3, 2)
-    );
+    assert_eq!((message.badge, message.info.label(), message.info.length()), (u64::MAX, 3, 2));
     assert_eq!(message.words[..2], [3, 77]);
     raw::yield_now();
     assert_eq!(DONE[3].load(SeqCst), 100);
@@ -169,23 +109,10 @@ fn order(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
     // A sender of lower priority runs only once we wait.
-    env.spawn(
-        Space::Same,
-        PRIORITY - 1,
-        send_one,
-        endpoint.cptr().0 | 1 << 32,
-    );
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
+    env.spawn(Space::Same, PRIORITY - 1, send_one, endpoint.cptr().0 | 1 << 32);
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
     assert_eq!(endpoint.recv(reply).unwrap().words[0], 1);
-    env.spawn(
-        Space::Same,
-        PRIORITY + 1,
-        send_one,
-        endpoint.cptr().0 | 2 << 32,
-    );
+    env.spawn(Space::Same, PRIORITY + 1, send_one, endpoint.cptr().0 | 2 << 32);
     assert_eq!(endpoint.nb_recv(reply).unwrap().words[0], 2);
 }
 
@@ -193,23 +120,14 @@ fn nb_send(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
     endpoint.nb_send(MessageInfo::new(1, 0, 0), [0; 4]).unwrap();
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
 }
 
 fn nb_recv(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
-    assert_eq!(
-        raw::nb_recv(CPtr::NULL, reply.cptr()).unwrap_err().error,
-        Error::InvalidCapability
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
+    assert_eq!(raw::nb_recv(CPtr::NULL, reply.cptr()).unwrap_err().error, Error::InvalidCapability);
 }
 
 /// Receives one message with a window of slots; the words of `argument`, from the low end:
@@ -217,11 +135,7 @@ fn nb_recv(env: &mut Env) {
 fn receive_caps(argument: u64) {
     let field = |shift: u64| argument >> shift & 0xffff;
     let cnode = CPtr(crate::env::slot::CNODE);
-    buffer::set_receive_window(ReceiveWindow {
-        cnode,
-        slot: field(32),
-        count: field(48),
-    });
+    buffer::set_receive_window(ReceiveWindow { cnode, slot: field(32), count: field(48) });
     let message = raw::recv(CPtr(field(0)), CPtr(field(16))).unwrap();
     DONE[0].store(message.info.caps() as u64, SeqCst);
     DONE[1].store(message.info.unwrapped(), SeqCst);
@@ -234,9 +148,7 @@ fn send_caps(env: &mut Env, endpoint: Cap<cap::Endpoint>, caps: &[CPtr], window:
     let arguments = endpoint.cptr().0 | reply.cptr().0 << 16 | window.0 << 32 | window.1 << 48;
     env.spawn(Space::Same, 101, receive_caps, arguments);
     buffer::set_send_caps(caps);
-    endpoint
-        .send(MessageInfo::new(0, 0, caps.len()), [0; 4])
-        .unwrap();
+    endpoint.send(MessageInfo::new(0, 0, caps.len()), [0; 4]).unwrap();
     raw::yield_now();
     assert_eq!(DONE[3].load(SeqCst), 1, "the receiver has it");
 }
@@ -312,12 +224,7 @@ fn priorities(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
     for (index, priority) in [(0u64, 101), (1, 103), (2, 101), (3, 102)] {
-        env.spawn(
-            Space::Same,
-            priority,
-            send_one,
-            endpoint.cptr().0 | index << 32,
-        );
+        env.spawn(Space::Same, priority, send_one, endpoint.cptr().0 | index << 32);
     }
     let received: [u64; 4] = core::array::from_fn(|_| endpoint.recv(reply).unwrap().words[0]);
     assert_eq!(received, [1, 3, 0, 2]);
@@ -338,16 +245,9 @@ fn suspend_sender(env: &mut Env) {
     let reply: Cap<cap::Reply> = env.make();
     let sender = env.spawn(Space::Same, 101, send_one, endpoint.cptr().0 | 1 << 32);
     sender.tcb.suspend().unwrap();
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
     sender.tcb.resume().unwrap();
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap().words[0],
-        1,
-        "resume repeats the call"
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap().words[0], 1, "resume repeats the call");
 }
 
 fn bound(env: &mut Env) {
@@ -363,10 +263,7 @@ fn bound(env: &mut Env) {
     assert_eq!(endpoint.recv(reply).unwrap().words[0], 1);
     env.tcb().unbind_notification().unwrap();
     badged.signal().unwrap();
-    assert_eq!(
-        endpoint.nb_recv(reply).unwrap_err().error,
-        Error::WouldBlock
-    );
+    assert_eq!(endpoint.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
     assert_eq!(notification.wait().unwrap(), 0x40);
 }
 
@@ -384,9 +281,7 @@ fn nb_send_recv(env: &mut Env) {
     let arguments = there.cptr().0 | its_reply.cptr().0 << 16 | back.cptr().0 << 32;
     env.spawn(Space::Other, 101, relay, arguments);
     let words = [41, 0, 0, 0];
-    let answer = there
-        .nb_send_recv(MessageInfo::new(0, 1, 0), words, back, reply)
-        .unwrap();
+    let answer = there.nb_send_recv(MessageInfo::new(0, 1, 0), words, back, reply).unwrap();
     assert_eq!(answer.words[0], 42);
 }
 

@@ -9,37 +9,13 @@ use skink_abi::{CPtr, CapRights, Error};
 use crate::env::{Env, Space, Test, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "NTFN0001",
-        "signals accumulate bits, wait takes all, poll finds none",
-        accumulate,
-    ),
+    test("NTFN0001", "signals accumulate bits, wait takes all, poll finds none", accumulate),
     test("NTFN0002", "a signal wakes a waiter with its badge", wakes),
-    test(
-        "NTFN0003",
-        "of several waiters one signal wakes one, by priority",
-        waiters,
-    ),
-    test(
-        "NTFN0004",
-        "deleting a notification cancels its waiters",
-        delete,
-    ),
-    test(
-        "NTFN0005",
-        "signalling needs the write right, waiting the read right",
-        rights,
-    ),
-    test(
-        "NTFN0006",
-        "a notification is bound to one thread only",
-        bind_once,
-    ),
-    test(
-        "NTFN0007",
-        "a notification with time lends it to a waiter without",
-        lends,
-    ),
+    test("NTFN0003", "of several waiters one signal wakes one, by priority", waiters),
+    test("NTFN0004", "deleting a notification cancels its waiters", delete),
+    test("NTFN0005", "signalling needs the write right, waiting the read right", rights),
+    test("NTFN0006", "a notification is bound to one thread only", bind_once),
+    test("NTFN0007", "a notification with time lends it to a waiter without", lends),
 ];
 
 fn accumulate(env: &mut Env) {
@@ -82,12 +58,7 @@ fn wakes(env: &mut Env) {
 fn waiters(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     for (index, priority) in [(0u64, 101), (1, 103), (2, 102)] {
-        env.spawn(
-            Space::Same,
-            priority,
-            wait_once,
-            notification.cptr().0 | index << 32,
-        );
+        env.spawn(Space::Same, priority, wait_once, notification.cptr().0 | index << 32);
     }
     for (bit, expected) in [(1, [0, 1, 0]), (2, [0, 1, 2]), (4, [4, 1, 2])] {
         env.badge(notification, bit).signal().unwrap();
@@ -106,10 +77,7 @@ fn rights(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     let reader = env.mint(notification, CapRights::READ, 0);
     let writer = env.mint(notification, CapRights::WRITE, 2);
-    assert_eq!(
-        reader.signal().unwrap_err().error,
-        Error::InsufficientRights
-    );
+    assert_eq!(reader.signal().unwrap_err().error, Error::InsufficientRights);
     assert_eq!(writer.poll().unwrap_err().error, Error::InsufficientRights);
     writer.signal().unwrap();
     assert_eq!(reader.poll().unwrap(), 2);
@@ -138,9 +106,7 @@ fn lends(env: &mut Env) {
     let second = env.spawn(Space::Same, 102, wait_once, notification.cptr().0 | 1 << 32);
     second.make_passive();
     let context: Cap<cap::SchedContext> = env.make();
-    env.sched_control()
-        .configure(context, 10_000_000, 10_000_000, 0)
-        .unwrap();
+    env.sched_control().configure(context, 10_000_000, 10_000_000, 0).unwrap();
     context.bind_notification(notification).unwrap();
     badged.signal().unwrap();
     assert_eq!(got(1), 1);

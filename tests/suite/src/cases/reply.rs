@@ -9,67 +9,31 @@ use skink_abi::{CPtr, Error, MessageInfo, ObjectType};
 use crate::env::{Env, Space, Test, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "REPLY0001",
-        "deleting the reply object wakes a received caller with ReplyLost",
-        lost,
-    ),
+    test("REPLY0001", "deleting the reply object wakes a received caller with ReplyLost", lost),
     test(
         "REPLY0002",
         "a caller that is queued when its server dies is served by the successor",
         successor,
     ),
-    test(
-        "REPLY0003",
-        "an answer to nobody is no error, and a second answer goes nowhere",
-        twice,
-    ),
+    test("REPLY0003", "an answer to nobody is no error, and a second answer goes nowhere", twice),
     test(
         "REPLY0004",
         "a second receive with the same reply object loses the first caller",
         overwritten,
     ),
-    test(
-        "REPLY0005",
-        "revoking the server's memory wakes its caller with ReplyLost",
-        revoked,
-    ),
+    test("REPLY0005", "revoking the server's memory wakes its caller with ReplyLost", revoked),
     test("REPLY0006", "a moved reply capability still answers", moved),
-    test(
-        "REPLY0007",
-        "two callers wait on two reply objects and are answered in any order",
-        two,
-    ),
-    test(
-        "REPLY0008",
-        "answering a caller that was suspended meanwhile is no error",
-        gone,
-    ),
-    test(
-        "REPLY0009",
-        "deleting the caller's thread leaves the server well",
-        deleted_caller,
-    ),
+    test("REPLY0007", "two callers wait on two reply objects and are answered in any order", two),
+    test("REPLY0008", "answering a caller that was suspended meanwhile is no error", gone),
+    test("REPLY0009", "deleting the caller's thread leaves the server well", deleted_caller),
     test(
         "REPLY0010",
         "in a chain of calls whose middle dies, the first caller gets ReplyLost",
         chain,
     ),
-    test(
-        "REPLY0011",
-        "a passive server runs on its caller's time and gives it back",
-        passive,
-    ),
-    test(
-        "REPLY0012",
-        "a passive server that dies gives the time back",
-        passive_dies,
-    ),
-    test(
-        "REPLY0013",
-        "queued callers wait through two deaths of their server",
-        two_deaths,
-    ),
+    test("REPLY0011", "a passive server runs on its caller's time and gives it back", passive),
+    test("REPLY0012", "a passive server that dies gives the time back", passive_dies),
+    test("REPLY0013", "queued callers wait through two deaths of their server", two_deaths),
 ];
 
 static OUTCOME: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
@@ -93,9 +57,7 @@ fn caller(env: &mut Env, endpoint: Cap<cap::Endpoint>, index: u64) -> crate::env
 }
 
 fn answer(reply: Cap<cap::Reply>, word: u64) {
-    reply
-        .send(MessageInfo::new(0, 1, 0), [word, 0, 0, 0])
-        .unwrap();
+    reply.send(MessageInfo::new(0, 1, 0), [word, 0, 0, 0]).unwrap();
 }
 
 fn lost(env: &mut Env) {
@@ -154,9 +116,7 @@ fn revoked(env: &mut Env) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let memory: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 12);
     let slot = env.slot();
-    memory
-        .retype(ObjectType::Reply, 0, env.cnode(), slot, 1)
-        .unwrap();
+    memory.retype(ObjectType::Reply, 0, env.cnode(), slot, 1).unwrap();
     caller(env, endpoint, 0);
     endpoint.recv(Cap::from_slot(slot)).unwrap();
     env.path(memory.cptr().0).revoke().unwrap();
@@ -195,11 +155,7 @@ fn gone(env: &mut Env) {
     answer(reply, 1);
     assert_eq!(outcome(0), 0);
     caller(env, endpoint, 1);
-    assert_eq!(
-        endpoint.recv(reply).unwrap().words[0],
-        1,
-        "the reply object is as new"
-    );
+    assert_eq!(endpoint.recv(reply).unwrap().words[0], 1, "the reply object is as new");
     answer(reply, 1);
     assert_eq!(outcome(1), 101);
 }
@@ -254,9 +210,7 @@ fn passive(env: &mut Env) {
     let server = env.spawn(Space::Other, 102, crate::cases::echo_server, arguments);
     server.make_passive();
     for i in 0..20 {
-        let answer = endpoint
-            .call(MessageInfo::new(1, 1, 0), [i, 0, 0, 0])
-            .unwrap();
+        let answer = endpoint.call(MessageInfo::new(1, 1, 0), [i, 0, 0, 0]).unwrap();
         assert_eq!(answer.words[0], i);
     }
     caller(env, endpoint, 2);
@@ -272,11 +226,7 @@ fn passive_dies(env: &mut Env) {
     assert_eq!(outcome(0), 0);
     env.delete(reply);
     env.delete(server.tcb);
-    assert_eq!(
-        outcome(0),
-        Error::ReplyLost.raw(),
-        "woken with its own time"
-    );
+    assert_eq!(outcome(0), Error::ReplyLost.raw(), "woken with its own time");
     let _ = client;
 }
 

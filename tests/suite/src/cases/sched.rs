@@ -14,72 +14,24 @@ pub const TESTS: &[Test] = &[
         "a thread of higher priority runs at once, one of lower only when we wait",
         strict,
     ),
-    test(
-        "SCHED0002",
-        "threads of one priority share the time",
-        round_robin,
-    ),
-    test(
-        "SCHED0003",
-        "yield lets the next of the same priority run",
-        yields,
-    ),
-    test(
-        "SCHED0004",
-        "suspend stops a running thread and resume goes on where it was",
-        suspend,
-    ),
-    test(
-        "SCHED0005",
-        "a thread cannot be raised above the authority's maximum",
-        mcp,
-    ),
-    test(
-        "SCHED0006",
-        "raising a thread's priority makes it run, lowering it stops it",
-        change,
-    ),
+    test("SCHED0002", "threads of one priority share the time", round_robin),
+    test("SCHED0003", "yield lets the next of the same priority run", yields),
+    test("SCHED0004", "suspend stops a running thread and resume goes on where it was", suspend),
+    test("SCHED0005", "a thread cannot be raised above the authority's maximum", mcp),
+    test("SCHED0006", "raising a thread's priority makes it run, lowering it stops it", change),
     test(
         "SCHED0007",
         "a thread without scheduling context does not run until it gets one",
         without,
     ),
-    test(
-        "SCHED0008",
-        "every priority from 1 to 254 can be set and runs in order",
-        all,
-    ),
-    test(
-        "SC0001",
-        "a budget is enforced: a looping thread gets its share and no more",
-        budget,
-    ),
-    test(
-        "SC0002",
-        "a used-up budget with a timeout endpoint is a timeout fault",
-        timeout,
-    ),
-    test(
-        "SC0003",
-        "budgets and periods that make no sense are refused",
-        nonsense,
-    ),
+    test("SCHED0008", "every priority from 1 to 254 can be set and runs in order", all),
+    test("SC0001", "a budget is enforced: a looping thread gets its share and no more", budget),
+    test("SC0002", "a used-up budget with a timeout endpoint is a timeout fault", timeout),
+    test("SC0003", "budgets and periods that make no sense are refused", nonsense),
     test("SC0004", "a context is bound to one thread only", bind_once),
-    test(
-        "SC0005",
-        "deleting a running thread's context stops the thread",
-        delete,
-    ),
-    test(
-        "SC0006",
-        "consumed time grows while a thread runs and not while it waits",
-        consumed,
-    ),
-    test(
-        "TIMER0001",
-        "a timer fires after its deadline and not before",
-        fires,
-    ),
+    test("SC0005", "deleting a running thread's context stops the thread", delete),
+    test("SC0006", "consumed time grows while a thread runs and not while it waits", consumed),
+    test("TIMER0001", "a timer fires after its deadline and not before", fires),
     test(
         "TIMER0002",
         "timers fire in the order of their deadlines, whatever the order of arming",
@@ -90,16 +42,8 @@ pub const TESTS: &[Test] = &[
         "a cancelled timer does not fire, and cancel says whether it was armed",
         cancel,
     ),
-    test(
-        "TIMER0004",
-        "a deadline in the past fires at once, and arming again moves it",
-        past,
-    ),
-    test(
-        "TIMER0005",
-        "deleting an armed timer or its notification is safe",
-        delete_timer,
-    ),
+    test("TIMER0004", "a deadline in the past fires at once, and arming again moves it", past),
+    test("TIMER0005", "deleting an armed timer or its notification is safe", delete_timer),
 ];
 
 static COUNT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
@@ -136,9 +80,7 @@ fn timer(env: &mut Env, bit: u64, notification: Cap<cap::Notification>) -> Cap<c
 
 fn sleep_ms(env: &mut Env, ms: u64) {
     let notification: Cap<cap::Notification> = env.make();
-    timer(env, 1, notification)
-        .arm(now_ns() + ms * 1_000_000)
-        .unwrap();
+    timer(env, 1, notification).arm(now_ns() + ms * 1_000_000).unwrap();
     notification.wait().unwrap();
 }
 
@@ -170,10 +112,7 @@ fn yields(env: &mut Env) {
         raw::yield_now();
     }
     let (one, two) = (count(0), count(1));
-    assert!(
-        one >= 90 && two >= 90 && one.abs_diff(two) <= 10,
-        "{one} and {two}"
-    );
+    assert!(one >= 90 && two >= 90 && one.abs_diff(two) <= 10, "{one} and {two}");
 }
 
 fn suspend(env: &mut Env) {
@@ -236,10 +175,7 @@ fn all(env: &mut Env) {
         let info = skink_abi::MessageInfo::new(skink_abi::Invocation::TcbSetPriority.raw(), 1, 1);
         raw::call(thread.tcb.cptr(), info, words).unwrap_err().error
     };
-    assert!(
-        matches!(error, Error::RangeError | Error::InvalidArgument),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::RangeError | Error::InvalidArgument), "{error:?}");
     for (index, priority) in [(0u64, 10), (1, 90), (2, 50)] {
         env.spawn(Space::Same, priority, note_order, index);
     }
@@ -256,9 +192,7 @@ fn limited(
 ) -> crate::env::Thread {
     let thread = env.thread(Space::Same, PRIORITY + 1, None);
     let (budget, period) = (budget_us * 1000, period_us * 1000);
-    env.sched_control()
-        .configure(thread.context, budget, period, 0x77)
-        .unwrap();
+    env.sched_control().configure(thread.context, budget, period, 0x77).unwrap();
     thread.tcb.set_timeout_endpoint(timeout).unwrap();
     thread.start(spin, 0);
     thread
@@ -272,11 +206,7 @@ fn budget(env: &mut Env) {
     let used = thread.context.consumed_ns().unwrap() - before;
     let elapsed = now_ns() - start;
     // 20 %, one period more or less at the edges. A debug kernel's checks are charged too.
-    let slack = if env::start().is_debug == 1 {
-        elapsed / 2
-    } else {
-        4_000_000
-    };
+    let slack = if env::start().is_debug == 1 { elapsed / 2 } else { 4_000_000 };
     let (least, most) = (elapsed / 5 - 4_000_000, elapsed / 5 + slack);
     assert!((least..most).contains(&used), "{used} ns of {elapsed} ns");
 }
@@ -287,17 +217,10 @@ fn timeout(env: &mut Env) {
     let reply: Cap<cap::Reply> = env.make();
     let thread = limited(env, 1_000, 1_000_000, Some(badged));
     let fault = endpoint.recv(reply).unwrap();
-    assert_eq!(
-        (fault.badge, fault.info.label()),
-        (9, skink_abi::Fault::Timeout.raw())
-    );
+    assert_eq!((fault.badge, fault.info.label()), (9, skink_abi::Fault::Timeout.raw()));
     assert_eq!(libipc::buffer::word(4), 0x77, "the context's badge");
     let used = thread.context.consumed_ns().unwrap();
-    let most = if env::start().is_debug == 1 {
-        30_000_000
-    } else {
-        3_000_000
-    };
+    let most = if env::start().is_debug == 1 { 30_000_000 } else { 3_000_000 };
     assert!((900_000..most).contains(&used), "{used} ns");
 }
 
@@ -312,10 +235,7 @@ fn nonsense(env: &mut Env) {
 }
 
 fn bind_once(env: &mut Env) {
-    let (one, two) = (
-        env.thread(Space::Same, 50, None),
-        env.thread(Space::Same, 50, None),
-    );
+    let (one, two) = (env.thread(Space::Same, 50, None), env.thread(Space::Same, 50, None));
     assert!(one.context.bind(two.tcb).is_err());
     let third: Cap<cap::SchedContext> = env.make();
     assert!(third.bind(one.tcb).is_err());
@@ -361,9 +281,7 @@ fn order(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     let start = now_ns() + 3_000_000;
     for (bit, place) in [(1u64, 3u64), (2, 1), (4, 4), (8, 0), (16, 2)] {
-        timer(env, bit, notification)
-            .arm(start + place * 4_000_000)
-            .unwrap();
+        timer(env, bit, notification).arm(start + place * 4_000_000).unwrap();
     }
     let mut seen = [0; 5];
     let mut next = 0;
@@ -415,8 +333,5 @@ fn delete_timer(env: &mut Env) {
     env.path(notification.cptr().0).revoke().unwrap();
     env.delete(notification);
     sleep_ms(env, 3);
-    assert_eq!(
-        raw::poll(CPtr(notification.cptr().0)).unwrap_err().error,
-        Error::InvalidCapability
-    );
+    assert_eq!(raw::poll(CPtr(notification.cptr().0)).unwrap_err().error, Error::InvalidCapability);
 }

@@ -10,57 +10,21 @@ use skink_abi::{CPtr, Error, MessageInfo, Syscall};
 use crate::env::{Env, PRIORITY, Space, Test, slot, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "TCB0001",
-        "a thread needs a real CSpace and a real VSpace",
-        spaces,
-    ),
-    test(
-        "TCB0002",
-        "registers written are registers read",
-        write_read,
-    ),
+    test("TCB0001", "a thread needs a real CSpace and a real VSpace", spaces),
+    test("TCB0002", "registers written are registers read", write_read),
     test("TCB0003", "privileged flag bits cannot be set", flags),
-    test(
-        "TCB0004",
-        "a thread can suspend itself and is resumed behind the call",
-        suspend_self,
-    ),
-    test(
-        "TCB0005",
-        "a thread can delete its own TCB and never runs again",
-        delete_self,
-    ),
-    test(
-        "TCB0006",
-        "the IPC buffer must be an aligned RAM frame",
-        buffer,
-    ),
-    test(
-        "TCB0007",
-        "each thread keeps its FPU state through switches",
-        fpu,
-    ),
-    test(
-        "TCB0008",
-        "each thread keeps its TLS base through switches",
-        tls,
-    ),
-    test(
-        "TCB0009",
-        "an invocation that the object does not know is IllegalOperation",
-        illegal,
-    ),
+    test("TCB0004", "a thread can suspend itself and is resumed behind the call", suspend_self),
+    test("TCB0005", "a thread can delete its own TCB and never runs again", delete_self),
+    test("TCB0006", "the IPC buffer must be an aligned RAM frame", buffer),
+    test("TCB0007", "each thread keeps its FPU state through switches", fpu),
+    test("TCB0008", "each thread keeps its TLS base through switches", tls),
+    test("TCB0009", "an invocation that the object does not know is IllegalOperation", illegal),
     test(
         "TCB0010",
         "an invocation with too few words or capabilities is TruncatedMessage",
         truncated,
     ),
-    test(
-        "SYSCALL0001",
-        "every system call keeps the registers that it must keep",
-        preserved,
-    ),
+    test("SYSCALL0001", "every system call keeps the registers that it must keep", preserved),
     test(
         "SYSCALL0002",
         "garbage in every argument register is an error or a fault, never more",
@@ -76,19 +40,10 @@ fn mark(value: u64) {
 
 fn spaces(env: &mut Env) {
     let tcb: Cap<cap::Tcb> = env.make();
-    assert!(
-        tcb.set_space(Cap::from_slot(slot::VSPACE), 0, env.vspace())
-            .is_err()
-    );
-    assert!(
-        tcb.set_space(env.cnode(), 0, Cap::from_slot(slot::CNODE))
-            .is_err()
-    );
+    assert!(tcb.set_space(Cap::from_slot(slot::VSPACE), 0, env.vspace()).is_err());
+    assert!(tcb.set_space(env.cnode(), 0, Cap::from_slot(slot::CNODE)).is_err());
     let empty = env.slot();
-    assert!(
-        tcb.set_space(Cap::from_slot(empty), 0, env.vspace())
-            .is_err()
-    );
+    assert!(tcb.set_space(Cap::from_slot(empty), 0, env.vspace()).is_err());
     tcb.set_space(env.cnode(), 0, env.vspace()).unwrap();
 }
 
@@ -101,20 +56,14 @@ fn write_read(env: &mut Env) {
     written[registers::FLAGS] = 0x202;
     thread.tcb.write_registers(Then::Leave, &written).unwrap();
     let mut read = [0; crate::arch::REGISTER_WORDS];
-    assert_eq!(
-        thread.tcb.read_registers(Then::Leave, &mut read).unwrap(),
-        read.len()
-    );
+    assert_eq!(thread.tcb.read_registers(Then::Leave, &mut read).unwrap(), read.len());
     written[registers::FLAGS] = read[registers::FLAGS];
     assert_eq!(read, written);
 }
 
 fn flags(env: &mut Env) {
     let thread = env.thread(Space::Same, 50, None);
-    thread
-        .tcb
-        .write_registers(Then::Leave, &[0x1000, 0x2000, u64::MAX])
-        .unwrap();
+    thread.tcb.write_registers(Then::Leave, &[0x1000, 0x2000, u64::MAX]).unwrap();
     let mut read = [0; 3];
     thread.tcb.read_registers(Then::Leave, &mut read).unwrap();
     assert_eq!(read[registers::FLAGS] & crate::arch::PRIVILEGED_FLAGS, 0);
@@ -154,12 +103,7 @@ fn buffer(env: &mut Env) {
     let thread = env.thread(Space::Same, 50, None);
     let frame = env.frame();
     assert!(thread.tcb.set_ipc_buffer(Some((frame, 0x1001))).is_err());
-    assert!(
-        thread
-            .tcb
-            .set_ipc_buffer(Some((Cap::from_slot(slot::TCB), 0x1000)))
-            .is_err()
-    );
+    assert!(thread.tcb.set_ipc_buffer(Some((Cap::from_slot(slot::TCB), 0x1000))).is_err());
     thread.tcb.set_ipc_buffer(Some((frame, 0x1000))).unwrap();
     thread.tcb.set_ipc_buffer(None).unwrap();
 }
@@ -224,11 +168,7 @@ fn illegal(env: &mut Env) {
         (slot::TCB, 9999),
     ] {
         let error = raw::call(CPtr(slot), MessageInfo::new(label, 0, 0), [0; 4]).unwrap_err();
-        assert_eq!(
-            error.error,
-            Error::IllegalOperation,
-            "slot {slot}, label {label}"
-        );
+        assert_eq!(error.error, Error::IllegalOperation, "slot {slot}, label {label}");
     }
     let frame = env.frame();
     let error = raw::call(frame.cptr(), MessageInfo::new(41, 0, 0), [0; 4]).unwrap_err();
@@ -237,18 +177,11 @@ fn illegal(env: &mut Env) {
 
 fn truncated(env: &mut Env) {
     let frame = env.frame();
-    for (slot, label, length) in [
-        (slot::UNTYPED, 1, 5),
-        (slot::CNODE, 18, 4),
-        (slot::TCB, 36, 0),
-        (frame.cptr().0, 82, 2),
-    ] {
+    for (slot, label, length) in
+        [(slot::UNTYPED, 1, 5), (slot::CNODE, 18, 4), (slot::TCB, 36, 0), (frame.cptr().0, 82, 2)]
+    {
         let error = raw::call(CPtr(slot), MessageInfo::new(label, length, 0), [0; 4]).unwrap_err();
-        assert_eq!(
-            error.error,
-            Error::TruncatedMessage,
-            "slot {slot}, label {label}"
-        );
+        assert_eq!(error.error, Error::TruncatedMessage, "slot {slot}, label {label}");
     }
 }
 
@@ -297,12 +230,7 @@ fn garbage_body(seed: u64) {
 
 fn garbage(env: &mut Env) {
     for seed in 1..=5 {
-        env.spawn(
-            Space::Same,
-            PRIORITY + 1,
-            garbage_body,
-            seed * 0x9e37_79b9_7f4a_7c15,
-        );
+        env.spawn(Space::Same, PRIORITY + 1, garbage_body, seed * 0x9e37_79b9_7f4a_7c15);
     }
     assert_eq!(MARK.load(SeqCst), 5);
 }

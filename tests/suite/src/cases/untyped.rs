@@ -13,31 +13,15 @@ pub const TESTS: &[Test] = &[
         "retype goes on until the memory is used up, then says what is left",
         exhaust,
     ),
-    test(
-        "UNTYPED0003",
-        "sizes, counts and types that make no sense are refused",
-        nonsense,
-    ),
+    test("UNTYPED0003", "sizes, counts and types that make no sense are refused", nonsense),
     test(
         "UNTYPED0004",
         "retype into slots that are full or do not exist is refused and makes nothing",
         slots,
     ),
-    test(
-        "UNTYPED0005",
-        "memory is free again when the last child goes",
-        reset,
-    ),
-    test(
-        "UNTYPED0006",
-        "memory that was used before comes back zeroed",
-        zeroed,
-    ),
-    test(
-        "UNTYPED0007",
-        "device memory gives frames and Untyped, nothing else",
-        device,
-    ),
+    test("UNTYPED0005", "memory is free again when the last child goes", reset),
+    test("UNTYPED0006", "memory that was used before comes back zeroed", zeroed),
+    test("UNTYPED0007", "device memory gives frames and Untyped, nothing else", device),
     test(
         "UNTYPED0008",
         "an object in use keeps its memory when others around it are deleted",
@@ -53,9 +37,7 @@ fn each(env: &mut Env) {
         (ObjectType::CNode, 8),
         (ObjectType::Frame, 12),
     ];
-    let fixed = ObjectType::ALL
-        .iter()
-        .filter(|t| skink_abi::cap::fixed_size_bits(**t).is_some());
+    let fixed = ObjectType::ALL.iter().filter(|t| skink_abi::cap::fixed_size_bits(**t).is_some());
     for (object, bits) in sized.into_iter().chain(fixed.map(|t| (*t, 0))) {
         let slot = env.slots(2);
         env.untyped()
@@ -69,21 +51,12 @@ fn exhaust(env: &mut Env) {
     let pool: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 14);
     let first = env.slots(8);
     for slot in first..first + 3 {
-        pool.retype(ObjectType::Frame, 12, env.cnode(), slot, 1)
-            .unwrap();
+        pool.retype(ObjectType::Frame, 12, env.cnode(), slot, 1).unwrap();
     }
-    let error = pool
-        .retype(ObjectType::Frame, 12, env.cnode(), first + 3, 2)
-        .unwrap_err();
-    assert_eq!(
-        (error.error, error.detail[0]),
-        (Error::NotEnoughMemory, 4096)
-    );
-    pool.retype(ObjectType::Frame, 12, env.cnode(), first + 3, 1)
-        .unwrap();
-    let error = pool
-        .retype(ObjectType::Reply, 0, env.cnode(), first + 4, 1)
-        .unwrap_err();
+    let error = pool.retype(ObjectType::Frame, 12, env.cnode(), first + 3, 2).unwrap_err();
+    assert_eq!((error.error, error.detail[0]), (Error::NotEnoughMemory, 4096));
+    pool.retype(ObjectType::Frame, 12, env.cnode(), first + 3, 1).unwrap();
+    let error = pool.retype(ObjectType::Reply, 0, env.cnode(), first + 4, 1).unwrap_err();
     assert_eq!((error.error, error.detail[0]), (Error::NotEnoughMemory, 0));
 }
 
@@ -97,10 +70,7 @@ fn nonsense(env: &mut Env) {
         libipc::buffer::set_send_caps(&[env.cnode().cptr()]);
         let info = skink_abi::MessageInfo::new(skink_abi::Invocation::UntypedRetype.raw(), 6, 1);
         let first: [u64; 4] = core::array::from_fn(|i| words[i]);
-        assert!(
-            libipc::raw::call(env.untyped().cptr(), info, first).is_err(),
-            "{words:?}"
-        );
+        assert!(libipc::raw::call(env.untyped().cptr(), info, first).is_err(), "{words:?}");
     };
     refused(99, 12, 1);
     refused(u64::MAX, 12, 1);
@@ -118,26 +88,14 @@ fn nonsense(env: &mut Env) {
 fn slots(env: &mut Env) {
     let before = env.log().statistics().unwrap()[1];
     let make = |first: u64, count: u64| {
-        env.untyped()
-            .retype(ObjectType::Notification, 0, env.cnode(), first, count)
+        env.untyped().retype(ObjectType::Notification, 0, env.cnode(), first, count)
     };
-    assert_eq!(
-        make(slot::CNODE - 1, 2).unwrap_err().error,
-        Error::DeleteFirst
-    );
+    assert_eq!(make(slot::CNODE - 1, 2).unwrap_err().error, Error::DeleteFirst);
     assert!(make((1 << crate::env::CNODE_BITS) - 1, 2).is_err());
     assert!(make(u64::MAX, 2).is_err());
     assert!(make(1 << 40, 1).is_err());
-    let not_a_cnode = CNodePath {
-        root: env.cnode(),
-        index: slot::TCB,
-        depth: 64,
-    };
-    assert!(
-        env.untyped()
-            .retype(ObjectType::Notification, 0, not_a_cnode, 0, 1)
-            .is_err()
-    );
+    let not_a_cnode = CNodePath { root: env.cnode(), index: slot::TCB, depth: 64 };
+    assert!(env.untyped().retype(ObjectType::Notification, 0, not_a_cnode, 0, 1).is_err());
     assert_eq!(env.log().statistics().unwrap()[1], before);
 }
 
@@ -145,16 +103,11 @@ fn reset(env: &mut Env) {
     let pool: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 12);
     let first = env.slots(2);
     for _ in 0..3 {
-        pool.retype(ObjectType::Frame, 12, env.cnode(), first, 1)
-            .unwrap();
-        assert!(
-            pool.retype(ObjectType::Reply, 0, env.cnode(), first + 1, 1)
-                .is_err()
-        );
+        pool.retype(ObjectType::Frame, 12, env.cnode(), first, 1).unwrap();
+        assert!(pool.retype(ObjectType::Reply, 0, env.cnode(), first + 1, 1).is_err());
         env.path(first).delete().unwrap();
     }
-    pool.retype(ObjectType::Reply, 0, env.cnode(), first, 2)
-        .unwrap();
+    pool.retype(ObjectType::Reply, 0, env.cnode(), first, 2).unwrap();
 }
 
 fn zeroed(env: &mut Env) {
@@ -162,14 +115,8 @@ fn zeroed(env: &mut Env) {
     let slot = env.slot();
     let frame: Cap<cap::Frame> = Cap::from_slot(slot);
     for round in 0..3 {
-        pool.retype(ObjectType::Frame, 12, env.cnode(), slot, 1)
-            .unwrap();
-        env.map_tables(
-            env.vspace(),
-            PLAYGROUND,
-            frame,
-            map_rights::READ | map_rights::WRITE,
-        );
+        pool.retype(ObjectType::Frame, 12, env.cnode(), slot, 1).unwrap();
+        env.map_tables(env.vspace(), PLAYGROUND, frame, map_rights::READ | map_rights::WRITE);
         // SAFETY: one page was just mapped there for this test alone.
         let page = unsafe { core::slice::from_raw_parts_mut(PLAYGROUND as *mut u64, 512) };
         assert!(page.iter().all(|word| *word == 0), "round {round}");
@@ -181,25 +128,12 @@ fn zeroed(env: &mut Env) {
 fn device(env: &mut Env) {
     let device: Cap<cap::Untyped> = Cap::from_slot(slot::DEVICE);
     let first = env.slots(4);
-    for object in [
-        ObjectType::Tcb,
-        ObjectType::Endpoint,
-        ObjectType::PageTable,
-        ObjectType::VSpace,
-    ] {
-        assert!(
-            device.retype(object, 0, env.cnode(), first, 1).is_err(),
-            "{object:?}"
-        );
+    for object in [ObjectType::Tcb, ObjectType::Endpoint, ObjectType::PageTable, ObjectType::VSpace]
+    {
+        assert!(device.retype(object, 0, env.cnode(), first, 1).is_err(), "{object:?}");
     }
-    assert!(
-        device
-            .retype(ObjectType::CNode, 4, env.cnode(), first, 1)
-            .is_err()
-    );
-    device
-        .retype(ObjectType::Frame, 12, env.cnode(), first, 1)
-        .unwrap();
+    assert!(device.retype(ObjectType::CNode, 4, env.cnode(), first, 1).is_err());
+    device.retype(ObjectType::Frame, 12, env.cnode(), first, 1).unwrap();
     let frame: Cap<cap::Frame> = Cap::from_slot(first);
     let refused = env.tcb().set_ipc_buffer(Some((frame, crate::env::BUFFER)));
     assert!(refused.is_err(), "a device frame is no IPC buffer");
@@ -210,16 +144,12 @@ fn device(env: &mut Env) {
 fn neighbours(env: &mut Env) {
     let pool: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 12);
     let first = env.slots(3);
-    pool.retype(ObjectType::Notification, 0, env.cnode(), first, 2)
-        .unwrap();
+    pool.retype(ObjectType::Notification, 0, env.cnode(), first, 2).unwrap();
     let kept: Cap<cap::Notification> = Cap::from_slot(first + 1);
     let badged = env.badge(kept, 8);
     badged.signal().unwrap();
     env.path(first).delete().unwrap();
-    pool.retype(ObjectType::Notification, 0, env.cnode(), first + 2, 1)
-        .unwrap();
-    Cap::<cap::Notification>::from_slot(first + 2)
-        .signal()
-        .unwrap();
+    pool.retype(ObjectType::Notification, 0, env.cnode(), first + 2, 1).unwrap();
+    Cap::<cap::Notification>::from_slot(first + 2).signal().unwrap();
     assert_eq!(kept.wait().unwrap(), 8);
 }

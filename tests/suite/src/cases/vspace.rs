@@ -9,41 +9,21 @@ use skink_abi::{CapRights, Error, Fault, ObjectType};
 use crate::env::{Env, PLAYGROUND, Space, Test, slot, test};
 
 pub const TESTS: &[Test] = &[
-    test(
-        "VSPACE0001",
-        "a mapped frame is memory, unmapped it is gone",
-        map_unmap,
-    ),
-    test(
-        "VSPACE0002",
-        "a missing paging structure is named by the bytes it spans",
-        missing,
-    ),
+    test("VSPACE0001", "a mapped frame is memory, unmapped it is gone", map_unmap),
+    test("VSPACE0002", "a missing paging structure is named by the bytes it spans", missing),
     test(
         "VSPACE0003",
         "mapping over a mapping, unaligned or beyond user space is refused",
         refused,
     ),
-    test(
-        "VSPACE0004",
-        "one frame in two spaces is shared memory",
-        shared,
-    ),
+    test("VSPACE0004", "one frame in two spaces is shared memory", shared),
     test(
         "VSPACE0005",
         "a read-only mapping cannot be written, and can be remapped writable",
         remap,
     ),
-    test(
-        "VSPACE0006",
-        "writable and executable together is refused",
-        w_xor_x,
-    ),
-    test(
-        "VSPACE0007",
-        "memory without the execute right is not executed",
-        no_execute,
-    ),
+    test("VSPACE0006", "writable and executable together is refused", w_xor_x),
+    test("VSPACE0007", "memory without the execute right is not executed", no_execute),
     test(
         "VSPACE0008",
         "a frame capability without write right maps read-only at most",
@@ -54,26 +34,10 @@ pub const TESTS: &[Test] = &[
         "deleting a frame unmaps it, and the address shows no old data",
         delete_frame,
     ),
-    test(
-        "VSPACE0010",
-        "deleting a paging structure unmaps all below it",
-        delete_table,
-    ),
-    test(
-        "VSPACE0011",
-        "a 2 MiB frame maps, and a 4 KiB one over it does not",
-        large,
-    ),
-    test(
-        "VSPACE0012",
-        "a frame capability is mapped once; a copy maps it elsewhere",
-        once,
-    ),
-    test(
-        "VSPACE0013",
-        "a space without identifier maps nothing, and gets one only once",
-        asid,
-    ),
+    test("VSPACE0010", "deleting a paging structure unmaps all below it", delete_table),
+    test("VSPACE0011", "a 2 MiB frame maps, and a 4 KiB one over it does not", large),
+    test("VSPACE0012", "a frame capability is mapped once; a copy maps it elsewhere", once),
+    test("VSPACE0013", "a space without identifier maps nothing, and gets one only once", asid),
     test(
         "VSPACE0014",
         "deleting a space under its running thread stops it as a fault or for good",
@@ -96,9 +60,7 @@ fn map_unmap(env: &mut Env) {
     frame.unmap().unwrap();
     frame.unmap().unwrap();
     assert_faults(env, PLAYGROUND);
-    frame
-        .map(env.vspace(), PLAYGROUND + 0x1000, RW, MemoryType::Normal)
-        .unwrap();
+    frame.map(env.vspace(), PLAYGROUND + 0x1000, RW, MemoryType::Normal).unwrap();
     assert_eq!(word(PLAYGROUND + 0x1000).load(SeqCst), 5);
 }
 
@@ -134,24 +96,14 @@ fn missing(env: &mut Env) {
     let vspace = env.empty_vspace();
     let frame = env.frame();
     for bits in [39, 30, 21] {
-        let error = frame
-            .map(vspace, PLAYGROUND, RW, MemoryType::Normal)
-            .unwrap_err();
-        assert_eq!(
-            (error.error, error.detail[0]),
-            (Error::MissingPageTable, bits)
-        );
+        let error = frame.map(vspace, PLAYGROUND, RW, MemoryType::Normal).unwrap_err();
+        assert_eq!((error.error, error.detail[0]), (Error::MissingPageTable, bits));
         let table: Cap<cap::PageTable> = env.make();
         table.map(vspace, PLAYGROUND).unwrap();
     }
-    frame
-        .map(vspace, PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap();
+    frame.map(vspace, PLAYGROUND, RW, MemoryType::Normal).unwrap();
     let extra: Cap<cap::PageTable> = env.make();
-    assert_eq!(
-        extra.map(vspace, PLAYGROUND).unwrap_err().error,
-        Error::DeleteFirst
-    );
+    assert_eq!(extra.map(vspace, PLAYGROUND).unwrap_err().error, Error::DeleteFirst);
 }
 
 fn refused(env: &mut Env) {
@@ -160,32 +112,14 @@ fn refused(env: &mut Env) {
     let vspace = env.vspace();
     let map = |vaddr| two.map(vspace, vaddr, RW, MemoryType::Normal);
     assert_eq!(map(PLAYGROUND).unwrap_err().error, Error::DeleteFirst);
-    assert_eq!(
-        map(PLAYGROUND + 0x1008).unwrap_err().error,
-        Error::AlignmentError
-    );
-    for address in [
-        crate::arch::KERNEL_ADDRESS,
-        0xffff_ffff_ffff_f000,
-        0x8000_0000_0000,
-        1 << 52,
-    ] {
+    assert_eq!(map(PLAYGROUND + 0x1008).unwrap_err().error, Error::AlignmentError);
+    for address in [crate::arch::KERNEL_ADDRESS, 0xffff_ffff_ffff_f000, 0x8000_0000_0000, 1 << 52] {
         assert!(map(address).is_err(), "{address:#x}");
     }
     let table: Cap<cap::PageTable> = env.make();
-    assert!(
-        table
-            .map(env.vspace(), crate::arch::KERNEL_ADDRESS)
-            .is_err()
-    );
-    assert!(
-        two.map(env.vspace(), PLAYGROUND + 0x1000, 0, MemoryType::Normal)
-            .is_err()
-    );
-    assert!(
-        two.map(env.vspace(), PLAYGROUND + 0x1000, 0xff, MemoryType::Normal)
-            .is_err()
-    );
+    assert!(table.map(env.vspace(), crate::arch::KERNEL_ADDRESS).is_err());
+    assert!(two.map(env.vspace(), PLAYGROUND + 0x1000, 0, MemoryType::Normal).is_err());
+    assert!(two.map(env.vspace(), PLAYGROUND + 0x1000, 0xff, MemoryType::Normal).is_err());
     map(PLAYGROUND + 0x1000).unwrap();
 }
 
@@ -198,9 +132,7 @@ fn shared(env: &mut Env) {
     env.map_tables(env.vspace(), PLAYGROUND, frame, RW);
     let helper = env.thread(Space::Other, 101, None);
     let copy = env.slot();
-    env.path(copy)
-        .copy(env.path(frame.cptr().0), CapRights::all())
-        .unwrap();
+    env.path(copy).copy(env.path(frame.cptr().0), CapRights::all()).unwrap();
     let elsewhere = PLAYGROUND + 0x7000;
     env.map_tables(helper.vspace, elsewhere, Cap::from_slot(copy), RW);
     word(PLAYGROUND).store(41, SeqCst);
@@ -212,22 +144,10 @@ fn remap(env: &mut Env) {
     let frame = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND, frame, map_rights::READ);
     assert_eq!(word(PLAYGROUND).load(SeqCst), 0);
-    assert_eq!(
-        fault(env, store, PLAYGROUND),
-        (Fault::PageFault.raw(), PLAYGROUND)
-    );
-    frame
-        .map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap();
+    assert_eq!(fault(env, store, PLAYGROUND), (Fault::PageFault.raw(), PLAYGROUND));
+    frame.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).unwrap();
     word(PLAYGROUND).store(3, SeqCst);
-    frame
-        .map(
-            env.vspace(),
-            PLAYGROUND,
-            map_rights::READ,
-            MemoryType::Normal,
-        )
-        .unwrap();
+    frame.map(env.vspace(), PLAYGROUND, map_rights::READ, MemoryType::Normal).unwrap();
     assert_eq!(fault(env, store, PLAYGROUND).0, Fault::PageFault.raw());
 }
 
@@ -235,11 +155,7 @@ fn w_xor_x(env: &mut Env) {
     let frame = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND, frame, RW);
     let all = RW | map_rights::EXECUTE;
-    assert!(
-        frame
-            .map(env.vspace(), PLAYGROUND, all, MemoryType::Normal)
-            .is_err()
-    );
+    assert!(frame.map(env.vspace(), PLAYGROUND, all, MemoryType::Normal).is_err());
     word(PLAYGROUND).store(1, SeqCst);
 }
 
@@ -247,10 +163,7 @@ fn no_execute(env: &mut Env) {
     let frame = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND, frame, RW);
     word(PLAYGROUND).store(u64::from_le_bytes([0xc3; 8]), SeqCst);
-    assert_eq!(
-        fault(env, execute, PLAYGROUND),
-        (Fault::PageFault.raw(), PLAYGROUND)
-    );
+    assert_eq!(fault(env, execute, PLAYGROUND), (Fault::PageFault.raw(), PLAYGROUND));
 }
 
 fn frame_rights(env: &mut Env) {
@@ -258,10 +171,7 @@ fn frame_rights(env: &mut Env) {
     let reader = env.mint(frame, CapRights::READ, 0);
     let scratch = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND + 0x1000, scratch, RW);
-    if reader
-        .map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-        .is_ok()
-    {
+    if reader.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).is_ok() {
         assert_eq!(fault(env, store, PLAYGROUND).0, Fault::PageFault.raw());
     }
 }
@@ -272,8 +182,7 @@ fn delete_frame(env: &mut Env) {
     word(PLAYGROUND).store(9, SeqCst);
     env.delete(one);
     assert_faults(env, PLAYGROUND);
-    two.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap();
+    two.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).unwrap();
     assert_eq!(word(PLAYGROUND).load(SeqCst), 0);
 }
 
@@ -281,19 +190,14 @@ fn delete_table(env: &mut Env) {
     let frame = env.frame();
     let mut tables = [None; 3];
     for table in &mut tables {
-        if frame
-            .map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-            .is_ok()
-        {
+        if frame.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).is_ok() {
             break;
         }
         let made: Cap<cap::PageTable> = env.make();
         made.map(env.vspace(), PLAYGROUND).unwrap();
         *table = Some(made);
     }
-    frame
-        .map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap();
+    frame.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).unwrap();
     word(PLAYGROUND).store(1, SeqCst);
     let last = tables.into_iter().flatten().last().unwrap();
     env.delete(last);
@@ -301,33 +205,23 @@ fn delete_table(env: &mut Env) {
     frame.unmap().unwrap();
     let again: Cap<cap::PageTable> = env.make();
     again.map(env.vspace(), PLAYGROUND).unwrap();
-    frame
-        .map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap();
+    frame.map(env.vspace(), PLAYGROUND, RW, MemoryType::Normal).unwrap();
     assert_eq!(word(PLAYGROUND).load(SeqCst), 1);
 }
 
 fn large(env: &mut Env) {
-    let Ok(()) = env
-        .untyped()
-        .retype(ObjectType::Frame, 21, env.cnode(), slot::FIRST_FREE - 1, 1)
+    let Ok(()) = env.untyped().retype(ObjectType::Frame, 21, env.cnode(), slot::FIRST_FREE - 1, 1)
     else {
         panic!("the test's memory has no 2 MiB left");
     };
     let large: Cap<cap::Frame> = Cap::from_slot(slot::FIRST_FREE - 1);
     let base = PLAYGROUND + 0x20_0000;
-    let unaligned = large
-        .map(env.vspace(), base + 0x1000, RW, MemoryType::Normal)
-        .unwrap_err();
+    let unaligned = large.map(env.vspace(), base + 0x1000, RW, MemoryType::Normal).unwrap_err();
     assert_eq!(unaligned.error, Error::AlignmentError);
     env.map_tables(env.vspace(), base, large, RW);
     word(base + 0x1f_f000).store(4, SeqCst);
     let small = env.frame();
-    assert!(
-        small
-            .map(env.vspace(), base + 0x3000, RW, MemoryType::Normal)
-            .is_err()
-    );
+    assert!(small.map(env.vspace(), base + 0x3000, RW, MemoryType::Normal).is_err());
     large.unmap().unwrap();
     assert_faults(env, base);
 }
@@ -338,12 +232,9 @@ fn once(env: &mut Env) {
     let second = frame.map(env.vspace(), PLAYGROUND + 0x2000, RW, MemoryType::Normal);
     assert!(second.is_err());
     let copy = env.slot();
-    env.path(copy)
-        .copy(env.path(frame.cptr().0), CapRights::all())
-        .unwrap();
+    env.path(copy).copy(env.path(frame.cptr().0), CapRights::all()).unwrap();
     let copy: Cap<cap::Frame> = Cap::from_slot(copy);
-    copy.map(env.vspace(), PLAYGROUND + 0x2000, RW, MemoryType::Normal)
-        .unwrap();
+    copy.map(env.vspace(), PLAYGROUND + 0x2000, RW, MemoryType::Normal).unwrap();
     word(PLAYGROUND).store(8, SeqCst);
     assert_eq!(word(PLAYGROUND + 0x2000).load(SeqCst), 8);
     env.delete(copy);
@@ -354,9 +245,7 @@ fn once(env: &mut Env) {
 fn asid(env: &mut Env) {
     let vspace: Cap<cap::VSpace> = env.make();
     let frame = env.frame();
-    let error = frame
-        .map(vspace, PLAYGROUND, RW, MemoryType::Normal)
-        .unwrap_err();
+    let error = frame.map(vspace, PLAYGROUND, RW, MemoryType::Normal).unwrap_err();
     assert_ne!(error.error, Error::MissingPageTable);
     let pool: Cap<cap::AsidPool> = Cap::from_slot(slot::ASID_POOL);
     pool.assign(vspace).unwrap();
