@@ -82,6 +82,8 @@ pub enum CustodyError {
     NoSlots(u64),
     /// The tree of blocks is full.
     NoNodes,
+    /// The manifest asks for more sessions than there is room for.
+    TooManySessions,
     /// The kernel refused.
     Kernel(SysError),
 }
@@ -106,6 +108,7 @@ impl fmt::Display for CustodyError {
                 write!(f, "no device memory at {paddr:#x}, or it is taken")
             }
             CustodyError::NoSlots(count) => write!(f, "no {count} free capability slots in a row"),
+            CustodyError::TooManySessions => write!(f, "too many sessions in the manifest"),
             CustodyError::NoNodes => write!(f, "memory is split into too many blocks"),
             CustodyError::Kernel(error) => write!(f, "the kernel refused: {error}"),
         }

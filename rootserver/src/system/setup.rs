@@ -78,7 +78,7 @@ impl System {
         for index in 0..self.manifest.servers.len() as u8 {
             self.lasting_resources(index)?;
         }
-        self.edges()?;
+        self.edges();
         self.find_pci(info.firmware_table);
         Ok(())
     }
@@ -177,39 +177,52 @@ impl System {
         Ok(())
     }
 
-    /// Sessions of all edges: badge, shared memory, doorbell bits.
-    fn edges(&mut self) -> Result<(), SetupError> {
-        for edge_index in 0..self.manifest.edges.len() {
-            let edge = &self.manifest.edges[edge_index];
-            let (client, server) = (usize::from(edge.client), usize::from(edge.server));
-            let (bytes, dma) = (u64::from(edge.shared_bytes), edge.dma);
-            let place = if dma { Placement::Contiguous } else { Placement::Scattered };
-            for index in 0..edge.sessions {
-                let owner = Owner::Edge(edge_index as u8);
-                let shared = match bytes {
-                    0 => Frames::NONE,
-                    _ => self.custody.frames(&mut Kernel, owner, bytes, place)?,
-                };
-                let cap = self.custody.take_slots(1)?;
-                let badge = (edge_index as u64 + 1) << 16 | u64::from(index) << 8 | 1;
-                self.mint(cap, self.servers[server].endpoint, CapRights::all(), badge)?;
-                let session = Session {
-                    edge: edge_index as u8,
-                    index,
-                    cap,
-                    badge,
-                    shared,
-                    client_bit: self.servers[client].next_doorbell(),
-                    server_bit: self.servers[server].next_doorbell(),
-                    client_slot: 0,
-                };
-                if self.sessions.push(session).is_err() {
-                    say!("more than {} sessions: the rest is not there", super::MAX_SESSIONS);
-                    return Ok(());
+    /// Sessions of all edges. An edge that cannot be had fails its client alone.
+    fn edges(&mut self) {
+        for edge in 0..self.manifest.edges.len() as u8 {
+            for index in 0..self.manifest.edges[usize::from(edge)].sessions {
+                if let Err(error) = self.add_session(edge, index) {
+                    let edge = &self.manifest.edges[usize::from(edge)];
+                    let client = &self.manifest.servers[usize::from(edge.client)].name;
+                    say!("{client}: session {index} of `{}`: {error}", edge.name);
+                    self.servers[usize::from(edge.client)].is_broken = true;
                 }
             }
         }
-        Ok(())
+    }
+
+    /// One session: shared memory, badge, doorbell bits.
+    fn add_session(&mut self, edge_index: u8, index: u8) -> Result<(), CustodyError> {
+        if self.sessions.is_full() {
+            return Err(CustodyError::TooManySessions);
+        }
+        let edge = &self.manifest.edges[usize::from(edge_index)];
+        let (client, server) = (usize::from(edge.client), usize::from(edge.server));
+        let (bytes, dma) = (u64::from(edge.shared_bytes), edge.dma);
+        let place = match dma {
+            true => Placement::Contiguous,
+            false => Placement::Scattered,
+        };
+        let owner = Owner::Edge(edge_index);
+        let shared = match bytes {
+            0 => Frames::NONE,
+            _ => self.custody.frames(&mut Kernel, owner, bytes, place)?,
+        };
+        let cap = self.custody.take_slots(1)?;
+        let badge = (u64::from(edge_index) + 1) << 16 | u64::from(index) << 8 | 1;
+        self.mint(cap, self.servers[server].endpoint, CapRights::all(), badge)?;
+        let session = Session {
+            edge: edge_index,
+            index,
+            cap,
+            badge,
+            shared,
+            client_bit: self.servers[client].next_doorbell(),
+            server_bit: self.servers[server].next_doorbell(),
+            client_slot: 0,
+        };
+        let kept = self.sessions.push(session);
+        kept.map_err(|_| CustodyError::TooManySessions)
     }
 }
 
