@@ -60,14 +60,15 @@ pub fn pack(arch: Arch, root_task: &Flat, files: &[NamedFile]) -> Result<Vec<u8>
         at += FILE_SIZE;
     }
     pad(&mut image);
-    let header = Header {
+    let mut header = Header {
         arch: arch.image_arch(),
         total_size: image.len() as u64,
         entry: root_task.entry,
         segment_count: root_task.segments.len() as u32,
         file_count: files.len() as u32,
-        checksum: checksum(&image[HEADER_SIZE..]),
+        checksum: 0,
     };
+    header.checksum = checksum(header.guarded(&image));
     image[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
     Ok(image)
 }

@@ -39,7 +39,9 @@ pub struct Header {
     pub segment_count: u32,
     /// Files.
     pub file_count: u32,
-    /// FNV-1a (64 bits) of all bytes from [`HEADER_SIZE`] to `total_size`.
+    /// [`checksum`] of what the root task needs to start: the bytes from [`HEADER_SIZE`] to the
+    /// first file's data ([`Header::guarded`]). Files have checksums of their own, so that one
+    /// that is damaged does not keep the rest from starting.
     pub checksum: u64,
 }
 
@@ -166,13 +168,20 @@ impl Header {
         out
     }
 
-    /// Checks the checksum of the whole image.
+    /// The bytes that [`Header::checksum`] stands for; empty if the tables make no sense.
+    pub fn guarded<'a>(&self, image: &'a [u8]) -> &'a [u8] {
+        let offsets = (0..self.file_count).map(|index| self.file(image, index).map(|f| f.offset));
+        let end = offsets.fold(self.total_size, |end, offset| end.min(offset.unwrap_or(end)));
+        image.get(HEADER_SIZE..end as usize).unwrap_or(&[])
+    }
+
+    /// Checks the tables and the root task. Files are checked by whoever uses them.
     ///
     /// # Errors
     /// [`ImageError::BadChecksum`].
     pub fn verify(&self, image: &[u8]) -> Result<(), ImageError> {
-        let body = image.get(HEADER_SIZE..self.total_size as usize).ok_or(ImageError::Truncated)?;
-        if checksum(body) == self.checksum { Ok(()) } else { Err(ImageError::BadChecksum) }
+        let is_whole = checksum(self.guarded(image)) == self.checksum;
+        if is_whole { Ok(()) } else { Err(ImageError::BadChecksum) }
     }
 
     /// Reads segment `index`.
@@ -254,23 +263,23 @@ impl File {
 mod tests {
     use super::*;
 
-    fn image() -> ([u8; 4200], Header) {
-        let mut image = [7u8; 4200];
+    fn image() -> ([u8; 8200], Header) {
+        let mut image = [7u8; 8200];
         let segment =
             Segment { vaddr: 0x1000, offset: 4096, file_size: 104, mem_size: 200, rights: 3 };
-        let mut file = File { name: [0; NAME_SIZE], offset: 4096, size: 5, checksum: 1 };
+        let mut file = File { name: [0; NAME_SIZE], offset: 8192, size: 5, checksum: 1 };
         file.name[..5].copy_from_slice(b"a/b.c");
         image[64..104].copy_from_slice(&segment.to_bytes());
         image[104..200].copy_from_slice(&file.to_bytes());
         let mut header = Header {
             arch: ARCH_X86_64,
-            total_size: 4200,
+            total_size: 8200,
             entry: 0x1000,
             segment_count: 1,
             file_count: 1,
             checksum: 0,
         };
-        header.checksum = checksum(&image[HEADER_SIZE..]);
+        header.checksum = checksum(&image[HEADER_SIZE..8192]);
         image[..64].copy_from_slice(&header.to_bytes());
         (image, header)
     }
@@ -288,6 +297,8 @@ mod tests {
     #[test]
     fn damage_is_noticed() {
         let (mut image, header) = image();
+        image[8195] ^= 1;
+        assert_eq!(header.verify(&image), Ok(()), "a file's own checksum is for that");
         image[4150] ^= 1;
         assert_eq!(header.verify(&image), Err(ImageError::BadChecksum));
         assert_eq!(Header::parse(&image[..4000]), Err(ImageError::Truncated));
