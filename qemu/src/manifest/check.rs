@@ -294,7 +294,7 @@ impl Check<'_> {
                 schema::Restart::Transient => Restart::Transient,
                 schema::Restart::Temporary => Restart::Temporary,
             },
-            intensity: server.intensity.unwrap_or(DEFAULT_INTENSITY),
+            intensity: server.intensity.map_or(DEFAULT_INTENSITY, u16::from),
             intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
             backoff_max_ms: server.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),

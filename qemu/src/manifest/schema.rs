@@ -102,7 +102,7 @@ pub struct Server {
     /// When to start it again.
     pub restart: Restart,
     /// Restarts tolerated in the period.
-    pub intensity: Option<u16>,
+    pub intensity: Option<u8>,
     /// The period, milliseconds.
     pub intensity_period_ms: Option<u32>,
     /// First delay, milliseconds.
