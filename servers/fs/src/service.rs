@@ -55,6 +55,11 @@ impl<H: Host> Service<H> {
         Service { host, volume: None, limits, incarnation, buffer: vec![0; PIECE] }
     }
 
+    #[cfg(test)]
+    pub(crate) fn host_mut(&mut self) -> &mut H {
+        &mut self.host
+    }
+
     fn volume(&mut self) -> Result<&mut Volume<H::Disk>, FileError> {
         let host = &self.host;
         if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device())) {

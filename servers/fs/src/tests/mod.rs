@@ -11,4 +11,5 @@ mod model;
 mod naming;
 mod peers;
 mod reading;
+mod service;
 mod writing;
