@@ -1,7 +1,7 @@
 //! The in-guest conformance suite: each of its tests is a test here, under its own ID.
 //!
-//! It is booted twice: on the debug kernel, which checks its invariants after every system call,
-//! and on the kernel that ships, whose budgets are exact.
+//! It is booted twice: on the debug kernel, which checks its invariants after every trap, and on
+//! the kernel that ships.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -40,8 +40,7 @@ impl Said {
 }
 
 impl Fixture {
-    /// The system that ships. (The debug kernel, which walks all capabilities after every trap,
-    /// is for the suite: budgets are not kept under it.)
+    /// The system that ships.
     ///
     /// # Errors
     /// If it does not build.

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use skink_tests::{Disk, Fixture, noise};
+use skink_tool::compile::KernelVariant;
+use skink_tool::session::Recipe;
 
 use crate::Test;
 use crate::disks::sha256;
@@ -29,6 +31,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "KILL0008 a driver that dies too often is given up, its clients are told, and restart revives it",
         run: given_up,
+    },
+    Test {
+        name: "KILL0009 the kernel's invariants hold after every call while servers die (debug kernel)",
+        run: debug_kernel,
     },
 ];
 
@@ -132,6 +138,25 @@ fn budget(fixture: &Fixture) -> Result<()> {
     let alive = text.find("alive\n").context("the shell went on")?;
     let sum = text.find("  /disk/BIG.BIN\n").context("the sum came in the end")?;
     ensure!(alive < sum && text.contains("budget"), "{text}");
+    Ok(())
+}
+
+/// The debug kernel checks its invariants after every trap, and panics if one does not hold.
+fn debug_kernel(_: &Fixture) -> Result<()> {
+    let disk = Disk::fat32(64 << 20, 1)?;
+    disk.put("/A.BIN", &noise(4, 200_000))?;
+    let fixture = Fixture::of(&Recipe { kernel: KernelVariant::Debug, ..Recipe::default() })?;
+    let lines = [
+        "kill virtio-blk --at-request 3",
+        "sha256 /disk/A.BIN",
+        "kill hello; hello",
+        "kill fs",
+        "sha256 /disk/A.BIN",
+    ];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    let expected = format!("{}  /disk/A.BIN\n", sha256(&noise(4, 200_000))?);
+    ensure!(said[1].text == expected && said[4].text == expected, "{said:?}");
+    ensure!(said[2].text == "Hello, world!\n", "{said:?}");
     Ok(())
 }
 

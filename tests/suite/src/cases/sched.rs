@@ -6,7 +6,7 @@ use libipc::cap::{self, Cap};
 use libipc::raw;
 use skink_abi::{CPtr, Error};
 
-use crate::env::{self, Env, PRIORITY, Space, Test, now_ns, test};
+use crate::env::{Env, PRIORITY, Space, Test, now_ns, test};
 
 pub const TESTS: &[Test] = &[
     test(
@@ -205,9 +205,8 @@ fn budget(env: &mut Env) {
     while now_ns() - start < 100_000_000 {}
     let used = thread.context.consumed_ns().unwrap() - before;
     let elapsed = now_ns() - start;
-    // 20 %, one period more or less at the edges. A debug kernel's checks are charged too.
-    let slack = if env::start().is_debug == 1 { elapsed / 2 } else { 4_000_000 };
-    let (least, most) = (elapsed / 5 - 4_000_000, elapsed / 5 + slack);
+    // 20 %, one period more or less at the edges.
+    let (least, most) = (elapsed / 5 - 4_000_000, elapsed / 5 + 4_000_000);
     assert!((least..most).contains(&used), "{used} ns of {elapsed} ns");
 }
 
@@ -220,8 +219,7 @@ fn timeout(env: &mut Env) {
     assert_eq!((fault.badge, fault.info.label()), (9, skink_abi::Fault::Timeout.raw()));
     assert_eq!(libipc::buffer::word(4), 0x77, "the context's badge");
     let used = thread.context.consumed_ns().unwrap();
-    let most = if env::start().is_debug == 1 { 30_000_000 } else { 3_000_000 };
-    assert!((900_000..most).contains(&used), "{used} ns");
+    assert!((900_000..3_000_000).contains(&used), "{used} ns");
 }
 
 fn nonsense(env: &mut Env) {
