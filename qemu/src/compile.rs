@@ -5,7 +5,7 @@
 //! started this tool.
 
 use crate::progress::note;
-use crate::workspace::{Arch, Workspace};
+use crate::workspace::{Arch, Workspace, write_atomically};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -47,6 +47,23 @@ impl Programs {
         self.user
             .iter()
             .map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+}
+
+/// The file that QEMU boots for a kernel's ELF file: itself, or beside it the flat image.
+///
+/// # Errors
+/// If the image cannot be made.
+pub fn bootable(arch: Arch, kernel: &Path) -> Result<PathBuf> {
+    match arch {
+        Arch::X86_64 => Ok(kernel.to_path_buf()),
+        Arch::Aarch64 => {
+            let doing = || format!("making a flat image of {}", kernel.display());
+            let elf = std::fs::read(kernel).with_context(doing)?;
+            let path = kernel.with_extension("image");
+            write_atomically(&path, &crate::elf::image(&elf).with_context(doing)?)?;
+            Ok(path)
+        }
     }
 }
 

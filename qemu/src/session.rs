@@ -120,7 +120,7 @@ impl System {
         );
         std::fs::write(&path, image).with_context(|| format!("writing {}", path.display()))?;
         let files = BootFiles {
-            kernel: programs.kernel.clone(),
+            kernel: compile::bootable(arch, &programs.kernel)?,
             image: path,
         };
         Ok(System {

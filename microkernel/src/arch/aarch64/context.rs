@@ -35,6 +35,18 @@ pub struct Context {
     reserved: u64,
 }
 
+impl Context {
+    /// All registers 0.
+    pub const EMPTY: Context = Context {
+        x: [0; GENERAL],
+        sp: 0,
+        ip: 0,
+        status: 0,
+        tls: 0,
+        reserved: 0,
+    };
+}
+
 impl UserContext for Context {
     #[inline(always)]
     fn mr(&self, index: usize) -> u64 {

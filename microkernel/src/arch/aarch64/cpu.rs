@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use aarch64_cpu::asm::barrier::{ISH, ISHST, SY, dsb, isb};
 use aarch64_cpu::registers::{
-    CTR_EL0, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1,
+    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1,
     Writeable,
 };
 
@@ -114,7 +114,10 @@ pub fn flush_asid(asid: Asid) {
 /// unification, then instructions invalidated.
 pub fn synchronise_instructions(start: u64, bytes: u64) {
     // Log2 of words of the smallest line (§D19.2.34).
-    let line = |shift: u64| 4u64 << (CTR_EL0.get() >> shift & 0xf);
+    let sizes: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) sizes, options(nomem, nostack, preserves_flags)) };
+    let line = |shift: u64| 4u64 << (sizes >> shift & 0xf);
     let (data, instructions) = (line(16), line(0));
     for at in (start / data * data..start + bytes).step_by(data as usize) {
         // SAFETY: the caller names mapped memory; cleaning changes nothing that it says.
@@ -127,4 +130,13 @@ pub fn synchronise_instructions(start: u64, bytes: u64) {
     }
     dsb(ISH);
     isb(SY);
+}
+
+/// Whether an interrupt waits (`ISR_EL1`, §D19.2.72).
+pub fn interrupt_pending() -> bool {
+    const INTERRUPT: u64 = 1 << 7;
+    let waiting: u64;
+    // SAFETY: reads a register. Not `nomem`: it must not move.
+    unsafe { asm!("mrs {}, isr_el1", out(reg) waiting, options(nostack, preserves_flags)) };
+    waiting & INTERRUPT != 0
 }

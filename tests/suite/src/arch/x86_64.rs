@@ -5,10 +5,17 @@ use core::arch::asm;
 use libipc::cap::{self, Cap};
 use skink_abi::invocation::registers;
 
+use crate::cases::fault::exception;
 use crate::env::{Env, Test, slot, test};
 
 /// Tests that exist on this architecture only.
 pub const TESTS: &[Test] = &[
+    test("FAULT0009", "a division by zero is an exception", |e| {
+        exception(e, divide)
+    }),
+    test("FAULT0011", "an I/O instruction is an exception", |e| {
+        exception(e, port)
+    }),
     test(
         "PORT0001",
         "a port range reads and writes its ports and no others",
@@ -43,7 +50,7 @@ pub fn breakpoint(_: u64) {
 }
 
 /// Divides by zero.
-pub fn divide(_: u64) {
+fn divide(_: u64) {
     // SAFETY: it faults; that is the test.
     unsafe {
         asm!("xor edx, edx", "xor ecx, ecx", "mov eax, 1", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
@@ -57,7 +64,7 @@ pub fn fpu(_: u64) {
 }
 
 /// Reads an I/O port.
-pub fn port(_: u64) {
+fn port(_: u64) {
     // SAFETY: it faults without I/O privilege; that is the test.
     unsafe { asm!("in al, dx", in("dx") 0x3f8u16, out("al") _) }
 }
