@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 /// stays the target's, that of `core` and `alloc`: link-time optimisation refuses a mixture, and
 /// in position-independent code it makes no difference (an absolute address would not link).
 const USER_FLAGS: [&str; 2] = ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes"];
+/// What the soft-float target of aarch64 needs besides: it links at fixed addresses by itself.
+const PIE_FLAGS: [&str; 2] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker"];
 /// Flags of the kernel: at its own fixed addresses.
 const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
@@ -102,11 +104,15 @@ pub fn build(
             KernelVariant::Debug => workspace.target_dir.join("debug-kernel"),
         },
     };
+    let user_flags = match arch {
+        Arch::X86_64 => USER_FLAGS.to_vec(),
+        Arch::Aarch64 => [USER_FLAGS, PIE_FLAGS].concat(),
+    };
     let user = |what, packages| CargoCall {
         what,
         packages,
         features: &[],
-        flags: &USER_FLAGS,
+        flags: &user_flags,
         target_dir: workspace.target_dir.clone(),
     };
     let mut programs = Programs {

@@ -9,6 +9,8 @@ use crate::env::Test;
 /// Tests that exist on this architecture only.
 pub const TESTS: &[Test] = &[];
 
+/// Capabilities of this architecture that a test has while it runs: in the test, in the driver.
+pub const LENT: &[(u64, u64)] = &[];
 /// Words of a register file.
 pub const REGISTER_WORDS: usize = registers::AARCH64_WORDS;
 /// Bits of SPSR that only the kernel sets: mode and masks of interrupts.

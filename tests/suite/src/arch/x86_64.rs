@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use libipc::cap::{self, Cap};
+use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::registers;
 
 use crate::cases::fault::exception;
@@ -28,6 +29,8 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
+/// Capabilities of this architecture that a test has while it runs: in the test, in the driver.
+pub const LENT: &[(u64, u64)] = &[(slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL)];
 /// Words of a register file.
 pub const REGISTER_WORDS: usize = registers::X86_64_WORDS;
 /// Bits of RFLAGS that only the kernel sets: IOPL, NT, VM, VIF, VIP.
