@@ -285,11 +285,17 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// The interrupt of the virtual timer: the third of four, which are alike in size (kind, number,
-/// flags, perhaps more). Kind 1 is private to a CPU, number 0 of them is interrupt 16.
+/// The interrupt of the virtual timer: the third of four or five, which are alike in size: kind,
+/// number, flags, with some controllers a fourth cell. Kind 1 is private to a CPU, number 0 of
+/// them is interrupt 16.
 fn timer_line(node: &Node<'_>) -> Option<u32> {
     let interrupts = node.property("interrupts")?;
-    let virtual_timer = interrupts.get(interrupts.len() / 4 * 2..)?;
+    let each = if interrupts.len().is_multiple_of(12) {
+        12
+    } else {
+        16
+    };
+    let virtual_timer = interrupts.get(2 * each..)?;
     let (kind, number) = (cells(virtual_timer, 1)?, cells(virtual_timer.get(4..)?, 1)?);
     (kind == 1 && number < 16).then_some(16 + number as u32)
 }
@@ -299,7 +305,8 @@ mod tests {
     use super::super::fdt::tests::Builder;
     use super::*;
 
-    fn tree() -> Builder {
+    /// Its root is still open.
+    fn tree_without_timer() -> Builder {
         let mut tree = Builder::new();
         tree.begin("");
         tree.prop("#address-cells", &[0, 0, 0, 2]);
@@ -332,10 +339,6 @@ mod tests {
         tree.words("reg", &[0, 0x802_0000, 0, 0x1000]);
         tree.end();
         tree.end();
-        tree.begin("timer");
-        tree.prop("compatible", b"arm,armv8-timer\0");
-        tree.words("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
-        tree.end();
         tree.begin("psci");
         tree.prop("compatible", b"arm,psci-1.0\0arm,psci-0.2\0");
         tree.prop("method", b"hvc\0");
@@ -351,6 +354,15 @@ mod tests {
         tree.prop("stdout-path", b"/pl011@2:115200\0");
         tree.words("linux,initrd-start", &[0x4800_0000]);
         tree.words("linux,initrd-end", &[0, 0x4800_3039]);
+        tree.end();
+        tree
+    }
+
+    fn tree() -> Builder {
+        let mut tree = tree_without_timer();
+        tree.begin("timer");
+        tree.prop("compatible", b"arm,armv8-timer\0");
+        tree.words("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
         tree.end();
         tree.end();
         tree
@@ -409,6 +421,25 @@ mod tests {
                 let _ = Handover::read(&damaged, PhysAddr(0));
             }
         }
+    }
+
+    #[test]
+    fn the_virtual_timer_is_the_third_whatever_the_form() {
+        let line = |cells: &[u32]| {
+            let mut tree = tree_without_timer();
+            tree.begin("timer");
+            tree.prop("compatible", b"arm,armv8-timer\0");
+            tree.words("interrupts", cells);
+            tree.end();
+            tree.end();
+            read(&tree).map(|handover| handover.timer)
+        };
+        let five = [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4, 1, 12, 4];
+        let wide = [1, 13, 4, 0, 1, 14, 4, 0, 1, 11, 4, 0, 1, 10, 4, 0];
+        assert_eq!(line(&five), Ok(27), "with the timer of EL2");
+        assert_eq!(line(&wide), Ok(27), "with a fourth cell");
+        let missing = HandoverError::Missing("timer (arm,armv8-timer)");
+        assert_eq!(line(&five[..6]), Err(missing));
     }
 
     #[test]
