@@ -6,10 +6,16 @@ use std::path::Path;
 fn main() {
     let var = |name| env::var(name).unwrap_or_default();
     println!("cargo::rerun-if-changed=build.rs");
-    if var("CARGO_CFG_TARGET_OS") != "none" || var("CARGO_CFG_TARGET_ARCH") != "x86_64" {
+    if var("CARGO_CFG_TARGET_OS") != "none" {
         return;
     }
-    let script = Path::new(&var("CARGO_MANIFEST_DIR")).join("../targets/x86_64-q35/kernel.ld");
+    let target = match &*var("CARGO_CFG_TARGET_ARCH") {
+        "x86_64" => "x86_64-q35",
+        "aarch64" => "aarch64-virt",
+        _ => return,
+    };
+    let script =
+        Path::new(&var("CARGO_MANIFEST_DIR")).join("../targets").join(target).join("kernel.ld");
     println!("cargo::rerun-if-changed={}", script.display());
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     // No PIE whatever the relocation model: the image is linked where it runs.

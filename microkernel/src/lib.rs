@@ -18,7 +18,7 @@
 #![cfg_attr(not(test), no_std)]
 
 // The emulated machine has a heap; the kernel has none.
-#[cfg(not(all(target_os = "none", target_arch = "x86_64")))]
+#[cfg(not(target_os = "none"))]
 extern crate alloc;
 
 pub mod addr;

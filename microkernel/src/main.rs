@@ -4,14 +4,15 @@
 //! a library.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 mod bare {
-    use skink_kernel::arch::x86_64::{panic, start};
+    use skink_kernel::arch::{panic, start};
 
-    /// Called by the boot assembly with the physical address of the PVH start info.
+    /// Called by the boot assembly with the physical address of what the loader
+    /// says (PVH start info, device tree).
     #[unsafe(no_mangle)]
-    extern "C" fn kernel_start(start_info: u64) -> ! {
-        start::start(start_info)
+    extern "C" fn kernel_start(handover: u64) -> ! {
+        start::start(handover)
     }
 
     #[panic_handler]

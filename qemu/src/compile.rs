@@ -5,7 +5,7 @@
 //! started this tool.
 
 use crate::progress::note;
-use crate::workspace::{Arch, Workspace};
+use crate::workspace::{Arch, Workspace, write_atomically};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 /// stays the target's, that of `core` and `alloc`: link-time optimisation refuses a mixture, and
 /// in position-independent code it makes no difference (an absolute address would not link).
 const USER_FLAGS: [&str; 2] = ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes"];
+/// What the soft-float target of aarch64 needs besides: it links at fixed addresses by itself.
+const PIE_FLAGS: [&str; 2] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker"];
 /// Flags of the kernel: at its own fixed addresses.
 const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
@@ -45,6 +47,23 @@ impl Programs {
     /// Every user program by name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.user.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+}
+
+/// The file that QEMU boots for a kernel's ELF file: itself, or beside it the flat image.
+///
+/// # Errors
+/// If the image cannot be made.
+pub fn bootable(arch: Arch, kernel: &Path) -> Result<PathBuf> {
+    match arch {
+        Arch::X86_64 => Ok(kernel.to_path_buf()),
+        Arch::Aarch64 => {
+            let doing = || format!("making a flat image of {}", kernel.display());
+            let elf = std::fs::read(kernel).with_context(doing)?;
+            let path = kernel.with_extension("image");
+            write_atomically(&path, &crate::elf::image(&elf).with_context(doing)?)?;
+            Ok(path)
+        }
     }
 }
 
@@ -83,11 +102,15 @@ pub fn build(
             KernelVariant::Debug => workspace.target_dir.join("debug-kernel"),
         },
     };
+    let user_flags = match arch {
+        Arch::X86_64 => USER_FLAGS.to_vec(),
+        Arch::Aarch64 => [USER_FLAGS, PIE_FLAGS].concat(),
+    };
     let user = |what, packages| CargoCall {
         what,
         packages,
         features: &[],
-        flags: &USER_FLAGS,
+        flags: &user_flags,
         target_dir: workspace.target_dir.clone(),
     };
     let mut programs =

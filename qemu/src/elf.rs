@@ -167,6 +167,35 @@ pub fn flatten(elf: &[u8], base: u64) -> Result<Flat> {
     Ok(Flat { entry: base + program.header.e_entry.get(LE), segments })
 }
 
+/// The bytes of a kernel as they lie in memory from its first segment on, for a loader that knows
+/// no ELF (the Linux `Image` protocol of aarch64); memory behind the last byte of the file is left
+/// to the image's header.
+///
+/// # Errors
+/// If it is no ELF file or a segment lies outside the file.
+pub fn image(elf: &[u8]) -> Result<Vec<u8>> {
+    /// More than any kernel of ours, should addresses be far apart.
+    const MAX_BYTES: u64 = 64 << 20;
+    let header = FileHeader64::<LE>::parse(elf).context("not a 64-bit little-endian ELF file")?;
+    let segments = header.program_headers(LE, elf).context("reading its program headers")?;
+    let loads = || {
+        let is_load = |s: &&ProgramHeader64<LE>| s.p_type(LE) == elf::PT_LOAD;
+        segments.iter().filter(is_load)
+    };
+    let base = loads().map(|segment| segment.p_vaddr(LE)).min();
+    let base = base.context("nothing to load in it")?;
+    let mut image = Vec::new();
+    for segment in loads() {
+        let bytes = segment.data(LE, elf).ok().context("a segment lies outside the file")?;
+        let at = segment.p_vaddr(LE) - base;
+        ensure!(at < MAX_BYTES, "its segments are {at:#x} bytes apart");
+        let at = at as usize;
+        image.resize(image.len().max(at + bytes.len()), 0);
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    Ok(image)
+}
+
 fn rights(flags: elf::ProgramFlags) -> u64 {
     let pairs = [
         (elf::PF_R, map_rights::READ),

@@ -62,7 +62,7 @@ impl Default for Options {
 /// The files that QEMU boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootFiles {
-    /// The kernel's ELF file.
+    /// The kernel's file as QEMU takes it: ELF on x86_64, flat on aarch64.
     pub kernel: PathBuf,
     /// The boot image.
     pub image: PathBuf,
@@ -86,7 +86,11 @@ pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Seria
             add(&["-M", "q35", "-cpu", "max"]);
             add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         }
-        Arch::Aarch64 => add(&["-M", "virt,gic-version=2", "-cpu", "max"]),
+        Arch::Aarch64 => {
+            add(&["-M", "virt,gic-version=2", "-cpu", "max"]);
+            // Carries the guest's exit code; user programs cannot use it.
+            add(&["-semihosting-config", "enable=on,target=native"]);
+        }
     }
     add(&["-m", &options.mem_mb.to_string(), "-nodefaults", "-display", "none", "-no-reboot"]);
     add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);

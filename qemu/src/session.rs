@@ -112,7 +112,7 @@ impl System {
         let image = bootimage::pack_with(arch, programs.user(root_task)?, files)?;
         let path = sibling(&workspace.results()?.join(format!("{}.image", arch.target())));
         std::fs::write(&path, image).with_context(|| format!("writing {}", path.display()))?;
-        let files = BootFiles { kernel: programs.kernel.clone(), image: path };
+        let files = BootFiles { kernel: compile::bootable(arch, &programs.kernel)?, image: path };
         Ok(System {
             arch,
             programs,

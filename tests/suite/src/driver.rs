@@ -21,9 +21,11 @@ const TEST_BADGE: u64 = 0x100;
 /// Where the driver maps a frame for a moment.
 const SCRATCH: u64 = 0x7f00_0000;
 
-/// Capabilities that there is one of: a test has them while it runs.
-const LENT: [(u64, u64); 2] =
-    [(slot::IRQ_CONTROL, boot::IRQ_CONTROL), (slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL)];
+/// Capabilities that there is one of: a test has them while it runs. In the test, in the driver.
+fn lent() -> impl Iterator<Item = (u64, u64)> {
+    let everywhere = [(slot::IRQ_CONTROL, boot::IRQ_CONTROL)];
+    everywhere.into_iter().chain(crate::arch::LENT.iter().copied())
+}
 
 /// Slots of the driver's own CNode, above what the kernel filled.
 struct Slots {
@@ -222,7 +224,7 @@ impl Driver {
         self.judge(&message, &mut reason);
         let _ = self.timer().cancel();
         let _ = process.tcb.suspend();
-        for (at, home) in LENT {
+        for (at, home) in lent() {
             let at = process.cnode.slot_at(at, CNODE_BITS);
             own_path(home).move_(at).expect("take a control capability back");
         }
@@ -344,7 +346,7 @@ impl Driver {
             .slot_at(slot::CNODE, CNODE_BITS)
             .mint(own_path(cnode), CapRights::all(), Badge(u64::from(64 - CNODE_BITS)))
             .expect("grant the CNode");
-        for (to, from) in LENT {
+        for (to, from) in lent() {
             let to = Cap::<cap::CNode>::from_slot(cnode).slot_at(to, CNODE_BITS);
             to.move_(own_path(from)).expect("lend a control capability");
         }

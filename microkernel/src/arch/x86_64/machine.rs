@@ -18,7 +18,7 @@ use super::idt::vector;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, WINDOW, X86Paging, cr3};
 use super::pit::{Rates, tsc};
-use super::time::Scale;
+use crate::arch::time::Scale;
 use super::{percpu, serial};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::machine::{Irq, MAX_IRQS, Machine, Paging, Ticks, Trap};

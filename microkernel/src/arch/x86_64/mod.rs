@@ -1,8 +1,7 @@
 //! The x86_64 backend: a PC with local APIC, I/O APIC and 16550, booted by PVH.
 //!
 //! Pure and tested on every host: [`boot`] (what the loader says), [`context`] (user registers),
-//! [`paging`] (page-table entries), [`window`] (the kernel's own page tables), [`time`] (scales
-//! between nanoseconds, ticks and timer counts). The rest touches the machine and exists on the
+//! [`paging`] (page-table entries), [`window`] (the kernel's own page tables). The rest touches the machine and exists on the
 //! bare target only: `start` (from the loader to the first thread), `trap` (entries and exits),
 //! `percpu`, `gdt`, `idt`, `cpu` (features and control registers), `fpu`, `apic`, `ioapic`,
 //! `pit` (calibration), `serial`, `machine` (the contract), `panic`.
@@ -14,7 +13,6 @@
 pub mod boot;
 pub mod context;
 pub mod paging;
-pub mod time;
 pub mod window;
 
 /// Files that contain machine code or talk to the machine.

@@ -3,16 +3,22 @@
 use core::arch::asm;
 
 use libipc::cap::{self, Cap};
+use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::registers;
 
+use crate::cases::fault::exception;
 use crate::env::{Env, Test, slot, test};
 
 /// Tests that exist on this architecture only.
 pub const TESTS: &[Test] = &[
+    test("FAULT0009", "a division by zero is an exception", |e| exception(e, divide)),
+    test("FAULT0011", "an I/O instruction is an exception", |e| exception(e, port)),
     test("PORT0001", "a port range reads and writes its ports and no others", ports),
     test("PORT0002", "a range that is empty or turned round is refused", bad_ranges),
 ];
 
+/// Capabilities of this architecture that a test has while it runs: in the test, in the driver.
+pub const LENT: &[(u64, u64)] = &[(slot::IO_PORT_CONTROL, boot::IO_PORT_CONTROL)];
 /// Words of a register file.
 pub const REGISTER_WORDS: usize = registers::X86_64_WORDS;
 /// Bits of RFLAGS that only the kernel sets: IOPL, NT, VM, VIF, VIP.
@@ -35,7 +41,7 @@ pub fn breakpoint(_: u64) {
 }
 
 /// Divides by zero.
-pub fn divide(_: u64) {
+fn divide(_: u64) {
     // SAFETY: it faults; that is the test.
     unsafe {
         asm!("xor edx, edx", "xor ecx, ecx", "mov eax, 1", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
@@ -49,7 +55,7 @@ pub fn fpu(_: u64) {
 }
 
 /// Reads an I/O port.
-pub fn port(_: u64) {
+fn port(_: u64) {
     // SAFETY: it faults without I/O privilege; that is the test.
     unsafe { asm!("in al, dx", in("dx") 0x3f8u16, out("al") _) }
 }

@@ -5,7 +5,7 @@ use crate::env::Test;
 mod cnode;
 mod derivation;
 mod device;
-mod fault;
+pub mod fault;
 mod ipc;
 mod notification;
 mod reply;

@@ -1,0 +1,39 @@
+//! The aarch64 backend: a machine with GICv2 or GICv3, generic timer and PL011, booted as a Linux
+//! `Image` with a device tree.
+//!
+//! Pure and tested on every host: [`boot`] (what the device tree says), [`fdt`] (its format),
+//! [`context`] (user registers), [`paging`] (page-table entries), [`window`] (the kernel's own
+//! page tables). The rest touches the machine and exists on the bare target only: `start` (from
+//! the loader to the first thread), `trap` (entries and exits), `percpu`, `cpu` (features and
+//! control registers), `fpu`, `gic`, `timer`, `serial`, `power` (the end of the machine),
+//! `machine` (the contract), `panic`.
+//!
+//! Deliberately not here: several CPUs, the ITS of GICv3 (messages work with the v2m frame of
+//! GICv2), SVE and SME (their instructions fault).
+
+pub mod boot;
+pub mod context;
+pub mod fdt;
+pub mod paging;
+pub mod window;
+
+/// Files that contain machine code or talk to the machine.
+macro_rules! bare {
+    ($($(#[$meta:meta])* $vis:vis mod $name:ident;)*) => {
+        $(#[cfg(all(target_os = "none", target_arch = "aarch64"))] $(#[$meta])* $vis mod $name;)*
+    };
+}
+
+bare! {
+    mod cpu;
+    mod fpu;
+    mod gic;
+    pub mod machine;
+    pub mod panic;
+    mod percpu;
+    mod power;
+    mod serial;
+    pub mod start;
+    mod timer;
+    mod trap;
+}

@@ -1,0 +1,73 @@
+//! The debug console: a PL011, polled (Arm DDI 0183). Whoever loaded the kernel has set its speed.
+//!
+//! Invariant: no wait is unbounded; a UART that never gets ready costs time, not the kernel.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Data register.
+const DATA: u64 = 0x00;
+/// Flag register.
+const FLAGS: u64 = 0x18;
+/// Flags: the transmit FIFO is full.
+const FULL: u32 = 1 << 5;
+/// Line control: FIFOs on, 8 bits.
+const LINE_CONTROL: u64 = 0x2c;
+const FIFOS_8_BITS: u32 = 0x70;
+/// Control: UART, transmitter and receiver on.
+const CONTROL: u64 = 0x30;
+const ENABLED: u32 = 0x301;
+/// Polls until a byte is given up: far more than a byte takes at 9600 baud.
+const MAX_POLLS: u32 = 100_000;
+
+/// Where the registers are in the window; 0: there is no console.
+static BASE: AtomicU64 = AtomicU64::new(0);
+
+fn register(base: u64, offset: u64) -> *mut u32 {
+    (base + offset) as *mut u32
+}
+
+/// Uses the UART whose registers are at `base`, in the kernel's mapping.
+pub fn init(base: u64) {
+    // SAFETY: the caller mapped the UART's registers there; they have no effect on memory.
+    unsafe {
+        register(base, LINE_CONTROL).write_volatile(FIFOS_8_BITS);
+        register(base, CONTROL).write_volatile(ENABLED);
+    }
+    BASE.store(base, Ordering::Relaxed);
+}
+
+/// Writes bytes; a line feed gets its carriage return.
+pub fn write(bytes: &[u8]) {
+    let base = BASE.load(Ordering::Relaxed);
+    if base == 0 {
+        return;
+    }
+    for &byte in bytes {
+        if byte == b'\n' {
+            put(base, b'\r');
+        }
+        put(base, byte);
+    }
+}
+
+fn put(base: u64, byte: u8) {
+    for _ in 0..MAX_POLLS {
+        // SAFETY: as in `init`.
+        if unsafe { register(base, FLAGS).read_volatile() } & FULL == 0 {
+            break;
+        }
+    }
+    // SAFETY: as in `init`.
+    unsafe { register(base, DATA).write_volatile(byte.into()) };
+}
+
+/// For `write!`.
+pub struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write(text.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Trap entries and exits.
+//!
+//! The kernel is event-driven: it runs with interrupts off on one stack per CPU, and keeps
+//! nothing on that stack between traps. While a thread runs, `SP_EL1` is the address of its
+//! context, so an entry saves the user's registers straight into it, calls one Rust function
+//! that never returns, and the exit loads the registers of whichever thread is current by then.
+//! Without a thread the exit waits with interrupts on: the only place where an exception from
+//! EL1 is no bug.
+//!
+//! Invariant: `TPIDR_EL1` is the per-CPU structure, always.
+
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+
+use aarch64_cpu::asm::barrier::{SY, isb};
+use aarch64_cpu::registers::{VBAR_EL1, Writeable};
+use skink_abi::Fault;
+use skink_abi::fault::Access;
+use spin::Mutex;
+
+use super::context::Context;
+use super::{panic, percpu, power};
+use crate::Kernel;
+use crate::machine::Trap;
+
+/// Exception classes (Arm ARM DDI 0487 §D19.2.40).
+mod class {
+    pub const SYSCALL: u64 = 0x15;
+    pub const FETCH: u64 = 0x20;
+    pub const DATA: u64 = 0x24;
+}
+
+/// Where a bug's registers go, and the stack of its dump.
+#[repr(C, align(16))]
+struct Emergency {
+    context: UnsafeCell<Context>,
+    stack: UnsafeCell<[u128; 512]>,
+}
+// SAFETY: only the assembly below uses it, once: a bug in the dump ends the machine.
+unsafe impl Sync for Emergency {}
+static EMERGENCY: Emergency = Emergency {
+    context: UnsafeCell::new(Context::EMPTY),
+    stack: UnsafeCell::new([0; 512]),
+};
+
+// The vectors (§D1.3.1.5): four of each kind (synchronous, interrupt, fast interrupt, error), for
+// EL1 on the wrong stack, for EL1, for EL0, for EL0 in 32 bits; 128 bytes each.
+global_asm!(
+    ".macro trap_bug kind",
+    ".balign 128",
+    "msr tpidrro_el0, x0",
+    "mov x0, \\kind",
+    "b trap_bug_common",
+    ".endm",
+    ".macro trap_user to",
+    ".balign 128",
+    "stp x0, x1, [sp]",
+    "stp x2, x3, [sp, #16]",
+    "stp x4, x5, [sp, #32]",
+    "stp x6, x7, [sp, #48]",
+    "stp x8, x9, [sp, #64]",
+    "stp x10, x11, [sp, #80]",
+    "stp x12, x13, [sp, #96]",
+    "stp x14, x15, [sp, #112]",
+    "stp x16, x17, [sp, #128]",
+    "stp x18, x19, [sp, #144]",
+    "stp x20, x21, [sp, #160]",
+    "stp x22, x23, [sp, #176]",
+    "stp x24, x25, [sp, #192]",
+    "stp x26, x27, [sp, #208]",
+    "stp x28, x29, [sp, #224]",
+    "mrs x0, sp_el0",
+    "stp x30, x0, [sp, #240]",
+    "b \\to",
+    ".endm",
+    ".balign 2048",
+    "trap_vectors:",
+    "trap_bug 0",
+    "trap_bug 1",
+    "trap_bug 2",
+    "trap_bug 3",
+    "trap_bug 0",
+    ".balign 128",
+    "b trap_idle",
+    "trap_bug 2",
+    "trap_bug 3",
+    "trap_user trap_synchronous",
+    "trap_user trap_interrupt",
+    "trap_bug 2",
+    "trap_bug 3",
+    "trap_bug 0",
+    "trap_bug 1",
+    "trap_bug 2",
+    "trap_bug 3",
+    ".balign 128",
+    // Saves the rest; x0 to x2 are the kernel, the syndrome and the address then.
+    ".macro trap_begin",
+    "mrs x0, elr_el1",
+    "mrs x1, spsr_el1",
+    "stp x0, x1, [sp, {ip}]",
+    "mrs x0, tpidr_el0",
+    "str x0, [sp, {tls}]",
+    "mrs x3, tpidr_el1",
+    "mrs x1, esr_el1",
+    "mrs x2, far_el1",
+    "ldr x4, [x3, {stack}]",
+    "ldr x0, [x3, {kernel}]",
+    "mov sp, x4",
+    "mov x29, xzr", // Ends backtraces.
+    "mov x30, xzr",
+    ".endm",
+    "trap_synchronous:",
+    "trap_begin",
+    "b {on_synchronous}",
+    "trap_interrupt:",
+    "trap_begin",
+    "b {on_interrupt}",
+    "trap_idle:",
+    "mrs x3, tpidr_el1",
+    "ldr x4, [x3, {stack}]",
+    "ldr x0, [x3, {kernel}]",
+    "mov sp, x4",
+    "mov x29, xzr",
+    "mov x30, xzr",
+    "b {on_interrupt}",
+    // x0 is the kind; the real x0 is in tpidrro_el0.
+    "trap_bug_common:",
+    "msr tpidr_el0, x1", // The user's is lost: nobody runs any more.
+    "adrp x1, {emergency}",
+    "add x1, x1, :lo12:{emergency}",
+    "stp x2, x3, [x1, #16]",
+    "stp x4, x5, [x1, #32]",
+    "stp x6, x7, [x1, #48]",
+    "stp x8, x9, [x1, #64]",
+    "stp x10, x11, [x1, #80]",
+    "stp x12, x13, [x1, #96]",
+    "stp x14, x15, [x1, #112]",
+    "stp x16, x17, [x1, #128]",
+    "stp x18, x19, [x1, #144]",
+    "stp x20, x21, [x1, #160]",
+    "stp x22, x23, [x1, #176]",
+    "stp x24, x25, [x1, #192]",
+    "stp x26, x27, [x1, #208]",
+    "stp x28, x29, [x1, #224]",
+    "mov x2, sp",
+    "stp x30, x2, [x1, #240]",
+    "mrs x2, elr_el1",
+    "mrs x3, spsr_el1",
+    "stp x2, x3, [x1, {ip}]",
+    "mrs x2, tpidrro_el0",
+    "mrs x3, tpidr_el0",
+    "stp x2, x3, [x1]",
+    "mov x2, {emergency_bytes}",
+    "add x2, x1, x2",
+    "mov sp, x2",
+    "mov x29, xzr",
+    "mov x30, xzr",
+    "b {on_kernel_fault}",
+    // The exit, jumped to by `leave`.
+    ".balign 64",
+    "return_to_user:",
+    "mrs x0, tpidr_el1",
+    "ldr x1, [x0, {context}]",
+    "cbz x1, 3f",
+    "mov sp, x1",
+    "ldp x2, x3, [sp, {ip}]",
+    "ldr x4, [sp, {tls}]",
+    "ldp x30, x5, [sp, #240]",
+    "msr elr_el1, x2",
+    "msr spsr_el1, x3",
+    "msr tpidr_el0, x4",
+    "msr sp_el0, x5",
+    "ldp x0, x1, [sp]",
+    "ldp x2, x3, [sp, #16]",
+    "ldp x4, x5, [sp, #32]",
+    "ldp x6, x7, [sp, #48]",
+    "ldp x8, x9, [sp, #64]",
+    "ldp x10, x11, [sp, #80]",
+    "ldp x12, x13, [sp, #96]",
+    "ldp x14, x15, [sp, #112]",
+    "ldp x16, x17, [sp, #128]",
+    "ldp x18, x19, [sp, #144]",
+    "ldp x20, x21, [sp, #160]",
+    "ldp x22, x23, [sp, #176]",
+    "ldp x24, x25, [sp, #192]",
+    "ldp x26, x27, [sp, #208]",
+    "ldp x28, x29, [sp, #224]",
+    "eret",
+    "dsb nsh", // Nothing is speculated behind `eret`.
+    "isb",
+    // Idle: an interrupt that waits ends `wfi` also while it is masked, and strikes after it.
+    "3: ldr x4, [x0, {stack}]",
+    "mov sp, x4",
+    "5: wfi",
+    "msr daifclr, #2",
+    "isb",
+    "msr daifset, #2",
+    "b 5b",
+    ip = const offset_of!(Context, ip),
+    tls = const offset_of!(Context, tls),
+    stack = const percpu::STACK_TOP,
+    kernel = const percpu::KERNEL,
+    context = const percpu::CONTEXT,
+    emergency = sym EMERGENCY,
+    emergency_bytes = const size_of::<Emergency>(),
+    on_synchronous = sym on_synchronous,
+    on_interrupt = sym on_interrupt,
+    on_kernel_fault = sym on_kernel_fault,
+);
+const _: () = assert!(offset_of!(Context, sp) == 248 && offset_of!(Context, status) == 264);
+const _: () = assert!(size_of::<Emergency>() < 1 << 16 && offset_of!(Emergency, context) == 0);
+
+unsafe extern "C" {
+    static trap_vectors: u8;
+}
+
+/// Says where the vectors are.
+pub fn init() {
+    VBAR_EL1.set(&raw const trap_vectors as u64);
+    isb(SY);
+}
+
+/// Leaves the kernel to the current thread, or to idle.
+#[inline(always)]
+pub fn leave() -> ! {
+    // SAFETY: the exit takes everything from the per-CPU structure, whose context belongs to
+    // the thread that the kernel made current; the caller holds no lock.
+    unsafe { asm!("b return_to_user", options(noreturn)) }
+}
+
+extern "C" fn on_synchronous(kernel: &'static Mutex<Kernel>, syndrome: u64, address: u64) -> ! {
+    let trap = if syndrome >> 26 & 0x3f == class::SYSCALL {
+        Trap::Syscall
+    } else {
+        decode(syndrome, address)
+    };
+    kernel.lock().handle(trap);
+    leave()
+}
+
+extern "C" fn on_interrupt(kernel: &'static Mutex<Kernel>) -> ! {
+    let mut locked = kernel.lock();
+    let trap = locked.machine.accept();
+    locked.handle(trap);
+    drop(locked);
+    leave()
+}
+
+extern "C" fn on_kernel_fault(kind: u64, context: &Context) -> ! {
+    if power::is_exiting() {
+        power::off();
+    }
+    panic::trap(kind, context)
+}
+
+/// The fault that an exception of EL0 means.
+fn decode(syndrome: u64, address: u64) -> Trap {
+    const WRITE: u64 = 1 << 6;
+    /// Cache maintenance says "write" whatever it does.
+    const MAINTENANCE: u64 = 1 << 8;
+    /// Fault status codes from here on are no page faults: external aborts, parity, alignment.
+    const FIRST_OTHER: u64 = 0x10;
+    let number = syndrome >> 26 & 0x3f;
+    let is_page_fault = syndrome & 0x3f < FIRST_OTHER;
+    let access = match number {
+        class::FETCH => Access::Execute,
+        class::DATA if syndrome & (WRITE | MAINTENANCE) == WRITE => Access::Write,
+        class::DATA => Access::Read,
+        _ => return Trap::Fault(Fault::Exception, [0, syndrome, number]),
+    };
+    if is_page_fault {
+        Trap::Fault(Fault::PageFault, [address, syndrome, access.raw()])
+    } else {
+        Trap::Fault(Fault::Exception, [address, syndrome, number])
+    }
+}
