@@ -119,6 +119,16 @@ impl core::fmt::Display for HandoverError {
     }
 }
 
+/// The console that a device tree names, even if it cannot be used otherwise: to say so.
+pub fn console(bytes: &[u8]) -> Option<PhysAddr> {
+    let tree = fdt::Tree::parse(bytes).ok()?;
+    let mut found = Findings::default();
+    // Damage hides only what stands behind it.
+    let _ = tree.walk(|node, _| found.chosen(node));
+    let _ = tree.walk(|node, parent| found.node(node, parent));
+    found.stdout_uart.or(found.uart)
+}
+
 /// What is found on the way.
 #[derive(Default)]
 struct Findings<'a> {
@@ -412,6 +422,18 @@ mod tests {
         assert_eq!(line(&wide), Ok(27), "with a fourth cell");
         let missing = HandoverError::Missing("timer (arm,armv8-timer)");
         assert_eq!(line(&five[..6]), Err(missing));
+    }
+
+    #[test]
+    fn the_console_is_found_in_a_tree_that_is_cut() {
+        let mut bytes = tree().finish();
+        let at = bytes
+            .windows(6)
+            .position(|bytes| bytes == b"chosen")
+            .unwrap();
+        bytes[at - 1] = 0xff;
+        assert!(Handover::read(&bytes, PhysAddr(0)).is_err());
+        assert_eq!(console(&bytes), Some(PhysAddr(0x900_0000)), "the first one");
     }
 
     #[test]

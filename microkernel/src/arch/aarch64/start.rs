@@ -16,7 +16,7 @@ use aarch64_cpu::asm::barrier::{SY, isb};
 use aarch64_cpu::registers::{PAR_EL1, Readable};
 use spin::Mutex;
 
-use super::boot::{Handover, MAX_RANGES, Range};
+use super::boot::{self, Handover, MAX_RANGES, Range};
 use super::cpu::{CONTROL_RESERVED, Features, load_root};
 use super::machine::Arm;
 use super::paging::{MAIR, TCR, WINDOW};
@@ -25,7 +25,7 @@ use super::window::{CODE, CONSTANTS, DATA, OutOfTables, Run, Table, Tables, WIND
 use super::{gic, percpu, power, timer, trap};
 use crate::Kernel;
 use crate::addr::{Asid, PhysAddr};
-use crate::boot::{BootDescription, MemoryRegion, RegionKind, boot};
+use crate::boot::{BootDescription, MemoryRegion, RegionKind};
 
 /// What [`crate::machine::Machine::exit`] gets when the kernel cannot boot; QEMU's status is 123.
 const EXIT_BOOT: u8 = 0x3d;
@@ -231,11 +231,11 @@ struct Pool(UnsafeCell<[Table; TABLES]>);
 unsafe impl Sync for Pool {}
 static TABLE_POOL: Pool = Pool(UnsafeCell::new([Table([0; 512]); TABLES]));
 /// What `TTBR0_EL1` has while no user's space is active: it maps nothing.
-static EMPTY_ROOT: Pool1 = Pool1(UnsafeCell::new(Table([0; 512])));
+static EMPTY_ROOT: EmptyRoot = EmptyRoot(UnsafeCell::new(Table([0; 512])));
 
-struct Pool1(UnsafeCell<Table>);
+struct EmptyRoot(UnsafeCell<Table>);
 // SAFETY: never written.
-unsafe impl Sync for Pool1 {}
+unsafe impl Sync for EmptyRoot {}
 
 struct KernelCell(UnsafeCell<MaybeUninit<Mutex<Kernel>>>);
 // SAFETY: written once at boot; afterwards shared as the `Mutex` that it is.
@@ -283,18 +283,20 @@ pub fn start(tree: u64) -> ! {
     percpu::BOOT_CPU.init(address!(__stack_top));
     trap::init();
     let image = image_base();
-    let handover = match Handover::read(early_tree(tree), PhysAddr(tree)) {
+    let bytes = early_tree(tree);
+    let read = Handover::read(bytes, PhysAddr(tree));
+    let uart = boot::console(bytes);
+    // Without a sound tree, enough to say so.
+    let mapped = map_kernel(image, uart, read.as_ref().ok());
+    if let (Some(uart), Ok(())) = (uart, mapped) {
+        serial::init(WINDOW + uart.0);
+    }
+    let handover = match read {
         Ok(handover) => handover,
         Err(why) => fail(why),
     };
     power::init(handover.psci);
-    let root = map_kernel(&handover, image);
-    if let Some(uart) = handover.uart
-        && root.is_ok()
-    {
-        serial::init(WINDOW + uart.0);
-    }
-    if let Err(OutOfTables) = root {
+    if let Err(OutOfTables) = mapped {
         fail("the device tree names too many ranges of RAM");
     }
     let features = match Features::detect() {
@@ -388,7 +390,7 @@ fn boot_generic(
         firmware_table: PhysAddr(handover.tree.start),
         firmware_table_size: handover.tree.end - handover.tree.start,
     };
-    if let Err(why) = boot(kernel, &description) {
+    if let Err(why) = crate::boot::boot(kernel, &description) {
         fail(why);
     }
     kernel.schedule();
@@ -407,23 +409,30 @@ fn early_tree(tree: u64) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts((WINDOW + tree) as *const u8, (end - tree) as usize) }
 }
 
-/// Builds the kernel's own page tables and switches to them.
-fn map_kernel(handover: &Handover, image: Range) -> Result<(), OutOfTables> {
+/// Builds the kernel's own page tables and switches to them; without `handover`, with the image
+/// and the console only.
+fn map_kernel(
+    image: Range,
+    uart: Option<PhysAddr>,
+    handover: Option<&Handover>,
+) -> Result<(), OutOfTables> {
     // SAFETY: called once, and nobody else refers to the pool.
     let pool = unsafe { &mut *TABLE_POOL.0.get() };
     let physical = |address: u64| address - KERNEL_BASE + image.start;
     let base = PhysAddr(physical(pool.as_ptr() as u64));
     let mut tables = Tables::new(pool, base);
-    let mut mapped_to = 0;
-    for range in handover.ram.as_slice() {
-        mapped_to = tables.map_ram(range.start, range.end, mapped_to)?;
-    }
-    for Range { start, end } in gic::registers(handover.gic) {
-        for at in (start >> 21 << 21..end).step_by(1 << 21) {
-            tables.map_device(PhysAddr(at))?;
+    if let Some(handover) = handover {
+        let mut mapped_to = 0;
+        for range in handover.ram.as_slice() {
+            mapped_to = tables.map_ram(range.start, range.end, mapped_to)?;
+        }
+        for Range { start, end } in gic::registers(handover.gic) {
+            for at in (start >> 21 << 21..end).step_by(1 << 21) {
+                tables.map_device(PhysAddr(at))?;
+            }
         }
     }
-    if let Some(uart) = handover.uart {
+    if let Some(uart) = uart {
         tables.map_device(uart)?;
     }
     for (start, end, flags) in [
