@@ -427,10 +427,7 @@ mod tests {
     #[test]
     fn the_console_is_found_in_a_tree_that_is_cut() {
         let mut bytes = tree().finish();
-        let at = bytes
-            .windows(6)
-            .position(|bytes| bytes == b"chosen")
-            .unwrap();
+        let at = bytes.windows(6).position(|bytes| bytes == b"chosen").unwrap();
         bytes[at - 1] = 0xff;
         assert!(Handover::read(&bytes, PhysAddr(0)).is_err());
         assert_eq!(console(&bytes), Some(PhysAddr(0x900_0000)), "the first one");
