@@ -15,7 +15,8 @@ use crate::format;
 /// Bytes read or written at once.
 const PIECE: usize = 256 * 1024;
 
-fn open(
+/// Opens a file by its whole path; with its size.
+pub fn open(
     context: &Context<'_>,
     path: &str,
     access: Access,

@@ -7,9 +7,9 @@ use alloc::vec;
 
 use libipc::time;
 use skink_protocols::control::KillSpec;
-use skink_protocols::file::client::File;
 use skink_protocols::file::{Access, Create};
 
+use super::files::open;
 use super::misused;
 use crate::context::{Context, Failure, Outcome};
 use crate::format;
@@ -44,18 +44,6 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
             "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, hello.add",
         )),
     }
-}
-
-fn open(
-    context: &Context<'_>,
-    path: &str,
-    access: Access,
-    create: Create,
-) -> Result<(File, u64), Failure> {
-    let (client, inner) = context.resolve(path)?;
-    let (file, metadata) =
-        File::open(client, &inner, access, create).map_err(|e| Failure::at(path, e))?;
-    Ok((file, metadata.size))
 }
 
 /// Prints a rate in units of a thousandth: `bytes` in `ns` is MB/s.
