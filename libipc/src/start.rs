@@ -145,32 +145,66 @@ pub struct IncomingSession {
     pub shared: Region,
 }
 
-/// A device that the server drives.
+/// A device that the server drives: a PCI function, or a device of the device tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceGrant {
-    /// PCI vendor and device ID (0 elsewhere).
+    /// Place of its entry among the manifest's `devices` of this server (those that are absent
+    /// and optional are left out of the list).
+    pub entry: u8,
+    /// PCI vendor ID; 0 for a device of the device tree.
     pub vendor: u16,
     /// PCI device ID.
     pub device: u16,
     /// Segment 0 address: bus << 8 | device << 3 | function.
     pub address: u16,
     /// A copy of the function's configuration space, taken by the root server after assignment:
-    /// the driver finds its capabilities (virtio 1.2 §4.1.4) here, and cannot write it.
+    /// the driver finds its capabilities (virtio 1.2 §4.1.4) here, and cannot write it. Empty for
+    /// a device of the device tree.
     pub config: Vec<u8, 256>,
-    /// Memory BARs, mapped uncached; size 0 where there is none. `paddr` is the bus address.
+    /// PCI: memory BARs. Device tree: the ranges of `reg`, in its order. Mapped uncached; size 0
+    /// where there is none. `paddr` is the bus address; of a device tree's range, `vaddr`, `size`
+    /// and `paddr` are exact, though whole pages are mapped.
     pub bars: [Region; 6],
-    /// MSI-X vectors, enabled in the function's table by the root server; in this order.
+    /// Interrupts. PCI: MSI-X vectors, enabled in the function's table by the root server, in
+    /// this order; or, where the machine has no message interrupts, the function's one INTx line.
+    /// Device tree: the lines of `interrupts`, in its order.
     pub vectors: Vec<Vector, 8>,
 }
 
-/// One MSI-X vector: the driver writes its table index where the device wants it (virtio:
-/// `queue_msix_vector`). The table itself has been programmed by the root server.
+impl DeviceGrant {
+    /// Whether this is a PCI function.
+    pub fn is_pci(&self) -> bool {
+        !self.config.is_empty()
+    }
+}
+
+/// How an interrupt signals, which decides when its driver acknowledges it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trigger {
+    /// A message or a pulse: acknowledged before the device is looked at, so that one that comes
+    /// meanwhile is not lost.
+    #[default]
+    Edge,
+    /// Asserted until the device is served, and masked by the kernel until it is acknowledged:
+    /// acknowledged after the device was served, else it comes again at once.
+    Level,
+}
+
+/// One interrupt. For an MSI-X vector the driver writes `index` where the device wants it
+/// (virtio: `queue_msix_vector`); the table itself has been programmed by the root server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vector {
     /// Slot of the interrupt handler.
     pub handler: u64,
-    /// Index in the MSI-X table.
+    /// Index in the MSI-X table; [`Vector::WIRED`] for a line.
     pub index: u16,
     /// The bit of the notification that it signals.
     pub bit: u8,
+    /// How it signals.
+    pub trigger: Trigger,
+}
+
+impl Vector {
+    /// [`Vector::index`] of a wired line (the value is virtio's `VIRTIO_MSI_NO_VECTOR`).
+    pub const WIRED: u16 = 0xffff;
 }

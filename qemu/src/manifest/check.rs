@@ -193,6 +193,7 @@ impl Check<'_> {
                 compatible: heapless::String::try_from(compatible.as_str())
                     .map_err(|_| self.at(device, "`compatible` is longer than 48 bytes"))?,
                 index: *index,
+                optional: *optional,
             }),
             _ => Err(self.at(device, "a device has either `pci` or `compatible`")),
         }

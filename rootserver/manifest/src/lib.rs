@@ -13,7 +13,7 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Edges at most.
@@ -137,8 +137,23 @@ pub enum Device {
     Compatible {
         /// The string.
         compatible: String<48>,
+        /// Which of several, from 0: first the node that `/chosen` names as `stdout-path`, if it
+        /// is one of them, then by address.
+        index: u8,
+        /// The server starts without it if it is absent.
+        optional: bool,
+    },
+    /// A virtio device by its type (virtio 1.2 §5), whatever its transport: PCI functions in bus
+    /// order, then the device tree's `virtio,mmio` nodes by address.
+    Virtio {
+        /// Device type: 2 for a block device.
+        kind: u16,
         /// Which of several, from 0.
         index: u8,
+        /// The server starts without it if it is absent.
+        optional: bool,
+        /// MSI-X vectors wanted, where it is a PCI function and the machine has them.
+        vectors: u8,
     },
 }
 

@@ -62,8 +62,7 @@ fn manifest(servers: &[Server]) -> Manifest {
 }
 
 fn with_device(mut server: Server) -> Server {
-    let device =
-        skink_manifest::Device::Compatible { compatible: "x".try_into().unwrap(), index: 0 };
+    let device = skink_manifest::Device::Virtio { kind: 2, index: 0, optional: false, vectors: 2 };
     server.devices.push(device).unwrap();
     server
 }

@@ -319,6 +319,7 @@ fn empty_info() -> StartInfo {
 /// An empty device grant, to be filled.
 pub fn empty_device() -> DeviceGrant {
     DeviceGrant {
+        entry: 0,
         vendor: 0,
         device: 0,
         address: 0,

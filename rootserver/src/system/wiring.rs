@@ -85,7 +85,8 @@ impl System {
             let mut device = self.device_grant(&mut draft.plan, number)?;
             for (vector, handler) in self.functions.handlers_of(number) {
                 let (slot, bit) = self.add_interrupt(draft, handler)?;
-                let vector = libipc::start::Vector { handler: slot, index: vector, bit };
+                let trigger = libipc::start::Trigger::Edge;
+                let vector = libipc::start::Vector { handler: slot, index: vector, bit, trigger };
                 device.vectors.push(vector).map_err(|_| StartError::TooManyGrants)?;
             }
             draft.info.devices.push(device).map_err(|_| StartError::TooManyGrants)?;

@@ -7,8 +7,8 @@
 
 use crate::addr::PhysAddr;
 
-pub use super::fdt::FdtError;
-use super::fdt::{self, Node, cells, strings};
+pub use skink_fdt::FdtError;
+use skink_fdt::{Node, Tree, cells, strings};
 
 /// Ranges that are kept of each kind.
 pub const MAX_RANGES: usize = 16;
@@ -121,7 +121,7 @@ impl core::fmt::Display for HandoverError {
 
 /// The console that a device tree names, even if it cannot be used otherwise: to say so.
 pub fn console(bytes: &[u8]) -> Option<PhysAddr> {
-    let tree = fdt::Tree::parse(bytes).ok()?;
+    let tree = Tree::parse(bytes).ok()?;
     let mut found = Findings::default();
     // Damage hides only what stands behind it.
     let _ = tree.walk(|node, _| found.chosen(node));
@@ -151,7 +151,7 @@ impl Handover {
     /// # Errors
     /// [`HandoverError`], as its variants say.
     pub fn read(bytes: &[u8], at: PhysAddr) -> Result<Handover, HandoverError> {
-        let tree = fdt::Tree::parse(bytes).map_err(HandoverError::Tree)?;
+        let tree = Tree::parse(bytes).map_err(HandoverError::Tree)?;
         let mut found = Findings::default();
         for (start, size) in tree.reservations() {
             found.reserve(start, size);
@@ -296,8 +296,8 @@ fn timer_line(node: &Node<'_>) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fdt::tests::Builder;
     use super::*;
+    use skink_fdt::build::Builder;
 
     /// Its root is still open.
     fn tree_without_timer() -> Builder {

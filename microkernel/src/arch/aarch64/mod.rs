@@ -1,7 +1,7 @@
 //! The aarch64 backend: a machine with GICv2 or GICv3, generic timer and PL011, booted as a Linux
 //! `Image` with a device tree.
 //!
-//! Pure and tested on every host: [`boot`] (what the device tree says), [`fdt`] (its format),
+//! Pure and tested on every host: [`boot`] (what the device tree says),
 //! [`context`] (user registers), [`paging`] (page-table entries), [`window`] (the kernel's own
 //! page tables). The rest touches the machine and exists on the bare target only: `start` (from
 //! the loader to the first thread), `trap` (entries and exits), `percpu`, `cpu` (features and
@@ -13,7 +13,6 @@
 
 pub mod boot;
 pub mod context;
-pub mod fdt;
 pub mod paging;
 pub mod window;
 

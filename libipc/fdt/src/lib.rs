@@ -1,9 +1,23 @@
 //! Flattened device trees (Devicetree Specification 0.4, §5): header, reservations, nodes.
 //!
-//! Bounded: a tree deeper than [`MAX_DEPTH`] is damaged; a walk reads each byte once.
+//! Shared by the kernel (RAM, interrupt controller, console), the root server (devices) and the
+//! host tool (altered trees for tests; [`build`]). Nothing in a tree is trusted: a walk is
+//! bounded, reads each byte once, and visits what stands before any damage, so that a console
+//! can be found to say what is wrong. That is why this is not a crate that refuses a damaged tree
+//! whole.
+//!
+//! Invariant: a tree deeper than [`MAX_DEPTH`] is damaged; nothing recurses.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "build"))]
+extern crate std;
+
+#[cfg(any(test, feature = "build"))]
+pub mod build;
 
 /// Nodes within nodes at most.
-const MAX_DEPTH: usize = 16;
+pub const MAX_DEPTH: usize = 16;
 const MAGIC: u32 = 0xd00d_feed;
 const HEADER_BYTES: usize = 40;
 const BEGIN_NODE: u32 = 1;
@@ -212,79 +226,9 @@ impl<'a> Node<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// Builds trees for tests.
-    pub struct Builder {
-        structure: Vec<u8>,
-        strings: Vec<u8>,
-    }
-
-    impl Builder {
-        pub fn new() -> Builder {
-            Builder { structure: Vec::new(), strings: Vec::new() }
-        }
-
-        fn put(&mut self, word: u32) {
-            self.structure.extend(word.to_be_bytes());
-        }
-
-        fn pad(&mut self) {
-            let size = self.structure.len().next_multiple_of(4);
-            self.structure.resize(size, 0);
-        }
-
-        pub fn begin(&mut self, name: &str) {
-            self.put(BEGIN_NODE);
-            self.structure.extend(name.bytes());
-            self.structure.push(0);
-            self.pad();
-        }
-
-        pub fn end(&mut self) {
-            self.put(END_NODE);
-        }
-
-        pub fn prop(&mut self, name: &str, value: &[u8]) {
-            self.put(PROPERTY);
-            self.put(value.len() as u32);
-            self.put(self.strings.len() as u32);
-            self.strings.extend(name.bytes());
-            self.strings.push(0);
-            self.structure.extend(value);
-            self.pad();
-        }
-
-        pub fn words(&mut self, name: &str, words: &[u32]) {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-            self.prop(name, &bytes);
-        }
-
-        pub fn finish(&self) -> Vec<u8> {
-            let structure = [&self.structure[..], &END.to_be_bytes()].concat();
-            let at = HEADER_BYTES + 16;
-            let strings_at = at + structure.len();
-            let fields = [
-                MAGIC as usize,
-                strings_at + self.strings.len(),
-                at,
-                strings_at,
-                HEADER_BYTES,
-                17,
-                16,
-                0,
-                self.strings.len(),
-                structure.len(),
-            ];
-            let mut bytes: Vec<u8> = Vec::new();
-            bytes.extend(fields.iter().flat_map(|field| (*field as u32).to_be_bytes()));
-            bytes.extend([0; 16]);
-            bytes.extend(structure);
-            bytes.extend(&self.strings);
-            bytes
-        }
-    }
+    use build::Builder;
 
     #[test]
     fn a_tree_without_end_or_too_deep_is_damaged() {
