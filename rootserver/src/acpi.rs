@@ -8,6 +8,8 @@
 
 use core::fmt;
 
+use crate::pci::Ecam;
+
 /// Bytes of one table at most.
 pub const MAX_TABLE: usize = 4096;
 /// Tables looked at, at most.
@@ -18,24 +20,6 @@ const HEADER: usize = 36;
 pub trait PhysicalMemory {
     /// Fills `into` from `paddr`; `false` if that cannot be read.
     fn read(&mut self, paddr: u64, into: &mut [u8]) -> bool;
-}
-
-/// Where the configuration pages of a run of buses are (one page a function).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ecam {
-    /// Physical address of bus 0's first page, also where `first_bus` is not 0.
-    pub base: u64,
-    /// First bus.
-    pub first_bus: u8,
-    /// Last bus.
-    pub last_bus: u8,
-}
-
-impl Ecam {
-    /// Physical address of the page of a function: bus << 8 | device << 3 | function.
-    pub fn page(&self, function: u16) -> u64 {
-        self.base + (u64::from(function) << 12)
-    }
 }
 
 /// Why there is no [`Ecam`].

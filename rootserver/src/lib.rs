@@ -8,7 +8,8 @@
 //!   [`window`]: its own address space.
 //! * [`supervise`]: when what is started: a pure state machine.
 //! * [`image`], [`loader`], [`plan`]: from the boot image to what an instance is made of.
-//! * [`acpi`], [`pci`]: finding devices, and silencing them without help.
+//! * [`acpi`], [`devicetree`], [`pci`], [`virtio_mmio`]: finding devices, and silencing them
+//!   without help.
 //! * [`crash`], [`mod@say`]: what is known of a death.
 //! * [`system`]: all of it at work.
 //!
@@ -21,6 +22,7 @@ pub mod acpi;
 pub mod arch;
 pub mod crash;
 pub mod custody;
+pub mod devicetree;
 pub mod image;
 pub mod kernel;
 pub mod loader;
@@ -29,6 +31,7 @@ pub mod plan;
 pub mod say;
 pub mod supervise;
 pub mod system;
+pub mod virtio_mmio;
 pub mod window;
 
 /// Exit codes with which the root server ends the machine.

@@ -41,6 +41,7 @@ mod bare {
             end(exit::SETUP_FAILED);
         }
         system.say_start();
+        system.assign_platform();
         system.event(Event::Boot);
         if !system.has_life() {
             say!("no server could be started: see the lines above");

@@ -84,6 +84,29 @@ impl Window {
         Ok(Memory { base: at as usize as *mut u8, bytes: frames.bytes() as usize })
     }
 
+    /// Maps runs of 4 KiB frames of firmware's memory for ever, read-only, one behind the other.
+    /// Nobody writes that memory any more: its frames are custody's, and are never given out.
+    ///
+    /// # Errors
+    /// As [`Window::map`].
+    pub fn map_firmware(
+        &mut self,
+        custody: &mut Custody,
+        runs: &[Frames],
+    ) -> Result<&'static [u8], CustodyError> {
+        let bytes = runs.iter().map(Frames::bytes).sum();
+        let base = self.place(bytes, PAGE);
+        let mut at = base;
+        for frames in runs {
+            for frame in frames.first..frames.first + frames.count {
+                map(custody, CPtr(frame), at, map_rights::READ, MemoryType::Normal)?;
+                at += PAGE;
+            }
+        }
+        // SAFETY: just mapped for ever; nobody writes it, as said above.
+        Ok(unsafe { Memory::constant(base, bytes) })
+    }
+
     /// Maps frames for ever, read-write.
     ///
     /// # Errors

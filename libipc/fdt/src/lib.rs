@@ -18,8 +18,10 @@ pub mod build;
 
 /// Nodes within nodes at most.
 pub const MAX_DEPTH: usize = 16;
-const MAGIC: u32 = 0xd00d_feed;
-const HEADER_BYTES: usize = 40;
+/// First word of every tree, big-endian.
+pub const MAGIC: u32 = 0xd00d_feed;
+/// Bytes of a tree's header.
+pub const HEADER_BYTES: usize = 40;
 const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROPERTY: u32 = 3;
@@ -38,8 +40,9 @@ pub enum FdtError {
 }
 
 /// A tree whose header is sound.
+#[derive(Clone, Copy)]
 pub struct Tree<'a> {
-    bytes: &'a [u8],
+    size: usize,
     structure: &'a [u8],
     strings: &'a [u8],
     reservations: &'a [u8],
@@ -52,8 +55,10 @@ pub struct Node<'a> {
     pub name: &'a [u8],
     strings: &'a [u8],
     properties: &'a [u8],
-    address_cells: usize,
-    size_cells: usize,
+    /// Cells of an address in its children's `reg`.
+    pub address_cells: usize,
+    /// Cells of a size there.
+    pub size_cells: usize,
 }
 
 /// A big-endian number of 1 or 2 cells of 4 bytes.
@@ -72,6 +77,17 @@ pub fn strings(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Bytes of a tree up to the end of its last block, from its first [`HEADER_BYTES`]: what must be
+/// seen to read it. Loaders leave room behind it (QEMU: to 1 MiB).
+pub fn used_bytes(header: &[u8]) -> Option<usize> {
+    let field = |index: usize| u32_at(header, 4 * index).map(|value| value as usize);
+    let end = |offset: usize, size: usize| field(offset)?.checked_add(field(size)?);
+    // The reservations end with an entry of zeroes; room for all that are read.
+    let reservations = field(4)?.checked_add(16 * (MAX_RESERVATIONS + 1))?;
+    let used = end(2, 9)?.max(end(3, 8)?).max(reservations);
+    (field(0)? == MAGIC as usize).then_some(used.min(field(1)?))
 }
 
 /// One token of the structure.
@@ -111,7 +127,8 @@ fn until_zero(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 impl<'a> Tree<'a> {
-    /// Checks the header; `bytes` may go on behind the tree.
+    /// Checks the header; `bytes` may go on behind the tree, or end behind its last block (what
+    /// follows up to the tree's size is unused; see [`used_bytes`]).
     ///
     /// # Errors
     /// [`FdtError::Missing`].
@@ -126,19 +143,45 @@ impl<'a> Tree<'a> {
         if field(0)? != MAGIC || field(5)? < 17 || field(6)? > 17 || size < HEADER_BYTES {
             return None;
         }
-        let bytes = bytes.get(..size)?;
+        let bytes = &bytes[..size.min(bytes.len())];
         let part = |from: u32, size: u32| bytes.get(from as usize..)?.get(..size as usize);
         Some(Tree {
-            bytes,
+            size,
             structure: part(field(2)?, field(9)?)?,
             strings: part(field(3)?, field(8)?)?,
             reservations: bytes.get(field(4)? as usize..)?,
         })
     }
 
-    /// Bytes of the tree.
+    /// Bytes of the tree, unused ones included.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.size
+    }
+
+    /// Name of the node that `/chosen` gives as the console (`stdout-path`, a path or an alias of
+    /// one); empty if there is none. `/chosen` may stand behind any damage.
+    pub fn stdout(&self) -> &'a [u8] {
+        let last = |path: &'a [u8]| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_end = |byte: &u8| matches!(byte, b':' | 0);
+        let path = self.property_of(b"chosen", "stdout-path").unwrap_or_default();
+        let path = path.split(is_end).next().unwrap_or_default();
+        if path.contains(&b'/') {
+            return last(path);
+        }
+        let name = core::str::from_utf8(path).unwrap_or_default();
+        let target = self.property_of(b"aliases", name).unwrap_or_default();
+        last(target.split(is_end).next().unwrap_or_default())
+    }
+
+    /// A property of the last node with this name, as far as the tree can be walked.
+    fn property_of(&self, node: &[u8], name: &str) -> Option<&'a [u8]> {
+        let mut found = None;
+        let _ = self.walk(|here, _| {
+            if here.name == node {
+                found = here.property(name).or(found);
+            }
+        });
+        found
     }
 
     /// Memory that nobody may use: address and size.
@@ -229,6 +272,45 @@ impl<'a> Node<'a> {
 mod tests {
     use super::*;
     use build::Builder;
+
+    fn console(path: &[u8]) -> std::vec::Vec<u8> {
+        let mut tree = Builder::new();
+        tree.begin("");
+        tree.begin("aliases");
+        tree.prop("serial0", b"/soc/uart@2\0");
+        tree.end();
+        tree.begin("chosen");
+        tree.prop("stdout-path", path);
+        tree.end();
+        tree.end();
+        let bytes = tree.finish();
+        Tree::parse(&bytes).ok().unwrap().stdout().to_vec()
+    }
+
+    #[test]
+    fn the_console_is_named_by_path_or_alias() {
+        assert_eq!(console(b"/soc/uart@1:115200n8\0"), b"uart@1");
+        assert_eq!(console(b"serial0:9600\0"), b"uart@2");
+        assert_eq!(console(b"serial1\0"), b"");
+    }
+
+    #[test]
+    fn the_unused_end_need_not_be_seen() {
+        let mut tree = Builder::new();
+        tree.begin("");
+        tree.prop("model", b"x\0");
+        tree.end();
+        let mut bytes = tree.finish();
+        let used = bytes.len();
+        bytes[4..8].copy_from_slice(&(1u32 << 20).to_be_bytes());
+        // The few reservations that the builder writes are padded by what follows.
+        assert!(used_bytes(&bytes).unwrap() >= used);
+        let tree = Tree::parse(&bytes).ok().unwrap();
+        assert_eq!(tree.size(), 1 << 20);
+        assert!(tree.walk(|node, _| assert_eq!(node.property("model"), Some(&b"x\0"[..]))).is_ok());
+        bytes[0] = 0;
+        assert_eq!(used_bytes(&bytes), None);
+    }
 
     #[test]
     fn a_tree_without_end_or_too_deep_is_damaged() {

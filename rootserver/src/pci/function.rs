@@ -15,7 +15,9 @@ pub const RESET_POLLS: u32 = 10_000;
 const VENDOR: u32 = 0x00;
 const COMMAND: u32 = 0x04;
 const STATUS: u32 = 0x06;
+const SUBSYSTEM: u32 = 0x2e;
 const CAPABILITIES: u32 = 0x34;
+const INTERRUPT_PIN: u32 = 0x3d;
 const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_BUS_MASTER: u32 = 1 << 2;
 const COMMAND_NO_INTX: u32 = 1 << 10;
@@ -56,6 +58,17 @@ impl Msix {
     }
 }
 
+/// How a function interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupts {
+    /// Not at all.
+    None,
+    /// By messages.
+    Messages(Msix),
+    /// By its INTx pin.
+    Pin,
+}
+
 /// Where a virtio device has its common configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioCommon {
@@ -87,6 +100,23 @@ pub enum NotSilent {
 pub fn identity(config: &impl Registers) -> Option<(u16, u16)> {
     let id = config.read(VENDOR, 4);
     (id as u16 != 0xffff).then_some((id as u16, (id >> 16) as u16))
+}
+
+/// The pin by which the function interrupts, 1 (INTA) to 4; 0 for none (PCI 3.0 §6.2.4).
+pub fn interrupt_pin(config: &impl Registers) -> u8 {
+    config.read(INTERRUPT_PIN, 1) as u8
+}
+
+/// Whether the function is a virtio device of type `kind`: a modern one says so by its device ID,
+/// a transitional one by its subsystem ID (virtio 1.2 §4.1.2).
+pub fn is_virtio(config: &impl Registers, kind: u16) -> bool {
+    const QUMRANET: u16 = 0x1af4;
+    const MODERN: u16 = 0x1040;
+    match identity(config) {
+        Some((QUMRANET, 0x1000..MODERN)) => config.read(SUBSYSTEM, 2) == u32::from(kind),
+        Some((QUMRANET, device)) => device.checked_sub(MODERN) == Some(kind),
+        _ => false,
+    }
 }
 
 /// Capabilities in order: offset and number.
@@ -146,10 +176,13 @@ pub fn program_vector(table: &mut impl Registers, index: u16, address: u64, data
     table.write(entry + 12, 4, 0);
 }
 
-/// Lets the function decode memory, interrupt by MSI-X and reach memory by itself.
-pub fn activate(config: &mut impl Registers, msix: Option<Msix>) {
-    change_command(config, 0, COMMAND_MEMORY | COMMAND_NO_INTX);
-    if let Some(msix) = msix {
+/// Lets the function decode memory, interrupt in this way and reach memory by itself.
+pub fn activate(config: &mut impl Registers, interrupts: Interrupts) {
+    match interrupts {
+        Interrupts::Pin => change_command(config, COMMAND_NO_INTX, COMMAND_MEMORY),
+        _ => change_command(config, 0, COMMAND_MEMORY | COMMAND_NO_INTX),
+    };
+    if let Interrupts::Messages(msix) = interrupts {
         set_msix(config, msix, MSIX_ENABLE);
     }
     change_command(config, 0, COMMAND_BUS_MASTER);
@@ -170,7 +203,7 @@ pub fn silence(
     config: &mut impl Registers,
     common: Option<&mut impl Registers>,
 ) -> Result<Silenced, NotSilent> {
-    if change_command(config, COMMAND_BUS_MASTER, 0) & COMMAND_BUS_MASTER != 0 {
+    if change_command(config, COMMAND_BUS_MASTER, COMMAND_NO_INTX) & COMMAND_BUS_MASTER != 0 {
         return Err(NotSilent::Mastering);
     }
     if let Some(msix) = msix(config) {
@@ -281,8 +314,8 @@ mod tests {
     fn a_function_is_switched_on_and_silenced() {
         let mut d = virtio();
         d.put(4, &[0, 0]);
-        let found = msix(&d);
-        activate(&mut d, found);
+        let found = msix(&d).unwrap();
+        activate(&mut d, Interrupts::Messages(found));
         assert_eq!(d.read(COMMAND, 2), 0x406);
         assert_ne!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
         let mut common = Device::new();
@@ -292,6 +325,32 @@ mod tests {
         assert_eq!(d.read(COMMAND, 2) & COMMAND_BUS_MASTER, 0);
         assert_eq!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
         assert_eq!(common.bytes[20], 0);
+    }
+
+    #[test]
+    fn a_function_with_a_pin_may_raise_it_until_it_is_silenced() {
+        let mut d = virtio();
+        d.put(4, &[0, 4]);
+        d.put(0x3d, &[1]);
+        assert_eq!(interrupt_pin(&d), 1);
+        // As when it is taken over: firmware may have left messages on.
+        assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
+        activate(&mut d, Interrupts::Pin);
+        assert_eq!(d.read(COMMAND, 2), 0x006);
+        assert_eq!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
+        assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
+        assert_eq!(d.read(COMMAND, 2), 0x402);
+    }
+
+    #[test]
+    fn virtio_types_are_told_by_device_or_subsystem() {
+        let mut d = virtio();
+        assert!(is_virtio(&d, 2) && !is_virtio(&d, 1));
+        d.put(2, &[0x01, 0x10]);
+        d.put(0x2e, &[2, 0]);
+        assert!(is_virtio(&d, 2) && !is_virtio(&d, 1), "transitional");
+        d.put(0, &[0x86, 0x80]);
+        assert!(!is_virtio(&d, 2), "another vendor");
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //!
 //! * [`function`]: one function's registers: capabilities, MSI-X, on and off, reset. Pure over
 //!   [`Registers`], tested with a scripted device.
+//! * [`bridge`]: the host bridge.
 //!
 //! Not here: enumeration, sizes and addresses of BARs (the `pci` server does that).
 
+pub mod bridge;
 pub mod function;
+
+pub use bridge::{Ecam, HostBridge, IntxRoute, Window};
 
 /// Registers in memory: a configuration page or a part of a BAR.
 ///

@@ -215,6 +215,6 @@ impl PciRegistryServer for Call<'_> {
     }
 
     fn done(&mut self, _caller: Caller) {
-        self.system.assign_functions();
+        self.system.assign_devices();
     }
 }

@@ -4,7 +4,9 @@
 //! * [`prepare`]: what an instance of a server is made of: image, plan, grants, start info;
 //!   [`wiring`]: what connects it with others and with devices.
 //! * [`instance`]: builds and starts an instance. [`teardown`]: takes one apart, and records it.
-//! * [`devices`]: PCI functions: configuration pages, assignment, activation, silence.
+//! * [`firmware`]: what firmware left: ACPI's tables or a device tree.
+//! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
+//!   tree: registers, interrupts, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
@@ -13,8 +15,11 @@
 pub mod control;
 pub mod devices;
 pub mod dispatch;
+pub mod firmware;
+pub mod functions;
 pub mod grants;
 pub mod instance;
+pub mod platform;
 pub mod prepare;
 pub mod setup;
 pub mod teardown;
@@ -34,8 +39,10 @@ use crate::loader::ElfError;
 use crate::plan::{MAX_THREADS, Plan, PlanError};
 use crate::supervise::{Action, Actions, Event, Heartbeats, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
-use devices::Functions;
+use devices::Assigned;
+use functions::Functions;
 use grants::Grant;
+use platform::Platform;
 use teardown::Detail;
 
 /// Sessions of all edges at most.
@@ -130,8 +137,10 @@ pub struct Server {
     pub info: StartInfoPage,
     /// Wired lines and message-signalled interrupts.
     pub interrupts: Vec<Interrupt, 16>,
-    /// Indices of its functions in [`Functions`].
-    pub functions: Vec<u8, 4>,
+    /// Its devices.
+    pub devices: Vec<Assigned, 4>,
+    /// They were looked for.
+    pub has_devices: bool,
     /// Doorbell bits given out.
     pub doorbells: u8,
     /// An instance is there: the capabilities in its kit may be named. (To invoke one that is not
@@ -246,6 +255,12 @@ pub struct System {
     pub sessions: Vec<Session, MAX_SESSIONS>,
     /// PCI.
     pub functions: Functions,
+    /// The device tree's devices.
+    pub platform: Platform,
+    /// The device tree as it was left in memory; empty where there is none.
+    pub device_tree: &'static [u8],
+    /// Every device that there is was assigned, if anybody wants it.
+    pub devices_assigned: bool,
     /// The last deaths.
     pub crashes: Crashes,
     /// What is known of the death that is being handled.
@@ -331,7 +346,8 @@ impl Server {
         replies: (0, 0),
         info: StartInfoPage { memory: Memory::EMPTY, vaddr: 0, head: 0, number: 0, tail: 0 },
         interrupts: Vec::new(),
-        functions: Vec::new(),
+        devices: Vec::new(),
+        has_devices: false,
         doorbells: 0,
         is_built: false,
         is_prepared: false,
@@ -367,6 +383,9 @@ impl System {
         servers: [const { Server::EMPTY }; MAX_SERVERS],
         sessions: Vec::new(),
         functions: Functions::EMPTY,
+        platform: Platform::EMPTY,
+        device_tree: &[],
+        devices_assigned: false,
         crashes: Crashes::EMPTY,
         death: Detail { fault: None, thread: 0 },
         facts: None,

@@ -79,7 +79,7 @@ impl System {
             self.lasting_resources(index)?;
         }
         self.edges();
-        self.find_pci(info.firmware_table);
+        self.find_hardware(info);
         Ok(())
     }
 

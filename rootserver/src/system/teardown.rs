@@ -98,8 +98,8 @@ impl System {
             let handler = Cap::<cap::IrqHandler>::from_slot(interrupt.handler);
             self.check(server, "turn an interrupt off", handler.clear());
         }
-        for number in self.servers[server.index()].functions.clone() {
-            if let Err(error) = self.functions.silence(number) {
+        for assigned in self.servers[server.index()].devices.clone() {
+            if let Err(error) = self.silence_device(assigned.device) {
                 say!("{}: its device does not obey ({error:?}): quarantined", self.name(server));
                 self.servers[server.index()].is_quarantined = true;
             }
@@ -272,7 +272,7 @@ impl System {
         let manifest = self.manifest.servers.get(server.index());
         if manifest.is_some_and(|s| s.privileges.pci_config) {
             // Nobody will report functions any more: those that wait for one wait in vain.
-            self.assign_functions();
+            self.assign_devices();
         }
     }
 

@@ -1,8 +1,8 @@
 //! What connects a server with others and with devices: sessions, doorbells, ports, interrupts,
-//! PCI functions; each with its grant and its place in the start info.
+//! devices; each with its grant and its place in the start info.
 
 use libipc::cap::{self, Cap};
-use libipc::start::{IncomingSession, OutgoingSession};
+use libipc::start::{IncomingSession, OutgoingSession, Vector};
 use skink_abi::CapRights;
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{Trigger, map_rights};
@@ -56,7 +56,7 @@ impl System {
         Ok(())
     }
 
-    /// Ports, wired lines, PCI functions, PCI configuration.
+    /// Ports, wired lines, devices, PCI configuration.
     pub(super) fn hardware(&mut self, draft: &mut Draft) -> Result<(), StartError> {
         let i = usize::from(draft.index);
         let ports = self.manifest.servers[i].ports.clone();
@@ -77,16 +77,16 @@ impl System {
             let (slot, _) = self.add_interrupt(draft, handler)?;
             let _ = draft.info.lines.push(slot);
         }
-        if self.manifest.servers[i].privileges.pci_config {
-            let grant = self.configuration_grant(&mut draft.plan)?;
+        if self.manifest.servers[i].privileges.pci_config
+            && let Some(grant) = self.configuration_grant(&mut draft.plan)?
+        {
             draft.info.devices.push(grant).map_err(|_| StartError::TooManyGrants)?;
         }
-        for number in self.servers[i].functions.clone() {
-            let mut device = self.device_grant(&mut draft.plan, number)?;
-            for (vector, handler) in self.functions.handlers_of(number) {
-                let (slot, bit) = self.add_interrupt(draft, handler)?;
-                let trigger = libipc::start::Trigger::Edge;
-                let vector = libipc::start::Vector { handler: slot, index: vector, bit, trigger };
+        for assigned in self.servers[i].devices.clone() {
+            let mut device = self.device_grant(&mut draft.plan, assigned)?;
+            for (index, wire) in self.interrupts_of(assigned.device) {
+                let (slot, bit) = self.add_interrupt(draft, wire.handler)?;
+                let vector = Vector { handler: slot, index, bit, trigger: wire.trigger };
                 device.vectors.push(vector).map_err(|_| StartError::TooManyGrants)?;
             }
             draft.info.devices.push(device).map_err(|_| StartError::TooManyGrants)?;

@@ -1,0 +1,355 @@
+//! PCI functions in the root server's hands: their configuration pages, their interrupts, what is
+//! mapped where, and silence.
+//!
+//! The root server maps the configuration pages of bus 0 for itself at start-up and never gives
+//! them up; the `pci` server gets copies. A function that is reported is known by its address.
+//!
+//! Not here: who drives a function ([`super::devices`]).
+
+use libipc::cap::{self, Cap};
+use libipc::start::{DeviceGrant, Region, Trigger};
+use skink_abi::bootinfo::slot as boot;
+use skink_abi::invocation::{MemoryType, map_rights};
+use skink_abi::{CapRights, Error, Slot};
+use skink_protocols::pci::{BARS, BarKind, Function as Report};
+
+use super::devices::{Wire, claim};
+use super::prepare::empty_device;
+use super::{StartError, System};
+use crate::custody::{Custody, CustodyError, Frames};
+use crate::kernel::{Kernel, RootCaps};
+use crate::pci::function::{self, Interrupts, Msix, NotSilent, Silenced};
+use crate::pci::{HostBridge, Registers, Window as Addresses};
+use crate::plan::Plan;
+use crate::say;
+use crate::window::{Memory, Window};
+
+/// Functions known at most.
+pub const MAX_FUNCTIONS: usize = 32;
+/// Vectors of one function at most.
+const MAX_VECTORS: usize = 8;
+const PAGE: u64 = 4096;
+const BUS_BYTES: u64 = 1 << 20;
+const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
+/// Bytes of a BAR that is mapped at most.
+const MAX_BAR: u64 = 16 << 20;
+
+/// One function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    report: Report,
+    /// Its configuration page.
+    config: Memory,
+    is_owned: bool,
+    bars: [Frames; BARS],
+    msix: Option<Msix>,
+    /// The table of its interrupts.
+    table: Memory,
+    vectors: heapless::Vec<Vector, MAX_VECTORS>,
+    /// The line that its pin leads to, where the machine knows no message interrupts.
+    pin: Option<Wire>,
+    /// A virtio device's common configuration.
+    common: Option<Memory>,
+}
+
+/// A message-signalled interrupt: handler and what the device writes to raise it.
+#[derive(Clone, Copy, Debug)]
+struct Vector {
+    handler: Slot,
+    address: u64,
+    data: u32,
+}
+
+/// All functions.
+#[derive(Clone, Debug)]
+pub struct Functions {
+    list: heapless::Vec<Function, MAX_FUNCTIONS>,
+    /// Bus 0's configuration pages, one frame each.
+    pages: Frames,
+    /// The same, mapped.
+    memory: Memory,
+    bridge: Option<HostBridge>,
+}
+
+impl Functions {
+    /// None known.
+    pub const EMPTY: Functions = Functions {
+        list: heapless::Vec::new(),
+        pages: Frames::NONE,
+        memory: Memory::EMPTY,
+        bridge: None,
+    };
+
+    fn get(&self, number: u8) -> Option<&Function> {
+        self.list.get(usize::from(number))
+    }
+
+    /// Puts the functions that were reported into bus order.
+    pub fn sort(&mut self) {
+        self.list.sort_unstable_by_key(|f| f.report.address);
+    }
+
+    /// Functions with this vendor and one of these device IDs, in bus order.
+    pub fn with_ids(&self, vendor: u16, devices: &[u16]) -> impl Iterator<Item = u8> {
+        let fits = move |f: &Report| f.vendor == vendor && devices.contains(&f.device);
+        self.numbers(move |f| fits(&f.report))
+    }
+
+    /// virtio devices of this type, in bus order.
+    pub fn virtio(&self, kind: u16) -> impl Iterator<Item = u8> {
+        self.numbers(move |f| function::is_virtio(&f.config, kind))
+    }
+
+    fn numbers(&self, fits: impl Fn(&Function) -> bool) -> impl Iterator<Item = u8> {
+        let list = self.list.iter().enumerate();
+        list.filter(move |(_, f)| fits(f)).map(|(number, _)| number as u8)
+    }
+
+    /// Takes the function for one driver; `false` if it was taken before.
+    pub fn take(&mut self, number: u8) -> bool {
+        let function = self.list.get_mut(usize::from(number));
+        function.is_some_and(|f| !core::mem::replace(&mut f.is_owned, true))
+    }
+
+    /// Where a function is, for messages.
+    pub fn address(&self, number: u8) -> skink_protocols::pci::Address {
+        self.get(number).map_or(skink_protocols::pci::Address(0), |f| f.report.address)
+    }
+
+    /// Index and handler of each interrupt of a function.
+    pub fn interrupts(&self, number: u8) -> heapless::Vec<(u16, Wire), MAX_VECTORS> {
+        let Some(function) = self.get(number) else {
+            return heapless::Vec::new();
+        };
+        let messages = function.vectors.iter().enumerate().map(|(index, vector)| {
+            (index as u16, Wire { handler: vector.handler, trigger: Trigger::Edge })
+        });
+        messages.chain(function.pin.map(|wire| (libipc::start::Vector::WIRED, wire))).collect()
+    }
+
+    /// Switches a function on for its driver.
+    pub fn activate(&mut self, number: u8) {
+        let Some(function) = self.list.get_mut(usize::from(number)) else {
+            return;
+        };
+        for (index, vector) in function.vectors.iter().enumerate() {
+            let (address, data) = (vector.address, vector.data);
+            function::program_vector(&mut function.table, index as u16, address, data);
+        }
+        let interrupts = match (function.msix, function.pin) {
+            (Some(msix), _) if !function.vectors.is_empty() => Interrupts::Messages(msix),
+            (_, Some(_)) => Interrupts::Pin,
+            _ => Interrupts::None,
+        };
+        function::activate(&mut function.config, interrupts);
+    }
+
+    /// Silences a function.
+    ///
+    /// # Errors
+    /// It did not obey.
+    pub fn silence(&mut self, number: u8) -> Result<Silenced, NotSilent> {
+        match self.list.get_mut(usize::from(number)) {
+            Some(f) => function::silence(&mut f.config, f.common.as_mut()),
+            None => Ok(Silenced::MasteringOff),
+        }
+    }
+}
+
+impl System {
+    /// Maps bus 0 of a host bridge that was found.
+    ///
+    /// # Errors
+    /// Memory or slots are short.
+    pub fn map_bus(&mut self, bridge: HostBridge) -> Result<(), CustodyError> {
+        let (custody, window) = (&mut self.custody, &mut self.window);
+        let pages = custody.device_frames(&mut Kernel, bridge.ecam.page(0), BUS_BYTES)?;
+        let memory = window.map(custody, &pages, READ_WRITE, MemoryType::Device)?;
+        self.functions.pages = pages;
+        self.functions.memory = memory;
+        self.functions.bridge = Some(bridge);
+        Ok(())
+    }
+
+    /// What the `pci` server gets: all configuration pages, and the windows that it may assign
+    /// addresses of. `None` if there is no PCI.
+    ///
+    /// # Errors
+    /// The plan is full.
+    pub fn configuration_grant(&self, plan: &mut Plan) -> Result<Option<DeviceGrant>, StartError> {
+        let Some(bridge) = &self.functions.bridge else {
+            return Ok(None);
+        };
+        let mut grant = empty_device();
+        let pages = &self.functions.pages;
+        let vaddr = plan.add_granted(pages, READ_WRITE, MemoryType::Device)?;
+        let unmapped =
+            |window: Addresses| Region { vaddr: 0, size: window.size, paddr: window.start };
+        grant.bars[0] = Region { vaddr, size: pages.bytes(), paddr: pages.paddr };
+        grant.bars[1] = unmapped(bridge.low);
+        grant.bars[2] = unmapped(bridge.high);
+        Ok(Some(grant))
+    }
+
+    /// Takes a report of the `pci` server; one about a known function is a confirmation.
+    pub fn report_function(&mut self, report: &Report) {
+        let address = report.address;
+        if self.devices_assigned || self.functions.list.iter().any(|f| f.report.address == address)
+        {
+            return;
+        }
+        let page = usize::from(address.0) * PAGE as usize;
+        let Some(config) = self.functions.memory.part(page, PAGE as usize) else {
+            return say!("PCI: {address} is not on bus 0: left alone");
+        };
+        let function = Function {
+            report: *report,
+            config,
+            is_owned: false,
+            bars: [Frames::NONE; BARS],
+            msix: function::msix(&config),
+            table: Memory::EMPTY,
+            vectors: heapless::Vec::new(),
+            pin: None,
+            common: None,
+        };
+        if self.functions.list.push(function).is_err() {
+            say!("PCI: more than {MAX_FUNCTIONS} functions: {address} is left alone");
+        }
+    }
+
+    /// Takes the function's memory, its interrupts and the registers to silence it by.
+    ///
+    /// # Errors
+    /// Memory, slots or interrupts are short.
+    pub fn set_up_function(&mut self, number: u8, vectors: u8) -> Result<(), CustodyError> {
+        let place = usize::from(number);
+        let function = &mut self.functions.list[place];
+        for (bar, frames) in function.report.bars.iter().zip(&mut function.bars) {
+            let is_memory = matches!(bar.kind, BarKind::Memory32 | BarKind::Memory64);
+            if is_memory && bar.address != 0 && (1..=MAX_BAR).contains(&bar.size) {
+                let bytes = bar.size.next_multiple_of(PAGE);
+                *frames = self.custody.device_frames(&mut Kernel, bar.address, bytes)?;
+            }
+        }
+        let (custody, window) = (&mut self.custody, &mut self.window);
+        let caps = self.caps;
+        if let Some(common) = function::virtio_common(&function.config) {
+            let frames = function.bars[usize::from(common.bar)];
+            let memory = map_part(caps, custody, window, &frames, u64::from(common.offset), 64)?;
+            function.common = Some(memory);
+        }
+        if let Some(msix) = function.msix {
+            let frames = function.bars.get(usize::from(msix.table_bar));
+            let bytes = u64::from(msix.vectors) * 16;
+            let offset = u64::from(msix.table_offset);
+            let frames = frames.copied().unwrap_or(Frames::NONE);
+            function.table = map_part(caps, custody, window, &frames, offset, bytes)?;
+            let count = u16::from(vectors).min(msix.vectors).min(MAX_VECTORS as u16);
+            take_messages(caps, custody, count, &mut function.vectors)?;
+        }
+        if function.vectors.is_empty() && vectors > 0 {
+            self.take_pin(place)?;
+        }
+        let function = &mut self.functions.list[place];
+        // Whatever firmware left it doing ends here.
+        if function::silence(&mut function.config, function.common.as_mut()).is_err() {
+            say!("PCI: {} does not obey its reset", function.report.address);
+        }
+        Ok(())
+    }
+
+    /// Takes the line that the function's pin leads to.
+    fn take_pin(&mut self, place: usize) -> Result<(), CustodyError> {
+        let function = &mut self.functions.list[place];
+        let pin = function::interrupt_pin(&function.config);
+        let bridge = self.functions.bridge.as_ref();
+        if let Some(line) = bridge.and_then(|b| b.intx(function.report.address.0, pin)) {
+            function.pin = Some(claim(self.caps, &mut self.custody, line)?);
+        }
+        Ok(())
+    }
+
+    /// Plans the mapping of a function's BARs for its driver; the pages with the interrupts'
+    /// table stay the root server's alone.
+    ///
+    /// # Errors
+    /// The plan is full.
+    pub fn function_grant(&self, plan: &mut Plan, number: u8) -> Result<DeviceGrant, StartError> {
+        let mut grant = empty_device();
+        let Some(function) = self.functions.get(number) else {
+            return Ok(grant);
+        };
+        let report = &function.report;
+        (grant.vendor, grant.device) = (report.vendor, report.device);
+        grant.address = report.address.0;
+        for offset in 0..grant.config.capacity() as u32 {
+            let _ = grant.config.push(function.config.read(offset, 1) as u8);
+        }
+        for (bar, frames) in function.bars.iter().enumerate().filter(|(_, f)| f.count > 0) {
+            let hidden = match function.msix {
+                Some(msix) if usize::from(msix.table_bar) == bar => msix.table_pages(),
+                _ => 0..0,
+            };
+            let memory = MemoryType::Device;
+            let vaddr = plan.add_granted_except(frames, READ_WRITE, memory, hidden)?;
+            if vaddr != 0 {
+                let (size, paddr) = (frames.bytes(), frames.paddr);
+                grant.bars[bar] = Region { vaddr, size, paddr };
+            }
+        }
+        Ok(grant)
+    }
+}
+
+/// Takes up to `count` message interrupts; none where the machine has no such thing.
+fn take_messages(
+    caps: RootCaps,
+    custody: &mut Custody,
+    count: u16,
+    vectors: &mut heapless::Vec<Vector, MAX_VECTORS>,
+) -> Result<(), CustodyError> {
+    for _ in 0..count {
+        let handler = custody.take_slots(1)?;
+        let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
+        match control.get_msi(caps.slot(handler)) {
+            Ok((address, data)) => {
+                let _ = vectors.push(Vector { handler, address, data: data as u32 });
+            }
+            Err(error) if error.error == Error::Exhausted => {
+                custody.slots.give_back(handler, 1);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Maps the pages around `bytes` at `offset` of a BAR for the root server; returns exactly those.
+///
+/// # Errors
+/// The part is not inside the BAR, or memory or slots are short.
+pub fn map_part(
+    caps: RootCaps,
+    custody: &mut Custody,
+    window: &mut Window,
+    bar: &Frames,
+    offset: u64,
+    bytes: u64,
+) -> Result<Memory, CustodyError> {
+    let (first, end) = (offset / PAGE, (offset + bytes).div_ceil(PAGE));
+    if end > bar.count {
+        return Err(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset });
+    }
+    // Copies, because two parts may share a page, and a capability is mapped once.
+    let copies = custody.take_slots(end - first)?;
+    for i in 0..end - first {
+        let original = caps.slot(bar.first + first + i);
+        caps.slot(copies + i).copy(original, CapRights::all())?;
+    }
+    let pages = Frames { first: copies, count: end - first, ..*bar };
+    let memory = window.map(custody, &pages, READ_WRITE, MemoryType::Device)?;
+    let inside = memory.part((offset - first * PAGE) as usize, bytes as usize);
+    inside.ok_or(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset })
+}

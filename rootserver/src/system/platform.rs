@@ -1,0 +1,215 @@
+//! Devices of the device tree in the root server's hands: their pages, their interrupts, and the
+//! silence of those that can reach memory by themselves (virtio).
+//!
+//! A page of registers may belong to several devices (QEMU's virtio places have 512 bytes each):
+//! a driver sees all of the page that its device is in, which is part of what it is trusted with.
+//!
+//! Not here: who drives a device ([`super::devices`]), the tree ([`crate::devicetree`]).
+
+use heapless::Vec;
+use libipc::start::{DeviceGrant, Region};
+use skink_abi::invocation::{MemoryType, map_rights};
+
+use super::devices::{DeviceId, Place, Wire, claim};
+use super::functions::map_part;
+use super::prepare::empty_device;
+use super::{StartError, System};
+use crate::custody::{Custody, CustodyError, Frames};
+use crate::devicetree::{self, Device, MAX_ALIKE, MAX_LINES, MAX_RANGES, Range};
+use crate::kernel::Kernel;
+use crate::pci::function::NotSilent;
+use crate::plan::Plan;
+use crate::virtio_mmio;
+use crate::window::Memory;
+
+/// Devices at most.
+const MAX_DEVICES: usize = 16;
+/// Runs of pages at most.
+const MAX_RUNS: usize = 24;
+const PAGE: u64 = 4096;
+const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
+/// Bytes of registers of one range that are mapped at most.
+const MAX_BYTES: u64 = 16 << 20;
+const VIRTIO: &str = "virtio,mmio";
+
+/// Registers of a device, and the pages that hold them.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    pages: Frames,
+    range: Range,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    parts: Vec<Part, MAX_RANGES>,
+    wires: Vec<Wire, MAX_LINES>,
+    /// A virtio device's registers, to reset it by.
+    virtio: Option<Memory>,
+}
+
+/// All devices of the tree that drivers have.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    devices: Vec<Known, MAX_DEVICES>,
+    /// Pages that were taken.
+    runs: Vec<Frames, MAX_RUNS>,
+    /// Places of virtio devices that were looked at, by address: what is there, and its registers.
+    places: Vec<(u16, Memory), MAX_ALIKE>,
+    probed: bool,
+}
+
+impl Platform {
+    /// None known.
+    pub const EMPTY: Platform =
+        Platform { devices: Vec::new(), runs: Vec::new(), places: Vec::new(), probed: false };
+
+    /// Interrupts of a device.
+    pub fn wires(&self, number: u8) -> &[Wire] {
+        self.devices.get(usize::from(number)).map_or(&[], |known| &known.wires)
+    }
+
+    /// Resets a device that can reach memory; others cannot, and their interrupts are off.
+    ///
+    /// # Errors
+    /// It did not obey.
+    pub fn silence(&mut self, number: u8) -> Result<(), NotSilent> {
+        match self.devices.get_mut(usize::from(number)).map(|known| &mut known.virtio) {
+            Some(Some(registers)) => virtio_mmio::silence(registers),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pages around a range of registers, taken once for all devices that share them.
+    fn pages(&mut self, custody: &mut Custody, range: &Range) -> Result<Frames, CustodyError> {
+        let nothing = CustodyError::NoDeviceMemory { paddr: range.start };
+        let end = range.start.checked_add(range.size).ok_or(nothing)?;
+        if !(1..=MAX_BYTES).contains(&range.size) {
+            return Err(nothing);
+        }
+        let (first, count) = (range.start & !(PAGE - 1), end.div_ceil(PAGE) - range.start / PAGE);
+        let inside =
+            |run: &&Frames| first >= run.paddr && first + count * PAGE <= run.paddr + run.bytes();
+        if let Some(run) = self.runs.iter().find(inside) {
+            let offset = (first - run.paddr) / PAGE;
+            return Ok(Frames { first: run.first + offset, count, paddr: first, ..*run });
+        }
+        let frames = custody.device_frames(&mut Kernel, first, count * PAGE)?;
+        self.runs.push(frames).map_err(|_| CustodyError::NoNodes)?;
+        Ok(frames)
+    }
+}
+
+impl System {
+    /// Takes device number `index` with this `compatible` string.
+    pub(super) fn take_platform(
+        &mut self,
+        compatible: &str,
+        index: usize,
+    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+        let tree = self.device_tree();
+        match tree.and_then(|tree| devicetree::device(&tree, compatible, index)) {
+            Some(device) => self.take_device(&device, None),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the virtio device of type `kind` that is number `index` of those in memory.
+    pub(super) fn take_virtio_mmio(
+        &mut self,
+        kind: u16,
+        index: usize,
+    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+        self.probe_virtio();
+        let mut places = self.platform.places.iter().enumerate().filter(|(_, p)| p.0 == kind);
+        let Some((place, &(_, registers))) = places.nth(index) else {
+            return Ok(None);
+        };
+        let tree = self.device_tree();
+        match tree.and_then(|tree| devicetree::device(&tree, VIRTIO, place)) {
+            Some(device) => self.take_device(&device, Some(registers)),
+            None => Ok(None),
+        }
+    }
+
+    /// Looks at all places where the tree says that a virtio device may be.
+    fn probe_virtio(&mut self) {
+        let Some(tree) = self.device_tree().filter(|_| !self.platform.probed) else {
+            return;
+        };
+        self.platform.probed = true;
+        for place in 0..MAX_ALIKE {
+            let Some(device) = devicetree::device(&tree, VIRTIO, place) else {
+                return;
+            };
+            let registers = device.ranges.first().map(|range| self.map_registers(range));
+            let registers = registers.and_then(Result::ok).unwrap_or(Memory::EMPTY);
+            let kind = virtio_mmio::kind(&registers).unwrap_or(0);
+            let _ = self.platform.places.push((kind, registers));
+        }
+    }
+
+    /// Maps a virtio device's registers for the root server.
+    fn map_registers(&mut self, range: &Range) -> Result<Memory, CustodyError> {
+        let pages = self.platform.pages(&mut self.custody, range)?;
+        let (custody, window) = (&mut self.custody, &mut self.window);
+        let bytes = range.size.min(virtio_mmio::REGISTER_BYTES);
+        map_part(self.caps, custody, window, &pages, range.start - pages.paddr, bytes)
+    }
+
+    fn take_device(
+        &mut self,
+        device: &Device,
+        virtio: Option<Memory>,
+    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+        let place = Place::Memory(device.ranges.first().map_or(0, |range| range.start));
+        let known = self.set_up_device(device, virtio).map_err(|error| (place, error))?;
+        let number = self.platform.devices.len() as u8;
+        let kept = self.platform.devices.push(known);
+        kept.map_err(|_| (place, CustodyError::NoNodes))?;
+        Ok(Some(DeviceId::Platform(number)))
+    }
+
+    /// Takes a device's registers and its interrupts. Whatever firmware left a virtio device
+    /// doing ends here.
+    fn set_up_device(
+        &mut self,
+        device: &Device,
+        virtio: Option<Memory>,
+    ) -> Result<Known, CustodyError> {
+        let mut known = Known { parts: Vec::new(), wires: Vec::new(), virtio };
+        for range in &device.ranges {
+            let pages = self.platform.pages(&mut self.custody, range)?;
+            let _ = known.parts.push(Part { pages, range: *range });
+        }
+        for line in &device.lines {
+            let _ = known.wires.push(claim(self.caps, &mut self.custody, *line)?);
+        }
+        if let Some(registers) = &mut known.virtio
+            && virtio_mmio::silence(registers).is_err()
+        {
+            crate::say!(
+                "the virtio device at {:#x} does not obey its reset",
+                device.ranges[0].start
+            );
+        }
+        Ok(known)
+    }
+
+    /// Plans the mapping of a device's registers for its driver.
+    pub(super) fn platform_grant(
+        &self,
+        plan: &mut Plan,
+        number: u8,
+    ) -> Result<DeviceGrant, StartError> {
+        let mut grant = empty_device();
+        let Some(known) = self.platform.devices.get(usize::from(number)) else {
+            return Ok(grant);
+        };
+        for (part, region) in known.parts.iter().zip(&mut grant.bars) {
+            let base = plan.add_granted(&part.pages, READ_WRITE, MemoryType::Device)?;
+            let Range { start, size } = part.range;
+            *region = Region { vaddr: base + (start - part.pages.paddr), size, paddr: start };
+        }
+        Ok(grant)
+    }
+}
