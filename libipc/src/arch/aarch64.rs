@@ -141,6 +141,32 @@ pub fn load_null() -> u64 {
     value
 }
 
+/// Makes instruction fetches see what was stored in `code`, which is mapped readable (Arm ARM DDI
+/// 0487 §B2.7.4.2): data cleaned to the point of unification, then instructions invalidated.
+/// Where the instruction cache tells aliases apart (`CTR_EL0.L1Ip`: VIPT), other mappings of the
+/// same memory are the kernel's business, when it maps them.
+pub fn sync_instructions(code: &[u8]) {
+    let sizes: u64;
+    // SAFETY: reads a register that the kernel lets user code read.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) sizes, options(nomem, nostack, preserves_flags)) };
+    // Log2 of the 4-byte words of the smallest lines (§D19.2.34: DminLine, IminLine).
+    let line = |shift: u64| 4usize << (sizes >> shift & 0xf);
+    let (data, instructions) = (line(16), line(0));
+    let (start, end) = (code.as_ptr().addr(), code.as_ptr().addr() + code.len());
+    for at in (start & !(data - 1)..end).step_by(data) {
+        // SAFETY: mapped readable; cleaning changes nothing that memory says.
+        unsafe { asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    for at in (start & !(instructions - 1)..end).step_by(instructions) {
+        // SAFETY: as above.
+        unsafe { asm!("ic ivau, {}", in(reg) at, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
 /// A hint that the CPU is in a loop that waits.
 #[inline(always)]
 pub fn pause() {

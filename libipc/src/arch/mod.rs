@@ -2,7 +2,7 @@
 //!
 //! Every backend has the same functions: [`syscall`], [`syscall_reply`], [`syscall_reply_from`],
 //! [`set_user_pointer`], [`user_buffer`], [`counter`], [`undefined_instruction`],
-//! [`load_null`], [`pause`], [`frame_pointer`], the macro [`entry!`](crate::entry), and
+//! [`load_null`], [`pause`], [`frame_pointer`], [`sync_instructions`], the macro [`entry!`](crate::entry), and
 //! [`thread_registers`]. `host` backs unit tests: there the "kernel" is a closure.
 //!
 //! Invariant: `target_arch`, `asm!` and register names appear in this folder and nowhere else.

@@ -138,6 +138,10 @@ pub fn load_null() -> u64 {
     value
 }
 
+/// Makes instruction fetches see what was stored in `code`: nothing to do, they are coherent with
+/// stores (Intel SDM vol. 3 §12.6; a thread that starts later serialises by being switched to).
+pub fn sync_instructions(_code: &[u8]) {}
+
 /// A hint that the CPU is in a loop that waits.
 #[inline(always)]
 pub fn pause() {

@@ -111,7 +111,12 @@ impl System {
         let owner = Owner::Server(draft.index);
         let frames = self.custody.small_frames(&mut Kernel, owner, bytes)?;
         let pristine = self.window.map_ram(&mut self.custody, &frames)?;
-        pristine.with_slice(|memory| program.write_pages(IMAGE_BASE, memory))?;
+        pristine.with_slice(|memory| {
+            program.write_pages(IMAGE_BASE, memory)?;
+            // The pages with code are executed where they are, through other mappings.
+            libipc::arch::sync_instructions(memory);
+            Ok::<(), crate::loader::ElfError>(())
+        })?;
         // From here on nobody can write it, the root server included.
         pristine.protect(&frames)?;
         draft.plan.add_image(program.pages(), frames.first)?;
