@@ -203,7 +203,10 @@ pub fn silence(
     config: &mut impl Registers,
     common: Option<&mut impl Registers>,
 ) -> Result<Silenced, NotSilent> {
-    if change_command(config, COMMAND_BUS_MASTER, COMMAND_NO_INTX) & COMMAND_BUS_MASTER != 0 {
+    // Its registers must answer, which nobody may have asked for yet.
+    let decode = if common.is_some() { COMMAND_MEMORY } else { 0 };
+    let command = change_command(config, COMMAND_BUS_MASTER, COMMAND_NO_INTX | decode);
+    if command & COMMAND_BUS_MASTER != 0 {
         return Err(NotSilent::Mastering);
     }
     if let Some(msix) = msix(config) {
@@ -325,6 +328,14 @@ mod tests {
         assert_eq!(d.read(COMMAND, 2) & COMMAND_BUS_MASTER, 0);
         assert_eq!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
         assert_eq!(common.bytes[20], 0);
+    }
+
+    #[test]
+    fn a_function_that_no_firmware_enabled_answers_to_be_silenced() {
+        let mut d = virtio();
+        d.put(4, &[0, 0]);
+        assert_eq!(silence(&mut d, Some(&mut Device::new())), Ok(Silenced::Reset));
+        assert_eq!(d.read(COMMAND, 2), COMMAND_MEMORY | COMMAND_NO_INTX);
     }
 
     #[test]
