@@ -108,11 +108,11 @@ pub fn system_files(
 ) -> Result<Vec<NamedFile>> {
     let mut files = vec![NamedFile::new("manifest", manifest::encode(manifest)?)];
     for binary in manifest::binaries(manifest) {
-        let path = programs.user(&binary)?;
+        let path = programs.user(&binary.name)?;
         let elf = read(path)?;
         let stripped = elf::strip(&elf)
             .with_context(|| format!("the server {} cannot be loaded", path.display()))?;
-        files.push(NamedFile::new(format!("server/{binary}"), stripped));
+        files.push(NamedFile::new(format!("server/{}", binary.name), stripped));
     }
     files.extend(folder_files(&workspace.root.join("targets/common/bootfs"))?);
     files.extend_from_slice(extra);

@@ -339,7 +339,6 @@ fn image(
     manifest: Option<PathBuf>,
     out: &std::path::Path,
 ) -> Result<u8> {
-    crate::install::ensure_rust_target(workspace, arch)?;
     let system = System::build(workspace, arch, &Recipe { manifest, ..Recipe::default() })?;
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let (kernel, boot) = (out.join("kernel"), out.join("boot.img"));

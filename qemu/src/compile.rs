@@ -5,7 +5,7 @@
 //! started this tool.
 
 use crate::progress::note;
-use crate::workspace::{Arch, Workspace, write_atomically};
+use crate::workspace::{Arch, FloatAbi, Workspace, write_atomically};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -16,10 +16,19 @@ use std::process::{Command, Stdio};
 /// stays the target's, that of `core` and `alloc`: link-time optimisation refuses a mixture, and
 /// in position-independent code it makes no difference (an absolute address would not link).
 const USER_FLAGS: [&str; 2] = ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes"];
-/// What the soft-float target of aarch64 needs besides: it links at fixed addresses by itself.
+/// What the targets of aarch64 need besides: they link at fixed addresses by themselves.
 const PIE_FLAGS: [&str; 2] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker"];
 /// Flags of the kernel: at its own fixed addresses.
 const KERNEL_FLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
+
+/// A server's program: a package with a binary of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binary {
+    /// Name of package and binary.
+    pub name: String,
+    /// How it is compiled.
+    pub float: FloatAbi,
+}
 
 /// What was built, with symbols.
 #[derive(Clone, Debug)]
@@ -77,8 +86,7 @@ pub enum KernelVariant {
     Debug,
 }
 
-/// Builds the kernel, the root task and the servers (packages of which each has a binary of its own
-/// name).
+/// Builds the kernel, the root task and the servers.
 ///
 /// # Errors
 /// If cargo fails; what it printed has been shown.
@@ -87,11 +95,12 @@ pub fn build(
     arch: Arch,
     variant: KernelVariant,
     root_task: &str,
-    servers: &[String],
+    servers: &[Binary],
 ) -> Result<Programs> {
     let kernel = CargoCall {
         what: "the kernel",
         packages: &[("skink-kernel", "kernel")],
+        float: FloatAbi::Soft,
         features: match variant {
             KernelVariant::Shipped => &[],
             KernelVariant::Debug => &["debug"],
@@ -102,26 +111,31 @@ pub fn build(
             KernelVariant::Debug => workspace.target_dir.join("debug-kernel"),
         },
     };
+    let mut programs =
+        Programs { kernel: kernel.run(workspace, arch)?.join("kernel"), user: BTreeMap::new() };
     let user_flags = match arch {
         Arch::X86_64 => USER_FLAGS.to_vec(),
         Arch::Aarch64 => [USER_FLAGS, PIE_FLAGS].concat(),
     };
-    let user = |what, packages| CargoCall {
-        what,
-        packages,
-        features: &[],
-        flags: &user_flags,
-        target_dir: workspace.target_dir.clone(),
+    let of_abi = |abi: FloatAbi| -> Vec<(&str, &str)> {
+        let of_abi = servers.iter().filter(|server| server.float == abi);
+        of_abi.map(|server| (&*server.name, &*server.name)).collect()
     };
-    let mut programs =
-        Programs { kernel: kernel.run(workspace, arch)?.join("kernel"), user: BTreeMap::new() };
-    let servers: Vec<(&str, &str)> = servers.iter().map(|name| (&**name, &**name)).collect();
-    let root_task = [(root_task, root_task)];
-    for (what, packages) in [("the root task", &root_task[..]), ("the servers", &servers[..])] {
-        if packages.is_empty() {
-            continue;
-        }
-        let folder = user(what, packages).run(workspace, arch)?;
+    let calls = [
+        ("the root task", FloatAbi::Soft, vec![(root_task, root_task)]),
+        ("the servers", FloatAbi::Soft, of_abi(FloatAbi::Soft)),
+        ("the servers with floating point", FloatAbi::Hard, of_abi(FloatAbi::Hard)),
+    ];
+    for (what, float, packages) in calls.iter().filter(|(.., packages)| !packages.is_empty()) {
+        let call = CargoCall {
+            what,
+            packages,
+            float: *float,
+            features: &[],
+            flags: &user_flags,
+            target_dir: workspace.target_dir.clone(),
+        };
+        let folder = call.run(workspace, arch)?;
         let built = packages.iter().map(|(name, _)| (name.to_string(), folder.join(name)));
         programs.user.extend(built);
     }
@@ -132,6 +146,7 @@ struct CargoCall<'a> {
     what: &'a str,
     /// Package and binary.
     packages: &'a [(&'a str, &'a str)],
+    float: FloatAbi,
     features: &'a [&'a str],
     flags: &'a [&'a str],
     target_dir: PathBuf,
@@ -140,8 +155,10 @@ struct CargoCall<'a> {
 impl CargoCall<'_> {
     /// Returns the folder with the binaries.
     fn run(&self, workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
+        let triple = arch.triple(self.float);
+        crate::install::ensure_rust_target(workspace, triple)?;
         let mut command = clean_cargo(workspace);
-        command.args(["build", "--profile", "bare", "--target", arch.triple()]);
+        command.args(["build", "--profile", "bare", "--target", triple]);
         command.arg("--target-dir").arg(&self.target_dir);
         for (package, binary) in self.packages {
             command.args(["-p", package, "--bin", binary]);
@@ -153,11 +170,11 @@ impl CargoCall<'_> {
         if std::io::stderr().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        let doing = format!("building {} for {}", self.what, arch.name());
+        let doing = format!("building {} for {triple}", self.what);
         if !show_unless_idle(&mut command, &doing)? {
             bail!("{doing} failed; cargo's messages are above");
         }
-        Ok(self.target_dir.join(arch.triple()).join("bare"))
+        Ok(self.target_dir.join(triple).join("bare"))
     }
 }
 

@@ -2,7 +2,7 @@
 //! installation, before anything that needs it.
 
 use crate::install::{self, PEERS, PackageManager, find_program};
-use crate::workspace::{Arch, Workspace};
+use crate::workspace::{Arch, FloatAbi, Workspace};
 use anyhow::Result;
 use std::process::Command;
 
@@ -13,24 +13,24 @@ struct Finding {
     remedy: String,
 }
 
-/// Installs what building and running on `arch` needs.
+/// Installs what building and running on `arch` needs. (The target of programs with floating point
+/// comes when one is built.)
 ///
 /// # Errors
 /// If something is missing and cannot be installed.
 pub fn ensure(workspace: &Workspace, arch: Arch) -> Result<()> {
-    install::ensure_rust_target(workspace, arch)?;
+    install::ensure_rust_target(workspace, arch.triple(FloatAbi::Soft))?;
     install::ensure_qemu(arch)
 }
 
-/// Installs everything: all Rust targets, QEMU, the tests' peers.
+/// Installs everything: for each machine the Rust target and QEMU, and the tests' peers.
 ///
 /// # Errors
 /// If something cannot be installed.
 pub fn ensure_all(workspace: &Workspace) -> Result<()> {
     for arch in Arch::ALL {
-        install::ensure_rust_target(workspace, arch)?;
+        ensure(workspace, arch)?;
     }
-    install::ensure_qemu(Arch::X86_64)?;
     install::ensure_peers()
 }
 
@@ -59,26 +59,26 @@ fn findings(workspace: &Workspace) -> Result<Vec<Finding>> {
         found: first_line(Command::new("rustc").arg("--version").current_dir(&workspace.root)),
         remedy: "rustup toolchain install".into(),
     }];
-    for arch in Arch::ALL {
-        let has = install::has_rust_target(workspace, arch)?;
-        all.push(Finding {
-            what: format!("Rust target {}", arch.triple()),
-            found: has.then(|| "installed".into()),
-            remedy: format!("rustup target add {}", arch.triple()),
-        });
-    }
     let remedy = |package: &str| match PackageManager::detect() {
         Some(PackageManager::Brew) => format!("brew install {package}"),
         Some(manager) => format!("sudo {}", manager.words(&[package]).join(" ")),
         None => format!("install {package}"),
     };
-    let qemu = Arch::X86_64.qemu();
-    let package = PackageManager::detect().map_or("QEMU", |m| m.qemu_package(Arch::X86_64));
-    all.push(Finding {
-        what: qemu.into(),
-        found: first_line(Command::new(qemu).arg("--version")),
-        remedy: remedy(package),
-    });
+    for arch in Arch::ALL {
+        let triple = arch.triple(FloatAbi::Soft);
+        let has = install::has_rust_target(workspace, triple)?;
+        all.push(Finding {
+            what: format!("Rust target {triple}"),
+            found: has.then(|| "installed".into()),
+            remedy: format!("rustup target add {triple}"),
+        });
+        let package = PackageManager::detect().map_or("QEMU", |m| m.qemu_package(arch));
+        all.push(Finding {
+            what: arch.qemu().into(),
+            found: first_line(Command::new(arch.qemu()).arg("--version")),
+            remedy: remedy(package),
+        });
+    }
     for (program, package) in PEERS {
         all.push(Finding {
             what: format!("{program} (tests only)"),

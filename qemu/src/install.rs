@@ -86,11 +86,11 @@ fn missing_peers() -> Vec<&'static str> {
     missing.map(|(_, package)| *package).collect()
 }
 
-/// Whether rustc can build for `arch`.
+/// Whether rustc can build for the target called `triple`.
 ///
 /// # Errors
 /// If rustc cannot be asked.
-pub fn has_rust_target(workspace: &Workspace, arch: Arch) -> Result<bool> {
+pub fn has_rust_target(workspace: &Workspace, triple: &str) -> Result<bool> {
     let output = Command::new("rustc")
         .args(["--print", "sysroot"])
         .current_dir(&workspace.root)
@@ -98,25 +98,28 @@ pub fn has_rust_target(workspace: &Workspace, arch: Arch) -> Result<bool> {
         .output()
         .context("asking rustc for its folder")?;
     let sysroot = String::from_utf8_lossy(&output.stdout);
-    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(arch.triple()).join("lib");
+    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(triple).join("lib");
     Ok(library.is_dir())
 }
 
-/// Installs the Rust target of `arch` if it is missing.
+/// Installs the Rust target called `triple` if it is missing.
 ///
 /// # Errors
 /// If rustup is missing or fails.
-pub fn ensure_rust_target(workspace: &Workspace, arch: Arch) -> Result<()> {
-    if has_rust_target(workspace, arch)? {
+pub fn ensure_rust_target(workspace: &Workspace, triple: &str) -> Result<()> {
+    if has_rust_target(workspace, triple)? {
         return Ok(());
     }
     let _lock = one_at_a_time()?;
-    let mut command = Command::new("rustup");
-    command.args(["target", "add", arch.triple()]).current_dir(&workspace.root);
-    if find_program("rustup").is_none() {
-        bail!("the Rust target {} is missing and there is no rustup: install it", arch.triple());
+    if has_rust_target(workspace, triple)? {
+        return Ok(());
     }
-    run_quietly(&format!("installing the Rust target {}", arch.triple()), &mut command)
+    let mut command = Command::new("rustup");
+    command.args(["target", "add", triple]).current_dir(&workspace.root);
+    if find_program("rustup").is_none() {
+        bail!("the Rust target {triple} is missing and there is no rustup: install it");
+    }
+    run_quietly(&format!("installing the Rust target {triple}"), &mut command)
 }
 
 /// The package managers we know.

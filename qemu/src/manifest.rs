@@ -1,54 +1,45 @@
-//! The system manifest: reads `targets/<target>/system.toml`, checks it, and packs it as the
-//! root server reads it ([`skink_manifest`]). Every complaint names file and line.
+//! The system manifest: reads `targets/<target>/system.toml` and the files that it includes, checks
+//! them, and packs the whole as the root server reads it ([`skink_manifest`]). Every complaint
+//! names file and line.
 //!
-//! * [`schema`]: what may stand in the file.
-//! * [`check`]: what it must mean together; [`graph`]: who needs whom.
+//! * [`source`]: the text, and which file each byte is from.
+//! * [`schema`]: what may stand in the files.
+//! * [`hardware`]: what only one machine has, given to its servers.
+//! * [`check`]: what it must mean together; [`devices`]: what is driven; [`graph`]: who needs whom.
 
 pub mod check;
+pub mod devices;
 pub mod graph;
+pub mod hardware;
 pub mod schema;
+pub mod source;
 
-use anyhow::{Context, Result, anyhow};
+use crate::compile::Binary;
+use crate::workspace::FloatAbi;
+use anyhow::{Context, Result};
 use skink_manifest::Manifest;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+pub use source::Source;
 
 /// Bytes of an encoded manifest at most.
 const MAX_ENCODED: usize = 64 * 1024;
 
-/// A manifest's text and where it is from.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Shown in messages.
-    pub path: PathBuf,
-    /// The TOML text.
-    pub text: String,
-}
-
-impl Source {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn read(path: &Path) -> Result<Source> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("reading the manifest {}", path.display()))?;
-        Ok(Source { path: path.to_path_buf(), text })
-    }
-
-    /// The complaint `message` about the text at byte `offset`.
-    pub fn error(&self, offset: usize, message: impl std::fmt::Display) -> anyhow::Error {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        anyhow!("{}:{line}: {message}", self.path.display())
-    }
-}
-
-/// Reads, checks and orders the manifest in the file `path` for the target called `target`.
+/// Reads, checks and orders the manifest in the file `path`, with what it includes, for the target
+/// called `target`.
 ///
 /// # Errors
-/// If the file cannot be read or something in it is wrong; the text has file and line.
+/// If a file cannot be read or something in it is wrong; the text has file and line.
 pub fn load(path: &Path, target: &str) -> Result<Manifest> {
-    parse(&Source::read(path)?, target)
+    let first = Source::read(path)?;
+    let mut whole = first.clone();
+    for named in &schema::parse(&first)?.system.include {
+        let at_name = |error: anyhow::Error| first.error(named.span().start, format!("{error:#}"));
+        let included = Source::read(&first.beside(named.get_ref())).map_err(at_name)?;
+        schema::check_included(&included)?;
+        whole.append(&included);
+    }
+    parse(&whole, target)
 }
 
 /// Checks and orders a manifest.
@@ -56,7 +47,7 @@ pub fn load(path: &Path, target: &str) -> Result<Manifest> {
 /// # Errors
 /// If something in it is wrong; the text has file and line.
 pub fn parse(source: &Source, target: &str) -> Result<Manifest> {
-    check::checked(source, &schema::parse(source)?, target)
+    check::checked(source, schema::parse(source)?, target)
 }
 
 /// The bytes of the boot image's file `manifest`.
@@ -71,11 +62,15 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
 }
 
 /// The programs that the manifest's servers run, each once.
-pub fn binaries(manifest: &Manifest) -> Vec<String> {
-    let mut names: Vec<String> = manifest.servers.iter().map(|s| s.binary.to_string()).collect();
-    names.sort();
-    names.dedup();
-    names
+pub fn binaries(manifest: &Manifest) -> Vec<Binary> {
+    let of_server = |server: &skink_manifest::Server| Binary {
+        name: server.binary.to_string(),
+        float: if server.fpu { FloatAbi::Hard } else { FloatAbi::Soft },
+    };
+    let mut all: Vec<Binary> = manifest.servers.iter().map(of_server).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 #[cfg(test)]

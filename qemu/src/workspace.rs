@@ -31,11 +31,14 @@ impl Arch {
         }
     }
 
-    /// What rustc calls the machine.
-    pub fn triple(self) -> &'static str {
-        match self {
-            Arch::X86_64 => "x86_64-unknown-none",
-            Arch::Aarch64 => "aarch64-unknown-none-softfloat",
+    /// What rustc calls the machine, for a program of that float ABI. On x86_64 there is one
+    /// target, without vector registers: a program with FPU state uses them by instructions of its
+    /// own there.
+    pub fn triple(self, float: FloatAbi) -> &'static str {
+        match (self, float) {
+            (Arch::X86_64, _) => "x86_64-unknown-none",
+            (Arch::Aarch64, FloatAbi::Soft) => "aarch64-unknown-none-softfloat",
+            (Arch::Aarch64, FloatAbi::Hard) => "aarch64-unknown-none",
         }
     }
 
@@ -57,6 +60,16 @@ impl Arch {
 
     /// Every machine whose Rust target the workspace is checked for.
     pub const ALL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
+}
+
+/// How a program computes with floating-point numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FloatAbi {
+    /// Without the FPU's registers: the kernel, and programs whose threads have no FPU state.
+    #[default]
+    Soft,
+    /// With them: programs with `fpu = true` in the manifest.
+    Hard,
 }
 
 /// The checkout.

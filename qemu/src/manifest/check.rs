@@ -2,20 +2,19 @@
 //! go uphill, nothing is given twice, sizes are what the root server can hand out. The result is
 //! in start order.
 
-use super::Source;
 use super::schema::{self, Bytes, Privilege};
+use super::{Source, devices};
 use anyhow::Result;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::{
-    Device, Experiment, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
-    Privileges, Restart, Server, VERSION,
+    Experiment, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange, Privileges,
+    Restart, Server, VERSION,
 };
 use toml::Spanned;
 
 /// Highest priority of a server; the root server is above.
 const MAX_PRIORITY: u8 = 250;
 /// What the start info has room for.
-const MAX_VECTORS: u8 = 8;
 const MAX_REPLIES: u8 = 16;
 const MAX_EXTRA_THREADS: u8 = 8;
 
@@ -30,8 +29,10 @@ const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
 ///
 /// # Errors
 /// What is wrong, with file and line.
-pub fn checked(source: &Source, file: &schema::File, target: &str) -> Result<Manifest> {
+pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<Manifest> {
     let check = Check { source };
+    check.merge_hardware(&mut file)?;
+    let file = &file;
     if file.system.target.get_ref() != target {
         let said = file.system.target.get_ref();
         return Err(
@@ -39,6 +40,7 @@ pub fn checked(source: &Source, file: &schema::File, target: &str) -> Result<Man
         );
     }
     check.names(file)?;
+    check.one_build_each(file)?;
     check.given_once(file)?;
     let order = check.start_order(file)?;
     let mut manifest = Manifest {
@@ -112,21 +114,38 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// A program is built with or without floating point, not both.
+    fn one_build_each(&self, file: &schema::File) -> Result<()> {
+        for (index, server) in file.servers.iter().enumerate() {
+            let binary = program(server).get_ref();
+            let other_build = |other: &&schema::Server| {
+                program(other).get_ref() == binary && other.fpu != server.fpu
+            };
+            if let Some(other) = file.servers[..index].iter().find(other_build) {
+                let message = format!(
+                    "`{binary}` runs as `{}` too, and only one of them has `fpu = true`",
+                    other.name.get_ref()
+                );
+                return Err(self.at(&server.name, message));
+            }
+        }
+        Ok(())
+    }
+
     /// No device, port or line for two.
     fn given_once(&self, file: &schema::File) -> Result<()> {
-        let mut devices: Vec<(String, &str)> = Vec::new();
+        let mut taken: Vec<(String, &str)> = Vec::new();
         let mut ports: Vec<(&schema::Ports, &str)> = Vec::new();
         let mut lines: Vec<(u32, &str)> = Vec::new();
         for server in &file.servers {
             let owner = server.name.get_ref().as_str();
             for device in &server.devices {
-                for key in device_keys(device.get_ref()) {
-                    if let Some((_, first)) = devices.iter().find(|(other, _)| *other == key) {
-                        let message = format!("the device {key} is given to `{first}` already");
-                        return Err(self.at(device, message));
-                    }
-                    devices.push((key, owner));
+                let keys = devices::keys(device.get_ref());
+                if let Some((key, first)) = taken.iter().find(|(key, _)| keys.contains(key)) {
+                    let message = format!("the device {key} is given to `{first}` already");
+                    return Err(self.at(device, message));
                 }
+                taken.extend(keys.into_iter().map(|key| (key, owner)));
             }
             for range in &server.ports {
                 let schema::Ports { first, last } = *range.get_ref();
@@ -162,40 +181,6 @@ impl Check<'_> {
                 Ok(Line { number: *number, level: *level })
             }
             _ => Err(self.at(line, "a line has either `gsi` (PC) or `intid` (Arm)")),
-        }
-    }
-
-    fn device(&self, device: &Spanned<schema::Device>) -> Result<Device> {
-        let schema::Device { pci, compatible, index, optional, vectors } = device.get_ref();
-        match (pci, compatible) {
-            (Some(pci), None) => {
-                let mut vendors = Vec::new();
-                let mut devices = heapless::Vec::new();
-                for text in pci.all() {
-                    let Some((vendor, id)) = pci_id(text) else {
-                        let wanted = "a PCI device is \"vendor:device\" in hexadecimal";
-                        return Err(self.at(device, format!("`{text}`: {wanted}")));
-                    };
-                    vendors.push(vendor);
-                    devices.push(id).map_err(|_| self.at(device, "more than 4 device IDs"))?;
-                }
-                vendors.dedup();
-                let [vendor] = vendors[..] else {
-                    return Err(self.at(device, "the IDs of one device have one vendor"));
-                };
-                if *vectors > MAX_VECTORS {
-                    return Err(self.at(device, format!("more than {MAX_VECTORS} vectors")));
-                }
-                let (index, optional, vectors) = (*index, *optional, *vectors);
-                Ok(Device::Pci { vendor, devices, index, optional, vectors })
-            }
-            (None, Some(compatible)) => Ok(Device::Compatible {
-                compatible: heapless::String::try_from(compatible.as_str())
-                    .map_err(|_| self.at(device, "`compatible` is longer than 48 bytes"))?,
-                index: *index,
-                optional: *optional,
-            }),
-            _ => Err(self.at(device, "a device has either `pci` or `compatible`")),
         }
     }
 
@@ -269,7 +254,7 @@ impl Check<'_> {
         }
         Ok(Server {
             name: self.name(&server.name)?,
-            binary: self.name(server.binary.as_ref().unwrap_or(&server.name))?,
+            binary: self.name(program(server))?,
             args: match &server.args {
                 Some(args) => self.text(args)?,
                 None => heapless::String::new(),
@@ -304,6 +289,11 @@ impl Check<'_> {
     }
 }
 
+/// The name of the program that a server runs.
+fn program(server: &schema::Server) -> &Spanned<String> {
+    server.binary.as_ref().unwrap_or(&server.name)
+}
+
 fn port_range(ports: &schema::Ports) -> PortRange {
     PortRange { first: ports.first, last: ports.last }
 }
@@ -316,16 +306,4 @@ fn privileges(list: &[Spanned<Privilege>]) -> Privileges {
         control: has(Privilege::Control),
         pci_config: has(Privilege::PciConfig),
     }
-}
-
-fn pci_id(text: &str) -> Option<(u16, u16)> {
-    let (vendor, device) = text.split_once(':')?;
-    Some((u16::from_str_radix(vendor, 16).ok()?, u16::from_str_radix(device, 16).ok()?))
-}
-
-/// What identifies a device: two entries with a key in common mean the same one.
-fn device_keys(device: &schema::Device) -> Vec<String> {
-    let pci = device.pci.as_ref().map(|pci| pci.all()).unwrap_or_default();
-    let all = pci.iter().chain(&device.compatible);
-    all.map(|id| format!("{} number {}", id.to_ascii_lowercase(), device.index)).collect()
 }

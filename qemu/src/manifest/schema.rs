@@ -1,5 +1,6 @@
-//! What may stand in a `system.toml`. An unknown field is an error; sizes are numbers of bytes or
-//! texts such as `"256KiB"`.
+//! What may stand in a `system.toml`, and in a file that it includes: the latter has `[[server]]`
+//! tables only. An unknown field is an error; sizes are numbers of bytes or texts such as
+//! `"256KiB"`.
 
 use super::Source;
 use anyhow::Result;
@@ -8,7 +9,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use std::fmt;
 use toml::Spanned;
 
-/// The whole file.
+/// The whole file, with what it includes behind it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -16,9 +17,20 @@ pub struct File {
     pub system: System,
     /// `[experiment]`.
     pub experiment: Option<Experiment>,
+    /// `[[hardware]]`, one a server at most.
+    #[serde(default)]
+    pub hardware: Vec<Hardware>,
     /// `[[server]]`, any number of them.
     #[serde(default, rename = "server")]
     pub servers: Vec<Server>,
+}
+
+/// A file that is included.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Included {
+    #[serde(default, rename = "server")]
+    _servers: Vec<Server>,
 }
 
 /// `[system]`.
@@ -27,6 +39,9 @@ pub struct File {
 pub struct System {
     /// The folder under `targets/` that this is for.
     pub target: Spanned<String>,
+    /// Files with more servers; paths are relative to this file's folder.
+    #[serde(default)]
+    pub include: Vec<Spanned<String>>,
 }
 
 /// `[experiment]`: for kill experiments.
@@ -46,6 +61,23 @@ pub enum Unlimited {
     /// It.
     #[serde(rename = "unlimited")]
     Unlimited,
+}
+
+/// `[[hardware]]`: what a server drives on this machine alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// The server's name.
+    pub server: Spanned<String>,
+    /// Devices.
+    #[serde(default)]
+    pub devices: Vec<Spanned<Device>>,
+    /// I/O ports.
+    #[serde(default)]
+    pub ports: Vec<Spanned<Ports>>,
+    /// Wired interrupts.
+    #[serde(default)]
+    pub lines: Vec<Spanned<Line>>,
 }
 
 /// `[[server]]`.
@@ -121,6 +153,8 @@ pub struct Device {
     pub pci: Option<OneOrMore>,
     /// Device tree: the `compatible` string.
     pub compatible: Option<String>,
+    /// virtio, whatever its transport: the name of its type.
+    pub virtio: Option<String>,
     /// Which of several.
     #[serde(default)]
     pub index: u8,
@@ -261,7 +295,19 @@ fn parse_bytes(text: &str) -> Option<Bytes> {
 /// # Errors
 /// If it is not TOML, lacks a field, has one of the wrong kind or an unknown one.
 pub fn parse(source: &Source) -> Result<File> {
-    toml::from_str(&source.text).map_err(|error| {
+    read(source)
+}
+
+/// Checks the text of a file that is to be included, by itself.
+///
+/// # Errors
+/// As [`parse`].
+pub fn check_included(source: &Source) -> Result<()> {
+    read::<Included>(source).map(drop)
+}
+
+fn read<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T> {
+    toml::from_str(source.text()).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         source.error(offset, error.message().trim_end())
     })

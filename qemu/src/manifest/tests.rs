@@ -1,13 +1,14 @@
-//! The shipped manifest is good, and each mistake is told with its line.
+//! The shipped manifests are good, and each mistake is told with its file and line.
 
 use super::*;
 use crate::workspace::{Arch, Workspace};
-use skink_manifest::Restart;
+use skink_manifest::{Device, Restart, Server};
+use std::path::PathBuf;
 
 const HEAD: &str = "[system]\ntarget = \"t\"\n";
 
 fn source(text: &str) -> Source {
-    Source { path: "system.toml".into(), text: text.into() }
+    Source::new("system.toml", text)
 }
 
 fn server(name: &str, priority: u8, more: &str) -> String {
@@ -24,20 +25,148 @@ fn refused(text: &str, line: usize, words: &str) {
     assert!(error.contains(words), "{error}");
 }
 
-#[test]
-fn the_pcs_manifest_is_good_and_in_start_order() {
-    let arch = Arch::X86_64;
+fn shipped(arch: Arch) -> Manifest {
     let path = Workspace::find().unwrap().target_folder(arch).join("system.toml");
-    let manifest = load(&path, arch.target()).unwrap();
-    for edge in &manifest.edges {
-        assert!(edge.server < edge.client, "{edge:?}");
+    load(&path, arch.target()).unwrap()
+}
+
+fn server_called<'a>(manifest: &'a Manifest, name: &str) -> &'a Server {
+    manifest.servers.iter().find(|server| server.name == name).unwrap()
+}
+
+#[test]
+fn the_shipped_manifests_are_good_and_in_start_order() {
+    for arch in Arch::ALL {
+        let manifest = shipped(arch);
+        for edge in &manifest.edges {
+            assert!(edge.server < edge.client, "{edge:?}");
+        }
+        let blk = server_called(&manifest, "virtio-blk");
+        assert_eq!(blk.restart, Restart::Permanent);
+        assert_eq!((blk.quota_bytes, blk.devices.len()), (1 << 20, 1));
+        let encoded = encode(&manifest).unwrap();
+        assert_eq!(postcard::from_bytes::<Manifest>(&encoded).unwrap(), manifest);
+        assert_eq!(binaries(&manifest).len(), manifest.servers.len());
     }
-    let blk = manifest.servers.iter().find(|server| server.name == "virtio-blk").unwrap();
-    assert_eq!(blk.restart, Restart::Permanent);
-    assert_eq!(blk.quota_bytes, 1 << 20);
-    let encoded = encode(&manifest).unwrap();
-    assert_eq!(postcard::from_bytes::<Manifest>(&encoded).unwrap(), manifest);
-    assert_eq!(binaries(&manifest).len(), manifest.servers.len());
+}
+
+#[test]
+fn the_machines_differ_in_hardware_only() {
+    let [pc, arm] = Arch::ALL.map(shipped);
+    let console = |manifest: &Manifest| server_called(manifest, "console").clone();
+    assert_eq!((console(&pc).ports.len(), console(&pc).devices.len()), (2, 0));
+    assert_eq!((console(&arm).ports.len(), console(&arm).devices.len()), (0, 2));
+    let without_hardware = |manifest: &Manifest| {
+        let mut manifest = manifest.clone();
+        manifest.target.clear();
+        for server in &mut manifest.servers {
+            server.devices.clear();
+            server.ports.clear();
+            server.lines.clear();
+        }
+        manifest
+    };
+    assert_eq!(without_hardware(&pc), without_hardware(&arm));
+}
+
+/// A folder of manifests, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Folder {
+        let folder = crate::workspace::sibling(&std::env::temp_dir().join("skink-manifest"));
+        for (name, text) in files {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Folder(folder)
+    }
+
+    /// The complaint about `pc/system.toml`, its paths as seen from the folder.
+    fn complaint(&self) -> String {
+        let error = load(&self.0.join("pc/system.toml"), "t").unwrap_err();
+        format!("{error:#}").replace(&format!("{}/", self.0.display()), "")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const INCLUDING: &str = "[system]\ntarget = \"t\"\ninclude = [\"../c.toml\"]\n";
+
+#[test]
+fn an_included_file_has_servers_and_its_mistakes_are_its_own() {
+    let complaint = |main: &str, included: &str| {
+        Folder::new(&[("pc/system.toml", main), ("c.toml", included)]).complaint()
+    };
+    let main = INCLUDING.to_string() + &server("a", 10, "");
+    assert_eq!(complaint(&main, &server("a", 10, "")), "c.toml:2: a second server called `a`");
+    assert!(complaint(&main, &server("b", 0, "")).starts_with("c.toml:3: 0: must be 1 to"));
+    assert!(complaint(&main, &server("b", 1, "x = 1")).starts_with("c.toml:6: unknown field `x`"));
+    assert!(complaint(&main, "[[server]\n").starts_with("c.toml:1: "));
+    assert!(complaint(&main, "name = \"x\"\n").starts_with("c.toml:1: unknown field `name`"));
+    assert!(complaint(&main, HEAD).starts_with("c.toml:1: unknown field `system`"));
+    assert!(complaint(&main, "\n[experiment]\n").starts_with("c.toml:2: unknown field"));
+    let hardware = "[[hardware]]\nserver = \"a\"\n";
+    assert!(complaint(&main, hardware).starts_with("c.toml:1: unknown field `hardware`"));
+    // Behind what is included, the first file's lines are still its own.
+    let down = "needs = [{ name = \"x\", server = \"b\", protocol = \"q\" }]";
+    let text = complaint(&(INCLUDING.to_string() + &server("a", 10, down)), &server("b", 20, ""));
+    assert!(text.starts_with("pc/system.toml:9: `b` does not provide"), "{text}");
+    let alone = Folder::new(&[("pc/system.toml", INCLUDING)]).complaint();
+    assert!(alone.starts_with("pc/system.toml:3: reading the manifest c.toml: No such"), "{alone}");
+}
+
+#[test]
+fn hardware_is_given_to_its_server() {
+    let hardware = |name: &str, more: &str| format!("[[hardware]]\nserver = \"{name}\"\n{more}\n");
+    let device = "devices = [{ virtio = \"block\", vectors = 2, optional = true }]";
+    let text = HEAD.to_string()
+        + &hardware("a", &(device.to_string() + "\nlines = [{ intid = 40 }]"))
+        + &server("a", 10, "lines = [{ intid = 41 }]");
+    let manifest = parse(&source(&text), "t").unwrap();
+    let numbers: Vec<u32> = manifest.servers[0].lines.iter().map(|line| line.number).collect();
+    assert_eq!(numbers, [41, 40]);
+    let block = Device::Virtio { kind: 2, index: 0, optional: true, vectors: 2 };
+    assert_eq!(manifest.servers[0].devices[..], [block]);
+    refused(&hardware("b", ""), 4, "there is no server `b`");
+    let twice = hardware("a", "") + &hardware("a", "") + &server("a", 10, "");
+    refused(&twice, 7, "a second [[hardware]] of `a`");
+    refused(&hardware("a", "heap = 4096"), 5, "unknown field `heap`");
+    let clash = hardware("a", "lines = [{ gsi = 4 }]") + &server("a", 10, "lines = [{ gsi = 4 }]");
+    refused(&clash, 5, "the line 4 is given to `a` already");
+}
+
+#[test]
+fn the_same_device_is_known_by_any_name() {
+    let two = |a: &str, b: &str| {
+        server("a", 10, &format!("devices = [{{ {a} }}]"))
+            + &server("b", 20, &format!("devices = [{{ {b} }}]"))
+    };
+    let good = |a: &str, b: &str| {
+        let text = HEAD.to_string() + &two(a, b);
+        parse(&source(&text), "t").map(drop).unwrap_or_else(|error| panic!("{a}, {b}: {error}"));
+    };
+    let block = "virtio = \"block\"";
+    refused(&two(block, block), 14, "virtio block number 0 is given to `a` already");
+    for id in ["1af4:1042", "1AF4:1001"] {
+        let pci = format!("pci = \"{id}\"");
+        let key = format!("{} number 0 is given to `a` already", id.to_ascii_lowercase());
+        refused(&two(block, &pci), 14, &key);
+        refused(&two(&pci, block), 14, &key);
+        good(block, &(pci + ", index = 1"));
+    }
+    refused(&two("virtio = \"gpu\"", "pci = \"1af4:1050\""), 14, "1af4:1050 number 0");
+    good(block, "virtio = \"block\", index = 1");
+    good(block, "virtio = \"net\"");
+    good(block, "pci = \"8086:1042\"");
+    let uart = "compatible = \"arm,pl011\"";
+    refused(&two(uart, uart), 14, "arm,pl011 number 0 is given");
+    good(uart, &(uart.to_string() + ", index = 1"));
 }
 
 #[test]
@@ -116,5 +245,14 @@ fn values_out_of_range() {
     refused(&server("a", 1, "heap = \"1MiB\""), 6, "do not fit into the quota");
     refused(&server("a", 1, "replies = 0"), 8, "must be 1 to 16");
     refused(&server("a", 1, "devices = [{ pci = \"zz\" }]"), 8, "in hexadecimal");
-    refused(&server("a", 1, "devices = [{ index = 1 }]"), 8, "either `pci` or `compatible`");
+    let one_of = "a device has one of `pci`, `compatible` and `virtio`";
+    refused(&server("a", 1, "devices = [{ index = 1 }]"), 8, one_of);
+    let both = "devices = [{ virtio = \"net\", pci = \"1af4:1041\" }]";
+    refused(&server("a", 1, both), 8, one_of);
+    let unknown = "devices = [{ virtio = \"disk\" }]";
+    refused(&server("a", 1, unknown), 8, "there are: net, block, console, rng, gpu, input");
+    refused(&server("a", 1, "devices = [{ virtio = \"net\", vectors = 9 }]"), 8, "more than 8");
+    refused(&server("a", 1, "devices = [{ compatible = \"x\", vectors = 1 }]"), 8, "for PCI");
+    let other = server("b", 1, "binary = \"a\"\nfpu = true");
+    refused(&(server("a", 1, "") + &other), 10, "only one of them has `fpu = true`");
 }
