@@ -51,6 +51,8 @@ pub struct Device {
     pub ranges: Vec<Range, MAX_RANGES>,
     /// Its interrupts, in the order of `interrupts`.
     pub lines: Vec<Line, MAX_LINES>,
+    /// What it reads and writes by itself is what the CPU's caches hold.
+    pub is_coherent: bool,
 }
 
 /// Why there is no host bridge.
@@ -60,6 +62,9 @@ pub enum DeviceTreeError {
     Tree(FdtError),
     /// It has no such node, or the node says nothing of use.
     Missing(&'static str),
+    /// The devices behind this node do not see what the CPU's caches hold, and no driver here
+    /// cleans caches.
+    NotCoherent(&'static str),
 }
 
 impl fmt::Display for DeviceTreeError {
@@ -67,6 +72,9 @@ impl fmt::Display for DeviceTreeError {
         match self {
             DeviceTreeError::Tree(error) => write!(f, "the device tree cannot be read: {error:?}"),
             DeviceTreeError::Missing(what) => write!(f, "the device tree names no {what}"),
+            DeviceTreeError::NotCoherent(what) => {
+                write!(f, "the {what} is not `dma-coherent`, which its drivers need: not used")
+            }
         }
     }
 }
@@ -77,6 +85,12 @@ fn is_compatible(node: &Node<'_>, wanted: &str) -> bool {
 
 fn is_enabled(node: &Node<'_>) -> bool {
     matches!(node.property("status"), None | Some(b"okay\0" | b"ok\0"))
+}
+
+/// Whether a device sees what the CPU's caches hold: it or its bus says so (Devicetree
+/// Specification 0.4 §2.3.11; on Arm the default is that it does not).
+fn is_coherent(node: &Node<'_>, parent: &Node<'_>) -> bool {
+    [node, parent].into_iter().any(|one| one.property("dma-coherent").is_some())
 }
 
 /// The interrupt controller, as others refer to it.
@@ -152,6 +166,7 @@ pub fn device(tree: &Tree<'_>, compatible: &str, index: usize) -> Option<Device>
             found = Some(Device {
                 ranges: ranges.take(MAX_RANGES).collect(),
                 lines: lines.unwrap_or_default(),
+                is_coherent: is_coherent(node, parent),
             });
         }
     });
@@ -161,16 +176,18 @@ pub fn device(tree: &Tree<'_>, compatible: &str, index: usize) -> Option<Device>
 /// PCI's host bridge (`pci-host-ecam-generic`).
 ///
 /// # Errors
-/// [`DeviceTreeError`]: there is none.
+/// [`DeviceTreeError`]: there is none that can be used.
 pub fn host_bridge(tree: &Tree<'_>) -> Result<HostBridge, DeviceTreeError> {
     let controller = Controller::find(tree);
-    let mut found = None;
+    let (mut found, mut coherent) = (None, false);
     let walked = tree.walk(|node, parent| {
         if is_compatible(node, "pci-host-ecam-generic") && is_enabled(node) && found.is_none() {
             found = bridge(node, parent, controller.as_ref());
+            coherent = is_coherent(node, parent);
         }
     });
     match (found, walked) {
+        (Some(_), _) if !coherent => Err(DeviceTreeError::NotCoherent("PCI host bridge")),
         (Some(bridge), _) => Ok(bridge),
         (None, Err(error)) => Err(DeviceTreeError::Tree(error)),
         (None, Ok(())) => Err(DeviceTreeError::Missing("PCI host bridge")),
@@ -258,6 +275,10 @@ mod tests {
 
     /// As QEMU's `virt` with two consoles, shortened.
     fn tree(stdout: &[u8]) -> std::vec::Vec<u8> {
+        tree_with(stdout, "dma-coherent")
+    }
+
+    fn tree_with(stdout: &[u8], coherent: &str) -> std::vec::Vec<u8> {
         let mut tree = Builder::new();
         tree.begin("");
         tree.words("#address-cells", &[2]);
@@ -273,6 +294,9 @@ mod tests {
             tree.prop("compatible", kind);
             tree.words("reg", &[0, base, 0, 0x1000]);
             tree.words("interrupts", &[0, spi, flags]);
+            if flags == 1 {
+                tree.prop("dma-coherent", b"");
+            }
             tree.end();
         }
         tree.begin("pl011@1");
@@ -286,6 +310,7 @@ mod tests {
         tree.words("#size-cells", &[2]);
         tree.words("reg", &[0x40, 0x1000_0000, 0, 0x1000_0000]);
         tree.words("bus-range", &[0, 0xff]);
+        tree.prop(coherent, b"");
         tree.words(
             "ranges",
             &[
@@ -362,6 +387,7 @@ mod tests {
         assert_eq!(console.lines, [Line { number: 33, trigger: Trigger::Level }]);
         let disk = device(&tree, "virtio,mmio", 0).unwrap();
         assert_eq!(disk.lines, [Line { number: 49, trigger: Trigger::Edge }]);
+        assert!(disk.is_coherent && !console.is_coherent);
         assert_eq!(disk.ranges, [Range { start: 0xa00_0200, size: 0x1000 }]);
     }
 
@@ -399,5 +425,8 @@ mod tests {
         let bytes = tree.finish();
         let error = host_bridge(&Tree::parse(&bytes).ok().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "the device tree names no PCI host bridge");
+        let bytes = tree_with(b"", "dma-ranges");
+        let error = host_bridge(&Tree::parse(&bytes).ok().unwrap()).unwrap_err();
+        assert_eq!(error, DeviceTreeError::NotCoherent("PCI host bridge"));
     }
 }

@@ -19,6 +19,7 @@ use crate::devicetree::{self, Device, MAX_ALIKE, MAX_LINES, MAX_RANGES, Range};
 use crate::kernel::Kernel;
 use crate::pci::function::NotSilent;
 use crate::plan::Plan;
+use crate::say;
 use crate::virtio_mmio;
 use crate::window::Memory;
 
@@ -126,7 +127,11 @@ impl System {
         };
         let tree = self.device_tree();
         match tree.and_then(|tree| devicetree::device(&tree, VIRTIO, place)) {
-            Some(device) => self.take_device(&device, Some(registers)),
+            Some(device) if device.is_coherent => self.take_device(&device, Some(registers)),
+            Some(_) => {
+                say!("a {VIRTIO} device is not `dma-coherent`, which drivers need: not used");
+                Ok(None)
+            }
             None => Ok(None),
         }
     }
@@ -187,10 +192,7 @@ impl System {
         if let Some(registers) = &mut known.virtio
             && virtio_mmio::silence(registers).is_err()
         {
-            crate::say!(
-                "the virtio device at {:#x} does not obey its reset",
-                device.ranges[0].start
-            );
+            say!("the virtio device at {:#x} does not obey its reset", device.ranges[0].start);
         }
         Ok(known)
     }
