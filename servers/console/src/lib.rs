@@ -4,14 +4,15 @@
 //! output are driven by interrupts; a writer is answered when its last byte is in the device, so
 //! no byte waits in memory that could die with the server.
 //!
-//! * [`uart`]: the 16550's registers, with as few accesses as they allow: each is a system call.
+//! * [`uart`]: what a channel needs of a UART, and how the device tells what went out.
+//! * [`ns16550`]: the 16550, with as few accesses as it allows: each is a system call.
 //! * [`survivor`]: what outlives an instance: counters, the output under way, the input not yet
 //!   consumed.
 //! * [`channel`]: one channel: input and output over a UART and its part of the survivor region.
 //! * [`console`]: sessions and the callers that wait, on all channels.
 //!
 //! Invariants:
-//! * A byte of output and the note that it is out are one store to the device, so that the next
+//! * A byte of output and the device's knowledge that it is out are one store, so that the next
 //!   instance knows exactly where to go on (see [`uart`]).
 //! * A byte of input is consumed when its reader asks for a later one, not when it was told.
 //! * Where a byte of input may be lost after all (the device overran; a death between taking a
@@ -36,6 +37,7 @@ extern crate std;
 
 pub mod channel;
 pub mod console;
+pub mod ns16550;
 pub mod survivor;
 pub mod uart;
 
@@ -52,5 +54,6 @@ use tests::fake::mortal;
 fn mortal() {}
 
 pub use console::{Answer, Console, Session};
+pub use ns16550::Ns16550;
 pub use survivor::Survivor;
-pub use uart::{Ports, Uart};
+pub use uart::Uart;

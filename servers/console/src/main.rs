@@ -5,8 +5,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use console::console::{Callers, Console as Channels};
+use console::ns16550::Ports;
 use console::survivor::CHANNELS;
-use console::{Ports, Session, Survivor};
+use console::{Ns16550, Session, Survivor};
 use libipc::cap::{Cap, IoPort, IrqHandler};
 use libipc::start::{StartInfo, event};
 use libipc::{Caller, Later, Outcome, Request, Server, Shared, server};
@@ -87,7 +88,7 @@ impl Callers for Waiting {
 }
 
 struct Driver {
-    channels: Channels<UartPorts, Waiting>,
+    channels: Channels<Ns16550<UartPorts>, Waiting>,
     lines: [Option<Cap<IrqHandler>>; CHANNELS],
 }
 

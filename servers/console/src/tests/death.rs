@@ -86,7 +86,7 @@ fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
 fn output_is_exact_wherever_the_console_dies() {
     // Every place of a run, one after the other: 40 bytes in two writes.
     let pieces = [Vec::from(*b"the quick brown fox "), Vec::from(*b"jumps over the dog.\n")];
-    for life in 0..400 {
+    for life in 0..500 {
         for is_instant in [true, false] {
             let mut world = World::new();
             world.ports[1].0.borrow_mut().is_instant = is_instant;

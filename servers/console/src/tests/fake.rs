@@ -1,10 +1,12 @@
 //! A fake 16550, and the death of its driver at any access to device or survivor region.
 
-use crate::uart::{FIFO_BYTES, Ports};
+use crate::ns16550::Ports;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::vec::Vec;
+
+const FIFO_BYTES: usize = 16;
 
 std::thread_local! {
     static LIFE: Cell<u64> = const { Cell::new(u64::MAX) };

@@ -4,6 +4,7 @@ mod behaviour;
 mod death;
 pub mod fake;
 
+use crate::Ns16550;
 use crate::console::{Answer, Callers, Console, Session};
 use crate::survivor::{CHANNELS, REGION_BYTES, Survivor};
 use fake::FakePorts;
@@ -42,7 +43,7 @@ struct World {
     survivor: Shared,
     ports: [FakePorts; CHANNELS],
     shared: [Shared; 2],
-    console: Option<Console<FakePorts, Tickets>>,
+    console: Option<Console<Ns16550<FakePorts>, Tickets>>,
 }
 
 impl World {
@@ -66,7 +67,7 @@ impl World {
         self.console = Some(console);
     }
 
-    fn console(&mut self) -> &mut Console<FakePorts, Tickets> {
+    fn console(&mut self) -> &mut Console<Ns16550<FakePorts>, Tickets> {
         self.console.as_mut().expect("the console lives")
     }
 
