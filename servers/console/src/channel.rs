@@ -27,8 +27,8 @@ const TURN_BYTES: usize = 1024;
 /// Causes that one interrupt can have: each byte that fills the ring, and as many others.
 const MAX_CAUSES: u64 = 2 * INPUT_BYTES;
 
-/// Bytes before which something may be missing once bytes were lost and the time is not known
-/// exactly: the one that waited in the device then, and the one after it.
+/// Bytes of input before which something may be missing when the device said that it lost some,
+/// but not when: before the one that waits in it, or before the one after that.
 const OVERRUN_GAPS: u64 = 2;
 
 /// Bytes that are to go out.
@@ -86,7 +86,7 @@ impl<U: Uart> Channel<U> {
             self.expect_gap(1);
             record.set(Word::Taking, 0);
         }
-        let next = record.get(Word::Sent) + 1;
+        let next = record.get(Word::Sent).wrapping_add(1);
         let is_sending =
             is_active && sent < record.get(Word::Length) && record.get(Word::Sending) == next;
         if is_sending && self.uart.has_sent(next) {
