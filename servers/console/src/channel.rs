@@ -2,13 +2,14 @@
 //! once, whoever dies when.
 //!
 //! **Output.** One write is under way at a time, described in the survivor region; its bytes are
-//! in the session's shared region, which survives as well. Each byte goes out with its witness
-//! ([`crate::uart`]), then [`Word::Sent`] is raised. A new instance compares witness and count,
-//! knows whether the last byte went, and goes on with the next, whether or not anybody calls.
+//! in the session's shared region, which survives as well. [`Word::Sending`] is raised before a
+//! byte goes to the device, [`Word::Sent`] after. A new instance that finds them different asks
+//! the device whether the byte went ([`crate::uart`]), and goes on with the next, whether or not
+//! anybody calls.
 //!
 //! **Input.** Bytes wait in a ring in the survivor region between `Head` and `Tail`. A full ring
-//! stops the receiver's interrupt and leaves the rest in the device, whose FIFO holds up the
-//! sender (an emulated one waits; a real line needs RTS/CTS, or overruns and says so).
+//! stops the receiver's interrupt and leaves the rest in the device, which holds up the sender
+//! (an emulated one waits; a real line needs RTS/CTS, or overruns and says so).
 //!
 //! Invariants: `Tail - Head <= INPUT_BYTES`; `Sent - Start <= Length` while a write is active;
 //! stores that belong together are ordered so that the last one makes them count.
@@ -16,7 +17,7 @@
 //! Not here: who waits for what (`console`).
 
 use crate::survivor::{INPUT_BYTES, Record, Word};
-use crate::uart::{Cause, FIFO_BYTES, LineStatus, Ports, TRIGGER_BYTES, Uart};
+use crate::uart::{Cause, Interrupts, LineStatus, MAX_TRANSMIT_BYTES, Uart};
 use libipc::Shared;
 
 /// Bytes that one turn sends at most, so that input and other channels get theirs: the
@@ -25,6 +26,10 @@ const TURN_BYTES: usize = 1024;
 
 /// Causes that one interrupt can have: each byte that fills the ring, and as many others.
 const MAX_CAUSES: u64 = 2 * INPUT_BYTES;
+
+/// Bytes of input before which something may be missing when the device said that it lost some,
+/// but not when: before the one that waits in it, or before the one after that.
+const OVERRUN_GAPS: u64 = 2;
 
 /// Bytes that are to go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +46,20 @@ pub struct Output {
 
 /// One channel.
 #[derive(Debug)]
-pub struct Channel<P> {
-    uart: Uart<P>,
+pub struct Channel<U> {
+    uart: U,
     record: Record,
     wants_transmit: bool,
 }
 
-impl<P: Ports> Channel<P> {
+impl<U: Uart> Channel<U> {
     /// Sets up the channel, or takes it over from an earlier instance. `None` without a UART.
-    pub fn open(ports: P, record: Record) -> Option<Self> {
+    pub fn open(registers: U::Registers, record: Record) -> Option<Self> {
         let uart = if record.get(Word::Ready) == 1 {
-            Uart::resume(ports)?
+            U::resume(registers)?
         } else {
             record.clear();
-            Uart::start(ports)?
+            U::start(registers)?
         };
         let mut channel = Channel { uart, record, wants_transmit: false };
         channel.recover();
@@ -72,25 +77,31 @@ impl<P: Ports> Channel<P> {
         let is_possible = !is_active
             || record.get(Word::Active) as usize <= crate::survivor::MAX_SESSIONS
                 && sent <= record.get(Word::Length);
-        if kept > INPUT_BYTES || !is_possible {
+        if kept > INPUT_BYTES || !is_possible || record.get(Word::Gap) > OVERRUN_GAPS {
             record.clear();
             record.set(Word::Gap, 1);
             return;
         }
         if record.get(Word::Taking) == record.get(Word::Tail) + 1 {
-            record.set(Word::Gap, 1);
+            self.expect_gap(1);
             record.set(Word::Taking, 0);
         }
-        let noted = record.get(Word::Sent);
-        if is_active && sent < record.get(Word::Length) && self.uart.witness() != noted & 1 {
-            record.set(Word::Sent, noted + 1);
+        let next = record.get(Word::Sent).wrapping_add(1);
+        let is_sending =
+            is_active && sent < record.get(Word::Length) && record.get(Word::Sending) == next;
+        if is_sending && self.uart.has_sent(next) {
+            record.set(Word::Sent, next);
         }
     }
 
     fn enable(&mut self) {
-        let receive = self.room() > 0;
-        let sent = self.record.get(Word::Sent);
-        self.uart.enable(receive, self.wants_transmit, sent);
+        let wanted = Interrupts { receive: self.room() > 0, transmit: self.wants_transmit };
+        self.uart.enable(wanted, self.record.get(Word::Sent));
+    }
+
+    /// Remembers that something may be missing before each of the next `bytes` bytes of input.
+    fn expect_gap(&self, bytes: u64) {
+        self.record.set(Word::Gap, self.record.get(Word::Gap).max(bytes));
     }
 
     /// What the record knows about sessions.
@@ -101,8 +112,8 @@ impl<P: Ports> Channel<P> {
     // ---- interrupts ----
 
     /// Handles the interrupt: takes input, notes that the transmitter is empty. Returns when the
-    /// line is down, so that the next cause is a new edge. Afterwards the caller goes on with
-    /// [`Channel::transmit`].
+    /// line is down, so that the next cause is a new edge, and a level has nothing left to say.
+    /// Afterwards the caller goes on with [`Channel::transmit`].
     ///
     /// # Panics
     /// If the line stays up whatever is done: the device is broken.
@@ -112,13 +123,18 @@ impl<P: Ports> Channel<P> {
             causes += 1;
             assert!(causes < MAX_CAUSES, "the UART's interrupt does not go away: {cause:?}");
             match cause {
-                Cause::Trigger => self.take(TRIGGER_BYTES as u64),
+                Cause::Received(count) => self.take(count),
                 Cause::Timeout => self.receive(),
                 Cause::LineStatus => {
                     self.note();
                 }
-                // The read has acknowledged it; `transmit` follows.
-                Cause::Empty | Cause::Modem => {}
+                Cause::Overrun => {
+                    self.expect_gap(OVERRUN_GAPS);
+                    self.uart.clear_overrun();
+                }
+                // `transmit` follows.
+                Cause::Empty => self.wants_transmit = false,
+                Cause::Modem => {}
             }
             self.enable();
         }
@@ -135,7 +151,7 @@ impl<P: Ports> Channel<P> {
     fn note(&mut self) -> LineStatus {
         let status = self.uart.line_status();
         if status.has_overrun {
-            self.record.set(Word::Gap, 1);
+            self.expect_gap(1);
         }
         status
     }
@@ -152,13 +168,13 @@ impl<P: Ports> Channel<P> {
         let record = self.record;
         for _ in 0..count.min(self.room()) {
             let tail = record.get(Word::Tail);
-            let gap = record.get(Word::Gap) != 0;
+            let gaps = record.get(Word::Gap);
             record.set(Word::Taking, tail + 1);
             let byte = self.uart.take();
-            record.set_input(tail, byte, gap);
+            record.set_input(tail, byte, gaps != 0);
             record.set(Word::Tail, tail + 1);
-            if gap {
-                record.set(Word::Gap, 0);
+            if gaps != 0 {
+                record.set(Word::Gap, gaps - 1);
             }
         }
     }
@@ -235,7 +251,7 @@ impl<P: Ports> Channel<P> {
             return self.finish(&output);
         };
         let mut budget = TURN_BYTES;
-        // The witness travels with every byte; the transmitter's interrupt stays off meanwhile.
+        // The transmitter is looked at here; its interrupt stays off meanwhile.
         self.want_transmit(false);
         loop {
             let done = self.record.get(Word::Sent) - self.record.get(Word::Start);
@@ -247,19 +263,21 @@ impl<P: Ports> Channel<P> {
                 self.want_transmit(true);
                 return false;
             }
-            let burst = left.min(FIFO_BYTES).min(budget);
+            let burst = left.min(U::TRANSMIT_BYTES).min(budget);
             self.burst(&bytes, done as usize, burst);
             budget -= burst;
         }
     }
 
     fn burst(&mut self, bytes: &Shared, from: usize, count: usize) {
-        let mut piece = [0; FIFO_BYTES];
+        let mut piece = [0; MAX_TRANSMIT_BYTES];
         bytes.read(from, &mut piece[..count]);
         for byte in &piece[..count] {
-            let sent = self.record.get(Word::Sent) + 1;
-            self.uart.send(*byte, sent);
-            self.record.set(Word::Sent, sent);
+            let number = self.record.get(Word::Sent) + 1;
+            self.uart.prepare();
+            self.record.set(Word::Sending, number);
+            self.uart.send(*byte, number);
+            self.record.set(Word::Sent, number);
         }
     }
 

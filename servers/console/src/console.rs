@@ -10,7 +10,7 @@
 
 use crate::channel::{Channel, Output};
 use crate::survivor::{CHANNELS, MAX_SESSIONS, Survivor};
-use crate::uart::Ports;
+use crate::uart::Uart;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use libipc::Shared;
@@ -60,8 +60,8 @@ struct Writer<C: Callers> {
 }
 
 /// A channel with those who wait for it.
-struct Line<P, C: Callers> {
-    channel: Channel<P>,
+struct Line<U, C: Callers> {
+    channel: Channel<U>,
     readers: Vec<Reader<C>>,
     /// The caller of the output under way; none if it was begun by an earlier instance and not
     /// asked for again yet.
@@ -72,23 +72,23 @@ struct Line<P, C: Callers> {
 }
 
 /// The whole server.
-pub struct Console<P, C: Callers> {
+pub struct Console<U, C: Callers> {
     sessions: Vec<Session>,
-    lines: [Option<Line<P, C>>; CHANNELS],
+    lines: [Option<Line<U, C>>; CHANNELS],
 }
 
-impl<P: Ports, C: Callers> Console<P, C> {
-    /// Opens the channels whose ports there are, and goes on with what an earlier instance left.
+impl<U: Uart, C: Callers> Console<U, C> {
+    /// Opens the channels whose UARTs there are, and goes on with what an earlier instance left.
     pub fn new(
         survivor: Survivor,
-        ports: [Option<P>; CHANNELS],
+        registers: [Option<U::Registers>; CHANNELS],
         sessions: impl IntoIterator<Item = Session>,
     ) -> Self {
         let mut index = 0;
-        let lines = ports.map(|ports| {
+        let lines = registers.map(|registers| {
             let record = survivor.record(index);
             index += 1;
-            let channel = Channel::open(ports?, record)?;
+            let channel = Channel::open(registers?, record)?;
             Some(Line {
                 channel,
                 readers: Vec::new(),
@@ -110,8 +110,9 @@ impl<P: Ports, C: Callers> Console<P, C> {
         self.lines[channel].is_some()
     }
 
-    /// Handles the interrupt of a channel. It has been acknowledged *before*: a cause that comes
-    /// up from now on is a new edge.
+    /// Handles the interrupt of a channel, until its line is down or it waits for a new cause. One
+    /// that signals edges has been acknowledged *before* (a cause that comes up from now on is a
+    /// new edge), one that signals a level is acknowledged *afterwards*.
     pub fn on_interrupt(&mut self, channel: usize) {
         if let Some(line) = &mut self.lines[channel] {
             line.channel.on_interrupt();
@@ -124,7 +125,7 @@ impl<P: Ports, C: Callers> Console<P, C> {
         &mut self,
         badge: u64,
         channel: usize,
-    ) -> Result<(&mut Line<P, C>, Session), ConsoleError> {
+    ) -> Result<(&mut Line<U, C>, Session), ConsoleError> {
         let session = self.sessions.iter().find(|session| session.badge == badge);
         let session = *session.ok_or(ConsoleError::UnknownSession)?;
         let line = self.lines[channel].as_mut().ok_or(ConsoleError::NoDevice)?;
@@ -183,7 +184,7 @@ fn memory_of(session: &Session, span: Span) -> Result<Shared, ConsoleError> {
     part.filter(|part| part.size() > 0).ok_or(ConsoleError::BadSpan)
 }
 
-impl<P: Ports, C: Callers> Line<P, C> {
+impl<U: Uart, C: Callers> Line<U, C> {
     fn attach(&mut self, badge: u64, caller: C::Attach) {
         let Some(entry) = self.channel.record().entry(badge) else {
             return caller.answer(Err(ConsoleError::UnknownSession));

@@ -1,27 +1,33 @@
 //! `console`: two serial ports as byte channels that lose and repeat nothing, even across deaths.
 //!
-//! COM1 is the terminal, COM2 the channel of `skink exec` (`skink_protocols::console`). Input and
-//! output are driven by interrupts; a writer is answered when its last byte is in the device, so
+//! The first is the terminal, the second the channel of `skink exec` (`skink_protocols::console`).
+//! Input and output are driven by interrupts; a writer is answered when its last byte is in the device, so
 //! no byte waits in memory that could die with the server.
 //!
-//! * [`uart`]: the 16550's registers, with as few accesses as they allow: each is a system call.
+//! * [`uart`]: what a channel needs of a UART, and how the device tells what went out.
+//! * [`ns16550`]: the 16550, with as few accesses as it allows: each is a system call.
+//! * [`pl011`]: the PL011, whose transmit status is its memory.
 //! * [`survivor`]: what outlives an instance: counters, the output under way, the input not yet
 //!   consumed.
 //! * [`channel`]: one channel: input and output over a UART and its part of the survivor region.
 //! * [`console`]: sessions and the callers that wait, on all channels.
 //!
 //! Invariants:
-//! * A byte of output and the note that it is out are one store to the device, so that the next
+//! * A byte of output and the device's knowledge that it is out are one store, so that the next
 //!   instance knows exactly where to go on (see [`uart`]).
 //! * A byte of input is consumed when its reader asks for a later one, not when it was told.
 //! * Where a byte of input may be lost after all (the device overran; a death between taking a
 //!   byte and storing it), the reader is told.
 //!
-//! Why not the crate `uart_16550`: its port access is an instruction of its own for each register
-//! and its driver polls; here an access is an invocation, and the pair store above is the point.
+//! Why no crate for the UARTs (`uart_16550`, `arm_pl011`): their drivers poll, and which store
+//! comes when is the point here. For the 16550 a register access is an invocation besides, not an
+//! instruction.
 //!
-//! **Service.** Needs: nobody. Is granted: the two port ranges, their two interrupt lines, a
-//! survivor region of [`survivor::REGION_BYTES`], the shared regions of its sessions, the log.
+//! **Service.** Needs: nobody. Is granted: on a PC the port ranges of COM1 and COM2 and their
+//! interrupt lines (the manifest's `ports` and `lines`, in this order); on an Arm machine one or two
+//! PL011 of the device tree, registers and interrupt (`devices`: the first is the terminal, the
+//! second the tool's channel, which may be absent); on both a survivor region of
+//! [`survivor::REGION_BYTES`], the shared regions of its sessions, the log.
 //! When it dies: writers and readers wait until the next instance, which finishes what was under
 //! way; their stubs ask again by themselves; what the devices hold stays there. When it is given
 //! up: nobody can type, and callers get `ServiceUnavailable`.
@@ -36,6 +42,8 @@ extern crate std;
 
 pub mod channel;
 pub mod console;
+pub mod ns16550;
+pub mod pl011;
 pub mod survivor;
 pub mod uart;
 
@@ -52,5 +60,7 @@ use tests::fake::mortal;
 fn mortal() {}
 
 pub use console::{Answer, Console, Session};
+pub use ns16550::Ns16550;
+pub use pl011::Pl011;
 pub use survivor::Survivor;
-pub use uart::{Ports, Uart};
+pub use uart::Uart;

@@ -1,14 +1,18 @@
-//! The `console` server: I/O ports, interrupt lines and sessions around the library.
+//! The `console` server: registers, interrupts and sessions around the library.
 //!
-//! The grants: `ports[i]` and `lines[i]` are the UART of channel `i` (COM1, COM2); `survivor` holds
+//! The grants: where there are `devices`, entry `i` of the manifest is the PL011 of channel `i`;
+//! elsewhere `ports[i]` and `lines[i]` are the 16550 of channel `i` (COM1, COM2). `survivor` holds
 //! what outlives an instance, [`console::survivor::REGION_BYTES`] at least.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use console::console::{Callers, Console as Channels};
+use console::ns16550::Ports;
+use console::pl011::REGISTER_BYTES;
 use console::survivor::CHANNELS;
-use console::{Ports, Session, Survivor};
+use console::{Ns16550, Pl011, Session, Survivor, Uart};
 use libipc::cap::{Cap, IoPort, IrqHandler};
-use libipc::start::{StartInfo, event};
+use libipc::mmio::Mmio;
+use libipc::start::{DeviceGrant, StartInfo, Trigger, event};
 use libipc::{Caller, Later, Outcome, Request, Server, Shared, server};
 use skink_protocols::console::{
     Channel, Console, ConsoleError, ConsoleServer, Input, Positions, Span,
@@ -20,30 +24,71 @@ libipc::main!(serve);
 const BASES: [u16; CHANNELS] = [0x3f8, 0x2f8];
 
 fn serve(start: &'static StartInfo) -> i32 {
+    if start.devices.is_empty() {
+        let ports = core::array::from_fn(|i| {
+            let slot = start.ports.get(i)?;
+            Some(UartPorts { range: Cap::from_slot(*slot), base: BASES[i] })
+        });
+        let interrupts = core::array::from_fn(|i| {
+            let slot = start.lines.get(i)?;
+            let bit = event::IRQ_FIRST + i as u32;
+            Some(Interrupt { handler: Cap::from_slot(*slot), bit, trigger: Trigger::Edge })
+        });
+        run::<Ns16550<UartPorts>>(start, ports, interrupts)
+    } else {
+        let grants: [_; CHANNELS] = core::array::from_fn(|i| {
+            start.devices.iter().find(|grant| usize::from(grant.entry) == i)
+        });
+        let registers = grants.map(|grant| grant.map(registers));
+        run::<Pl011<Mmio>>(start, registers, grants.map(|grant| grant.map(interrupt)))
+    }
+}
+
+fn run<U: Uart>(
+    start: &'static StartInfo,
+    registers: [Option<U::Registers>; CHANNELS],
+    interrupts: [Option<Interrupt>; CHANNELS],
+) -> i32 {
     let survivor = Survivor::open(Shared::granted(start.survivor));
-    let ports = core::array::from_fn(|i| {
-        let slot = start.ports.get(i)?;
-        Some(UartPorts { range: Cap::from_slot(*slot), base: BASES[i] })
-    });
-    let lines = core::array::from_fn(|i| start.lines.get(i).map(|slot| Cap::from_slot(*slot)));
     let sessions = start
         .incoming
         .iter()
         .map(|session| Session { badge: session.badge, shared: Shared::granted(session.shared) });
-    // What an earlier instance did not acknowledge, before the devices are looked at.
-    for line in lines.into_iter().flatten() {
-        acknowledge(line);
-    }
-    let channels = Channels::new(survivor, ports, sessions);
+    // What an earlier instance did not acknowledge: edges before the devices are looked at, levels
+    // afterwards.
+    acknowledge(&interrupts, Trigger::Edge);
+    let channels = Channels::<U, Waiting>::new(survivor, registers, sessions);
+    acknowledge(&interrupts, Trigger::Level);
     for (i, channel) in Channel::ALL.iter().enumerate() {
         if !channels.has_channel(i) {
-            log::warn!("no 16550 UART for the channel {channel:?}");
+            log::warn!("no {} UART for the channel {channel:?}", U::NAME);
         }
     }
-    server::run(&mut Driver { channels, lines })
+    server::run(&mut Driver { channels, interrupts })
 }
 
-/// The registers of one UART.
+/// The registers of a PL011.
+fn registers(grant: &DeviceGrant) -> Mmio {
+    let registers = (!grant.is_pci()).then(|| Mmio::granted(grant.bars[0]));
+    let registers = registers.and_then(|all| all.part(0, REGISTER_BYTES as u64));
+    registers.unwrap_or_else(|| {
+        panic!("device {} is no PL011 of the device tree: check `devices`", grant.entry)
+    })
+}
+
+/// The interrupt of a PL011.
+fn interrupt(grant: &DeviceGrant) -> Interrupt {
+    let Some(vector) = grant.vectors.first() else {
+        panic!("device {} has no interrupt: check `devices` and the device tree", grant.entry)
+    };
+    Interrupt {
+        handler: Cap::from_slot(vector.handler),
+        bit: vector.bit.into(),
+        trigger: vector.trigger,
+    }
+}
+
+/// The registers of one 16550.
 struct UartPorts {
     range: Cap<IoPort>,
     base: u16,
@@ -71,10 +116,27 @@ impl Ports for UartPorts {
     }
 }
 
-fn acknowledge(line: Cap<IrqHandler>) {
-    if let Err(error) = line.ack() {
-        panic!("acknowledge an interrupt: {error}: check `lines` in the manifest");
+/// How a UART interrupts.
+#[derive(Clone, Copy)]
+struct Interrupt {
+    handler: Cap<IrqHandler>,
+    /// Its bit of the server's notification.
+    bit: u32,
+    trigger: Trigger,
+}
+
+impl Interrupt {
+    fn acknowledge(&self) {
+        if let Err(error) = self.handler.ack() {
+            panic!("acknowledge an interrupt: {error}: check `lines` or `devices` in the manifest");
+        }
     }
+}
+
+/// Acknowledges those interrupts that signal so.
+fn acknowledge(interrupts: &[Option<Interrupt>], trigger: Trigger) {
+    let interrupts = interrupts.iter().flatten();
+    interrupts.filter(|interrupt| interrupt.trigger == trigger).for_each(Interrupt::acknowledge);
 }
 
 /// How callers are answered.
@@ -86,31 +148,40 @@ impl Callers for Waiting {
     type Write = Later<Result<u64, ConsoleError>>;
 }
 
-struct Driver {
-    channels: Channels<UartPorts, Waiting>,
-    lines: [Option<Cap<IrqHandler>>; CHANNELS],
+struct Driver<U: Uart> {
+    channels: Channels<U, Waiting>,
+    interrupts: [Option<Interrupt>; CHANNELS],
 }
 
-impl Server for Driver {
+impl<U: Uart> Server for Driver<U> {
     fn on_message(&mut self, request: &Request<'_>) -> Outcome {
         Console::dispatch(self, request)
     }
 
     fn on_notification(&mut self, bits: u64) {
-        for (i, line) in self.lines.iter().enumerate() {
-            if bits >> event::IRQ_FIRST >> i & 1 == 1
-                && let Some(line) = line
-            {
+        for (i, interrupt) in self.interrupts.iter().enumerate() {
+            let Some(interrupt) = interrupt.filter(|interrupt| bits >> interrupt.bit & 1 == 1)
+            else {
+                continue;
+            };
+            match interrupt.trigger {
                 // First, so that an edge that comes from now on is a new interrupt; what the
                 // device wants until then is found by looking at it until its line is down.
-                acknowledge(*line);
-                self.channels.on_interrupt(i);
+                Trigger::Edge => {
+                    interrupt.acknowledge();
+                    self.channels.on_interrupt(i);
+                }
+                // Last: while the line is up, it would only come again.
+                Trigger::Level => {
+                    self.channels.on_interrupt(i);
+                    interrupt.acknowledge();
+                }
             }
         }
     }
 }
 
-impl ConsoleServer for Driver {
+impl<U: Uart> ConsoleServer for Driver<U> {
     fn attach(
         &mut self,
         caller: Caller,

@@ -18,7 +18,7 @@ pub const INPUT_BYTES: u64 = 4096;
 pub const CHANNELS: usize = 2;
 
 /// "SkCons", and the version of this layout.
-const MAGIC: u64 = 0x536b_436f_6e73_0001;
+const MAGIC: u64 = 0x536b_436f_6e73_0002;
 const HEADER_BYTES: usize = 64;
 const WORDS_BYTES: usize = 128;
 const SESSIONS_BYTES: usize = MAX_SESSIONS * 16;
@@ -59,8 +59,11 @@ pub enum Word {
     Tail,
     /// 1 + the position whose byte is being taken out of the device, or was.
     Taking,
-    /// Something may be missing before the byte that comes next.
+    /// How many bytes of input, from the one that comes next, may have something missing before
+    /// them.
     Gap,
+    /// The number (from 1) of the byte of output that the device is, or was, prepared for.
+    Sending,
 }
 
 impl Survivor {

@@ -1,5 +1,9 @@
 //! The debug console: a PL011, polled (Arm DDI 0183). Whoever loaded the kernel has set its speed.
 //!
+//! A driver in user space may use the same UART, with its FIFOs off, and tell from the raw transmit
+//! status whether a byte of its own went out. So a log entry waits until the holding register is
+//! empty, leaves it empty, and leaves the status as it was.
+//!
 //! Invariant: no wait is unbounded; a UART that never gets ready costs time, not the kernel.
 
 use core::fmt;
@@ -17,6 +21,11 @@ const FIFOS_8_BITS: u32 = 0x70;
 /// Control: UART, transmitter and receiver on.
 const CONTROL: u64 = 0x30;
 const ENABLED: u32 = 0x301;
+/// Raw interrupt status, and the register that clears it.
+const RAW_INTERRUPTS: u64 = 0x3c;
+const INTERRUPT_CLEAR: u64 = 0x44;
+/// Interrupts: the transmitter became empty.
+const SENT: u32 = 1 << 5;
 /// Polls until a byte is given up: far more than a byte takes at 9600 baud.
 const MAX_POLLS: u32 = 100_000;
 
@@ -43,21 +52,34 @@ pub fn write(bytes: &[u8]) {
     if base == 0 {
         return;
     }
+    wait(base);
+    // SAFETY: as in `init`.
+    let before = unsafe { register(base, RAW_INTERRUPTS).read_volatile() } & SENT;
     for &byte in bytes {
         if byte == b'\n' {
             put(base, b'\r');
         }
         put(base, byte);
     }
+    wait(base);
+    if before == 0 {
+        // SAFETY: as in `init`.
+        unsafe { register(base, INTERRUPT_CLEAR).write_volatile(SENT) };
+    }
 }
 
-fn put(base: u64, byte: u8) {
+/// Waits until the transmitter takes a byte.
+fn wait(base: u64) {
     for _ in 0..MAX_POLLS {
         // SAFETY: as in `init`.
         if unsafe { register(base, FLAGS).read_volatile() } & FULL == 0 {
             break;
         }
     }
+}
+
+fn put(base: u64, byte: u8) {
+    wait(base);
     // SAFETY: as in `init`.
     unsafe { register(base, DATA).write_volatile(byte.into()) };
 }

@@ -3,15 +3,29 @@
 mod behaviour;
 mod death;
 pub mod fake;
+mod pl011;
 
 use crate::console::{Answer, Callers, Console, Session};
 use crate::survivor::{CHANNELS, REGION_BYTES, Survivor};
-use fake::FakePorts;
+use fake::{Device, Handle, Wire};
 use libipc::Shared;
 use skink_protocols::console::{ConsoleError, Input, Positions, Span};
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::vec::Vec;
+
+/// Makes a test of each generic function, for each UART.
+macro_rules! on_each_uart {
+    ($($name:ident,)*) => {
+        mod ns16550 {
+            $(#[test] fn $name() { super::$name::<crate::tests::fake::Ns16550>(); })*
+        }
+        mod pl011 {
+            $(#[test] fn $name() { super::$name::<crate::tests::fake::Pl011>(); })*
+        }
+    };
+}
+use on_each_uart;
 
 /// Where a caller's answer appears.
 type Slot<T> = Rc<RefCell<Option<Result<T, ConsoleError>>>>;
@@ -38,19 +52,19 @@ const BADGES: [u64; 2] = [0x10001, 0x20001];
 const SHARED_BYTES: usize = 8192;
 
 /// A console whose memory and devices survive it.
-struct World {
+struct World<D: Device> {
     survivor: Shared,
-    ports: [FakePorts; CHANNELS],
+    uarts: [Handle<D>; CHANNELS],
     shared: [Shared; 2],
-    console: Option<Console<FakePorts, Tickets>>,
+    console: Option<Console<D::Uart, Tickets>>,
 }
 
-impl World {
+impl<D: Device> World<D> {
     fn new() -> Self {
         fake::set_life(u64::MAX);
         let mut world = World {
             survivor: Shared::leaked(REGION_BYTES),
-            ports: [FakePorts::new(), FakePorts::new()],
+            uarts: [Handle::new(), Handle::new()],
             shared: [Shared::leaked(SHARED_BYTES), Shared::leaked(SHARED_BYTES)],
             console: None,
         };
@@ -61,12 +75,12 @@ impl World {
     fn start(&mut self) {
         let sessions = BADGES.iter().zip(self.shared);
         let sessions: Vec<_> = sessions.map(|(&badge, shared)| Session { badge, shared }).collect();
-        let ports = [Some(self.ports[0].clone()), Some(self.ports[1].clone())];
-        let console = Console::new(Survivor::open(self.survivor), ports, sessions);
+        let registers = self.uarts.clone().map(Some);
+        let console = Console::new(Survivor::open(self.survivor), registers, sessions);
         self.console = Some(console);
     }
 
-    fn console(&mut self) -> &mut Console<FakePorts, Tickets> {
+    fn console(&mut self) -> &mut Console<D::Uart, Tickets> {
         self.console.as_mut().expect("the console lives")
     }
 
@@ -90,13 +104,23 @@ impl World {
         slot
     }
 
-    /// Delivers interrupts, each edge once, until there are no more.
+    /// The UART of a channel.
+    fn uart(&self, channel: usize) -> RefMut<'_, D> {
+        self.uarts[channel].0.borrow_mut()
+    }
+
+    /// The other end of its line.
+    fn wire(&self, channel: usize) -> RefMut<'_, Wire> {
+        RefMut::map(self.uart(channel), D::wire)
+    }
+
+    /// Delivers interrupts, until there are no more.
     fn interrupts(&mut self) {
         loop {
             let mut is_quiet = true;
             for channel in 0..CHANNELS {
-                let edges = std::mem::take(&mut self.ports[channel].0.borrow_mut().edges);
-                if edges > 0 {
+                let is_interrupting = self.uart(channel).is_interrupting();
+                if is_interrupting {
                     is_quiet = false;
                     self.console().on_interrupt(channel);
                 }
@@ -107,22 +131,23 @@ impl World {
         }
     }
 
-    fn wire(&self, channel: usize) -> Vec<u8> {
-        self.ports[channel].0.borrow().wire.clone()
+    /// What arrived at the other end.
+    fn sent(&self, channel: usize) -> Vec<u8> {
+        self.wire(channel).sent.clone()
     }
 
     /// Lets the other end send these bytes, as fast as they are taken.
     fn type_in(&mut self, channel: usize, bytes: &[u8]) {
-        self.ports[channel].0.borrow_mut().waiting.extend(bytes);
+        self.wire(channel).waiting.extend(bytes);
         self.arrive(channel);
     }
 
     fn arrive(&mut self, channel: usize) {
         loop {
-            let before = self.ports[channel].0.borrow().waiting.len();
-            self.ports[channel].0.borrow_mut().arrive(5);
+            let before = self.wire(channel).waiting.len();
+            self.uart(channel).arrive(5);
             self.interrupts();
-            if self.ports[channel].0.borrow().waiting.len() == before {
+            if self.wire(channel).waiting.len() == before {
                 return;
             }
         }

@@ -1,57 +1,16 @@
-//! A fake 16550, and the death of its driver at any access to device or survivor region.
+//! A fake 16550.
 
-use crate::uart::{FIFO_BYTES, Ports};
-use std::cell::{Cell, RefCell};
+use super::{Device, Handle, Sender, Timing, Wire};
+use crate::ns16550::Ports;
 use std::collections::VecDeque;
-use std::rc::Rc;
-use std::vec::Vec;
 
-std::thread_local! {
-    static LIFE: Cell<u64> = const { Cell::new(u64::MAX) };
-}
-
-/// Lets the driver die at the `accesses`-th place where it may.
-pub fn set_life(accesses: u64) {
-    LIFE.set(accesses);
-}
-
-/// Dies if the time has come.
-pub fn mortal() {
-    let left = LIFE.get();
-    if left == 0 {
-        LIFE.set(u64::MAX);
-        std::panic::resume_unwind(std::boxed::Box::new("killed"));
-    }
-    if left != u64::MAX {
-        LIFE.set(left - 1);
-    }
-}
-
-/// What the sender at the other end of the line does when the FIFO is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// Waits, as QEMU does.
-    Waits,
-    /// Goes on, as a line without flow control does.
-    Overruns,
-}
+const FIFO_BYTES: usize = 16;
 
 /// The UART's state.
-pub struct Fake {
-    pub sender: Sender,
-    /// Bytes leave the transmitter at once (QEMU), or when [`Fake::drain`] says.
-    pub is_instant: bool,
-    /// Bytes that arrived at the other end.
-    pub wire: Vec<u8>,
-    /// Bytes that the other end still wants to send.
-    pub waiting: VecDeque<u8>,
-    /// Register accesses.
-    pub accesses: u64,
+pub struct Ns16550 {
+    wire: Wire,
     /// Rising edges of the interrupt line, not yet delivered.
-    pub edges: u64,
-    pub has_uart: bool,
-    /// Always says that a modem line has changed.
-    pub is_stuck: bool,
+    edges: u64,
     transmitter: VecDeque<u8>,
     receiver: VecDeque<u8>,
     registers: [u8; 8],
@@ -63,21 +22,14 @@ pub struct Fake {
     is_up: bool,
 }
 
-/// The ports of a fake that is shared with the test.
-#[derive(Clone)]
-pub struct FakePorts(pub Rc<RefCell<Fake>>);
+impl Device for Ns16550 {
+    type Uart = crate::Ns16550<Handle<Self>>;
+    const RECEIVE_BYTES: usize = FIFO_BYTES;
 
-impl FakePorts {
-    pub fn new() -> Self {
-        FakePorts(Rc::new(RefCell::new(Fake {
-            sender: Sender::Waits,
-            is_instant: true,
-            wire: Vec::new(),
-            waiting: VecDeque::new(),
-            accesses: 0,
+    fn new() -> Self {
+        Ns16550 {
+            wire: Wire::new(),
             edges: 0,
-            has_uart: true,
-            is_stuck: false,
             transmitter: VecDeque::new(),
             receiver: VecDeque::new(),
             // Left in a mess by the firmware: DLAB on, interrupts on.
@@ -88,18 +40,62 @@ impl FakePorts {
             empty_pending: false,
             is_silent: false,
             is_up: false,
-        })))
+        }
+    }
+
+    fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    fn drain(&mut self, count: usize) {
+        for _ in 0..count {
+            self.wire.sent.extend(self.transmitter.pop_front());
+        }
+        if self.transmitter.is_empty() {
+            self.empty_pending = true;
+        }
+        self.update();
+    }
+
+    fn arrive(&mut self, count: usize) {
+        for _ in 0..count {
+            let is_full = self.receiver.len() == FIFO_BYTES;
+            if is_full && self.wire.sender == Sender::Waits {
+                break;
+            }
+            let Some(byte) = self.wire.waiting.pop_front() else {
+                break;
+            };
+            if is_full {
+                self.has_overrun = true;
+            } else {
+                self.receiver.push_back(byte);
+            }
+        }
+        self.is_silent = true;
+        self.update();
+    }
+
+    fn is_interrupting(&mut self) -> bool {
+        std::mem::take(&mut self.edges) > 0
+    }
+
+    fn log(&mut self) {
+        // It waits for an empty transmitter, and leaves it empty again.
+        self.drain(FIFO_BYTES);
+        self.wire.logged += 1;
+        self.drain(0);
     }
 }
 
-impl Fake {
+impl Ns16550 {
     fn is_dlab(&self) -> bool {
         self.registers[3] & 0x80 != 0
     }
 
     fn cause(&self) -> u8 {
         let enabled = self.registers[1];
-        if self.is_stuck {
+        if self.wire.is_stuck {
             0x00
         } else if enabled & 4 != 0 && self.has_overrun {
             0x06
@@ -120,44 +116,13 @@ impl Fake {
         self.is_up = is_up;
     }
 
-    /// Lets up to `count` bytes leave the transmitter.
-    pub fn drain(&mut self, count: usize) {
-        for _ in 0..count {
-            self.wire.extend(self.transmitter.pop_front());
-        }
-        if self.transmitter.is_empty() {
-            self.empty_pending = true;
-        }
-        self.update();
-    }
-
-    /// Lets the other end send up to `count` bytes, then be silent.
-    pub fn arrive(&mut self, count: usize) {
-        for _ in 0..count {
-            let is_full = self.receiver.len() == FIFO_BYTES;
-            if is_full && self.sender == Sender::Waits {
-                break;
-            }
-            let Some(byte) = self.waiting.pop_front() else {
-                break;
-            };
-            if is_full {
-                self.has_overrun = true;
-            } else {
-                self.receiver.push_back(byte);
-            }
-        }
-        self.is_silent = true;
-        self.update();
-    }
-
     fn send(&mut self, byte: u8) {
         assert!(self.transmitter.len() < FIFO_BYTES, "a byte fell out of the full FIFO");
         assert_eq!(self.registers[3], 3, "line is not 8N1");
         assert_eq!(self.divisor, [1, 0], "not 115,200 baud");
         self.transmitter.push_back(byte);
         self.empty_pending = false;
-        if self.is_instant {
+        if self.wire.timing == Timing::Instant {
             self.drain(1);
         }
     }
@@ -190,7 +155,7 @@ impl Fake {
 
     fn read(&mut self, register: u8) -> u8 {
         let value = match register {
-            _ if !self.has_uart => 0xff,
+            _ if !self.wire.has_uart => 0xff,
             0 => {
                 let byte = self.receiver.pop_front().expect("read of an empty receiver");
                 if self.receiver.is_empty() {
@@ -219,28 +184,20 @@ impl Fake {
     }
 }
 
-impl Ports for FakePorts {
+impl Ports for Handle<Ns16550> {
     fn read(&mut self, register: u8) -> u8 {
-        mortal();
-        self.0.borrow_mut().accesses += 1;
-        let value = self.0.borrow_mut().read(register);
-        mortal();
-        value
+        self.access(|uart| uart.read(register))
     }
 
     fn write(&mut self, register: u8, value: u8) {
-        mortal();
-        self.0.borrow_mut().accesses += 1;
-        self.0.borrow_mut().write(register, value);
-        mortal();
+        self.access(|uart| uart.write(register, value));
     }
 
     fn write_pair(&mut self, low: u8, high: u8) {
-        mortal();
-        self.0.borrow_mut().accesses += 1;
         // One access of the driver; two of the bus, low first.
-        self.0.borrow_mut().write(0, low);
-        self.0.borrow_mut().write(1, high);
-        mortal();
+        self.access(|uart| {
+            uart.write(0, low);
+            uart.write(1, high);
+        });
     }
 }
