@@ -20,10 +20,14 @@ pub enum DeviceError {
     ImpossibleLimits,
     /// Queue 0 does not exist or is too small.
     NoQueue,
+    /// Queue 0 is set up although the device was reset (§4.1.4.3.1, §4.2.3.2).
+    QueueInUse,
     /// The device refused an MSI-X vector (virtio 1.2 §4.1.5.1.2).
     VectorRefused,
     /// The queue's doorbell lies outside the notification window.
     DoorbellOutside,
+    /// The interrupt's causes do not go away although they are acknowledged.
+    InterruptStuck,
     /// `DEVICE_NEEDS_RESET` is set (virtio 1.2 §2.1).
     NeedsReset,
     /// The used index is further ahead than requests are in flight.
@@ -70,8 +74,10 @@ impl fmt::Display for DeviceError {
             ConfigUnstable => f.write_str("changes its configuration without end"),
             ImpossibleLimits => f.write_str("allows no segment of a sector (size_max, seg_max)"),
             NoQueue => f.write_str("has no queue 0 of at least 4 entries"),
+            QueueInUse => f.write_str("has its queue 0 set up after a reset"),
             VectorRefused => f.write_str("refuses its MSI-X vector"),
             DoorbellOutside => f.write_str("puts its doorbell outside its notification window"),
+            InterruptStuck => f.write_str("keeps its interrupt raised, however it is acknowledged"),
             NeedsReset => f.write_str("asks for a reset (DEVICE_NEEDS_RESET)"),
             UsedIndexJump { claimed, in_flight } => {
                 write!(f, "claims {claimed} used elements while {in_flight} requests are in flight")

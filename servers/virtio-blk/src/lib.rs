@@ -43,12 +43,16 @@ extern crate alloc;
 extern crate std;
 
 pub mod access;
+pub mod connect;
 pub mod device;
 pub mod disk;
 pub mod error;
+pub mod interrupts;
 pub mod layout;
+pub mod pci;
 pub mod queue;
 pub mod server;
+pub mod transport;
 
 #[cfg(test)]
 mod tests;

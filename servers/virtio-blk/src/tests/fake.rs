@@ -44,6 +44,7 @@ pub struct Fake {
     pub size_max: u32,
     pub seg_max: u32,
     pub queue_max: u16,
+    pub notify_bytes: usize,
     pub disk: Vec<u8>,
     pub dma: Vec<u8>,
     pub data: Vec<u8>,
@@ -93,6 +94,7 @@ impl Fake {
             size_max: 0,
             seg_max: 126,
             queue_max: 256,
+            notify_bytes: 0x1000,
             disk,
             dma: vec![0xaa; DMA_BYTES],
             data: vec![0; DATA_BYTES],
@@ -344,6 +346,10 @@ pub enum Kind {
 pub struct FakeRegisters(pub Shared, pub Kind);
 
 impl Registers for FakeRegisters {
+    fn size(&self) -> usize {
+        if self.1 == Kind::Notify { self.0.borrow().notify_bytes } else { 0x1000 }
+    }
+
     fn read8(&self, offset: usize) -> u8 {
         let mut fake = self.0.borrow_mut();
         match (self.1, offset) {
@@ -364,6 +370,7 @@ impl Registers for FakeRegisters {
             (Kind::Common, 16) => fake.vectors[0],
             (Kind::Common, 24) => fake.queue_size,
             (Kind::Common, 26) => fake.vectors[1],
+            (Kind::Common, 28) => u16::from(fake.enabled),
             (Kind::Common, 30) => NOTIFY_OFF,
             (kind, offset) => panic!("read16 of {kind:?} {offset}"),
         }

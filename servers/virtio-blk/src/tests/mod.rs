@@ -6,14 +6,16 @@ mod layout;
 mod server;
 mod start;
 
-use crate::device::{Device, Vectors, Windows};
+use crate::device::Device;
 use crate::disk::{DataArea, Disk, Owner, Submitted};
 use crate::error::DeviceError;
+use crate::pci::{PciTransport, Signalling, Windows};
 use fake::{DATA_BASE, DATA_BYTES, FakeClock, FakeMemory, FakeRegisters, Kind, Shared};
 use skink_protocols::block::{Completion, Operation, Request};
+use std::boxed::Box;
 use std::vec::Vec;
 
-type TestDisk = Disk<FakeRegisters, FakeMemory>;
+type TestDisk = Disk<FakeMemory>;
 
 const AREA: DataArea = DataArea { address: DATA_BASE, size: DATA_BYTES as u64 };
 const OWNER: Owner = Owner(7);
@@ -23,16 +25,16 @@ fn windows(fake: &Shared) -> Windows<FakeRegisters> {
     Windows {
         common: registers(Kind::Common),
         notify: registers(Kind::Notify),
-        notify_bytes: 0x1000,
         notify_multiplier: fake::NOTIFY_MULTIPLIER,
         device: registers(Kind::Device),
     }
 }
 
 fn start(fake: &Shared) -> Result<TestDisk, DeviceError> {
-    let vectors = Vectors { config: 0, queue: 1 };
+    let signalling = Signalling::Msix { config: 0, queue: 1 };
+    let transport = Box::new(PciTransport::new(windows(fake), signalling));
     let memory = FakeMemory(fake.clone());
-    let (device, queue) = Device::start(windows(fake), memory, vectors, &FakeClock::default())?;
+    let (device, queue) = Device::start(transport, memory, &FakeClock::default())?;
     Ok(Disk::new(device, queue))
 }
 

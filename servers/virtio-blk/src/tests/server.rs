@@ -1,6 +1,6 @@
 //! The driver with clients: rings, attachments, deaths.
 
-use super::fake::{DATA_BASE, DATA_BYTES, Fake, FakeMemory, FakeRegisters, Shared as Device};
+use super::fake::{DATA_BASE, DATA_BYTES, Fake, FakeMemory, Shared as Device};
 use super::{request, start};
 use crate::server::{Attacher, Bell, Driver, Session};
 use libipc::Shared;
@@ -32,7 +32,7 @@ impl Attacher for Caller {
     }
 }
 
-type TestDriver = Driver<FakeRegisters, FakeMemory, Caller, Rung>;
+type TestDriver = Driver<FakeMemory, Caller, Rung>;
 type Ring = ClientRing<REQUEST_WORDS, COMPLETION_WORDS>;
 
 /// Clients with half of the fake's data memory each.

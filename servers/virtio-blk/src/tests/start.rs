@@ -1,7 +1,7 @@
 //! Starting the device, and devices that do not want to.
 
 use super::fake::{Fake, Lie};
-use super::{start, windows};
+use super::start;
 use crate::error::DeviceError;
 
 #[test]
@@ -50,15 +50,9 @@ fn impossible_devices_are_refused() {
 
 #[test]
 fn a_doorbell_outside_its_window_is_refused() {
-    use super::fake::{FakeClock, FakeMemory};
-    use crate::device::{Device, Vectors};
     let fake = Fake::new(8);
-    let mut small = windows(&fake);
-    small.notify_bytes = 12;
-    let vectors = Vectors { config: 0, queue: 0 };
-    let memory = FakeMemory(fake.clone());
-    let result = Device::start(small, memory, vectors, &FakeClock::default());
-    assert_eq!(result.err(), Some(DeviceError::DoorbellOutside));
+    fake.borrow_mut().notify_bytes = 12;
+    assert_eq!(start(&fake).err(), Some(DeviceError::DoorbellOutside));
 }
 
 #[test]
