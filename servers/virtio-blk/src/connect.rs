@@ -5,6 +5,7 @@
 
 use crate::error::DeviceError;
 use crate::layout::{Layout, LayoutError, Window};
+use crate::mmio::MmioTransport;
 use crate::pci::{PciTransport, Signalling, Windows};
 use crate::transport::Transport;
 use alloc::boxed::Box;
@@ -60,14 +61,22 @@ impl From<DeviceError> for ConnectError {
     }
 }
 
-/// The transport of a grant's device.
+/// The transport of a grant's device; `None` if the place that is granted has no device.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub fn connect(grant: &DeviceGrant) -> Result<Box<dyn Transport>, ConnectError> {
-    let (Some(first), Some(last)) = (grant.vectors.first(), grant.vectors.last()) else {
+pub fn connect(grant: &DeviceGrant) -> Result<Option<Box<dyn Transport>>, ConnectError> {
+    if grant.is_pci() {
+        return Ok(Some(Box::new(connect_pci(grant)?)));
+    }
+    if grant.vectors.is_empty() {
         return Err(ConnectError::NoInterrupt);
-    };
+    }
+    let transport = MmioTransport::probe(Mmio::granted(grant.bars[0]))?;
+    Ok(transport.map(|transport| Box::new(transport) as Box<dyn Transport>))
+}
+
+fn connect_pci(grant: &DeviceGrant) -> Result<PciTransport<Mmio>, ConnectError> {
     let layout = Layout::find(&grant.config)?;
     let windows = Windows {
         common: window(grant, layout.common)?,
@@ -75,12 +84,15 @@ pub fn connect(grant: &DeviceGrant) -> Result<Box<dyn Transport>, ConnectError> 
         notify_multiplier: layout.notify_multiplier,
         device: window(grant, layout.device)?,
     };
-    let signalling = if first.index == Vector::WIRED {
-        Signalling::Intx { isr: window(grant, layout.isr()?)? }
-    } else {
-        Signalling::Msix { config: first.index, queue: last.index }
+    let signalling = match grant.vectors.as_slice() {
+        [line, ..] if line.index == Vector::WIRED => {
+            Signalling::Intx { isr: window(grant, layout.isr()?)? }
+        }
+        [config, .., queue] => Signalling::Msix { config: config.index, queue: queue.index },
+        [one] => Signalling::Msix { config: one.index, queue: one.index },
+        [] => return Err(ConnectError::NoInterrupt),
     };
-    Ok(Box::new(PciTransport::new(windows, signalling)))
+    Ok(PciTransport::new(windows, signalling))
 }
 
 fn window(grant: &DeviceGrant, window: Window) -> Result<Mmio, ConnectError> {

@@ -26,11 +26,11 @@ const GRACE_NS: u64 = 50 * time::MS;
 const DEFAULT_DEADLINE_MS: u64 = 10_000;
 
 fn serve(start: &'static StartInfo) -> i32 {
-    let Some(grant) = start.devices.first() else {
+    let Some((disk, interrupts)) = start.devices.first().and_then(|grant| bring_up(start, grant))
+    else {
         log::warn!("no disk: every request is refused");
         server::run(&mut Diskless)
     };
-    let disk = bring_up(start, grant);
     if start.incarnation == 1 {
         announce(&disk);
     }
@@ -42,7 +42,7 @@ fn serve(start: &'static StartInfo) -> i32 {
     let driver = Driver::new(disk, sessions, start.incarnation);
     let mut server = VirtioBlk {
         driver,
-        interrupts: interrupts(grant),
+        interrupts,
         deadline_ns: deadline_ms(&start.args) * time::MS,
         is_armed: false,
     };
@@ -73,18 +73,15 @@ fn deadline_ms(args: &str) -> u64 {
     }
 }
 
-/// Finds the registers and starts the device.
-fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Disk<Mmio> {
-    let transport = connect(grant).unwrap_or_else(|error| panic!("{error}"));
+/// Finds the registers and starts the device; `None` if the place that is granted has none.
+fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Option<(Disk<Mmio>, Interrupts<Irq>)> {
+    let transport = connect(grant).unwrap_or_else(|error| panic!("{error}"))?;
     let memory = Mmio::granted(start.dma);
     let started = Device::start(transport, memory, &MonotonicClock);
     let (device, queue) = started.unwrap_or_else(|error| panic!("{error}"));
-    Disk::new(device, queue)
-}
-
-fn interrupts(grant: &DeviceGrant) -> Interrupts<Irq> {
-    let granted = Interrupts::granted(&grant.vectors, |slot| Irq(Cap::from_slot(slot)));
-    granted.expect("`connect` refuses a device without interrupts")
+    let interrupts = Interrupts::granted(&grant.vectors, |slot| Irq(Cap::from_slot(slot)));
+    let interrupts = interrupts.expect("`connect` refuses a device without interrupts");
+    Some((Disk::new(device, queue), interrupts))
 }
 
 struct MonotonicClock;
