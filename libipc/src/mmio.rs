@@ -1,12 +1,31 @@
-//! Device memory: registers and DMA memory, by volatile accesses of exactly the width asked for.
+//! Device memory: registers and DMA memory, by single accesses of exactly the width asked for;
+//! and the barriers between them.
 //!
 //! Unlike [`crate::shared::Shared`], whose other side is a program, the other side here is a
-//! device: each access happens once, in program order among volatile accesses, and is never
-//! merged, torn or left out. Offsets out of range or misaligned panic: they are bugs of the
-//! driver; what a device says is bounded with [`Mmio::part`] first.
+//! device: each access happens once, is never merged, torn or left out by the compiler, and is a
+//! plain load or store that a hypervisor can emulate. Offsets out of range or misaligned panic:
+//! they are bugs of the driver; what a device says is bounded with [`Mmio::part`] first.
 //!
-//! Not here: fences (a driver knows where it needs them), byte order (little-endian machines).
+//! **Order.** The accessors hold nothing but the compiler. The processor keeps the order of
+//! accesses to the registers of one device (uncached on x86_64, Device-nGnRE on aarch64); it may
+//! reorder accesses to DMA memory (cached) among themselves and against registers. A driver puts
+//! a barrier wherever a device may see the difference:
+//! * [`dma_write_barrier`]: data, then the index or the doorbell that announces them.
+//! * [`dma_read_barrier`]: the index or the register that announces data, then the data.
+//! * [`dma_full_barrier`]: a store of one's own, then a load that must not be older (the last
+//!   look before sleeping; a wish of the device).
+//!
+//! Data that came from another program or goes to one needs nothing else: what that program
+//! released and this one acquired is ordered before what follows, for the device too (and the
+//! other way round). Fences of `core::sync::atomic` are for programs: on aarch64 they reach the
+//! processors only. The argument for each machine stands in its `arch` folder.
+//!
+//! Not here: where a driver needs them, byte order (little-endian machines), devices that do not
+//! see the caches (none is granted).
 
+pub use crate::arch::{dma_full_barrier, dma_read_barrier, dma_write_barrier};
+
+use crate::arch;
 use crate::start::Region;
 
 /// A region of device memory. A copy names the same memory.
@@ -17,19 +36,19 @@ pub struct Mmio {
     address: u64,
 }
 
-// SAFETY: the type is a name for memory that no reference ever points to; accesses are volatile
+// SAFETY: the type is a name for memory that no reference ever points to; accesses are single
 // and of one machine word at most.
 unsafe impl Send for Mmio {}
 
 /// Declares a read and a write of one width.
 macro_rules! access {
-    ($read:ident, $write:ident, $type:ty, $bytes:literal) => {
+    ($read:ident, $write:ident, $load:ident, $store:ident, $type:ty, $bytes:literal) => {
         #[doc = concat!("Reads ", $bytes, " byte(s) at `offset`.\n\n# Panics\nOut of range or misaligned.")]
         #[inline(always)]
         pub fn $read(&self, offset: usize) -> $type {
             let place = self.place(offset, $bytes).cast::<$type>();
             // SAFETY: in range and aligned (`place`), mapped for the program's life (`new`).
-            unsafe { place.read_volatile() }
+            unsafe { arch::$load(place) }
         }
 
         #[doc = concat!("Writes ", $bytes, " byte(s) at `offset`.\n\n# Panics\nOut of range or misaligned.")]
@@ -37,7 +56,7 @@ macro_rules! access {
         pub fn $write(&self, offset: usize, value: $type) {
             let place = self.place(offset, $bytes).cast::<$type>();
             // SAFETY: in range and aligned (`place`), mapped for the program's life (`new`).
-            unsafe { place.write_volatile(value) }
+            unsafe { arch::$store(place, value) }
         }
     };
 }
@@ -95,10 +114,10 @@ impl Mmio {
         place
     }
 
-    access!(read8, write8, u8, 1);
-    access!(read16, write16, u16, 2);
-    access!(read32, write32, u32, 4);
-    access!(read64, write64, u64, 8);
+    access!(read8, write8, load8, store8, u8, 1);
+    access!(read16, write16, load16, store16, u16, 2);
+    access!(read32, write32, load32, store32, u32, 4);
+    access!(read64, write64, load64, store64, u64, 8);
 }
 
 #[cfg(test)]

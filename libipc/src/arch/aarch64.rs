@@ -3,6 +3,10 @@
 //! Register convention: `skink_abi::syscall`. `TPIDR_EL0` of each thread is the address of its
 //! IPC buffer.
 
+mod device;
+
+pub use device::*;
+
 use super::Registers;
 use core::arch::asm;
 use skink_abi::message::buffer;

@@ -5,6 +5,11 @@
 
 extern crate std;
 
+mod device;
+
+pub use super::volatile::*;
+pub use device::*;
+
 use super::Registers;
 use core::cell::{Cell, RefCell, UnsafeCell};
 use skink_abi::message::buffer;

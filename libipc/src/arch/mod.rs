@@ -2,8 +2,10 @@
 //!
 //! Every backend has the same functions: [`syscall`], [`syscall_reply`], [`syscall_reply_from`],
 //! [`set_user_pointer`], [`user_buffer`], [`counter`], [`undefined_instruction`],
-//! [`load_null`], [`pause`], [`frame_pointer`], [`sync_instructions`], the macro [`entry!`](crate::entry), and
-//! [`thread_registers`]. `host` backs unit tests: there the "kernel" is a closure.
+//! [`load_null`], [`pause`], [`frame_pointer`], the macro [`entry!`](crate::entry), and
+//! [`thread_registers`]; for code that was written [`sync_instructions`]; for devices
+//! [`dma_write_barrier`], [`dma_read_barrier`], [`dma_full_barrier`], and `load8` to `store64`.
+//! `host` backs unit tests: there the "kernel" is a closure.
 //!
 //! Invariant: `target_arch`, `asm!` and register names appear in this folder and nowhere else.
 
@@ -11,6 +13,8 @@
 mod aarch64;
 #[cfg(not(target_os = "none"))]
 pub mod host;
+#[cfg(not(all(target_os = "none", target_arch = "aarch64")))]
+mod volatile;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod x86_64;
 

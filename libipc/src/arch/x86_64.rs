@@ -4,6 +4,11 @@
 //! IPC buffer, whose word `USER_DATA` holds that same address (reading the base itself needs the
 //! FSGSBASE instructions, which the kernel need not enable; a load through FS works always).
 
+mod device;
+
+pub use super::volatile::*;
+pub use device::*;
+
 use super::Registers;
 use core::arch::asm;
 use skink_abi::message::buffer;

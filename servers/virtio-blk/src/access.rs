@@ -11,6 +11,8 @@ use libipc::mmio::Mmio;
 
 /// Device registers: each access happens once, at its full width, in program order.
 pub trait Registers {
+    /// Bytes.
+    fn size(&self) -> usize;
     /// Reads a byte.
     fn read8(&self, offset: usize) -> u8;
     /// Reads 16 bits; `offset` is a multiple of 2.
@@ -32,7 +34,7 @@ pub trait Registers {
 }
 
 /// Memory that driver and device share, contiguous for the device. Accesses are not merged or
-/// torn; ordering between them is the queue's business (fences).
+/// torn; ordering between them is the queue's business (barriers).
 pub trait DmaMemory {
     /// Address for the device of byte 0.
     fn device_address(&self) -> u64;
@@ -63,6 +65,9 @@ pub trait Clock {
 }
 
 impl Registers for Mmio {
+    fn size(&self) -> usize {
+        Mmio::size(self)
+    }
     fn read8(&self, offset: usize) -> u8 {
         Mmio::read8(self, offset)
     }

@@ -10,10 +10,11 @@
 //!
 //! Not here: where requests come from (`server`).
 
-use crate::access::{DmaMemory, Registers};
+use crate::access::DmaMemory;
 use crate::device::{Device, Geometry};
 use crate::error::DeviceError;
 use crate::queue::{Direction, Header, MAX_SLOTS, Queue, Segment, SlotIndex};
+use crate::transport::Causes;
 use skink_protocols::block::{Completion, MAX_SECTORS, Operation, Request, SECTOR_BYTES, Status};
 
 /// Request types (virtio 1.2 §5.2.6).
@@ -71,8 +72,8 @@ struct Feeding {
 }
 
 /// The disk: device, queue, and the requests in flight.
-pub struct Disk<R, M> {
-    device: Device<R>,
+pub struct Disk<M> {
+    device: Device,
     queue: Queue<M>,
     requests: [Option<Pending>; MAX_REQUESTS],
     /// Request of each slot in flight, and when it was put there.
@@ -80,9 +81,9 @@ pub struct Disk<R, M> {
     feeding: Option<Feeding>,
 }
 
-impl<R: Registers, M: DmaMemory> Disk<R, M> {
+impl<M: DmaMemory> Disk<M> {
     /// Takes over a device that has just been started.
-    pub fn new(device: Device<R>, queue: Queue<M>) -> Self {
+    pub fn new(device: Device, queue: Queue<M>) -> Self {
         Disk {
             device,
             queue,
@@ -90,6 +91,11 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
             slots: [(0, 0); MAX_SLOTS],
             feeding: None,
         }
+    }
+
+    /// For people: how the device is reached.
+    pub fn transport_name(&self) -> &'static str {
+        self.device.transport_name()
     }
 
     /// What the device is.
@@ -268,6 +274,14 @@ impl<R: Registers, M: DmaMemory> Disk<R, M> {
         let owner = pending.owner;
         self.requests[index] = None;
         Ok(Some((owner, completion)))
+    }
+
+    /// Takes the causes of an interrupt; afterwards the device may raise the next.
+    ///
+    /// # Errors
+    /// [`DeviceError::InterruptStuck`].
+    pub fn take_causes(&mut self) -> Result<Causes, DeviceError> {
+        self.device.take_causes()
     }
 
     /// Handles a configuration interrupt.

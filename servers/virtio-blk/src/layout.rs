@@ -4,7 +4,8 @@
 //! Works on the copy of configuration space that the root server hands out. Bounded whatever the
 //! copy holds: the walk takes at most 48 steps.
 //!
-//! Not here: BARs and their mapping (the root server), MSI-X (granted as vectors).
+//! Not here: BARs and their mapping (the root server), MSI-X (granted as vectors), what the
+//! registers mean (`pci`).
 
 use core::fmt;
 
@@ -19,12 +20,13 @@ const VENDOR_SPECIFIC: u8 = 0x09;
 /// `cfg_type` of virtio 1.2 §4.1.4.
 const COMMON: u8 = 1;
 const NOTIFY: u8 = 2;
+const ISR: u8 = 3;
 const DEVICE: u8 = 4;
 
 /// Bytes of the common structure that this driver uses (up to `queue_device`).
 pub const COMMON_BYTES: u32 = 56;
-/// Bytes of the device configuration that this driver uses (up to `blk_size`).
-pub const DEVICE_BYTES: u32 = 24;
+/// Bytes of the device configuration that this driver uses.
+pub const DEVICE_BYTES: u32 = crate::device::CONFIG_BYTES as u32;
 
 /// A range of a BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Layout {
     pub notify_multiplier: u32,
     /// Device-specific configuration (§4.1.4.6).
     pub device: Window,
+    /// The ISR status (§4.1.4.5); only a driver without MSI-X needs it ([`Layout::isr`]).
+    pub isr: Option<Window>,
 }
 
 /// Why no layout was found.
@@ -93,7 +97,7 @@ impl Layout {
         if status & STATUS_HAS_CAPABILITIES == 0 {
             return Err(LayoutError::NoCapabilities);
         }
-        let (mut common, mut notify, mut device) = (None, None, None);
+        let (mut common, mut notify, mut device, mut isr) = (None, None, None, None);
         let mut at =
             *config.get(CAPABILITIES_POINTER).ok_or(LayoutError::NoCapabilities)? as usize & !3;
         let mut steps = 0;
@@ -108,6 +112,7 @@ impl Layout {
                 match head[3] {
                     COMMON if common.is_none() => common = window,
                     DEVICE if device.is_none() => device = window,
+                    ISR if isr.is_none() => isr = window.filter(|window| window.length > 0),
                     NOTIFY if notify.is_none() => {
                         notify = window.zip(word(config, at + 16));
                     }
@@ -129,7 +134,15 @@ impl Layout {
                 return Err(LayoutError::Unusable(kind));
             }
         }
-        Ok(Layout { common, notify, notify_multiplier, device })
+        Ok(Layout { common, notify, notify_multiplier, device, isr })
+    }
+
+    /// The ISR status, for a driver that cannot do without.
+    ///
+    /// # Errors
+    /// [`LayoutError::Missing`].
+    pub fn isr(&self) -> Result<Window, LayoutError> {
+        self.isr.ok_or(LayoutError::Missing(ISR))
     }
 }
 

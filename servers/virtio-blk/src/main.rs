@@ -10,10 +10,11 @@ use libipc::start::{DeviceGrant, StartInfo, event};
 use libipc::{Caller, Later, Outcome, Request, Server, Shared, events, raw, server, time};
 use skink_protocols::block::{Block, BlockError, BlockServer, Info};
 use virtio_blk::access::Clock;
-use virtio_blk::device::{Device, Vectors, Windows};
-use virtio_blk::layout::{Layout, Window};
+use virtio_blk::connect::connect;
+use virtio_blk::device::Device;
+use virtio_blk::interrupts::{Handler, Interrupts};
 use virtio_blk::server::Bell;
-use virtio_blk::{DeviceError, Disk, Driver, Session};
+use virtio_blk::{Disk, Driver, Session};
 
 libipc::main!(serve);
 
@@ -25,11 +26,11 @@ const GRACE_NS: u64 = 50 * time::MS;
 const DEFAULT_DEADLINE_MS: u64 = 10_000;
 
 fn serve(start: &'static StartInfo) -> i32 {
-    let Some(grant) = start.devices.first() else {
+    let Some((disk, interrupts)) = start.devices.first().and_then(|grant| bring_up(start, grant))
+    else {
         log::warn!("no disk: every request is refused");
         server::run(&mut Diskless)
     };
-    let disk = bring_up(start, grant).unwrap_or_else(|error| panic!("{error}"));
     if start.incarnation == 1 {
         announce(&disk);
     }
@@ -41,24 +42,25 @@ fn serve(start: &'static StartInfo) -> i32 {
     let driver = Driver::new(disk, sessions, start.incarnation);
     let mut server = VirtioBlk {
         driver,
-        interrupts: Interrupts::new(grant),
+        interrupts,
         deadline_ns: deadline_ms(&start.args) * time::MS,
         is_armed: false,
     };
-    server.interrupts.acknowledge(u64::MAX);
-    server.turn();
+    server.interrupts.acknowledge_all();
+    server.turn(0);
     server::run(&mut server)
 }
 
 /// Says once what there is; a restart is announced by the root server.
-fn announce(disk: &Disk<Mmio, Mmio>) {
+fn announce(disk: &Disk<Mmio>) {
     let geometry = disk.geometry();
     log::info!(
-        "{} sectors{}, {} requests at once, up to {} bytes each",
+        "{} sectors{}, {} requests at once, up to {} bytes each; {}",
         geometry.sectors,
         if geometry.read_only { ", read-only" } else { "" },
         disk.depth(),
-        geometry.segment_bytes
+        geometry.segment_bytes,
+        disk.transport_name(),
     );
 }
 
@@ -71,32 +73,15 @@ fn deadline_ms(args: &str) -> u64 {
     }
 }
 
-/// Finds the registers and starts the device.
-fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Result<Disk<Mmio, Mmio>, DeviceError> {
-    let layout = Layout::find(&grant.config).unwrap_or_else(|error| panic!("{error}"));
-    let windows = Windows {
-        common: window(grant, &layout.common),
-        notify: window(grant, &layout.notify),
-        notify_bytes: layout.notify.length as usize,
-        notify_multiplier: layout.notify_multiplier,
-        device: window(grant, &layout.device),
-    };
-    let (first, last) = match (grant.vectors.first(), grant.vectors.last()) {
-        (Some(first), Some(last)) => (first.index, last.index),
-        _ => panic!("no MSI-X vector is granted: give the device `vectors = 2` in the manifest"),
-    };
-    let vectors = Vectors { config: first, queue: last };
+/// Finds the registers and starts the device; `None` if the place that is granted has none.
+fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Option<(Disk<Mmio>, Interrupts<Irq>)> {
+    let transport = connect(grant).unwrap_or_else(|error| panic!("{error}"))?;
     let memory = Mmio::granted(start.dma);
-    let (device, queue) = Device::start(windows, memory, vectors, &MonotonicClock)?;
-    Ok(Disk::new(device, queue))
-}
-
-fn window(grant: &DeviceGrant, window: &Window) -> Mmio {
-    let bar = grant.bars[usize::from(window.bar)];
-    let part = Mmio::granted(bar).part(window.offset.into(), window.length.into());
-    part.unwrap_or_else(|| {
-        panic!("the device's registers ({window:x?}) are not in the BAR that is granted: {bar:x?}")
-    })
+    let started = Device::start(transport, memory, &MonotonicClock);
+    let (device, queue) = started.unwrap_or_else(|error| panic!("{error}"));
+    let interrupts = Interrupts::granted(&grant.vectors, |slot| Irq(Cap::from_slot(slot)));
+    let interrupts = interrupts.expect("`connect` refuses a device without interrupts");
+    Some((Disk::new(device, queue), interrupts))
 }
 
 struct MonotonicClock;
@@ -119,39 +104,19 @@ impl Bell for Doorbell {
     }
 }
 
-/// The device's vectors: configuration first, queue last (which may be the same).
-struct Interrupts {
-    config: (Cap<IrqHandler>, u64),
-    queue: (Cap<IrqHandler>, u64),
-}
+struct Irq(Cap<IrqHandler>);
 
-impl Interrupts {
-    fn new(grant: &DeviceGrant) -> Self {
-        let of = |vector: Option<&libipc::start::Vector>| {
-            let vector = vector.expect("bring_up has checked it");
-            (Cap::from_slot(vector.handler), 1 << vector.bit)
-        };
-        Interrupts { config: of(grant.vectors.first()), queue: of(grant.vectors.last()) }
-    }
-
-    /// Lets those fire again that did. They are message interrupts: acknowledged first, so that
-    /// one that comes while the queue is looked at is not lost.
-    fn acknowledge(&self, bits: u64) {
-        let is_shared = self.config.1 == self.queue.1;
-        let vectors = [Some(self.queue), (!is_shared).then_some(self.config)];
-        for (handler, bit) in vectors.into_iter().flatten() {
-            if bits & bit != 0
-                && let Err(error) = handler.ack()
-            {
-                panic!("acknowledge the device's interrupt: {error}: check its slot");
-            }
+impl Handler for Irq {
+    fn acknowledge(&self) {
+        if let Err(error) = self.0.ack() {
+            panic!("acknowledge the device's interrupt: {error}: check its slot");
         }
     }
 }
 
 struct VirtioBlk {
-    driver: Driver<Mmio, Mmio, Attacher, Doorbell>,
-    interrupts: Interrupts,
+    driver: Driver<Mmio, Attacher, Doorbell>,
+    interrupts: Interrupts<Irq>,
     /// 0: never.
     deadline_ns: u64,
     /// The timer that looks after the deadline runs.
@@ -159,9 +124,11 @@ struct VirtioBlk {
 }
 
 impl VirtioBlk {
-    fn turn(&mut self) {
+    /// Serves the interrupts among `bits`, and whatever else there is to do.
+    fn turn(&mut self, bits: u64) {
         let now = time::now_ns();
-        self.driver.turn(now).unwrap_or_else(|error| panic!("{error}"));
+        let served = self.driver.serve(bits, &self.interrupts, now);
+        served.unwrap_or_else(|error| panic!("{error}"));
         if self.driver.disk().in_flight() > 0 && self.deadline_ns > 0 && !self.is_armed {
             // One look each half deadline, however many requests there are meanwhile.
             let when = now + self.deadline_ns / 2;
@@ -172,7 +139,7 @@ impl VirtioBlk {
     fn check_deadline(&mut self) {
         let limit = self.deadline_ns;
         let is_late =
-            |driver: &Driver<_, _, _, _>| driver.disk().check_deadline(time::now_ns(), limit);
+            |driver: &Driver<_, _, _>| driver.disk().check_deadline(time::now_ns(), limit);
         if is_late(&self.driver).is_ok() {
             return;
         }
@@ -180,7 +147,7 @@ impl VirtioBlk {
         while let Err(error) = is_late(&self.driver) {
             assert!(time::now_ns() < patience, "{error}");
             raw::yield_now();
-            self.turn();
+            self.turn(self.interrupts.all());
         }
     }
 }
@@ -189,21 +156,19 @@ impl Server for VirtioBlk {
     fn on_message(&mut self, request: &Request<'_>) -> Outcome {
         let outcome = Block::dispatch(self, request);
         // An attachment may have freed a ring.
-        self.turn();
+        self.turn(0);
         outcome
     }
 
     fn on_notification(&mut self, bits: u64) {
-        self.interrupts.acknowledge(bits);
-        if bits & self.interrupts.config.1 != 0 {
-            let changed = self.driver.configuration_changed();
-            changed.unwrap_or_else(|error| panic!("{error}"));
+        let is_time = bits & event::TIMER != 0;
+        if !is_time {
+            return self.turn(bits);
         }
-        if bits & event::TIMER != 0 {
-            self.is_armed = false;
-            self.check_deadline();
-        }
-        self.turn();
+        // An interrupt may have been lost: look as if all had come, before the device is blamed.
+        self.is_armed = false;
+        self.turn(bits | self.interrupts.all());
+        self.check_deadline();
     }
 }
 

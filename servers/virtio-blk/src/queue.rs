@@ -5,18 +5,24 @@
 //! byte of status, for ever: no free list of descriptors can be corrupted, and a used element is
 //! checked by one division.
 //!
-//! The DMA memory, one page each: descriptor table; available ring; used ring; headers, then
-//! status bytes. See [`DMA_BYTES`].
+//! The DMA memory: descriptor table, directly behind it the available ring, at the next page the
+//! used ring (the layout of the legacy interface, §2.7.2, which suits the modern one too); in the
+//! fourth page headers, then status bytes. See [`DMA_BYTES`].
 //!
 //! Invariants: a slot is either free or *in flight*; between its publication in the available
 //! ring and the taking of its used element nothing of it is written. `published - taken` slots
 //! are in flight, never more than there are.
 //!
-//! Not here: what the requests mean (`disk`), doorbell registers (`device`).
+//! **Order.** The device reads and writes the same memory at any time. Each place where it may see
+//! the difference has a barrier for devices (`libipc::mmio`), and names the section that wants it.
+//! The data of a request is the client's: it was acquired from, and will be released to, the
+//! client's ring, which orders it against the barriers here.
+//!
+//! Not here: what the requests mean (`disk`), doorbell registers (`transport`).
 
 use crate::access::DmaMemory;
 use crate::error::DeviceError;
-use core::sync::atomic::{Ordering, fence};
+use libipc::mmio::{dma_full_barrier, dma_read_barrier, dma_write_barrier};
 
 /// Entries of the queue at most.
 pub const MAX_ENTRIES: u16 = 256;
@@ -28,16 +34,26 @@ pub const MAX_SLOTS: usize = MAX_ENTRIES as usize / DESCRIPTORS_PER_SLOT;
 pub const DMA_BYTES: usize = 4 * 4096;
 
 const DESCRIPTORS_PER_SLOT: usize = 3;
+/// The used ring begins at a multiple of this, and the whole queue too.
+pub const ALIGNMENT: usize = 4096;
 const DESCRIPTORS: usize = 0;
-const AVAILABLE: usize = 4096;
-const USED: usize = 2 * 4096;
+const DESCRIPTOR_BYTES: usize = 16;
 const HEADERS: usize = 3 * 4096;
 const HEADER_BYTES: usize = 16;
 const STATUSES: usize = HEADERS + MAX_SLOTS.next_multiple_of(16) * HEADER_BYTES;
 
 const _: () = assert!(STATUSES + MAX_SLOTS <= DMA_BYTES);
-const _: () = assert!(4 + 2 * MAX_ENTRIES as usize + 2 <= 4096);
-const _: () = assert!(4 + 8 * MAX_ENTRIES as usize + 2 <= 4096);
+const _: () = assert!(used_ring(MAX_ENTRIES) + 4 + 8 * MAX_ENTRIES as usize + 2 <= HEADERS);
+
+/// Where the available ring of a queue with `entries` begins.
+const fn available_ring(entries: u16) -> usize {
+    DESCRIPTORS + DESCRIPTOR_BYTES * entries as usize
+}
+
+/// Where the used ring begins: flags, index, entries and event of the available ring before it.
+const fn used_ring(entries: u16) -> usize {
+    (available_ring(entries) + 4 + 2 * entries as usize + 2).next_multiple_of(ALIGNMENT)
+}
 
 /// Descriptor flags (§2.7.5).
 const NEXT: u16 = 1;
@@ -46,6 +62,24 @@ const WRITE: u16 = 2;
 const NO_NOTIFY: u16 = 1;
 /// What the status byte holds until the device has written it.
 pub const STATUS_PENDING: u8 = 0xff;
+
+/// How each side says that it needs no notification (§2.7.7, §2.7.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppression {
+    /// By a flag: all or none.
+    Flags,
+    /// By the index at which it wants the next one (`VIRTIO_F_EVENT_IDX`).
+    EventIndex,
+}
+
+/// What the length in a used element is worth (§2.7.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedLength {
+    /// It is what the device has written; another one is a lie.
+    Exact,
+    /// Anything: many legacy devices set it wrongly (§2.7.8.1).
+    Meaningless,
+}
 
 /// Names a slot in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +127,12 @@ pub struct Taken {
 pub struct Queue<M> {
     memory: M,
     entries: u16,
-    event_index: bool,
+    /// First byte of the available ring.
+    available: usize,
+    /// First byte of the used ring.
+    used: usize,
+    suppression: Suppression,
+    lengths: UsedLength,
     /// Free slots, a stack.
     free: heapless::Vec<u8, MAX_SLOTS>,
     /// Bytes that the device must write for the slot in flight; 0 if it is free.
@@ -110,18 +149,21 @@ pub struct Queue<M> {
 
 impl<M: DmaMemory> Queue<M> {
     /// Lays out a queue of `entries` (a power of two, [`MIN_ENTRIES`] to [`MAX_ENTRIES`]) in
-    /// `memory` and clears it. `event_index` says whether `VIRTIO_F_EVENT_IDX` was negotiated.
+    /// `memory` and clears it.
     ///
     /// # Panics
     /// If the memory is smaller than [`DMA_BYTES`] or `entries` is out of range.
-    pub fn new(memory: M, entries: u16, event_index: bool) -> Self {
+    pub fn new(memory: M, entries: u16, suppression: Suppression, lengths: UsedLength) -> Self {
         assert!(memory.size() >= DMA_BYTES, "the queue needs {DMA_BYTES} bytes of DMA memory");
         assert!(entries.is_power_of_two() && (MIN_ENTRIES..=MAX_ENTRIES).contains(&entries));
         let slots = entries as usize / DESCRIPTORS_PER_SLOT;
         let mut queue = Queue {
             memory,
             entries,
-            event_index,
+            available: available_ring(entries),
+            used: used_ring(entries),
+            suppression,
+            lengths,
             // Slot 0 on top.
             free: (0..slots as u8).rev().collect(),
             expected: [0; MAX_SLOTS],
@@ -139,7 +181,7 @@ impl<M: DmaMemory> Queue<M> {
     /// Addresses for the device: descriptor table, available ring, used ring.
     pub fn addresses(&self) -> [u64; 3] {
         let base = self.memory.device_address();
-        [DESCRIPTORS, AVAILABLE, USED].map(|offset| base + offset as u64)
+        [DESCRIPTORS, self.available, self.used].map(|offset| base + offset as u64)
     }
 
     /// Entries of the queue.
@@ -201,13 +243,13 @@ impl<M: DmaMemory> Queue<M> {
 
         self.expected[index] = expected;
         let place = usize::from(self.next % self.entries);
-        self.memory.write16(AVAILABLE + 4 + 2 * place, head as u16);
+        self.memory.write16(self.available + 4 + 2 * place, head as u16);
         self.next = self.next.wrapping_add(1);
         Some(SlotIndex(slot))
     }
 
     fn describe(&mut self, index: usize, address: u64, length: u32, flags: u16, next: usize) {
-        let at = DESCRIPTORS + 16 * index;
+        let at = DESCRIPTORS + DESCRIPTOR_BYTES * index;
         self.memory.write64(at, address);
         self.memory.write32(at + 8, length);
         self.memory.write16(at + 12, flags);
@@ -220,17 +262,18 @@ impl<M: DmaMemory> Queue<M> {
         if self.published == self.next {
             return false;
         }
-        // §2.7.13.3: descriptors and ring entries are visible before the index.
-        fence(Ordering::Release);
-        self.memory.write16(AVAILABLE + 2, self.next);
+        // §2.7.13.3.1: descriptors and ring entries are visible before the index.
+        dma_write_barrier();
+        self.memory.write16(self.available + 2, self.next);
         self.published = self.next;
-        // §2.7.13.4: the index is visible before the device's wish is read.
-        fence(Ordering::SeqCst);
-        let wanted = if self.event_index {
-            let event = self.memory.read16(USED + 4 + 8 * usize::from(self.entries));
-            needs_event(event, self.next, self.rung)
-        } else {
-            self.memory.read16(USED) & NO_NOTIFY == 0
+        // §2.7.13.4.1: the index is visible before the device's wish is read.
+        dma_full_barrier();
+        let wanted = match self.suppression {
+            Suppression::EventIndex => {
+                let event = self.memory.read16(self.used + 4 + 8 * usize::from(self.entries));
+                needs_event(event, self.next, self.rung)
+            }
+            Suppression::Flags => self.memory.read16(self.used) & NO_NOTIFY == 0,
         };
         if wanted {
             self.rung = self.next;
@@ -243,7 +286,7 @@ impl<M: DmaMemory> Queue<M> {
     /// # Errors
     /// A [`DeviceError`] if the device lied; the queue is then of no further use.
     pub fn take(&mut self) -> Result<Option<Taken>, DeviceError> {
-        let claimed = self.memory.read16(USED + 2).wrapping_sub(self.taken);
+        let claimed = self.memory.read16(self.used + 2).wrapping_sub(self.taken);
         if claimed == 0 {
             return Ok(None);
         }
@@ -251,14 +294,15 @@ impl<M: DmaMemory> Queue<M> {
         if claimed > in_flight {
             return Err(DeviceError::UsedIndexJump { claimed, in_flight });
         }
-        // The element, the status and the data are read after the index that announced them.
-        fence(Ordering::Acquire);
-        let at = USED + 4 + 8 * usize::from(self.taken % self.entries);
+        // §2.7.14: the element, the status and the data are read after the index that announced
+        // them; what the client is told of them comes later still.
+        dma_read_barrier();
+        let at = self.used + 4 + 8 * usize::from(self.taken % self.entries);
         let (id, length) = (self.memory.read32(at), self.memory.read32(at + 4));
         let slot = self.slot_of(id).ok_or(DeviceError::UsedUnknown { id })?;
         let index = slot.0 as usize;
         let expected = self.expected[index];
-        if length != expected {
+        if self.lengths == UsedLength::Exact && length != expected {
             // Longer: it wrote where it must not. Shorter: the status is not among the bytes
             // that the driver may look at (§2.7.8.2).
             return Err(DeviceError::UsedLength { claimed: length, expected });
@@ -285,13 +329,14 @@ impl<M: DmaMemory> Queue<M> {
     /// comes without an interrupt of its own (§2.7.7.1); without, each may bring one.
     #[must_use = "an element that is there already may bring no interrupt"]
     pub fn request_interrupt(&mut self) -> bool {
-        if self.event_index {
-            let used_event = AVAILABLE + 4 + 2 * usize::from(self.entries);
+        if self.suppression == Suppression::EventIndex {
+            let used_event = self.available + 4 + 2 * usize::from(self.entries);
             self.memory.write16(used_event, self.taken);
         }
-        // The wish is visible before the index is read again.
-        fence(Ordering::SeqCst);
-        self.memory.read16(USED + 2) != self.taken
+        // §2.7.7.1: the wish is visible before the index is read again; and what was read of the
+        // elements taken is read before the device is given room to write the next.
+        dma_full_barrier();
+        self.memory.read16(self.used + 2) != self.taken
     }
 }
 

@@ -10,12 +10,14 @@
 //!
 //! Not here: what requests mean (`disk`), capabilities (the binary).
 
-use crate::access::{DmaMemory, Registers};
+use crate::access::DmaMemory;
 use crate::disk::{DataArea, Disk, Owner, Submitted};
 use crate::error::DeviceError;
+use crate::interrupts::{Announced, Handler, Interrupts};
 use alloc::vec::Vec;
 use libipc::Shared;
 use libipc::ring::ServerRing;
+use libipc::start::Trigger;
 use skink_protocols::block::{
     BlockError, COMPLETION_WORDS, Completion, Info, REQUEST_WORDS, RING_BYTES, RING_CAPACITY,
     Request, Status,
@@ -68,19 +70,19 @@ impl<A: Attacher, B: Bell> Session<A, B> {
 }
 
 /// The driver with its clients.
-pub struct Driver<R, M, A, B> {
-    disk: Disk<R, M>,
+pub struct Driver<M, A, B> {
+    disk: Disk<M>,
     sessions: Vec<Session<A, B>>,
     incarnation: u32,
     /// The session that is asked first for requests in the next turn.
     first: usize,
 }
 
-impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
+impl<M: DmaMemory, A: Attacher, B: Bell> Driver<M, A, B> {
     /// Puts the sessions (the first [`MAX_SESSIONS`]) before the disk. The next
     /// [`Driver::turn`] tells the clients that there is a new incarnation.
     pub fn new(
-        disk: Disk<R, M>,
+        disk: Disk<M>,
         sessions: impl IntoIterator<Item = Session<A, B>>,
         incarnation: u32,
     ) -> Self {
@@ -89,16 +91,8 @@ impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
     }
 
     /// The disk.
-    pub fn disk(&self) -> &Disk<R, M> {
+    pub fn disk(&self) -> &Disk<M> {
         &self.disk
-    }
-
-    /// Handles a configuration interrupt.
-    ///
-    /// # Errors
-    /// A [`DeviceError`] if the device has broken down.
-    pub fn configuration_changed(&mut self) -> Result<(), DeviceError> {
-        self.disk.configuration_changed()
     }
 
     /// `info` of the protocol.
@@ -144,6 +138,33 @@ impl<R: Registers, M: DmaMemory, A: Attacher, B: Bell> Driver<R, M, A, B> {
                 caller.answer(Ok(info));
             }
         }
+    }
+
+    /// Serves the interrupts among the notification `bits`, if there are any, with a
+    /// [turn](Driver::turn); acknowledges them when it is time. Returns how many requests were
+    /// completed.
+    ///
+    /// # Errors
+    /// A [`DeviceError`]: the driver must end, and the device must be reset.
+    pub fn serve<H: Handler>(
+        &mut self,
+        bits: u64,
+        interrupts: &Interrupts<H>,
+        now_ns: u64,
+    ) -> Result<usize, DeviceError> {
+        interrupts.acknowledge(bits, Trigger::Edge);
+        // The causes are taken before the queue is looked at: what the device uses after that
+        // look raises the next interrupt.
+        let causes = match interrupts.announced(bits) {
+            Announced::Known(causes) => causes,
+            Announced::AskDevice => self.disk.take_causes()?,
+        };
+        if causes.configuration {
+            self.disk.configuration_changed()?;
+        }
+        let completed = self.turn(now_ns)?;
+        interrupts.acknowledge(bits, Trigger::Level);
+        Ok(completed)
     }
 
     /// Moves everything that can be moved. Afterwards the driver may sleep: the device and the

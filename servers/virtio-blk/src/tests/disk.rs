@@ -1,6 +1,6 @@
 //! Requests: data, refusals, batches, splitting, and devices that lie.
 
-use super::fake::{DATA_BYTES, Fake, Lie};
+use super::fake::{DATA_BYTES, Fake, Lie, Wiring};
 use super::{AREA, OWNER, TestDisk, accept, reap, request, start};
 use crate::disk::Submitted;
 use crate::error::DeviceError;
@@ -15,82 +15,91 @@ fn done(id: u64) -> Completion {
 
 #[test]
 fn what_is_written_is_read_back_and_flushed() {
-    let fake = Fake::new(64);
-    let mut disk = start(&fake).unwrap();
-    fake.borrow_mut().data[512..1536].fill(0x5a);
-    accept(&mut disk, request(1, Operation::Write, 10, 2, 512));
-    disk.kick();
-    fake.borrow_mut().work();
-    assert_eq!(reap(&mut disk).unwrap(), [done(1)]);
-    accept(&mut disk, request(2, Operation::Flush, 0, 0, 0));
-    accept(&mut disk, request(3, Operation::Read, 9, 4, 4096));
-    disk.kick();
-    fake.borrow_mut().work();
-    assert_eq!(reap(&mut disk).unwrap(), [done(2), done(3)]);
-    let fake = fake.borrow();
-    assert_eq!(fake.flushes, 1);
-    assert_eq!(fake.data[4096..6144], fake.disk[9 * 512..13 * 512]);
-    assert_eq!(fake.disk[10 * 512..12 * 512], [0x5a; 1024]);
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 64);
+        let mut disk = start(&fake).unwrap();
+        fake.borrow_mut().data[512..1536].fill(0x5a);
+        accept(&mut disk, request(1, Operation::Write, 10, 2, 512));
+        disk.kick();
+        fake.borrow_mut().work();
+        assert_eq!(reap(&mut disk).unwrap(), [done(1)]);
+        accept(&mut disk, request(2, Operation::Flush, 0, 0, 0));
+        accept(&mut disk, request(3, Operation::Read, 9, 4, 4096));
+        disk.kick();
+        fake.borrow_mut().work();
+        assert_eq!(reap(&mut disk).unwrap(), [done(2), done(3)]);
+        let fake = fake.borrow();
+        assert_eq!(fake.flushes, 1);
+        assert_eq!(fake.data[4096..6144], fake.disk[9 * 512..13 * 512]);
+        assert_eq!(fake.disk[10 * 512..12 * 512], [0x5a; 1024]);
+    }
 }
 
 #[test]
 fn requests_that_make_no_sense_are_refused_and_touch_nothing() {
-    use Operation::*;
-    let fake = Fake::new(100);
-    let mut disk = start(&fake).unwrap();
-    let end = DATA_BYTES as u64;
-    for (request, status) in [
-        (request(1, Read, 0, 0, 0), Status::Malformed),
-        (request(2, Read, 0, MAX_SECTORS + 1, 0), Status::Malformed),
-        (request(3, Flush, 0, 1, 0), Status::Malformed),
-        (request(4, Read, 100, 1, 0), Status::BeyondEnd),
-        (request(5, Write, 99, 2, 0), Status::BeyondEnd),
-        (request(6, Read, u64::MAX, 2, 0), Status::BeyondEnd),
-        (request(7, Read, 0, 1, 1), Status::BadMemory),
-        (request(8, Read, 0, 1, end), Status::BadMemory),
-        (request(9, Read, 0, 2, end - 512), Status::BadMemory),
-        (request(10, Write, 0, 1, u64::MAX - 511), Status::BadMemory),
-    ] {
-        let refused = Submitted::Refused(Completion { id: request.id, status });
-        assert_eq!(disk.submit(OWNER, AREA, request, 0), refused);
+    for wiring in Wiring::ALL {
+        use Operation::*;
+        let fake = Fake::new(wiring, 100);
+        let mut disk = start(&fake).unwrap();
+        let end = DATA_BYTES as u64;
+        for (request, status) in [
+            (request(1, Read, 0, 0, 0), Status::Malformed),
+            (request(2, Read, 0, MAX_SECTORS + 1, 0), Status::Malformed),
+            (request(3, Flush, 0, 1, 0), Status::Malformed),
+            (request(4, Read, 100, 1, 0), Status::BeyondEnd),
+            (request(5, Write, 99, 2, 0), Status::BeyondEnd),
+            (request(6, Read, u64::MAX, 2, 0), Status::BeyondEnd),
+            (request(7, Read, 0, 1, 1), Status::BadMemory),
+            (request(8, Read, 0, 1, end), Status::BadMemory),
+            (request(9, Read, 0, 2, end - 512), Status::BadMemory),
+            (request(10, Write, 0, 1, u64::MAX - 511), Status::BadMemory),
+        ] {
+            let refused = Submitted::Refused(Completion { id: request.id, status });
+            assert_eq!(disk.submit(OWNER, AREA, request, 0), refused);
+        }
+        disk.kick();
+        fake.borrow_mut().work();
+        assert_eq!(fake.borrow().doorbells, 0);
+        assert_eq!(reap(&mut disk).unwrap(), []);
     }
-    disk.kick();
-    fake.borrow_mut().work();
-    assert_eq!(fake.borrow().doorbells, 0);
-    assert_eq!(reap(&mut disk).unwrap(), []);
 }
 
 #[test]
 fn a_read_only_disk_refuses_writes_and_a_disk_without_cache_flushes_at_once() {
-    let fake = Fake::new(8);
-    fake.borrow_mut().features |= 1 << 5;
-    fake.borrow_mut().features &= !(1 << 9);
-    let mut disk = start(&fake).unwrap();
-    let write = request(1, Operation::Write, 0, 1, 0);
-    let status = Status::ReadOnly;
-    let refused = Submitted::Refused(Completion { id: 1, status });
-    assert_eq!(disk.submit(OWNER, AREA, write, 0), refused);
-    let flush = request(2, Operation::Flush, 0, 0, 0);
-    assert_eq!(disk.submit(OWNER, AREA, flush, 0), Submitted::Refused(done(2)));
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 8);
+        fake.borrow_mut().features |= 1 << 5;
+        fake.borrow_mut().features &= !(1 << 9);
+        let mut disk = start(&fake).unwrap();
+        let write = request(1, Operation::Write, 0, 1, 0);
+        let status = Status::ReadOnly;
+        let refused = Submitted::Refused(Completion { id: 1, status });
+        assert_eq!(disk.submit(OWNER, AREA, write, 0), refused);
+        let flush = request(2, Operation::Flush, 0, 0, 0);
+        assert_eq!(disk.submit(OWNER, AREA, flush, 0), Submitted::Refused(done(2)));
+    }
 }
 
 #[test]
 fn a_bad_sector_fails_its_request_alone() {
-    let fake = Fake::new(64);
-    fake.borrow_mut().bad_sectors.push(20);
-    let mut disk = start(&fake).unwrap();
-    accept(&mut disk, request(1, Operation::Read, 16, 8, 0));
-    accept(&mut disk, request(2, Operation::Read, 24, 8, 4096));
-    disk.kick();
-    fake.borrow_mut().work();
-    let failed = Completion { id: 1, status: Status::DeviceError };
-    assert_eq!(reap(&mut disk).unwrap(), [failed, done(2)]);
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 64);
+        fake.borrow_mut().bad_sectors.push(20);
+        let mut disk = start(&fake).unwrap();
+        accept(&mut disk, request(1, Operation::Read, 16, 8, 0));
+        accept(&mut disk, request(2, Operation::Read, 24, 8, 4096));
+        disk.kick();
+        fake.borrow_mut().work();
+        let failed = Completion { id: 1, status: Status::DeviceError };
+        assert_eq!(reap(&mut disk).unwrap(), [failed, done(2)]);
+    }
 }
 
 #[test]
 fn a_full_queue_needs_one_doorbell_and_one_interrupt() {
-    for event_index in [true, false] {
-        let fake = Fake::new(4096);
+    let both = |wiring| [(wiring, true), (wiring, false)];
+    for (wiring, event_index) in Wiring::ALL.into_iter().flat_map(both) {
+        let fake = Fake::new(wiring, 4096);
         if !event_index {
             fake.borrow_mut().features &= !(1 << 29);
         }
@@ -118,89 +127,97 @@ fn a_full_queue_needs_one_doorbell_and_one_interrupt() {
 
 #[test]
 fn a_device_that_has_not_looked_yet_is_not_rung_again() {
-    let fake = Fake::new(64);
-    let mut disk = start(&fake).unwrap();
-    for id in 0..3 {
-        accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 64);
+        let mut disk = start(&fake).unwrap();
+        for id in 0..3 {
+            accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
+            disk.kick();
+        }
+        assert_eq!(fake.borrow().doorbells, 1);
+        fake.borrow_mut().work();
+        assert_eq!(reap(&mut disk).unwrap().len(), 3);
+        // It has seen all: the next needs a doorbell.
+        accept(&mut disk, request(3, Operation::Read, 3, 1, 0));
         disk.kick();
+        assert_eq!(fake.borrow().doorbells, 2);
     }
-    assert_eq!(fake.borrow().doorbells, 1);
-    fake.borrow_mut().work();
-    assert_eq!(reap(&mut disk).unwrap().len(), 3);
-    // It has seen all: the next needs a doorbell.
-    accept(&mut disk, request(3, Operation::Read, 3, 1, 0));
-    disk.kick();
-    assert_eq!(fake.borrow().doorbells, 2);
 }
 
 #[test]
 fn completions_between_an_interrupt_and_the_reaping_bring_no_other() {
-    let fake = Fake::new(64);
-    let mut disk = start(&fake).unwrap();
-    for id in 0..8 {
-        accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 64);
+        let mut disk = start(&fake).unwrap();
+        for id in 0..8 {
+            accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
+        }
+        disk.kick();
+        let mut device = fake.borrow_mut();
+        device.collect();
+        for _ in 0..7 {
+            device.answer(0);
+            device.interrupt();
+        }
+        assert_eq!(device.interrupts, 1);
+        drop(device);
+        assert_eq!(reap(&mut disk).unwrap().len(), 7);
+        fake.borrow_mut().answer(0);
+        fake.borrow_mut().interrupt();
+        assert_eq!(fake.borrow().interrupts, 2);
+        assert_eq!(reap(&mut disk).unwrap().len(), 1);
     }
-    disk.kick();
-    let mut device = fake.borrow_mut();
-    device.collect();
-    for _ in 0..7 {
-        device.answer(0);
-        device.interrupt();
-    }
-    assert_eq!(device.interrupts, 1);
-    drop(device);
-    assert_eq!(reap(&mut disk).unwrap().len(), 7);
-    fake.borrow_mut().answer(0);
-    fake.borrow_mut().interrupt();
-    assert_eq!(fake.borrow().interrupts, 2);
-    assert_eq!(reap(&mut disk).unwrap().len(), 1);
 }
 
 #[test]
 fn a_request_larger_than_the_device_takes_is_split_even_beyond_the_queue() {
-    let fake = Fake::new(4096);
-    fake.borrow_mut().features |= 1 << 1;
-    // Not a multiple of a sector: cut down to 4 KiB. 256 pieces, three times the queue.
-    fake.borrow_mut().size_max = 4096 + 100;
-    let mut disk = start(&fake).unwrap();
-    accept(&mut disk, request(1, Operation::Read, 100, MAX_SECTORS, 512));
-    assert!(!disk.has_room(), "the request is not yet wholly in the queue");
-    assert!(disk.is_busy(OWNER));
-    let mut completions = Vec::new();
-    let mut rounds = 0;
-    while completions.is_empty() {
-        disk.kick();
-        fake.borrow_mut().work();
-        completions.extend(reap(&mut disk).unwrap());
-        rounds += 1;
-        assert!(rounds < 10, "no progress");
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 4096);
+        fake.borrow_mut().features |= 1 << 1;
+        // Not a multiple of a sector: cut down to 4 KiB. 256 pieces, three times the queue.
+        fake.borrow_mut().size_max = 4096 + 100;
+        let mut disk = start(&fake).unwrap();
+        accept(&mut disk, request(1, Operation::Read, 100, MAX_SECTORS, 512));
+        assert!(!disk.has_room(), "the request is not yet wholly in the queue");
+        assert!(disk.is_busy(OWNER));
+        let mut completions = Vec::new();
+        let mut rounds = 0;
+        while completions.is_empty() {
+            disk.kick();
+            fake.borrow_mut().work();
+            completions.extend(reap(&mut disk).unwrap());
+            rounds += 1;
+            assert!(rounds < 10, "no progress");
+        }
+        assert_eq!(completions, [done(1)]);
+        assert!(!disk.is_busy(OWNER) && disk.has_room());
+        let fake = fake.borrow();
+        let bytes = MAX_SECTORS as usize * 512;
+        assert_eq!(fake.largest, 4096);
+        assert_eq!(fake.data[512..512 + bytes], fake.disk[100 * 512..100 * 512 + bytes]);
+        assert!(fake.data[512 + bytes..].iter().all(|byte| *byte == 0));
     }
-    assert_eq!(completions, [done(1)]);
-    assert!(!disk.is_busy(OWNER) && disk.has_room());
-    let fake = fake.borrow();
-    let bytes = MAX_SECTORS as usize * 512;
-    assert_eq!(fake.largest, 4096);
-    assert_eq!(fake.data[512..512 + bytes], fake.disk[100 * 512..100 * 512 + bytes]);
-    assert!(fake.data[512 + bytes..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
 fn one_bad_piece_fails_the_whole_request_once() {
-    let fake = Fake::new(64);
-    fake.borrow_mut().features |= 1 << 1;
-    fake.borrow_mut().size_max = 512;
-    fake.borrow_mut().bad_sectors.push(3);
-    let mut disk = start(&fake).unwrap();
-    accept(&mut disk, request(1, Operation::Write, 0, 8, 0));
-    disk.kick();
-    fake.borrow_mut().work();
-    let failed = Completion { id: 1, status: Status::DeviceError };
-    assert_eq!(reap(&mut disk).unwrap(), [failed]);
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 64);
+        fake.borrow_mut().features |= 1 << 1;
+        fake.borrow_mut().size_max = 512;
+        fake.borrow_mut().bad_sectors.push(3);
+        let mut disk = start(&fake).unwrap();
+        accept(&mut disk, request(1, Operation::Write, 0, 8, 0));
+        disk.kick();
+        fake.borrow_mut().work();
+        let failed = Completion { id: 1, status: Status::DeviceError };
+        assert_eq!(reap(&mut disk).unwrap(), [failed]);
+    }
 }
 
 /// A disk with three requests at the device, which then answers one with this lie.
-fn lied_to(lie: Lie) -> Result<Vec<Completion>, DeviceError> {
-    let fake = Fake::new(64);
+fn lied_to(wiring: Wiring, lie: Lie) -> Result<Vec<Completion>, DeviceError> {
+    let fake = Fake::new(wiring, 64);
     let mut disk = start(&fake).unwrap();
     for id in 0..3 {
         accept(&mut disk, request(id, Operation::Read, id, 1, id * 512));
@@ -216,46 +233,53 @@ fn lied_to(lie: Lie) -> Result<Vec<Completion>, DeviceError> {
 
 #[test]
 fn every_lie_is_a_device_error() {
-    assert_eq!(lied_to(Lie::Honest).unwrap(), [done(0)]);
-    for id in [1, 2, 9, 253, 255, 256, 300, u32::MAX] {
-        let error = DeviceError::UsedUnknown { id };
-        assert_eq!(lied_to(Lie::UsedId(id)), Err(error));
+    for wiring in Wiring::ALL {
+        let lied_to = |lie| lied_to(wiring, lie);
+        assert_eq!(lied_to(Lie::Honest).unwrap(), [done(0)]);
+        for id in [1, 2, 9, 253, 255, 256, 300, u32::MAX] {
+            let error = DeviceError::UsedUnknown { id };
+            assert_eq!(lied_to(Lie::UsedId(id)), Err(error));
+        }
+        let error = DeviceError::UsedUnknown { id: 0 };
+        assert_eq!(lied_to(Lie::UsedTwice), Err(error));
+        for delta in [1, -1, -512, 1 << 20] {
+            let claimed = 513u32.wrapping_add_signed(delta);
+            let error = DeviceError::UsedLength { claimed, expected: 513 };
+            // §2.7.8.1: a legacy device's length means nothing.
+            let result = if wiring.is_legacy() { Ok(std::vec![done(0)]) } else { Err(error) };
+            assert_eq!(lied_to(Lie::LengthOff(delta)), result);
+        }
+        for jump in [3, 256, 0x8000, 0xfffe] {
+            let claimed = 1u16.wrapping_add(jump);
+            let error = DeviceError::UsedIndexJump { claimed, in_flight: 3 };
+            assert_eq!(lied_to(Lie::IndexJump(jump)), Err(error));
+        }
+        for status in [3, 0x80, 0xff] {
+            let error = DeviceError::StatusGarbage { status };
+            assert_eq!(lied_to(Lie::Status(status)), Err(error));
+        }
+        let error = DeviceError::StatusGarbage { status: 0xff };
+        assert_eq!(lied_to(Lie::ReportsBeforeWriting), Err(error));
     }
-    let error = DeviceError::UsedUnknown { id: 0 };
-    assert_eq!(lied_to(Lie::UsedTwice), Err(error));
-    for delta in [1, -1, -512, 1 << 20] {
-        let claimed = 513u32.wrapping_add_signed(delta);
-        let error = DeviceError::UsedLength { claimed, expected: 513 };
-        assert_eq!(lied_to(Lie::LengthOff(delta)), Err(error));
-    }
-    for jump in [3, 256, 0x8000, 0xfffe] {
-        let claimed = 1u16.wrapping_add(jump);
-        let error = DeviceError::UsedIndexJump { claimed, in_flight: 3 };
-        assert_eq!(lied_to(Lie::IndexJump(jump)), Err(error));
-    }
-    for status in [3, 0x80, 0xff] {
-        let error = DeviceError::StatusGarbage { status };
-        assert_eq!(lied_to(Lie::Status(status)), Err(error));
-    }
-    let error = DeviceError::StatusGarbage { status: 0xff };
-    assert_eq!(lied_to(Lie::ReportsBeforeWriting), Err(error));
 }
 
 #[test]
 fn a_silent_device_is_given_up_in_time() {
-    let fake = Fake::new(8);
-    let mut disk = start(&fake).unwrap();
-    assert_eq!(disk.oldest_age_ns(5), None);
-    let read = request(1, Operation::Read, 0, 1, 0);
-    assert_eq!(disk.submit(OWNER, AREA, read, 1_000_000), Submitted::Accepted);
-    disk.kick();
-    let second = 1_000_000_000;
-    assert_eq!(disk.check_deadline(second, second), Ok(()));
-    let late = disk.check_deadline(second + 2_000_000, second);
-    assert_eq!(late, Err(DeviceError::Timeout { age_ms: 1001 }));
-    fake.borrow_mut().needs_reset = true;
-    let late = disk.check_deadline(second + 2_000_000, second);
-    assert_eq!(late, Err(DeviceError::NeedsReset));
+    for wiring in Wiring::ALL {
+        let fake = Fake::new(wiring, 8);
+        let mut disk = start(&fake).unwrap();
+        assert_eq!(disk.oldest_age_ns(5), None);
+        let read = request(1, Operation::Read, 0, 1, 0);
+        assert_eq!(disk.submit(OWNER, AREA, read, 1_000_000), Submitted::Accepted);
+        disk.kick();
+        let second = 1_000_000_000;
+        assert_eq!(disk.check_deadline(second, second), Ok(()));
+        let late = disk.check_deadline(second + 2_000_000, second);
+        assert_eq!(late, Err(DeviceError::Timeout { age_ms: 1001 }));
+        fake.borrow_mut().needs_reset = true;
+        let late = disk.check_deadline(second + 2_000_000, second);
+        assert_eq!(late, Err(DeviceError::NeedsReset));
+    }
 }
 
 /// A step of a random run.
@@ -329,8 +353,12 @@ proptest! {
     /// In whatever order the device answers, each accepted request is completed once, in the end
     /// none is left, and the fake found no misuse.
     #[test]
-    fn random_runs_complete_everything_once(steps in steps(), small in any::<bool>()) {
-        let fake = Fake::new(256);
+    fn random_runs_complete_everything_once(
+        steps in steps(),
+        small in any::<bool>(),
+        wiring in prop::sample::select(&Wiring::ALL[..]),
+    ) {
+        let fake = Fake::new(wiring, 256);
         if small {
             fake.borrow_mut().features |= 1 << 1;
             fake.borrow_mut().size_max = 1024;

@@ -38,6 +38,7 @@ fn qemu_like_capabilities_are_found() {
     assert_eq!(layout.notify, window(0x3000));
     assert_eq!(layout.device, window(0x2000));
     assert_eq!(layout.notify_multiplier, 4);
+    assert_eq!(layout.isr(), Ok(window(0x1000)));
 }
 
 #[test]
@@ -58,6 +59,12 @@ fn what_is_missing_or_unusable_is_named() {
             let bent = GOOD.map(|s| if s.0 == kind { (s.0, s.1, offset, length) } else { s });
             assert_eq!(Layout::find(&config(&bent)), Err(LayoutError::Unusable(kind)));
         }
+    }
+    // The ISR status is missed by a driver that needs it.
+    for isr in [(9, 0, 0, 0), (3, 4, 0x1000, 0)] {
+        let bent = GOOD.map(|s| if s.0 == 3 { isr } else { s });
+        let layout = Layout::find(&config(&bent)).unwrap();
+        assert_eq!(layout.isr(), Err(LayoutError::Missing(3)));
     }
     let overflow = GOOD.map(|s| if s.0 == 1 { (1, 4, u32::MAX - 3, 0x1000) } else { s });
     assert_eq!(Layout::find(&config(&overflow)), Err(LayoutError::Missing(1)));

@@ -1,38 +1,28 @@
 //! Tests of the driver's logic against a device that punishes misuse.
 
+mod connect;
 mod disk;
 mod fake;
+mod interrupts;
 mod layout;
 mod server;
 mod start;
 
-use crate::device::{Device, Vectors, Windows};
+use crate::device::Device;
 use crate::disk::{DataArea, Disk, Owner, Submitted};
 use crate::error::DeviceError;
-use fake::{DATA_BASE, DATA_BYTES, FakeClock, FakeMemory, FakeRegisters, Kind, Shared};
+use fake::{DATA_BASE, DATA_BYTES, Fake, FakeClock, FakeMemory, Shared};
 use skink_protocols::block::{Completion, Operation, Request};
 use std::vec::Vec;
 
-type TestDisk = Disk<FakeRegisters, FakeMemory>;
+type TestDisk = Disk<FakeMemory>;
 
 const AREA: DataArea = DataArea { address: DATA_BASE, size: DATA_BYTES as u64 };
 const OWNER: Owner = Owner(7);
 
-fn windows(fake: &Shared) -> Windows<FakeRegisters> {
-    let registers = |kind| FakeRegisters(fake.clone(), kind);
-    Windows {
-        common: registers(Kind::Common),
-        notify: registers(Kind::Notify),
-        notify_bytes: 0x1000,
-        notify_multiplier: fake::NOTIFY_MULTIPLIER,
-        device: registers(Kind::Device),
-    }
-}
-
 fn start(fake: &Shared) -> Result<TestDisk, DeviceError> {
-    let vectors = Vectors { config: 0, queue: 1 };
     let memory = FakeMemory(fake.clone());
-    let (device, queue) = Device::start(windows(fake), memory, vectors, &FakeClock::default())?;
+    let (device, queue) = Device::start(Fake::transport(fake), memory, &FakeClock::default())?;
     Ok(Disk::new(device, queue))
 }
 

@@ -1,6 +1,6 @@
 //! The driver with clients: rings, attachments, deaths.
 
-use super::fake::{DATA_BASE, DATA_BYTES, Fake, FakeMemory, FakeRegisters, Shared as Device};
+use super::fake::{DATA_BASE, DATA_BYTES, Fake, FakeMemory, Shared as Device, Wiring};
 use super::{request, start};
 use crate::server::{Attacher, Bell, Driver, Session};
 use libipc::Shared;
@@ -32,7 +32,7 @@ impl Attacher for Caller {
     }
 }
 
-type TestDriver = Driver<FakeRegisters, FakeMemory, Caller, Rung>;
+type TestDriver = Driver<FakeMemory, Caller, Rung>;
 type Ring = ClientRing<REQUEST_WORDS, COMPLETION_WORDS>;
 
 /// Clients with half of the fake's data memory each.
@@ -56,7 +56,11 @@ fn driver(fake: &Device, memories: [Shared; 2], bells: &[Rung; 2], incarnation: 
 
 impl World {
     fn new() -> Self {
-        let fake = Fake::new(4096);
+        World::wired(Wiring::PciMsix)
+    }
+
+    fn wired(wiring: Wiring) -> Self {
+        let fake = Fake::new(wiring, 4096);
         let memories = [0, 1].map(|i| {
             let size = RING_BYTES + HALF;
             let words = std::vec![0u64; size as usize / 8].leak();
@@ -240,7 +244,11 @@ fn attachments_that_cannot_be_are_refused() {
 
 #[test]
 fn a_driver_killed_over_and_over_completes_everything_once() {
-    let mut world = World::new();
+    Wiring::ALL.into_iter().for_each(kill_over_and_over);
+}
+
+fn kill_over_and_over(wiring: Wiring) {
+    let mut world = World::wired(wiring);
     let mut completed = Vec::new();
     for round in 0..100u64 {
         for id in 0..5 {
