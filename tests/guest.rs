@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skink_tool::compile::KernelVariant;
+use skink_tool::machine::Options;
 use skink_tool::session::Watch;
 use skink_tool::suite::{self, Report, Verdict};
 use skink_tool::workspace::{Arch, Workspace};
@@ -19,7 +20,7 @@ fn run(kernel: KernelVariant, args: &str) -> anyhow::Result<Report> {
     let workspace = Workspace::find()?;
     skink_tool::doctor::ensure(&workspace, Arch::X86_64)?;
     let system = suite::system(&workspace, Arch::X86_64, kernel, args)?;
-    suite::run(&system, TIMEOUT, &Watch::default(), &mut |_| {})
+    suite::run(&system, &Options::default(), TIMEOUT, &Watch::default(), &mut |_| {})
 }
 
 /// The tests on one kernel: one boot serves all; the first that is run boots it.
