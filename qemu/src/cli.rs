@@ -1,4 +1,4 @@
-//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `test`.
+//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `tidy`, `test`.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
@@ -11,7 +11,7 @@ use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, suite};
+use crate::{bench, compile, doctor, machine, suite, tidy};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use skink_manifest::Experiment;
@@ -95,6 +95,8 @@ enum Sub {
         /// Only tests whose ID begins with this
         filter: Option<String>,
     },
+    /// Counts the kernel's lines of code and checks the rules that no compiler does
+    Tidy,
     /// Runs `cargo test` with these words
     Test {
         /// Words for cargo
@@ -222,6 +224,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             let timeout = Duration::from_secs(timeout);
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
+        Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;
             compile::cargo_test(workspace, &words)
