@@ -1,16 +1,17 @@
-//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `test`.
+//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `tidy`, `test`.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
 use crate::disk::{self, Disk, DiskChoice};
-use crate::machine::{Accel, DEFAULT_MEM_MB, Ending, Options};
+use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
+use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
 use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, suite};
+use crate::{bench, compile, doctor, machine, suite, tidy};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use skink_manifest::Experiment;
@@ -24,10 +25,12 @@ pub const TIMED_OUT: u8 = 124;
 /// The exit code after Ctrl-C or another signal.
 pub const STOPPED: u8 = 130;
 
-/// Builds, runs, tests and measures Skink in QEMU.
+/// Builds, runs, tests and measures Skink in QEMU. Without a sub-command: `run`.
 #[derive(Debug, Parser)]
-#[command(name = "skink", version)]
+#[command(name = "skink", version, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -35,16 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Boots to the shell (also without any sub-command). Ctrl-A X leaves
-    Run {
-        #[command(flatten)]
-        guest: GuestArgs,
-        /// Takes no input and needs no terminal
-        #[arg(long)]
-        headless: bool,
-        /// More words for QEMU
-        #[arg(last = true)]
-        extra: Vec<String>,
-    },
+    Run(RunArgs),
     /// Boots, runs shell commands, prints their output, exits with the last one's status
     Exec {
         #[command(flatten)]
@@ -90,9 +84,8 @@ enum Sub {
     },
     /// Runs the in-guest tests
     Suite {
-        /// The machine
-        #[arg(long, value_enum, default_value = "x86_64")]
-        arch: Arch,
+        #[command(flatten)]
+        machine: MachineArgs,
         /// Only names the tests
         #[arg(long)]
         list: bool,
@@ -102,6 +95,8 @@ enum Sub {
         /// Only tests whose ID begins with this
         filter: Option<String>,
     },
+    /// Counts the kernel's lines of code and checks the rules that no compiler does
+    Tidy,
     /// Runs `cargo test` with these words
     Test {
         /// Words for cargo
@@ -111,17 +106,67 @@ enum Sub {
 }
 
 #[derive(Debug, Args)]
-struct GuestArgs {
+struct RunArgs {
+    #[command(flatten)]
+    guest: GuestArgs,
+    /// Takes no input and needs no terminal
+    #[arg(long)]
+    headless: bool,
+    /// More words for QEMU
+    #[arg(last = true)]
+    extra: Vec<String>,
+}
+
+/// The machine, without what is attached to it.
+#[derive(Debug, Args)]
+struct MachineArgs {
     /// The machine
     #[arg(long, value_enum, default_value = "x86_64")]
     arch: Arch,
+    /// Memory, MiB
+    #[arg(long, default_value_t = DEFAULT_MEM_MB)]
+    mem: u32,
+    /// The CPU, by QEMU's name
+    #[arg(long, default_value = DEFAULT_CPU)]
+    cpu: String,
+    /// CPUs in the machine; the kernel uses the first
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    cpus: u32,
+    /// The interrupt controller's version (aarch64) [default: 2]
+    #[arg(long, value_enum)]
+    gic: Option<GicVersion>,
+    /// The exception level in which the kernel begins (aarch64)
+    #[arg(long, value_enum, default_value = "1")]
+    el: EntryLevel,
+}
+
+impl MachineArgs {
+    /// What was chosen.
+    fn options(&self) -> Result<Options> {
+        let options = Options {
+            mem_mb: self.mem,
+            cpu: self.cpu.clone(),
+            cpus: self.cpus,
+            gic: self.gic,
+            entry: self.el,
+            ..Options::default()
+        };
+        options.check(self.arch)?;
+        Ok(options)
+    }
+}
+
+#[derive(Debug, Args)]
+struct GuestArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
     /// A disk image, used as it is and written to; or a folder, packed into an image for this
     /// run alone; or `none` [default: a disk with sample files, made once]
     #[arg(long)]
     disk: Option<PathBuf>,
-    /// Memory, MiB
-    #[arg(long, default_value_t = DEFAULT_MEM_MB)]
-    mem: u32,
+    /// How the disk is attached (`mmio`: aarch64)
+    #[arg(long, value_enum, default_value = "pci")]
+    transport: Transport,
     /// Waits for gdb on port 1234
     #[arg(long)]
     gdb: bool,
@@ -142,22 +187,6 @@ struct GuestArgs {
     log: Option<PathBuf>,
 }
 
-impl Default for GuestArgs {
-    fn default() -> GuestArgs {
-        GuestArgs {
-            arch: Arch::X86_64,
-            disk: None,
-            mem: DEFAULT_MEM_MB,
-            gdb: false,
-            icount: false,
-            accel: Accel::Tcg,
-            manifest: None,
-            experiment: false,
-            log: None,
-        }
-    }
-}
-
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -173,12 +202,8 @@ pub fn main() -> ExitCode {
 }
 
 fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
-    match cli.command.unwrap_or(Sub::Run {
-        guest: GuestArgs::default(),
-        headless: false,
-        extra: Vec::new(),
-    }) {
-        Sub::Run { guest, headless, extra } => run(workspace, guest, headless, extra),
+    match cli.command.unwrap_or(Sub::Run(cli.run)) {
+        Sub::Run(args) => run(workspace, args),
         Sub::Exec { guest, timeout, commands, extra } => {
             exec(workspace, guest, Duration::from_secs(timeout), &commands, extra)
         }
@@ -193,11 +218,13 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             doctor::ensure(workspace, arch)?;
             bench::bench(workspace, arch, json.as_deref(), filter.as_deref())
         }
-        Sub::Suite { arch, list, timeout, filter } => {
-            doctor::ensure(workspace, arch)?;
+        Sub::Suite { machine, list, timeout, filter } => {
+            let options = machine.options()?;
+            doctor::ensure(workspace, machine.arch)?;
             let timeout = Duration::from_secs(timeout);
-            suite::command(workspace, arch, list, timeout, filter.as_deref())
+            suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
+        Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;
             compile::cargo_test(workspace, &words)
@@ -216,8 +243,18 @@ struct Prepared {
 
 /// What `run` and `exec` have in common: everything is there, built and checked.
 fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result<Prepared> {
+    let arch = args.machine.arch;
+    let options = Options {
+        transport: args.transport,
+        icount: args.icount,
+        gdb: args.gdb,
+        accel: args.accel,
+        extra,
+        ..args.machine.options()?
+    };
+    options.check(arch)?;
     machine::probe(args.accel)?;
-    doctor::ensure(workspace, args.arch)?;
+    doctor::ensure(workspace, arch)?;
     let choice = match args.disk {
         None => DiskChoice::Sample,
         Some(path) if path.as_os_str() == "none" => DiskChoice::None,
@@ -230,20 +267,11 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         experiment: args.experiment.then_some(unlimited),
         ..Recipe::default()
     };
-    let system = System::build(workspace, args.arch, &recipe)?;
-    let options = Options {
-        mem_mb: args.mem,
-        icount: args.icount,
-        gdb: args.gdb,
-        accel: args.accel,
-        disk: disk.as_ref().map(|disk| disk.image.clone()),
-        extra,
-    };
+    let system = System::build(workspace, arch, &recipe)?;
+    let options = Options { disk: disk.as_ref().map(|disk| disk.image.clone()), ..options };
     if args.gdb {
-        note(&format!(
-            "waiting for gdb: gdb -ex 'target remote :1234' {}",
-            system.files.kernel.display()
-        ));
+        let line = format!("{} -ex 'target remote :1234'", arch.gdb());
+        note(&format!("waiting for gdb: {line} {}", system.programs.kernel.display()));
     }
     let log = match args.log {
         Some(log) => log,
@@ -253,8 +281,9 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
     Ok(Prepared { system, options, watch, _disk: disk })
 }
 
-fn run(workspace: &Workspace, args: GuestArgs, headless: bool, extra: Vec<String>) -> Result<u8> {
-    let mut prepared = prepare(workspace, args, extra)?;
+fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
+    let RunArgs { guest, headless, extra } = args;
+    let mut prepared = prepare(workspace, guest, extra)?;
     prepared.watch.show_console = true;
     let Prepared { system, options, watch, _disk } = &prepared;
     let mut guest = Guest::boot(system, options, watch)?;
@@ -346,7 +375,7 @@ fn image(
         std::fs::copy(from, to).with_context(|| format!("writing {}", to.display()))?;
     }
     let files = machine::BootFiles { kernel, image: boot };
-    let words = machine::arguments(arch, &files, &Options::default(), machine::Serial::Terminal);
+    let words = arguments(arch, &files, &Options::default(), machine::Serial::Terminal);
     let line = crate::progress::shown(std::process::Command::new(arch.qemu()).args(words));
     note(
         "to boot it without a disk; add one with -drive and -device virtio-blk-pci,disable-legacy=on:",
@@ -370,7 +399,32 @@ mod tests {
             (5, vec!["ls; cat x".into()], vec!["-trace".into()])
         );
         let cli = Cli::parse_from(["skink", "run", "--disk", "none", "--icount"]);
-        let Some(Sub::Run { guest, .. }) = cli.command else { panic!() };
+        let Some(Sub::Run(RunArgs { guest, .. })) = cli.command else { panic!() };
         assert!(guest.icount && guest.disk == Some("none".into()));
+    }
+
+    #[test]
+    fn without_a_sub_command_the_words_are_those_of_run() {
+        let words = ["skink", "--arch", "aarch64", "--gic", "3", "--cpus", "4", "--el", "2"];
+        let more = ["--transport", "mmio", "--headless", "--", "-trace"];
+        let cli = Cli::try_parse_from(words.iter().chain(&more)).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.extra, ["-trace"]);
+        assert!(cli.run.headless && cli.run.guest.transport == Transport::Mmio);
+        let options = cli.run.guest.machine.options().unwrap();
+        assert_eq!((options.gic, options.cpus), (Some(GicVersion::V3), 4));
+        assert_eq!(options.entry, EntryLevel::El2);
+        let plain = Cli::try_parse_from(["skink"]).unwrap().run.guest.machine.options().unwrap();
+        assert_eq!(plain, Options::default());
+    }
+
+    #[test]
+    fn words_that_make_no_sense_are_refused() {
+        assert!(Cli::try_parse_from(["skink", "--arch", "aarch64", "run"]).is_err());
+        assert!(Cli::try_parse_from(["skink", "--cpus", "0"]).is_err());
+        assert!(Cli::try_parse_from(["skink", "suite", "--gic", "4"]).is_err());
+        let cli = Cli::try_parse_from(["skink", "--gic", "3"]).unwrap();
+        let error = cli.run.guest.machine.options().unwrap_err().to_string();
+        assert!(error.contains("x86_64 has no interrupt controller to choose (--gic)"), "{error}");
     }
 }

@@ -7,7 +7,7 @@
 //! [`bootimage`] pack; [`disk`] makes the FAT32 image; [`machine`] starts QEMU; [`terminal`] and
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
 //! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
-//! line.
+//! line. [`tidy`] looks at the sources alone.
 //!
 //! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
 //! that was started is ended; the terminal is restored however the tool ends.
@@ -32,4 +32,5 @@ pub mod stats;
 pub mod suite;
 pub mod symbolize;
 pub mod terminal;
+pub mod tidy;
 pub mod workspace;

@@ -1,10 +1,13 @@
-//! QEMU: the command line of the machine, the process, and how it ended.
+//! A running QEMU. [`arguments`] is its command line, [`ending`] how it ended.
 //!
 //! The guest's two serial ports are sockets in a private folder: the first is the terminal, the
 //! second the channel of [`crate::exec_channel`].
 //!
 //! Invariant: dropping a [`Machine`] ends its QEMU; on Linux so does the end of the thread that
 //! started it, however it ends.
+
+pub mod arguments;
+pub mod ending;
 
 use crate::progress::{shown, tail};
 use crate::workspace::Arch;
@@ -13,116 +16,14 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Memory of the guest unless said otherwise, MiB.
-pub const DEFAULT_MEM_MB: u32 = 256;
+pub use arguments::{Accel, BootFiles, EntryLevel, GicVersion, Options, Serial, Transport};
+pub use ending::Ending;
+
 /// How long QEMU may take to connect to its sockets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The guest's code for a kernel panic, as it writes it to `isa-debug-exit`.
-pub const PANIC_CODE: i32 = 0x3e;
-/// The guest's code when the kernel finds that it cannot boot: a damaged image, too little memory.
-pub const CANNOT_BOOT_CODE: i32 = 0x3d;
-
-/// Who executes the guest's instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Accel {
-    /// QEMU's translator: everywhere, and what figures are compared with.
-    #[default]
-    Tcg,
-    /// Hardware virtualisation (Linux).
-    Kvm,
-}
-
-/// How to run the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Memory, MiB.
-    pub mem_mb: u32,
-    /// Count instructions: virtual time is their number.
-    pub icount: bool,
-    /// Wait for a debugger on port 1234.
-    pub gdb: bool,
-    /// Who executes.
-    pub accel: Accel,
-    /// The disk's image.
-    pub disk: Option<PathBuf>,
-    /// More words for QEMU.
-    pub extra: Vec<String>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        let (icount, gdb, accel) = (false, false, Accel::Tcg);
-        Options { mem_mb: DEFAULT_MEM_MB, icount, gdb, accel, disk: None, extra: Vec::new() }
-    }
-}
-
-/// The files that QEMU boots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootFiles {
-    /// The kernel's file as QEMU takes it: ELF on x86_64, flat on aarch64.
-    pub kernel: PathBuf,
-    /// The boot image.
-    pub image: PathBuf,
-}
-
-/// Where the guest's serial ports go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Serial<'a> {
-    /// To sockets in this folder on which somebody listens.
-    Sockets(&'a Path),
-    /// The first to QEMU's own terminal, the second nowhere: a line to be typed by a human.
-    Terminal,
-}
-
-/// QEMU's words, without the program.
-pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Serial) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut add = |more: &[&str]| words.extend(more.iter().map(|word| word.to_string()));
-    match arch {
-        Arch::X86_64 => {
-            add(&["-M", "q35", "-cpu", "max"]);
-            add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        }
-        Arch::Aarch64 => {
-            add(&["-M", "virt,gic-version=2", "-cpu", "max"]);
-            // Carries the guest's exit code; user programs cannot use it.
-            add(&["-semihosting-config", "enable=on,target=native"]);
-        }
-    }
-    add(&["-m", &options.mem_mb.to_string(), "-nodefaults", "-display", "none", "-no-reboot"]);
-    add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);
-    add(&["-kernel", &path_word(&files.kernel), "-initrd", &path_word(&files.image)]);
-    match serial {
-        Serial::Sockets(folder) => {
-            for name in ["terminal", "exec"] {
-                let socket = path_word(&folder.join(name));
-                add(&["-chardev", &format!("socket,id={name},path={socket}")]);
-                add(&["-serial", &format!("chardev:{name}")]);
-            }
-        }
-        Serial::Terminal => add(&["-serial", "mon:stdio", "-serial", "null"]),
-    }
-    if let Some(disk) = &options.disk {
-        add(&["-drive", &format!("if=none,id=disk,format=raw,file={}", path_word(disk))]);
-        add(&["-device", "virtio-blk-pci,drive=disk,disable-legacy=on"]);
-    }
-    if options.icount {
-        add(&["-icount", "shift=0,sleep=off"]);
-    }
-    if options.gdb {
-        add(&["-s", "-S"]);
-    }
-    words.extend(options.extra.iter().cloned());
-    words
-}
-
-/// A path inside an option of QEMU: a comma is written twice there.
-fn path_word(path: &Path) -> String {
-    path.to_string_lossy().replace(',', ",,")
-}
 
 /// Says why hardware virtualisation cannot be used here, if it cannot.
 ///
@@ -139,70 +40,10 @@ pub fn probe(accel: Accel) -> Result<()> {
     Ok(())
 }
 
-/// How a guest ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It shut down.
-    Clean,
-    /// The kernel panicked: always a bug of the kernel.
-    KernelPanic,
-    /// The kernel could not boot; it has said why.
-    CannotBoot,
-    /// It ended with a code of its own.
-    Code(i32),
-    /// The machine was reset, which this machine is not allowed (a triple fault, perhaps), or QEMU
-    /// was told to quit.
-    Reset,
-    /// QEMU itself failed.
-    Qemu(i32),
-    /// A signal ended QEMU.
-    Signal,
-}
-
-impl Ending {
-    /// From QEMU's status: `isa-debug-exit` makes `code << 1 | 1` of the guest's code. QEMU's own
-    /// failures have status 1 too: `complained` says that it printed an error.
-    pub fn of(status: ExitStatus, complained: bool) -> Ending {
-        match status.code() {
-            None => Ending::Signal,
-            Some(0) => Ending::Reset,
-            Some(1) if complained => Ending::Qemu(1),
-            Some(1) => Ending::Clean,
-            Some(code) if code & 1 == 1 && code >> 1 == PANIC_CODE => Ending::KernelPanic,
-            Some(code) if code & 1 == 1 && code >> 1 == CANNOT_BOOT_CODE => Ending::CannotBoot,
-            Some(code) if code & 1 == 1 => Ending::Code(code >> 1),
-            Some(code) => Ending::Qemu(code),
-        }
-    }
-
-    /// What the tool's own exit code is for it.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Ending::Clean => 0,
-            Ending::KernelPanic => 3,
-            Ending::CannotBoot | Ending::Code(_) => 4,
-            Ending::Reset | Ending::Qemu(_) | Ending::Signal => 5,
-        }
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Ending::Clean => f.write_str("the guest shut down"),
-            Ending::KernelPanic => f.write_str("kernel panic"),
-            Ending::CannotBoot => f.write_str("the kernel could not boot"),
-            Ending::Code(code) => write!(f, "the guest ended with code {code}"),
-            Ending::Reset => f.write_str("the guest reset the machine (a triple fault?)"),
-            Ending::Qemu(code) => write!(f, "QEMU failed with status {code}"),
-            Ending::Signal => f.write_str("QEMU was ended by a signal"),
-        }
-    }
-}
-
 /// A running QEMU.
 #[derive(Debug)]
 pub struct Machine {
+    arch: Arch,
     child: Child,
     folder: PrivateFolder,
     errors: PathBuf,
@@ -221,6 +62,7 @@ impl Machine {
     /// If QEMU cannot be started or refuses; the text has its command line and what it said.
     pub fn start(arch: Arch, files: &BootFiles, options: &Options) -> Result<Machine> {
         probe(options.accel)?;
+        options.check(arch)?;
         let folder = PrivateFolder::new()?;
         let listen = |name: &str| -> Result<UnixListener> {
             let path = folder.path.join(name);
@@ -234,7 +76,7 @@ impl Machine {
         let errors = folder.path.join("errors");
         let mut command = dying_with_us(arch.qemu());
         command
-            .args(arguments(arch, files, options, Serial::Sockets(&folder.path)))
+            .args(arguments::arguments(arch, files, options, Serial::Sockets(&folder.path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&errors).context("making a file for QEMU's messages")?);
@@ -244,7 +86,9 @@ impl Machine {
         let accepted = accept(&terminal, &mut child)
             .and_then(|terminal| Ok((terminal, accept(&exec, &mut child)?)));
         match accepted {
-            Ok((terminal, exec)) => Ok(Machine { child, folder, errors, terminal, exec, started }),
+            Ok((terminal, exec)) => {
+                Ok(Machine { arch, child, folder, errors, terminal, exec, started })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -260,7 +104,7 @@ impl Machine {
     /// If the system does not tell.
     pub fn try_ending(&mut self) -> Result<Option<Ending>> {
         let status = self.child.try_wait().context("waiting for QEMU")?;
-        Ok(status.map(|status| Ending::of(status, is_complaint(&self.messages()))))
+        Ok(status.map(|status| Ending::of(self.arch, status, &self.messages())))
     }
 
     /// Waits for the guest's end until `deadline`.
@@ -317,11 +161,6 @@ fn dying_with_us(program: &str) -> Command {
     }
 }
 
-/// Whether QEMU's messages have an error, not warnings alone.
-fn is_complaint(messages: &str) -> bool {
-    messages.lines().any(|line| line.starts_with("qemu-system-") && !line.contains("warning:"))
-}
-
 /// Adds what to do to what QEMU said.
 fn explain(said: &str) -> String {
     let said = tail(said.trim_end(), 10);
@@ -374,50 +213,5 @@ impl PrivateFolder {
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::process::ExitStatusExt;
-
-    #[test]
-    fn endings_are_told_apart() {
-        let of = |code: i32| Ending::of(ExitStatus::from_raw(code << 8), false);
-        assert_eq!(of(1), Ending::Clean);
-        assert_eq!(of(125), Ending::KernelPanic);
-        assert_eq!(of(123), Ending::CannotBoot);
-        assert_eq!(of(0), Ending::Reset);
-        assert_eq!(of(3), Ending::Code(1));
-        assert_eq!(of(2), Ending::Qemu(2));
-        assert_eq!(Ending::of(ExitStatus::from_raw(9), false), Ending::Signal);
-        assert_eq!(Ending::of(ExitStatus::from_raw(1 << 8), true), Ending::Qemu(1));
-        assert!(is_complaint("qemu-system-x86_64: -drive: no such file"));
-        assert!(!is_complaint("qemu-system-x86_64: warning: old\nother"));
-    }
-
-    #[test]
-    fn the_line_has_what_was_asked_for() {
-        let files = BootFiles { kernel: "k".into(), image: "a,b".into() };
-        let options = Options {
-            icount: true,
-            disk: Some("d.img".into()),
-            extra: vec!["-trace".into()],
-            ..Options::default()
-        };
-        let line = arguments(Arch::X86_64, &files, &options, Serial::Terminal).join(" ");
-        for part in [
-            "-M q35",
-            "-initrd a,,b",
-            "-icount shift=0,sleep=off",
-            "file=d.img",
-            "isa-debug-exit,iobase=0xf4",
-            "-m 256",
-        ] {
-            assert!(line.contains(part), "{part} in {line}");
-        }
-        assert!(line.ends_with("-trace"));
-        assert!(!line.contains("-S"));
     }
 }

@@ -108,19 +108,21 @@ pub fn system(
     System::bare(workspace, arch, kernel, "suite", &[NamedFile::new("args", args)])
 }
 
-/// Boots a suite and follows it to its end, telling of each test as it is done.
+/// Boots a suite and follows it to its end, telling of each test as it is done. Instructions are
+/// counted whatever `options` say: they are the clock, so that no load of the host changes what a
+/// test sees.
 ///
 /// # Errors
 /// If the suite does not end by itself with everything that it announced; the text has the
 /// kernel's dump or the end of the console.
 pub fn run(
     system: &System,
+    options: &Options,
     timeout: Duration,
     watch: &Watch,
     each: &mut dyn FnMut(&TestLine),
 ) -> Result<Report> {
-    // Counted instructions are the clock, so that no load of the host changes what a test sees.
-    let options = Options { icount: true, ..Options::default() };
+    let options = Options { icount: true, ..options.clone() };
     let mut guest = Guest::boot(system, &options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut told = 0;
@@ -156,6 +158,7 @@ pub fn run(
 pub fn command(
     workspace: &Workspace,
     arch: Arch,
+    options: &Options,
     list: bool,
     timeout: Duration,
     filter: Option<&str>,
@@ -164,7 +167,7 @@ pub fn command(
     let system = system(workspace, arch, KernelVariant::Debug, args)?;
     let log = workspace.results()?.join("suite.log");
     let watch = Watch { log: Some(log), show_console: false, stop: terminal::stop_flag()? };
-    let report = run(&system, timeout, &watch, &mut |test| {
+    let report = run(&system, options, timeout, &watch, &mut |test| {
         let verdict = match test.verdict {
             Verdict::Passed => "ok     ",
             Verdict::Failed => "FAILED ",

@@ -50,6 +50,14 @@ impl Arch {
         }
     }
 
+    /// A debugger that knows the machine.
+    pub fn gdb(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "gdb",
+            Arch::Aarch64 => "gdb-multiarch",
+        }
+    }
+
     /// `Header::arch` of a boot image.
     pub fn image_arch(self) -> u32 {
         match self {

@@ -40,23 +40,28 @@ impl Said {
 }
 
 impl Fixture {
-    /// The system that ships.
+    /// The system that ships for a machine.
     ///
     /// # Errors
     /// If it does not build.
-    pub fn shipped() -> Result<Fixture> {
-        Fixture::of(&Recipe::default())
+    pub fn shipped(arch: Arch) -> Result<Fixture> {
+        Fixture::of(arch, &Recipe::default())
     }
 
     /// Another system.
     ///
     /// # Errors
     /// If it does not build.
-    pub fn of(recipe: &Recipe) -> Result<Fixture> {
+    pub fn of(arch: Arch, recipe: &Recipe) -> Result<Fixture> {
         let workspace = Workspace::find()?;
-        skink_tool::doctor::ensure(&workspace, Arch::X86_64)?;
+        skink_tool::doctor::ensure(&workspace, arch)?;
         skink_tool::install::ensure_peers()?;
-        Ok(Fixture { system: System::build(&workspace, Arch::X86_64, recipe)? })
+        Ok(Fixture { system: System::build(&workspace, arch, recipe)? })
+    }
+
+    /// The machine that it is for.
+    pub fn arch(&self) -> Arch {
+        self.system.arch
     }
 
     /// Boots it on a disk (or none), runs each line of commands, and shuts it down.

@@ -93,11 +93,12 @@ fn too_long(fixture: &Fixture) -> Result<()> {
     fails(fixture, &disk, &format!("cat /disk{path}"), "too long")
 }
 
-fn bad_elf(_: &Fixture) -> Result<()> {
+fn bad_elf(shipped: &Fixture) -> Result<()> {
     for (bytes, words) in [(vec![], "hello"), (vec![0x7f, b'E', b'L', b'F'], "hello")] {
         let recipe =
             Recipe { overlay: vec![NamedFile::new("server/hello", bytes)], ..Recipe::default() };
-        let said = Fixture::of(&recipe)?.exec(None, &["hello", "ls /boot/server", "ps"])?;
+        let said = Fixture::of(shipped.arch(), &recipe)?
+            .exec(None, &["hello", "ls /boot/server", "ps"])?;
         ensure!(said[0].status == 1 && said[1].status == 0, "{said:?}");
         let line = said[2].text.lines().find(|line| line.starts_with(words)).unwrap_or_default();
         ensure!(line.contains("failed"), "{}", said[2].text);

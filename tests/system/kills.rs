@@ -142,10 +142,11 @@ fn budget(fixture: &Fixture) -> Result<()> {
 }
 
 /// The debug kernel checks its invariants after every trap, and panics if one does not hold.
-fn debug_kernel(_: &Fixture) -> Result<()> {
+fn debug_kernel(shipped: &Fixture) -> Result<()> {
     let disk = Disk::fat32(64 << 20, 1)?;
     disk.put("/A.BIN", &noise(4, 200_000))?;
-    let fixture = Fixture::of(&Recipe { kernel: KernelVariant::Debug, ..Recipe::default() })?;
+    let recipe = Recipe { kernel: KernelVariant::Debug, ..Recipe::default() };
+    let fixture = Fixture::of(shipped.arch(), &recipe)?;
     let lines = [
         "kill virtio-blk --at-request 3",
         "sha256 /disk/A.BIN",
