@@ -4,8 +4,7 @@ use core::arch::asm;
 
 use aarch64_cpu::asm::barrier::{ISH, ISHST, SY, dsb, isb};
 use aarch64_cpu::registers::{
-    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1,
-    Writeable,
+    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1, Writeable,
 };
 
 use super::paging::{tlbi_operand, ttbr0};
@@ -15,8 +14,18 @@ use crate::addr::{Asid, PhysAddr, UserAddr};
 /// bits that are wanted: translation (0), caches (2, 12), stack alignment (3, 4), `dc zva`,
 /// `ctr_el0`, `wfi` and `wfe` and cache maintenance for EL0 (14, 15, 16, 18, 26), no execution of
 /// what is writable (19).
-pub const CONTROL: u64 = CONTROL_RESERVED | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14
-    | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 19 | 1 << 26;
+pub const CONTROL: u64 = CONTROL_RESERVED
+    | 1
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 12
+    | 1 << 14
+    | 1 << 15
+    | 1 << 16
+    | 1 << 18
+    | 1 << 19
+    | 1 << 26;
 /// The bits that are 1 where their feature is missing.
 pub const CONTROL_RESERVED: u64 = 0x30d0_0800;
 /// Without it, each exception to EL1 sets PAN.
@@ -52,10 +61,7 @@ impl Features {
             4 => 44,
             _ => 48,
         };
-        Ok(Features {
-            physical_limit: 1 << bits,
-            pan: ID_AA64MMFR1_EL1.get() >> 20 & 0xf != 0,
-        })
+        Ok(Features { physical_limit: 1 << bits, pan: ID_AA64MMFR1_EL1.get() >> 20 & 0xf != 0 })
     }
 
     /// Sets the control registers.

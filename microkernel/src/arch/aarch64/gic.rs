@@ -157,12 +157,7 @@ impl Gic {
         };
         let distributor = WINDOW + range.start;
         let lines = 32 * (1 + (read(distributor + distributor::TYPE) & 0x1f));
-        let gic = Gic {
-            distributor,
-            version,
-            lines: lines.min(FIRST_SPECIAL),
-            messages,
-        };
+        let gic = Gic { distributor, version, lines: lines.min(FIRST_SPECIAL), messages };
         gic.init_distributor();
         gic.init_interface();
         gic

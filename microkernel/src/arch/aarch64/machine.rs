@@ -96,10 +96,9 @@ impl Arm {
                 self.gic.mask(line);
                 return Trap::Spurious;
             }
-            Source::Wired {
-                trigger: Trigger::LevelHigh | Trigger::LevelLow,
-                ..
-            } => self.gic.mask(line),
+            Source::Wired { trigger: Trigger::LevelHigh | Trigger::LevelLow, .. } => {
+                self.gic.mask(line)
+            }
             Source::Wired { .. } | Source::Message { .. } => {}
         }
         Trap::Interrupt(Irq(index))

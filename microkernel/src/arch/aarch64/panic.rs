@@ -26,9 +26,7 @@ static PANICKING: AtomicBool = AtomicBool::new(false);
 /// Dumps after a Rust panic.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     begin();
-    let (file, line) = info
-        .location()
-        .map_or(("?", 0), |at| (at.file(), at.line()));
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
     let _ = writeln!(Console, "\nPANIC: {} ({file}:{line})", info.message());
     let frame: u64;
     // SAFETY: reads the frame pointer.
@@ -80,12 +78,7 @@ fn begin() {
 
 fn finish(frame: u64) -> ! {
     backtrace(frame);
-    let _ = writeln!(
-        Console,
-        "  ttbr0 {:#018x}  far {:#018x}",
-        TTBR0_EL1.get(),
-        FAR_EL1.get()
-    );
+    let _ = writeln!(Console, "  ttbr0 {:#018x}  far {:#018x}", TTBR0_EL1.get(), FAR_EL1.get());
     let context = percpu::BOOT_CPU.context();
     // SAFETY: the current thread's context is live, in the window.
     match unsafe { context.as_ref() } {

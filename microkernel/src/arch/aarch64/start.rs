@@ -268,11 +268,7 @@ fn greet(handover: &Handover, counter_hz: u64) {
         Console,
         "skink: kernel {} (aarch64{}), {} MiB RAM, {} MHz",
         env!("CARGO_PKG_VERSION"),
-        if cfg!(feature = "debug") {
-            ", debug"
-        } else {
-            ""
-        },
+        if cfg!(feature = "debug") { ", debug" } else { "" },
         ram >> 20,
         counter_hz / 1_000_000
     );
@@ -301,10 +297,9 @@ pub fn start(tree: u64) -> ! {
     }
     let features = match Features::detect() {
         Ok(features) => features,
-        Err(missing) => fail(format_args!(
-            "the CPU lacks {}; use another, such as QEMU's -cpu max",
-            missing.0
-        )),
+        Err(missing) => {
+            fail(format_args!("the CPU lacks {}; use another, such as QEMU's -cpu max", missing.0))
+        }
     };
     let empty_root = PhysAddr(EMPTY_ROOT.0.get() as u64 - KERNEL_BASE + image.start);
     load_root(empty_root, Asid(0));
@@ -329,10 +324,7 @@ fn image_base() -> Range {
     unsafe { asm!("at s1e1r, {}", in(reg) KERNEL_BASE, options(nostack, preserves_flags)) };
     isb(SY);
     let start = PAR_EL1.get() & super::paging::ADDRESS;
-    Range {
-        start,
-        end: start + (address!(__stack_top) - KERNEL_BASE),
-    }
+    Range { start, end: start + (address!(__stack_top) - KERNEL_BASE) }
 }
 
 /// Makes the root task from the boot image, and lets it run next.
@@ -343,11 +335,8 @@ fn boot_generic(
     counter_hz: u64,
     physical_limit: u64,
 ) {
-    let mut memory = [MemoryRegion {
-        base: PhysAddr(0),
-        bytes: 0,
-        kind: RegionKind::Ram,
-    }; 2 * MAX_RANGES + OTHER_REGIONS];
+    let mut memory = [MemoryRegion { base: PhysAddr(0), bytes: 0, kind: RegionKind::Ram };
+        2 * MAX_RANGES + OTHER_REGIONS];
     let whole_pages = |range: Range| Range {
         start: range.start,
         end: range.end.next_multiple_of(skink_abi::PAGE_SIZE as u64),
@@ -370,11 +359,8 @@ fn boot_generic(
     let all = own.into_iter().chain(ram).chain(reserved);
     let mut count = 0;
     for ((range, kind), region) in all.filter(|(r, _)| r.start < r.end).zip(&mut memory) {
-        *region = MemoryRegion {
-            base: PhysAddr(range.start),
-            bytes: range.end - range.start,
-            kind,
-        };
+        *region =
+            MemoryRegion { base: PhysAddr(range.start), bytes: range.end - range.start, kind };
         count += 1;
     }
     let initrd = handover.initrd.unwrap_or_default();
@@ -441,12 +427,7 @@ fn map_kernel(
         (address!(__rodata_end), address!(__data_end), DATA),
         (address!(__stack_bottom), address!(__stack_top), DATA),
     ] {
-        tables.map(Run {
-            vaddr: start,
-            paddr: physical(start),
-            size: end - start,
-            flags,
-        })?;
+        tables.map(Run { vaddr: start, paddr: physical(start), size: end - start, flags })?;
     }
     let switch = physical(switch_tables as *const () as u64);
     // SAFETY: the tables show the image, the stack and all of RAM where they were, and the routine

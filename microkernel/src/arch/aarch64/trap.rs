@@ -39,10 +39,8 @@ struct Emergency {
 }
 // SAFETY: only the assembly below uses it, once: a bug in the dump ends the machine.
 unsafe impl Sync for Emergency {}
-static EMERGENCY: Emergency = Emergency {
-    context: UnsafeCell::new(Context::EMPTY),
-    stack: UnsafeCell::new([0; 512]),
-};
+static EMERGENCY: Emergency =
+    Emergency { context: UnsafeCell::new(Context::EMPTY), stack: UnsafeCell::new([0; 512]) };
 
 // The vectors (§D1.3.1.5): four of each kind (synchronous, interrupt, fast interrupt, error), for
 // EL1 on the wrong stack, for EL1, for EL0, for EL0 in 32 bits; 128 bytes each.

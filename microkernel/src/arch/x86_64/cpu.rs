@@ -40,11 +40,7 @@ impl Features {
     pub fn detect() -> Result<Features, Missing> {
         let max = __cpuid(0).eax;
         let basic = __cpuid(1);
-        let structured = if max >= 7 {
-            __cpuid_count(7, 0)
-        } else {
-            __cpuid(0x8000_0000)
-        };
+        let structured = if max >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000) };
         let structured =
             |ebx: u32, ecx: u32| max >= 7 && structured.ebx & ebx | structured.ecx & ecx != 0;
         let extended = __cpuid(0x8000_0001);

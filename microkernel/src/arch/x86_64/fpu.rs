@@ -34,20 +34,13 @@ impl Fpu {
     /// Chooses the instruction and the components. `CR4.OSXSAVE` is set already.
     pub fn new(features: Features) -> Fpu {
         let components = features.xsave.then(|| {
-            let avx = if features.avx {
-                XCr0Flags::AVX
-            } else {
-                XCr0Flags::empty()
-            };
+            let avx = if features.avx { XCr0Flags::AVX } else { XCr0Flags::empty() };
             let components = XCr0Flags::X87 | XCr0Flags::SSE | avx;
             // SAFETY: the components exist by CPUID.
             unsafe { XCr0::write(components) };
             components.bits()
         });
-        Fpu {
-            components,
-            enabled: false,
-        }
+        Fpu { components, enabled: false }
     }
 
     /// See [`crate::machine::Machine::save_fpu`].

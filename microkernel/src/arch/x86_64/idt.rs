@@ -58,10 +58,7 @@ fn gate(offset: u64, ist: u64, ring: u64) -> Gate {
         | PRESENT_INTERRUPT_GATE
         | ring << 45
         | (offset >> 16 & 0xffff) << 48;
-    Gate {
-        low,
-        high: offset >> 32,
-    }
+    Gate { low, high: offset >> 32 }
 }
 
 /// Fills and loads the table.
@@ -78,11 +75,7 @@ pub unsafe fn init() {
             vector::MACHINE_CHECK => Ist::MachineCheck as u64,
             _ => 0,
         };
-        let ring = if number as u64 == vector::BREAKPOINT {
-            3
-        } else {
-            0
-        };
+        let ring = if number as u64 == vector::BREAKPOINT { 3 } else { 0 };
         *entry = gate(trap::stub(number), ist, ring);
     }
     let limit = (size_of::<[Gate; 256]>() - 1) as u16;

@@ -18,9 +18,9 @@ use super::idt::vector;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, WINDOW, X86Paging, cr3};
 use super::pit::{Rates, tsc};
-use crate::arch::time::Scale;
 use super::{percpu, serial};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::arch::time::Scale;
 use crate::machine::{Irq, MAX_IRQS, Machine, Paging, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
@@ -120,10 +120,9 @@ impl X86 {
     fn accept_device(&mut self, index: u16) -> Trap {
         match self.sources[usize::from(index)] {
             Source::Free => return Trap::Spurious,
-            Source::Wired {
-                line,
-                trigger: Trigger::LevelHigh | Trigger::LevelLow,
-            } => self.ioapic.mask(line),
+            Source::Wired { line, trigger: Trigger::LevelHigh | Trigger::LevelLow } => {
+                self.ioapic.mask(line)
+            }
             Source::Wired { .. } | Source::Message => {}
         }
         Trap::Interrupt(Irq(index))
@@ -133,9 +132,7 @@ impl X86 {
     fn claim(&mut self, source: Source) -> Option<Irq> {
         let devices = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as usize
             ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as usize;
-        let index = devices
-            .into_iter()
-            .find(|i| matches!(self.sources[*i], Source::Free))?;
+        let index = devices.into_iter().find(|i| matches!(self.sources[*i], Source::Free))?;
         self.sources[index] = source;
         self.apic.expect(vector_of(index));
         Some(Irq(index as u16))
@@ -221,24 +218,14 @@ impl Machine for X86 {
 
     fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
         // Without tags, other spaces have no cached translations.
-        const {
-            assert!(
-                matches!(TAGGING, Tagging::Off),
-                "other spaces must be flushed by tag"
-            )
-        };
+        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
         if asid == self.active {
             tlb::flush(VirtAddr::new_truncate(addr.0));
         }
     }
 
     fn flush_asid(&mut self, asid: Asid) {
-        const {
-            assert!(
-                matches!(TAGGING, Tagging::Off),
-                "other spaces must be flushed by tag"
-            )
-        };
+        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
         if asid == self.active {
             tlb::flush_all();
         }

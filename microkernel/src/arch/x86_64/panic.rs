@@ -27,9 +27,7 @@ static PANICKING: AtomicBool = AtomicBool::new(false);
 /// Dumps after a Rust panic.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     begin();
-    let (file, line) = info
-        .location()
-        .map_or(("?", 0), |at| (at.file(), at.line()));
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
     let _ = writeln!(Console, "\nPANIC: {} ({file}:{line})", info.message());
     let frame: u64;
     // SAFETY: reads the frame pointer.
@@ -61,31 +59,11 @@ pub fn trap(context: &Context) -> ! {
     }
     let c = context;
     for row in [
-        [
-            ("rax", c.rax),
-            ("rbx", c.rbx),
-            ("rcx", c.rcx),
-            ("rdx", c.rdx),
-        ],
-        [
-            ("rsi", c.rsi),
-            ("rdi", c.rdi),
-            ("rbp", c.rbp),
-            ("rsp", c.rsp),
-        ],
+        [("rax", c.rax), ("rbx", c.rbx), ("rcx", c.rcx), ("rdx", c.rdx)],
+        [("rsi", c.rsi), ("rdi", c.rdi), ("rbp", c.rbp), ("rsp", c.rsp)],
         [("r8 ", c.r8), ("r9 ", c.r9), ("r10", c.r10), ("r11", c.r11)],
-        [
-            ("r12", c.r12),
-            ("r13", c.r13),
-            ("r14", c.r14),
-            ("r15", c.r15),
-        ],
-        [
-            ("rip", c.rip),
-            ("flg", c.rflags),
-            ("cr2", Cr2::read_raw()),
-            ("err", c.error),
-        ],
+        [("r12", c.r12), ("r13", c.r13), ("r14", c.r14), ("r15", c.r15)],
+        [("rip", c.rip), ("flg", c.rflags), ("cr2", Cr2::read_raw()), ("err", c.error)],
     ] {
         for (name, value) in row {
             let _ = write!(Console, "  {name} {value:#018x}");

@@ -165,20 +165,12 @@ fn fail(why: impl Display) -> ! {
 
 /// The first line on the console.
 fn greet(handover: &Handover, rates: Rates) {
-    let ram: u64 = handover
-        .ram()
-        .iter()
-        .map(|range| range.end - range.start)
-        .sum();
+    let ram: u64 = handover.ram().iter().map(|range| range.end - range.start).sum();
     let _ = writeln!(
         Console,
         "skink: kernel {} (x86_64{}), {} MiB RAM, {} MHz",
         env!("CARGO_PKG_VERSION"),
-        if cfg!(feature = "debug") {
-            ", debug"
-        } else {
-            ""
-        },
+        if cfg!(feature = "debug") { ", debug" } else { "" },
         ram >> 20,
         rates.tsc / 1_000_000
     );
@@ -196,10 +188,9 @@ pub fn start(start_info: u64) -> ! {
     cpu::init_entries(&percpu::BOOT_CPU);
     let features = match Features::detect() {
         Ok(features) => features,
-        Err(missing) => fail(format_args!(
-            "the CPU lacks {}; use another, such as QEMU's -cpu max",
-            missing.0
-        )),
+        Err(missing) => {
+            fail(format_args!("the CPU lacks {}; use another, such as QEMU's -cpu max", missing.0))
+        }
     };
     features.enable();
     let handover = match Handover::read(PhysAddr(start_info), early_bytes) {
@@ -228,45 +219,24 @@ pub fn start(start_info: u64) -> ! {
 
 /// Makes the root task from the boot image, and lets it run next.
 fn boot_generic(kernel: &mut Kernel, handover: &Handover, rates: Rates, physical_limit: u64) {
-    let mut memory = [MemoryRegion {
-        base: PhysAddr(0),
-        bytes: 0,
-        kind: RegionKind::Ram,
-    }; MAX_RAM + 3];
+    let mut memory =
+        [MemoryRegion { base: PhysAddr(0), bytes: 0, kind: RegionKind::Ram }; MAX_RAM + 3];
     let image = Range {
         start: address!(__text_start) - KERNEL_BASE,
         end: address!(__stack_top) - KERNEL_BASE,
     };
-    let ioapic = Range {
-        start: ioapic::REGISTERS,
-        end: ioapic::REGISTERS + skink_abi::PAGE_SIZE as u64,
-    };
+    let ioapic =
+        Range { start: ioapic::REGISTERS, end: ioapic::REGISTERS + skink_abi::PAGE_SIZE as u64 };
     // A store anywhere in the APIC's area raises an interrupt.
-    let apic = Range {
-        start: apic::REGISTERS,
-        end: apic::REGISTERS + apic::AREA,
-    };
+    let apic = Range { start: apic::REGISTERS, end: apic::REGISTERS + apic::AREA };
     let own = [image, ioapic, apic].map(|range| (range, RegionKind::Kernel));
-    let ram = handover
-        .ram()
-        .iter()
-        .filter(|range| range.start < WINDOW_SIZE);
-    let ram = ram.map(|range| {
-        (
-            Range {
-                end: range.end.min(WINDOW_SIZE),
-                ..*range
-            },
-            RegionKind::Ram,
-        )
-    });
+    let ram = handover.ram().iter().filter(|range| range.start < WINDOW_SIZE);
+    let ram =
+        ram.map(|range| (Range { end: range.end.min(WINDOW_SIZE), ..*range }, RegionKind::Ram));
     let mut count = 0;
     for ((range, kind), region) in own.into_iter().chain(ram).zip(&mut memory) {
-        *region = MemoryRegion {
-            base: PhysAddr(range.start),
-            bytes: range.end - range.start,
-            kind,
-        };
+        *region =
+            MemoryRegion { base: PhysAddr(range.start), bytes: range.end - range.start, kind };
         count += 1;
     }
     let module = handover.module.unwrap_or_default();
@@ -316,12 +286,7 @@ fn map_kernel(handover: &Handover, huge_pages: bool) -> Result<PhysAddr, OutOfTa
         (address!(__rodata_end), address!(__data_end), DATA),
         (address!(__stack_bottom), address!(__stack_top), DATA),
     ] {
-        tables.map(Run {
-            vaddr: start,
-            paddr: start - KERNEL_BASE,
-            size: end - start,
-            flags,
-        })?;
+        tables.map(Run { vaddr: start, paddr: start - KERNEL_BASE, size: end - start, flags })?;
     }
     let root = tables.root();
     // SAFETY: the tables show the image, the stack and all of RAM where they were.

@@ -224,10 +224,7 @@ extern "C" fn on_syscall(kernel: &'static Mutex<Kernel>) -> ! {
 
 extern "C" fn on_user_trap(kernel: &'static Mutex<Kernel>, context: &Context) -> ! {
     let number = context.entry;
-    if matches!(
-        number,
-        vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK
-    ) {
+    if matches!(number, vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK) {
         panic::trap(context);
     }
     if number >= vector::FIRST_INTERRUPT {
@@ -262,8 +259,5 @@ fn decode(number: u64, error: u64) -> Trap {
         _ if error & WRITE != 0 => Access::Write,
         _ => Access::Read,
     };
-    Trap::Fault(
-        Fault::PageFault,
-        [machine::fault_address(), error, access.raw()],
-    )
+    Trap::Fault(Fault::PageFault, [machine::fault_address(), error, access.raw()])
 }
