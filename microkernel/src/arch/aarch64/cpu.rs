@@ -9,6 +9,7 @@ use aarch64_cpu::registers::{
 
 use super::paging::{tlbi_operand, ttbr0};
 use crate::addr::{Asid, PhysAddr, UserAddr};
+use crate::arch::launch::Missing;
 
 /// `SCTLR_EL1` (Arm ARM DDI 0487 §D19.2.125): bits that are 1 where their feature is missing, and
 /// bits that are wanted: translation (0), caches (2, 12), stack alignment (3, 4), `dc zva`,
@@ -38,10 +39,6 @@ pub struct Features {
     pub physical_limit: u64,
     pan: bool,
 }
-
-/// A CPU feature without which the kernel does not run.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing(pub &'static str);
 
 impl Features {
     /// Asks the CPU.

@@ -7,9 +7,9 @@
 
 use x86_64::registers::model_specific::Msr;
 
-use super::idt::vector;
-use super::paging::WINDOW;
+use super::syndrome::vector;
 use crate::arch::time::Scale;
+use crate::arch::window::WINDOW;
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const BASE_ENABLE: u64 = 1 << 11;

@@ -8,6 +8,7 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::model_specific::{GsBase, KernelGsBase, LStar, Msr};
 
 use super::{gdt, paging, percpu, trap};
+use crate::arch::launch::Missing;
 
 /// Features that the kernel uses where they exist (Intel SDM vol. 2, CPUID).
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +28,6 @@ pub struct Features {
     smap: bool,
     umip: bool,
 }
-
-/// A CPU feature without which the kernel does not run.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing(pub &'static str);
 
 impl Features {
     /// Asks the CPU.
@@ -134,12 +131,4 @@ pub fn set_fs_base(base: u64) {
 pub unsafe fn load_cr3(cr3: u64) {
     // SAFETY: the caller's promise: what the kernel uses stays mapped.
     unsafe { asm!("mov cr3, {cr3}", cr3 = in(reg) cr3, options(nostack, preserves_flags)) };
-}
-
-/// Stops for good.
-pub fn halt() -> ! {
-    loop {
-        x86_64::instructions::interrupts::disable();
-        x86_64::instructions::hlt();
-    }
 }
