@@ -76,7 +76,8 @@ pub fn timeout(kernel: &mut Kernel, tcb: Obj<Tcb>, sc: Obj<SchedContext>) -> boo
         return false;
     };
     let consumed = sc.consumed.get();
-    let since = kernel.machine.ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
+    let since =
+        kernel.machine.clock().ns_from_ticks(consumed - sc.consumed_at_fault.replace(consumed));
     let (ip, sp) = tcb.regs(|regs| (regs.ip(), regs.sp()));
     tcb.fault.set([Fault::Timeout.raw(), ip, sp, 0, since, sc.badge.get()]);
     ipc::send(kernel, tcb, endpoint, badge, flags, Blocking::Yes);

@@ -7,6 +7,7 @@ use skink_abi::invocation::{MemoryType, Trigger};
 use skink_abi::{Fault, MessageInfo};
 
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::arch::time::Clock;
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 
@@ -121,12 +122,37 @@ pub trait Paging {
     fn decode(entry: u64, level: usize) -> Entry;
 }
 
+/// FPU and SIMD registers. The kernel itself does not use them.
+pub trait Fpu {
+    /// Their content, for a TCB.
+    type State;
+    /// Saves the CPU's state.
+    ///
+    /// # Safety
+    /// `state` is valid for writes, and the FPU is enabled.
+    unsafe fn save(&mut self, state: *mut Self::State);
+    /// Loads it, and enables the FPU for the thread that runs next.
+    ///
+    /// # Safety
+    /// `state` is valid for reads and was written by `save` or `init`.
+    unsafe fn load(&mut self, state: *const Self::State);
+    /// Writes the architecture's initial state.
+    ///
+    /// # Safety
+    /// `state` is valid for writes.
+    unsafe fn init(&mut self, state: *mut Self::State);
+    /// FPU instructions fault from now on. Free if they do already.
+    fn disable(&mut self);
+    /// FPU instructions work again; the CPU's state is what it was. Free if they do already.
+    fn enable(&mut self);
+}
+
 /// The machine itself.
 pub trait Machine {
     /// The user register file.
     type Context: UserContext;
-    /// FPU and SIMD state of a thread, in its TCB.
-    type FpuState;
+    /// FPU and SIMD registers.
+    type Fpu: Fpu;
     /// Page-table encoders.
     type Paging: Paging;
 
@@ -137,10 +163,8 @@ pub trait Machine {
 
     /// The counter, in ticks since boot.
     fn now(&self) -> Ticks;
-    /// Ticks in so many nanoseconds (rounded up, saturating).
-    fn ticks_from_ns(&self, ns: u64) -> Ticks;
-    /// Nanoseconds in so many ticks.
-    fn ns_from_ticks(&self, ticks: Ticks) -> u64;
+    /// How the counter runs.
+    fn clock(&self) -> Clock;
     /// Arms the one-shot timer, or stops it.
     fn set_deadline(&mut self, deadline: Option<Ticks>);
 
@@ -175,25 +199,8 @@ pub trait Machine {
     /// Whether an interrupt waits: long operations then stop at their preemption point.
     fn interrupt_pending(&self) -> bool;
 
-    /// Saves the FPU state of the CPU.
-    ///
-    /// # Safety
-    /// `state` is valid for writes, and the CPU's FPU is enabled for it.
-    unsafe fn save_fpu(&mut self, state: *mut Self::FpuState);
-    /// Loads it, and enables the FPU for the thread that runs next.
-    ///
-    /// # Safety
-    /// `state` is valid for reads and was written by `save_fpu` or `init_fpu`.
-    unsafe fn load_fpu(&mut self, state: *const Self::FpuState);
-    /// Writes the architecture's initial state.
-    ///
-    /// # Safety
-    /// `state` is valid for writes.
-    unsafe fn init_fpu(&mut self, state: *mut Self::FpuState);
-    /// FPU instructions fault from now on.
-    fn disable_fpu(&mut self);
-    /// FPU instructions work again; the CPU's FPU state is what it was.
-    fn enable_fpu(&mut self);
+    /// The FPU of the CPU.
+    fn fpu(&mut self) -> &mut Self::Fpu;
 
     /// Told which thread the trap exit will return to (per-CPU pointer to its context, kernel
     /// stack, TLS base); `None`: idle.

@@ -18,7 +18,7 @@ use crate::Kernel;
 use crate::addr::Asid;
 use crate::deadlines::NodeKind;
 use crate::fault;
-use crate::machine::{Machine, Ticks};
+use crate::machine::{Fpu, Machine, Ticks};
 use crate::obj::Obj;
 use crate::object::sched_context::{self, SchedContext};
 use crate::object::tcb::{Tcb, TcbSlot, ThreadState};
@@ -387,12 +387,12 @@ impl Kernel {
     #[inline(never)]
     fn switch_fpu(&mut self, tcb: Obj<Tcb>) {
         if !tcb.uses_fpu() {
-            self.machine.disable_fpu();
+            self.machine.fpu().disable();
             self.cpu.fpu_enabled = false;
             return;
         }
         if !self.cpu.fpu_enabled {
-            self.machine.enable_fpu();
+            self.machine.fpu().enable();
             self.cpu.fpu_enabled = true;
         }
         if self.cpu.fpu_owner == Some(tcb) {
@@ -401,9 +401,9 @@ impl Kernel {
         if let Some(owner) = self.cpu.fpu_owner.replace(tcb) {
             // SAFETY: the FPU is enabled, and the owner is a live thread: it is forgotten when
             // it ends.
-            unsafe { self.machine.save_fpu(owner.fpu.get()) };
+            unsafe { self.machine.fpu().save(owner.fpu.get()) };
         }
         // SAFETY: the state was written when the flag was set, or saved since.
-        unsafe { self.machine.load_fpu(tcb.fpu.get()) };
+        unsafe { self.machine.fpu().load(tcb.fpu.get()) };
     }
 }

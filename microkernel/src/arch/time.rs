@@ -28,6 +28,34 @@ impl Scale {
     }
 }
 
+/// The machine's counter against nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    ticks_per_ns: Scale,
+    ns_per_tick: Scale,
+}
+
+impl Clock {
+    /// A counter of so many ticks a second (not 0).
+    pub const fn new(hz: u64) -> Clock {
+        const NS_PER_SECOND: u64 = 1_000_000_000;
+        Clock {
+            ticks_per_ns: Scale::new(NS_PER_SECOND, hz),
+            ns_per_tick: Scale::new(hz, NS_PER_SECOND),
+        }
+    }
+
+    /// Ticks in so many nanoseconds (rounded up, saturating).
+    pub const fn ticks_from_ns(self, ns: u64) -> u64 {
+        self.ticks_per_ns.apply_ceil(ns)
+    }
+
+    /// Nanoseconds in so many ticks.
+    pub const fn ns_from_ticks(self, ticks: u64) -> u64 {
+        self.ns_per_tick.apply(ticks)
+    }
+}
+
 const fn saturate(value: u128) -> u64 {
     if value > u64::MAX as u128 { u64::MAX } else { value as u64 }
 }

@@ -21,56 +21,32 @@ use crate::Kernel;
 use crate::addr::PhysAddr;
 use crate::machine::Machine;
 use layout::Layout;
-use ranges::Ranges;
+use ranges::{Range, Ranges};
 
-/// What a region of physical memory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegionKind {
-    /// RAM that nobody uses, except where others or the boot image overlap it.
-    Ram,
-    /// Not RAM for general use, but user space may map it: firmware tables, reserved RAM. What
-    /// no region names (device registers) is the same. Wins over `Ram`.
-    Device,
-    /// The kernel's own: its image, its page tables, the registers of its interrupt controllers
-    /// and timers. Nobody gets it. Wins over both.
-    Kernel,
-}
-
-/// A region of physical memory. Regions stand in any order and have any alignment; a page that
-/// is RAM in part is nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryRegion {
-    /// First byte.
-    pub base: PhysAddr,
-    /// How many bytes.
-    pub bytes: u64,
-    /// What it is.
-    pub kind: RegionKind,
-}
-
-/// What the architecture's start code knows.
+/// What the architecture's start code knows. Ranges have any alignment; a page that is RAM in
+/// part is nobody's.
 #[derive(Clone, Copy, Debug)]
 pub struct BootDescription<'a> {
     /// `skink_abi::bootimage::ARCH_…` of this kernel.
     pub arch: u32,
-    /// Physical memory.
-    pub memory: &'a [MemoryRegion],
+    /// RAM that the kernel sees, and that nobody uses except where others or the boot image
+    /// overlap it.
+    pub ram: &'a Ranges,
+    /// Not for general use, but user space may map it: firmware tables, reserved RAM. What is
+    /// named nowhere (device registers) is the same. Wins over `ram`.
+    pub reserved: &'a Ranges,
+    /// The kernel's own: its image, its page tables, the registers of its interrupt controllers
+    /// and timers. Nobody gets it. Wins over both.
+    pub own: &'a Ranges,
     /// End of the physical address space that the CPU can reach.
     pub physical_limit: u64,
-    /// Where the boot image is: page-aligned, in RAM that the kernel sees.
-    pub boot_image: PhysAddr,
-    /// Bytes of it; 0: there is none.
-    pub boot_image_size: u64,
+    /// The boot image: from a page on, in RAM that the kernel sees. Empty: there is none.
+    pub boot_image: Range,
     /// Frequency of the counter that user code reads.
     pub counter_hz: u64,
-    /// Its value that is 0 ns on the kernel's clock.
-    pub counter_base: u64,
-    /// Whether the kernel checks its invariants after each call.
-    pub is_debug: bool,
-    /// The firmware's root table (ACPI, device tree), 0 if there is none.
-    pub firmware_table: PhysAddr,
-    /// Bytes of it, where known, else 0.
-    pub firmware_table_size: u64,
+    /// The firmware's root table (ACPI, device tree), 0 if there is none; empty where its size is
+    /// not known.
+    pub firmware_table: Range,
 }
 
 /// Why there is no root task.
@@ -131,17 +107,17 @@ impl core::fmt::Display for BootError {
 /// # Errors
 /// [`BootError`]; the machine cannot go on then.
 pub fn boot(kernel: &mut Kernel, description: &BootDescription) -> Result<(), BootError> {
-    if description.boot_image_size == 0 {
+    if description.boot_image.bytes() == 0 {
         return Err(BootError::NoBootImage);
     }
-    if !description.boot_image.0.is_multiple_of(skink_abi::PAGE_SIZE as u64) {
+    if !description.boot_image.start.is_multiple_of(skink_abi::PAGE_SIZE as u64) {
         return Err(BootError::MisplacedImage);
     }
-    let addr = kernel.machine.kernel_addr(description.boot_image);
+    let addr = kernel.machine.kernel_addr(PhysAddr(description.boot_image.start));
     // SAFETY: the boot loader put the image there, it is in the kernel's mapping, in no free RAM,
     // and nobody writes to it: its frames are read-only.
     let image = unsafe {
-        let bytes = description.boot_image_size as usize;
+        let bytes = description.boot_image.bytes() as usize;
         core::slice::from_raw_parts(addr.0 as *const u8, bytes)
     };
     let header = Header::parse(image).map_err(BootError::BadImage)?;

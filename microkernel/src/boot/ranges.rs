@@ -2,7 +2,7 @@
 
 use skink_abi::PAGE_SIZE;
 
-use super::{BootDescription, RegionKind};
+use super::BootDescription;
 use crate::object::untyped::MAX_BITS;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -17,21 +17,26 @@ pub struct Range {
 }
 
 impl Range {
-    /// Every page that is touched by `bytes` from `base`.
-    pub fn outward(base: u64, bytes: u64) -> Range {
-        let end = base.saturating_add(bytes).checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
-        Range { start: base / PAGE * PAGE, end }
+    /// `bytes` addresses from `start` on, as far as there are addresses.
+    pub const fn of(start: u64, bytes: u64) -> Range {
+        Range { start, end: start.saturating_add(bytes) }
     }
 
-    /// Every page that lies in `bytes` from `base` completely.
-    pub fn inward(base: u64, bytes: u64) -> Range {
-        let start = base.checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
-        Range { start, end: (base.saturating_add(bytes) / PAGE * PAGE).max(start) }
+    /// Every page that is touched by it.
+    pub fn outward(self) -> Range {
+        let end = self.end.checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
+        Range { start: self.start / PAGE * PAGE, end }
+    }
+
+    /// Every page that lies in it completely.
+    pub fn inward(self) -> Range {
+        let start = self.start.checked_next_multiple_of(PAGE).unwrap_or(!(PAGE - 1));
+        Range { start, end: (self.end / PAGE * PAGE).max(start) }
     }
 
     /// How many addresses.
-    pub fn bytes(self) -> u64 {
-        self.end - self.start
+    pub const fn bytes(self) -> u64 {
+        self.end.saturating_sub(self.start)
     }
 
     /// The largest aligned power of two at the start (log2), at most what an Untyped can have.
@@ -42,14 +47,25 @@ impl Range {
     }
 }
 
-/// Ranges that a machine's map may have; more are an odd firmware's, and left out.
-const CAPACITY: usize = 64;
+/// Ranges that a machine's map may have; more are an odd firmware's.
+pub const CAPACITY: usize = 64;
 
-/// Disjoint ranges, in ascending order.
+/// Ranges that neither overlap nor touch, in ascending order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranges {
     list: [Range; CAPACITY],
     len: usize,
 }
+
+impl Default for Ranges {
+    fn default() -> Ranges {
+        Ranges::EMPTY
+    }
+}
+
+/// A set has more ranges than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
 
 impl Ranges {
     /// None.
@@ -60,101 +76,77 @@ impl Ranges {
         &self.list[..self.len]
     }
 
-    /// Adds a range; what is there already stays there once.
-    pub fn add(&mut self, range: Range) {
-        self.remove(range);
-        if range.bytes() == 0 || self.len == CAPACITY {
+    /// How many addresses.
+    pub fn bytes(&self) -> u64 {
+        self.as_slice().iter().map(|range| range.bytes()).sum()
+    }
+
+    /// Adds a range, which becomes one with all that it overlaps or touches.
+    ///
+    /// # Errors
+    /// [`TooMany`]; the set is as it was.
+    pub fn add(&mut self, mut range: Range) -> Result<(), TooMany> {
+        if range.bytes() == 0 {
+            return Ok(());
+        }
+        let first = self.as_slice().partition_point(|other| other.end < range.start);
+        let mut behind = first;
+        while behind < self.len && self.list[behind].start <= range.end {
+            range.start = range.start.min(self.list[behind].start);
+            range.end = range.end.max(self.list[behind].end);
+            behind += 1;
+        }
+        if first == behind && self.len == CAPACITY {
+            return Err(TooMany);
+        }
+        self.list.copy_within(behind..self.len, first + 1);
+        self.list[first] = range;
+        self.len = self.len + 1 + first - behind;
+        Ok(())
+    }
+
+    /// Takes a range out. If the rest falls in more parts than there is room for, the last one
+    /// is lost, which is memory that nobody gets.
+    pub fn remove(&mut self, range: Range) {
+        if range.bytes() == 0 {
             return;
         }
-        let at = self.as_slice().partition_point(|other| other.start < range.start);
-        self.list.copy_within(at..self.len, at + 1);
-        self.list[at] = range;
-        self.len += 1;
-        self.join(at);
-        if at > 0 {
-            self.join(at - 1);
+        let old = core::mem::replace(self, Ranges::EMPTY);
+        for old in old.as_slice() {
+            let _ = self.add(Range { start: old.start, end: old.end.min(range.start) });
+            let _ = self.add(Range { start: old.start.max(range.end), end: old.end });
         }
     }
-
-    /// Makes one of two neighbours that touch.
-    fn join(&mut self, at: usize) {
-        if at + 1 < self.len && self.list[at].end == self.list[at + 1].start {
-            self.list[at].end = self.list[at + 1].end;
-            self.drop_at(at + 1);
-        }
-    }
-
-    fn drop_at(&mut self, at: usize) {
-        self.list.copy_within(at + 1..self.len, at);
-        self.len -= 1;
-    }
-
-    /// Takes a range out. (If the rest falls in more parts than there is room for, the last one
-    /// is lost, which is memory that nobody gets.)
-    pub fn remove(&mut self, range: Range) {
-        let mut at = 0;
-        while at < self.len {
-            let old = self.list[at];
-            if range.bytes() == 0 || old.end <= range.start || range.end <= old.start {
-                at += 1;
-                continue;
-            }
-            let before = Range { start: old.start, end: range.start.max(old.start) };
-            let behind = Range { start: range.end.min(old.end), end: old.end };
-            self.drop_at(at);
-            for part in [before, behind] {
-                if part.bytes() > 0 && self.len < CAPACITY {
-                    self.list.copy_within(at..self.len, at + 1);
-                    self.list[at] = part;
-                    self.len += 1;
-                    at += 1;
-                }
-            }
-        }
-    }
-}
-
-fn regions(description: &BootDescription, kind: RegionKind) -> impl Iterator<Item = (u64, u64)> {
-    let regions = description.memory.iter();
-    regions.filter(move |region| region.kind == kind).map(|region| (region.base.0, region.bytes))
 }
 
 /// RAM that is nobody's: whole pages, without what is the kernel's, the boot image, and page 0
 /// (physical address 0 stands for "none" in tables).
 pub fn free_ram(description: &BootDescription) -> Ranges {
     let mut free = Ranges::EMPTY;
-    for (base, bytes) in regions(description, RegionKind::Ram) {
-        free.add(Range::inward(base, bytes));
+    for range in description.ram.as_slice() {
+        let _ = free.add(range.inward());
     }
-    for kind in [RegionKind::Device, RegionKind::Kernel] {
-        for (base, bytes) in regions(description, kind) {
-            free.remove(Range::outward(base, bytes));
-        }
+    let taken = description.reserved.as_slice().iter().chain(description.own.as_slice());
+    for range in taken.chain(&[description.boot_image, Range { start: 0, end: PAGE }]) {
+        free.remove(range.outward());
     }
-    free.remove(Range::outward(description.boot_image.0, description.boot_image_size));
-    free.remove(Range { start: 0, end: PAGE });
     free
 }
 
 /// Everything that is no RAM, and not the kernel's.
 pub fn device_space(description: &BootDescription) -> Ranges {
     let mut space = Ranges::EMPTY;
-    space.add(Range::inward(0, description.physical_limit));
-    for (base, bytes) in regions(description, RegionKind::Ram) {
-        space.remove(Range::outward(base, bytes));
+    let _ = space.add(Range { start: 0, end: description.physical_limit }.inward());
+    for range in description.ram.as_slice() {
+        space.remove(range.outward());
     }
-    for (base, bytes) in regions(description, RegionKind::Device) {
-        space.add(Range::outward(base, bytes));
+    for range in description.reserved.as_slice() {
+        let _ = space.add(range.outward());
     }
-    for (base, bytes) in regions(description, RegionKind::Kernel) {
-        space.remove(Range::outward(base, bytes));
+    for range in description.own.as_slice() {
+        space.remove(range.outward());
     }
     space
-}
-
-/// Bytes of RAM in the machine.
-pub fn ram_bytes(description: &BootDescription) -> u64 {
-    regions(description, RegionKind::Ram).map(|(_, bytes)| bytes).sum()
 }
 
 #[cfg(test)]
@@ -168,9 +160,9 @@ mod tests {
     #[test]
     fn ranges_join_and_split() {
         let mut ranges = Ranges::EMPTY;
-        ranges.add(range(10, 20));
-        ranges.add(range(30, 40));
-        ranges.add(range(15, 30));
+        for (start, end) in [(10, 20), (30, 40), (15, 30), (5, 5)] {
+            ranges.add(range(start, end)).unwrap();
+        }
         assert_eq!(ranges.as_slice(), [range(10, 40)]);
         ranges.remove(range(12, 14));
         ranges.remove(range(39, 50));
@@ -182,10 +174,25 @@ mod tests {
 
     #[test]
     fn unaligned_ends_are_cut_or_kept_whole() {
-        assert_eq!(Range::inward(0x1001, 0x1fff), range(2, 3));
-        assert_eq!(Range::inward(0x1001, 0x10).bytes(), 0);
-        assert_eq!(Range::outward(0x1fff, 2), range(1, 3));
-        assert_eq!(Range::inward(0, u64::MAX).end, !(PAGE - 1));
+        assert_eq!(Range::of(0x1001, 0x1fff).inward(), range(2, 3));
+        assert_eq!(Range::of(0x1001, 0x10).inward().bytes(), 0);
+        assert_eq!(Range::of(0x1fff, 2).outward(), range(1, 3));
+        assert_eq!(Range::of(1, u64::MAX).inward(), range(1, u64::MAX / PAGE));
+        assert_eq!(Range::of(1, u64::MAX).outward().end, !(PAGE - 1));
+    }
+
+    #[test]
+    fn a_full_set_refuses_what_does_not_join() {
+        let mut ranges = Ranges::EMPTY;
+        for i in 0..CAPACITY as u64 {
+            ranges.add(range(2 * i, 2 * i + 1)).unwrap();
+        }
+        assert_eq!(ranges.add(range(1000, 1001)), Err(TooMany));
+        assert_eq!(ranges.as_slice().len(), CAPACITY);
+        ranges.add(range(1, 2)).unwrap();
+        assert_eq!(ranges.as_slice()[0], range(0, 3));
+        ranges.add(range(0, 1000)).unwrap();
+        assert_eq!(ranges.as_slice(), [range(0, 1000)]);
     }
 
     #[test]

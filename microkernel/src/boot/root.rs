@@ -7,7 +7,7 @@ use skink_abi::invocation::MemoryType;
 use skink_abi::{CapRights, ObjectType, PAGE_BITS, PAGE_SIZE, SLOT_BITS};
 
 use super::layout::Layout;
-use super::ranges::{Range, Ranges, device_space, ram_bytes};
+use super::ranges::{Range, Ranges, device_space};
 use super::{BootDescription, BootError};
 use crate::Kernel;
 use crate::addr::{Asid, PhysAddr, UserAddr};
@@ -97,7 +97,8 @@ impl<'a> RootTask<'a> {
             let to = self.next_slot();
             self.frame(to, base, layout.stack + page * PAGE, READ_WRITE, CapRights::all())?;
         }
-        info.boot_image = self.boot_image(description.boot_image, layout.boot_image)?;
+        info.boot_image =
+            self.boot_image(PhysAddr(description.boot_image.start), layout.boot_image)?;
         let buffer = self.page()?;
         self.frame(slot::IPC_BUFFER, buffer, layout.ipc_buffer, READ_WRITE, CapRights::all())?;
         let info_page = self.page()?;
@@ -190,17 +191,17 @@ impl<'a> RootTask<'a> {
             first_empty_slot: 0,
             ipc_buffer: layout.ipc_buffer,
             counter_hz: description.counter_hz,
-            counter_base: description.counter_base,
-            is_debug: u64::from(description.is_debug),
-            firmware_table: description.firmware_table.0,
-            firmware_table_size: description.firmware_table_size,
-            boot_image_paddr: description.boot_image.0,
-            boot_image_size: description.boot_image_size,
+            counter_base: 0,
+            is_debug: u64::from(cfg!(feature = "debug")),
+            firmware_table: description.firmware_table.start,
+            firmware_table_size: description.firmware_table.bytes(),
+            boot_image_paddr: description.boot_image.start,
+            boot_image_size: description.boot_image.bytes(),
             boot_image_vaddr: layout.boot_image,
             boot_image: SlotRange::default(),
             root_image: SlotRange::default(),
             root_tables: SlotRange::default(),
-            ram_bytes: ram_bytes(description),
+            ram_bytes: description.ram.bytes(),
             untyped: SlotRange::default(),
             untyped_list: [UntypedDesc::default(); MAX_UNTYPED],
         }
@@ -326,7 +327,7 @@ impl<'a> RootTask<'a> {
             let (ip, sp) = (UserAddr(self.header.entry), UserAddr(layout.stack_top));
             regs.set_entry(ip, sp, layout.boot_info);
         });
-        let slice = self.kernel.machine.ticks_from_ns(TIME_SLICE_NS);
+        let slice = self.kernel.machine.clock().ticks_from_ns(TIME_SLICE_NS);
         sched_context::configure(self.kernel, sc, slice, slice, 0);
         sched_context::attach(sc, thread);
         Ok(thread)

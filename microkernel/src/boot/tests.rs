@@ -63,41 +63,42 @@ fn segments() -> [Segment; 2] {
     ]
 }
 
-fn region(base: u64, bytes: u64, kind: RegionKind) -> MemoryRegion {
-    MemoryRegion { base: PhysAddr(base), bytes, kind }
+/// Physical memory: RAM, what is reserved in it, what is the kernel's.
+struct Memory {
+    ram: Ranges,
+    reserved: Ranges,
+    own: Ranges,
 }
 
-fn memory() -> [MemoryRegion; 5] {
-    [
-        region(0, 0x9_fc00, RegionKind::Ram),
-        region(MIB, RAM - MIB, RegionKind::Ram),
-        region(MIB, 0x5_0000, RegionKind::Kernel),
-        region(RAM - 0x8000, 0x8000, RegionKind::Device),
-        region(0xfee0_0000, 0x1000, RegionKind::Kernel),
-    ]
+fn set(ranges: &[Range]) -> Ranges {
+    let mut set = Ranges::EMPTY;
+    ranges.iter().for_each(|range| set.add(*range).unwrap());
+    set
 }
 
-fn description(memory: &[MemoryRegion], image: &[u8]) -> BootDescription<'static> {
-    let memory = Vec::from(memory).leak();
-    BootDescription {
-        arch: ARCH_X86_64,
-        memory,
-        physical_limit: 1 << 39,
-        boot_image: PhysAddr(IMAGE_AT),
-        boot_image_size: image.len() as u64,
-        counter_hz: 1_000_000_000,
-        counter_base: 5,
-        is_debug: true,
-        firmware_table: PhysAddr(0xe_0000),
-        firmware_table_size: 0,
+fn memory() -> Memory {
+    Memory {
+        ram: set(&[Range::of(0, 0x9_fc00), Range::of(MIB, RAM - MIB)]),
+        reserved: set(&[Range::of(RAM - 0x8000, 0x8000)]),
+        own: set(&[Range::of(MIB, 0x5_0000), Range::of(0xfee0_0000, 0x1000)]),
     }
 }
 
-fn start(image: &[u8], memory: &[MemoryRegion]) -> (Box<Kernel>, Result<(), BootError>) {
+fn start(image: &[u8], memory: &Memory) -> (Box<Kernel>, Result<(), BootError>) {
     let mut machine = HostMachine::new(RAM as usize);
     machine.load(PhysAddr(IMAGE_AT), image);
     let mut kernel = Box::new(Kernel::new(machine));
-    let result = boot(&mut kernel, &description(memory, image));
+    let description = BootDescription {
+        arch: ARCH_X86_64,
+        ram: &memory.ram,
+        reserved: &memory.reserved,
+        own: &memory.own,
+        physical_limit: 1 << 39,
+        boot_image: Range::of(IMAGE_AT, image.len() as u64),
+        counter_hz: 1_000_000_000,
+        firmware_table: Range::of(0xe_0000, 0),
+    };
+    let result = boot(&mut kernel, &description);
     (kernel, result)
 }
 
@@ -296,9 +297,10 @@ fn bad_images_have_clear_errors() {
 #[test]
 fn a_machine_without_memory_is_an_error() {
     let image = image_with(&segments());
-    let small = [region(0, 0x5_0000, RegionKind::Ram)];
+    let of = |ram| Memory { ram, reserved: Ranges::EMPTY, own: Ranges::EMPTY };
+    let small = of(set(&[Range::of(0, 0x5_0000)]));
     assert_eq!(start(&image, &small).1, Err(BootError::NotEnoughMemory(0x4_f000)));
-    assert!(matches!(start(&image, &[]).1, Err(BootError::NotEnoughMemory(0))));
+    assert!(matches!(start(&image, &of(Ranges::EMPTY)).1, Err(BootError::NotEnoughMemory(0))));
 }
 
 #[test]

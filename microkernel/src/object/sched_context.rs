@@ -290,8 +290,8 @@ pub fn invoke_control(
     if !(MIN_BUDGET_NS..=period).contains(&budget) {
         return Err(Failure::Error(Error::RangeError, [MIN_BUDGET_NS, period]));
     }
-    let budget_ticks = kernel.machine.ticks_from_ns(budget);
-    configure(kernel, sc, budget_ticks, kernel.machine.ticks_from_ns(period), badge);
+    let budget_ticks = kernel.machine.clock().ticks_from_ns(budget);
+    configure(kernel, sc, budget_ticks, kernel.machine.clock().ticks_from_ns(period), badge);
     Ok(Answer::default())
 }
 
@@ -355,7 +355,7 @@ pub fn invoke(
                 let now = kernel.machine.now();
                 kernel.charge(now);
             }
-            return Ok(Answer::word(kernel.machine.ns_from_ticks(sc.consumed.get())));
+            return Ok(Answer::word(kernel.machine.clock().ns_from_ticks(sc.consumed.get())));
         }
         _ => return Err(Error::IllegalOperation.into()),
     }

@@ -14,7 +14,7 @@ use skink_abi::invocation::TCB_FLAG_FPU;
 use crate::Kernel;
 use crate::addr::{Asid, KernelAddr};
 use crate::arch::Current;
-use crate::machine::{Machine, UserContext};
+use crate::machine::{Fpu, Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
@@ -26,7 +26,7 @@ use crate::slot::CapSlot;
 /// The user register file of this build's architecture.
 pub type Context = <Current as Machine>::Context;
 /// The FPU state of this build's architecture.
-pub type FpuState = <Current as Machine>::FpuState;
+pub type FpuState = <<Current as Machine>::Fpu as Fpu>::State;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

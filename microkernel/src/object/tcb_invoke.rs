@@ -12,7 +12,7 @@ use crate::derivation;
 use crate::finalise;
 use crate::invocation::{ANSWER_WORDS, Answer, Arguments, COPIED_WORDS, Failure, Outcome};
 use crate::ipc;
-use crate::machine::{Machine, UserContext};
+use crate::machine::{Fpu, Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::{self, Context, Tcb, TcbSlot, ThreadState};
@@ -330,7 +330,7 @@ fn set_flags(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> Outco
     if changed {
         // Fresh state; what the CPU may still hold of an earlier time is forgotten.
         // SAFETY: the state is a field of a live thread.
-        unsafe { kernel.machine.init_fpu(tcb.fpu.get()) };
+        unsafe { kernel.machine.fpu().init(tcb.fpu.get()) };
         if kernel.cpu.fpu_owner == Some(tcb) {
             kernel.cpu.fpu_owner = None;
         }

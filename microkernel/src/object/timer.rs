@@ -123,7 +123,7 @@ pub fn invoke(
     match invocation {
         Invocation::TimerArm => {
             let [deadline_ns] = arguments.take()?;
-            let deadline = kernel.machine.ticks_from_ns(deadline_ns);
+            let deadline = kernel.machine.clock().ticks_from_ns(deadline_ns);
             kernel.deadlines.remove(timer.node());
             if deadline <= kernel.machine.now() {
                 fire(kernel, timer);

@@ -119,20 +119,20 @@ fn fpu_state_follows_its_thread_and_nobody_else_has_one() {
     }
     for (round, thread) in [a, b, a, c, a, b, c, b].into_iter().enumerate() {
         w.focus(thread);
-        assert_eq!(w.kernel.machine.is_fpu_on, thread.tcb != c.tcb);
+        assert_eq!(w.kernel.machine.fpu.is_on, thread.tcb != c.tcb);
         if thread.tcb != c.tcb {
             let own = if thread.tcb == a.tcb { 1 } else { 2 };
-            assert!(round < 2 || w.kernel.machine.fpu[0] == own, "round {round}");
-            w.kernel.machine.fpu[0] = own;
+            assert!(round < 2 || w.kernel.machine.fpu.registers[0] == own, "round {round}");
+            w.kernel.machine.fpu.registers[0] = own;
         }
     }
     w.focus(a);
     w.delete(a.cap);
     w.focus(b);
-    assert_eq!(w.kernel.machine.fpu[0], 2);
+    assert_eq!(w.kernel.machine.fpu.registers[0], 2);
     let cleared = w.invoke(b.cap, Invocation::TcbSetFlags, &[TCB_FLAG_FPU, 0], &[]);
     assert_eq!(cleared, Answer::word(0));
-    assert!(!w.kernel.machine.is_fpu_on);
+    assert!(!w.kernel.machine.fpu.is_on);
     fails(w.try_invoke(b.cap, Invocation::TcbSetFlags, &[0, 2], &[]), Error::InvalidArgument);
 }
 

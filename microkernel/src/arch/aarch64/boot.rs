@@ -6,49 +6,11 @@
 //! devices are taken as physical ones, so buses with address translation are not looked into.
 
 use crate::addr::PhysAddr;
+use crate::arch::window::WINDOW_SIZE;
+use crate::boot::ranges::{CAPACITY, Range, Ranges};
 
 pub use skink_fdt::FdtError;
 use skink_fdt::{Node, Tree, cells, strings};
-
-/// Ranges that are kept of each kind.
-pub const MAX_RANGES: usize = 16;
-
-/// A range of physical memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
-    /// First byte.
-    pub start: u64,
-    /// Behind the last byte.
-    pub end: u64,
-}
-
-/// Up to [`MAX_RANGES`] ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ranges {
-    list: [Range; MAX_RANGES],
-    count: usize,
-}
-
-impl Ranges {
-    /// Those that are there.
-    pub fn as_slice(&self) -> &[Range] {
-        &self.list[..self.count]
-    }
-
-    /// Adds a range, in ascending order; `false`: there is no room.
-    fn add(&mut self, range: Range) -> bool {
-        if self.count == MAX_RANGES {
-            return false;
-        }
-        let behind = |r: &Range| r.start > range.start;
-        let at = self.as_slice().iter().position(behind);
-        let at = at.unwrap_or(self.count);
-        self.list.copy_within(at..self.count, at + 1);
-        self.list[at] = range;
-        self.count += 1;
-        true
-    }
-}
 
 /// The interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,14 +34,12 @@ pub enum Conduit {
 /// What the device tree says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover {
-    /// RAM in ascending order, whole pages.
+    /// RAM, as far as the window shows it.
     pub ram: Ranges,
     /// RAM that somebody keeps: firmware, other CPUs, the tree itself.
     pub reserved: Ranges,
-    /// The boot image.
-    pub initrd: Option<Range>,
-    /// The first PL011, or the one that `/chosen` names.
-    pub uart: Option<PhysAddr>,
+    /// The boot image. Empty: there is none.
+    pub initrd: Range,
     /// The interrupt controller.
     pub gic: Gic,
     /// Interrupt number of the virtual timer.
@@ -113,7 +73,7 @@ impl core::fmt::Display for HandoverError {
             HandoverError::Missing(what) => write!(f, "the device tree names no {what}"),
             HandoverError::TooMany(what) => write!(
                 f,
-                "the device tree names more than {MAX_RANGES} ranges of {what}"
+                "the device tree names more than {CAPACITY} ranges of {what}"
             ),
         }
     }
@@ -134,7 +94,7 @@ pub fn console(bytes: &[u8]) -> Option<PhysAddr> {
 struct Findings<'a> {
     ram: Ranges,
     reserved: Ranges,
-    initrd: Option<Range>,
+    initrd: Range,
     stdout: &'a [u8],
     uart: Option<PhysAddr>,
     stdout_uart: Option<PhysAddr>,
@@ -153,9 +113,9 @@ impl Handover {
     pub fn read(bytes: &[u8], at: PhysAddr) -> Result<Handover, HandoverError> {
         let tree = Tree::parse(bytes).map_err(HandoverError::Tree)?;
         let mut found = Findings::default();
-        for (start, size) in tree.reservations() {
-            found.reserve(start, size);
-        }
+        let own = Range::of(at.0, tree.size() as u64);
+        let reserved = tree.reservations().map(|(start, size)| Range::of(start, size));
+        reserved.chain([own]).for_each(|range| found.reserve(range));
         // The console's name first: the device may stand before it.
         tree.walk(|node, _| found.chosen(node))
             .and_then(|()| tree.walk(|node, parent| found.node(node, parent)))
@@ -177,11 +137,10 @@ impl Handover {
             ram: found.ram,
             reserved: found.reserved,
             initrd: found.initrd,
-            uart: found.stdout_uart.or(found.uart),
             gic,
             timer: found.timer.ok_or(HandoverError::Missing("timer (arm,armv8-timer)"))?,
             psci: found.psci,
-            tree: Range { start: at.0, end: at.0 + tree.size() as u64 },
+            tree: own,
         })
     }
 }
@@ -196,7 +155,7 @@ impl<'a> Findings<'a> {
         if let (Some(start), Some(end)) = ends
             && start < end
         {
-            self.initrd = Some(Range { start, end });
+            self.initrd = Range { start, end };
         }
         // A path, perhaps with options behind a colon: its last component.
         let path = node.property("stdout-path").unwrap_or_default();
@@ -211,13 +170,17 @@ impl<'a> Findings<'a> {
             return;
         }
         if node.property("device_type") == Some(b"memory\0") {
-            for range in node.registers(parent) {
-                self.ram_bank(range);
+            for (start, size) in node.registers(parent) {
+                let Range { start, end } = Range::of(start, size);
+                let bank = Range { start, end: end.min(WINDOW_SIZE) };
+                if self.ram.add(bank).is_err() {
+                    self.too_many = Some("RAM");
+                }
             }
         }
         if parent.name == b"reserved-memory" {
             for (start, size) in node.registers(parent) {
-                self.reserve(start, size);
+                self.reserve(Range::of(start, size));
             }
         }
         for compatible in strings(node.property("compatible").unwrap_or_default()) {
@@ -226,9 +189,7 @@ impl<'a> Findings<'a> {
     }
 
     fn device(&mut self, compatible: &[u8], node: &Node<'a>, parent: &Node<'a>) {
-        let mut ranges = node
-            .registers(parent)
-            .map(|(start, size)| Range { start, end: start.saturating_add(size) });
+        let mut ranges = node.registers(parent).map(|(start, size)| Range::of(start, size));
         match compatible {
             b"arm,pl011" => {
                 let base = ranges.next().map(|range| PhysAddr(range.start));
@@ -260,24 +221,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Adds RAM, cut to whole pages and 48-bit addresses. What overlaps RAM that is there or is
-    /// empty is left out: less RAM, never wrong RAM.
-    fn ram_bank(&mut self, (start, size): (u64, u64)) {
-        const PAGE: u64 = skink_abi::PAGE_SIZE as u64;
-        let end = start.saturating_add(size).min(1 << 48) / PAGE * PAGE;
-        let Some(start) = start.checked_next_multiple_of(PAGE) else {
-            return;
-        };
-        let ram = self.ram.as_slice();
-        let overlaps = ram.iter().any(|r| start < r.end && r.start < end);
-        if start < end && !overlaps && !self.ram.add(Range { start, end }) {
-            self.too_many = Some("RAM");
-        }
-    }
-
-    fn reserve(&mut self, start: u64, size: u64) {
-        let end = start.saturating_add(size);
-        if start < end && !self.reserved.add(Range { start, end }) {
+    fn reserve(&mut self, range: Range) {
+        if self.reserved.add(range).is_err() {
             self.too_many = Some("reserved RAM");
         }
     }
@@ -367,12 +312,13 @@ mod tests {
     #[test]
     fn a_tree_says_what_the_machine_has() {
         let handover = read(&tree()).unwrap();
-        let ram = [range(0x4000_0000, 0x800_0000), range(0x1_0000_0000, 0x1000_0000)];
+        let ram = [range(0x4000_0000, 0x800_0000), range(0x1_0000_0000, 0x1000_0800)];
         assert_eq!(handover.ram.as_slice(), ram);
-        let reserved = [range(0x4010_0000, 0x2000)];
-        assert_eq!(handover.reserved.as_slice(), reserved);
-        assert_eq!(handover.initrd, Some(range(0x4800_0000, 12345)));
-        assert_eq!(handover.uart, Some(PhysAddr(0x904_0000)), "as chosen");
+        let tree_bytes = tree().finish();
+        let own = Range::of(0x4900_0000, tree_bytes.len() as u64);
+        assert_eq!(handover.reserved.as_slice(), [range(0x4010_0000, 0x2000), own]);
+        assert_eq!((handover.tree, handover.initrd), (own, range(0x4800_0000, 12345)));
+        assert_eq!(console(&tree_bytes), Some(PhysAddr(0x904_0000)), "as chosen");
         let gic = Gic::V2(
             range(0x800_0000, 0x1_0000),
             range(0x801_0000, 0x1_0000),
@@ -381,7 +327,6 @@ mod tests {
         assert_eq!(handover.gic, gic);
         assert_eq!(handover.timer, 27);
         assert_eq!(handover.psci, Some(Conduit::Hypervisor));
-        assert_eq!(handover.tree.start, 0x4900_0000);
     }
 
     #[test]

@@ -4,19 +4,29 @@ use core::arch::asm;
 
 use aarch64_cpu::asm::barrier::{ISH, ISHST, SY, dsb, isb};
 use aarch64_cpu::registers::{
-    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1,
-    Writeable,
+    ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable, SCTLR_EL1, TTBR0_EL1, Writeable,
 };
 
 use super::paging::{tlbi_operand, ttbr0};
 use crate::addr::{Asid, PhysAddr, UserAddr};
+use crate::arch::launch::Missing;
 
 /// `SCTLR_EL1` (Arm ARM DDI 0487 §D19.2.125): bits that are 1 where their feature is missing, and
 /// bits that are wanted: translation (0), caches (2, 12), stack alignment (3, 4), `dc zva`,
 /// `ctr_el0`, `wfi` and `wfe` and cache maintenance for EL0 (14, 15, 16, 18, 26), no execution of
 /// what is writable (19).
-pub const CONTROL: u64 = CONTROL_RESERVED | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14
-    | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 19 | 1 << 26;
+pub const CONTROL: u64 = CONTROL_RESERVED
+    | 1
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 12
+    | 1 << 14
+    | 1 << 15
+    | 1 << 16
+    | 1 << 18
+    | 1 << 19
+    | 1 << 26;
 /// The bits that are 1 where their feature is missing.
 pub const CONTROL_RESERVED: u64 = 0x30d0_0800;
 /// Without it, each exception to EL1 sets PAN.
@@ -29,10 +39,6 @@ pub struct Features {
     pub physical_limit: u64,
     pan: bool,
 }
-
-/// A CPU feature without which the kernel does not run.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing(pub &'static str);
 
 impl Features {
     /// Asks the CPU.
@@ -52,10 +58,7 @@ impl Features {
             4 => 44,
             _ => 48,
         };
-        Ok(Features {
-            physical_limit: 1 << bits,
-            pan: ID_AA64MMFR1_EL1.get() >> 20 & 0xf != 0,
-        })
+        Ok(Features { physical_limit: 1 << bits, pan: ID_AA64MMFR1_EL1.get() >> 20 & 0xf != 0 })
     }
 
     /// Sets the control registers.

@@ -8,6 +8,8 @@ use core::arch::{asm, global_asm};
 use aarch64_cpu::asm::barrier::{SY, isb};
 use aarch64_cpu::registers::{CPACR_EL1, Writeable};
 
+use crate::machine::Fpu;
+
 /// `CPACR_EL1.FPEN`: no trap (Arm ARM DDI 0487 §D19.2.33); ZEN and SMEN stay 0: traps.
 const FPEN: u64 = 3 << 20;
 
@@ -20,7 +22,7 @@ pub struct FpuState {
 }
 
 /// Whether the FPU is on.
-pub struct Fpu {
+pub struct ArmFpu {
     enabled: bool,
 }
 
@@ -65,45 +67,36 @@ global_asm!(
     ".arch_extension nofp",
 );
 
-impl Fpu {
+impl ArmFpu {
     /// Turns the FPU off.
-    pub fn new() -> Fpu {
-        let mut fpu = Fpu { enabled: true };
+    pub fn new() -> ArmFpu {
+        let mut fpu = ArmFpu { enabled: true };
         fpu.disable();
         fpu
     }
+}
 
-    /// See [`crate::machine::Machine::save_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn save(&self, state: *mut FpuState) {
+impl Fpu for ArmFpu {
+    type State = FpuState;
+
+    unsafe fn save(&mut self, state: *mut FpuState) {
         // SAFETY: the caller's promise; the routine changes nothing but the state and x1, x2.
         unsafe { asm!("bl fpu_save", in("x0") state, out("x1") _, out("x2") _, out("x30") _) };
     }
 
-    /// See [`crate::machine::Machine::load_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn load(&mut self, state: *const FpuState) {
+    unsafe fn load(&mut self, state: *const FpuState) {
         self.enable();
         // SAFETY: as in `save`; the kernel itself has nothing in these registers.
         unsafe { asm!("bl fpu_load", in("x0") state, out("x1") _, out("x2") _, out("x30") _) };
     }
 
-    /// See [`crate::machine::Machine::init_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn init(&self, state: *mut FpuState) {
+    unsafe fn init(&mut self, state: *mut FpuState) {
         // SAFETY: the caller's promise. All zero: rounding to nearest, no exception traps.
         unsafe { state.write_bytes(0, 1) };
     }
 
-    /// See [`crate::machine::Machine::enable_fpu`]. Free if it is on already.
     #[inline(always)]
-    pub fn enable(&mut self) {
+    fn enable(&mut self) {
         if !self.enabled {
             CPACR_EL1.set(FPEN);
             // The kernel may load registers next.
@@ -112,9 +105,8 @@ impl Fpu {
         }
     }
 
-    /// See [`crate::machine::Machine::disable_fpu`]. Free if it is off already.
     #[inline(always)]
-    pub fn disable(&mut self) {
+    fn disable(&mut self) {
         if self.enabled {
             CPACR_EL1.set(0);
             isb(SY);

@@ -9,9 +9,9 @@ use core::arch::asm;
 use aarch64_cpu::asm::barrier::{SY, dsb, isb};
 use skink_abi::invocation::Trigger;
 
-use super::boot::{self, Range};
-use super::cpu;
-use super::paging::WINDOW;
+use super::{boot, cpu};
+use crate::arch::window::WINDOW;
+use crate::boot::ranges::Range;
 
 /// Interrupts from here on are shared by all CPUs; those below belong to one.
 pub const FIRST_SHARED: u32 = 32;
@@ -157,12 +157,7 @@ impl Gic {
         };
         let distributor = WINDOW + range.start;
         let lines = 32 * (1 + (read(distributor + distributor::TYPE) & 0x1f));
-        let gic = Gic {
-            distributor,
-            version,
-            lines: lines.min(FIRST_SPECIAL),
-            messages,
-        };
+        let gic = Gic { distributor, version, lines: lines.min(FIRST_SPECIAL), messages };
         gic.init_distributor();
         gic.init_interface();
         gic

@@ -8,51 +8,32 @@ use skink_abi::invocation::{MemoryType, Trigger};
 use super::boot::Handover;
 use super::context::Context;
 use super::cpu;
-use super::fpu::{Fpu, FpuState};
+use super::fpu::ArmFpu;
 use super::gic::{FIRST_SHARED, Gic};
-use super::paging::{ArmPaging, WINDOW};
+use super::paging::ArmPaging;
 use super::{percpu, power, serial, timer};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
-use crate::arch::time::Scale;
+use crate::arch::irq_table::{IrqTable, Source};
+use crate::arch::time::Clock;
+use crate::arch::window::WINDOW;
 use crate::machine::{Irq, MAX_IRQS, Machine, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 
-const NS_PER_SECOND: u64 = 1_000_000_000;
-/// In the table by interrupt number: it is not claimed.
-const NOWHERE: u16 = u16::MAX;
 /// Interrupt numbers that a GIC can have.
 const MAX_LINES: usize = 1020;
 const _: () = assert!(core::mem::offset_of!(Tcb, context) == 0);
-
-/// What raises an interrupt of the table.
-#[derive(Clone, Copy)]
-enum Source {
-    Free,
-    Message { line: u32 },
-    Wired { line: u32, trigger: Trigger },
-}
-
-impl Source {
-    fn line(self) -> Option<u32> {
-        match self {
-            Source::Free => None,
-            Source::Message { line } | Source::Wired { line, .. } => Some(line),
-        }
-    }
-}
 
 /// The machine.
 pub struct Arm {
     gic: Gic,
     timer_line: u32,
-    sources: [Source; MAX_IRQS],
-    /// The table's index by interrupt number.
-    indices: [u16; MAX_LINES],
-    fpu: Fpu,
+    irqs: IrqTable,
+    /// The table's index by interrupt number, so that an arrival needs no search.
+    indices: [Option<Irq>; MAX_LINES],
+    fpu: ArmFpu,
     empty_root: PhysAddr,
-    ticks_per_ns: Scale,
-    ns_per_tick: Scale,
+    clock: Clock,
 }
 
 impl Arm {
@@ -64,12 +45,11 @@ impl Arm {
         Arm {
             gic,
             timer_line: handover.timer,
-            sources: [Source::Free; MAX_IRQS],
-            indices: [NOWHERE; MAX_LINES],
-            fpu: Fpu::new(),
+            irqs: IrqTable::EMPTY,
+            indices: [None; MAX_LINES],
+            fpu: ArmFpu::new(),
             empty_root,
-            ticks_per_ns: Scale::new(NS_PER_SECOND, counter_hz),
-            ns_per_tick: Scale::new(counter_hz, NS_PER_SECOND),
+            clock: Clock::new(counter_hz),
         }
     }
 
@@ -89,41 +69,27 @@ impl Arm {
     }
 
     fn accept_device(&mut self, line: u32) -> Trap {
-        let index = self.indices[line as usize];
-        let source = self.sources.get(usize::from(index));
-        match source.copied().unwrap_or(Source::Free) {
-            Source::Free => {
-                self.gic.mask(line);
-                return Trap::Spurious;
-            }
-            Source::Wired {
-                trigger: Trigger::LevelHigh | Trigger::LevelLow,
-                ..
-            } => self.gic.mask(line),
-            Source::Wired { .. } | Source::Message { .. } => {}
+        let irq = self.indices[line as usize];
+        match irq.and_then(|irq| self.irqs.source(irq)) {
+            Some(Source::Line(_, Trigger::EdgeHigh)) => {}
+            _ => self.gic.mask(line),
         }
-        Trap::Interrupt(Irq(index))
+        irq.map_or(Trap::Spurious, Trap::Interrupt)
     }
 
-    /// Gives a free index to a source, whose line nobody has.
-    fn claim(&mut self, source: Source, line: u32, trigger: Trigger) -> Option<Irq> {
-        let is_free = |source: &Source| matches!(source, Source::Free);
-        let index = self.sources.iter().position(is_free)?;
-        self.sources[index] = source;
-        self.indices[line as usize] = index as u16;
+    /// Gives a free index to a line that nobody has.
+    fn claim(&mut self, line: u32, trigger: Trigger) -> Option<Irq> {
+        let irq = self.irqs.claim(Source::Line(line, trigger), 0..MAX_IRQS as u16)?;
+        self.indices[line as usize] = Some(irq);
         self.gic.mask(line);
         self.gic.configure(line, trigger);
-        Some(Irq(index as u16))
-    }
-
-    fn line_of(&self, irq: Irq) -> Option<u32> {
-        self.sources.get(usize::from(irq.0))?.line()
+        Some(irq)
     }
 }
 
 impl Machine for Arm {
     type Context = Context;
-    type FpuState = FpuState;
+    type Fpu = ArmFpu;
     type Paging = ArmPaging;
 
     #[inline(always)]
@@ -141,12 +107,8 @@ impl Machine for Arm {
         timer::now()
     }
 
-    fn ticks_from_ns(&self, ns: u64) -> Ticks {
-        self.ticks_per_ns.apply_ceil(ns)
-    }
-
-    fn ns_from_ticks(&self, ticks: Ticks) -> u64 {
-        self.ns_per_tick.apply(ticks)
+    fn clock(&self) -> Clock {
+        self.clock
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
@@ -197,37 +159,33 @@ impl Machine for Arm {
         if !(FIRST_SHARED..self.gic.lines()).contains(&line) {
             return None;
         }
-        let index = self.indices[line as usize];
-        if index != NOWHERE {
-            return Some(Irq(index));
-        }
-        self.claim(Source::Wired { line, trigger }, line, trigger)
+        self.indices[line as usize].or_else(|| self.claim(line, trigger))
     }
 
     fn claim_msi(&mut self) -> Option<(Irq, u64, u64)> {
         let messages = self.gic.messages()?;
         let end = (messages.first + messages.count).min(self.gic.lines());
-        let line = (messages.first..end).find(|line| self.indices[*line as usize] == NOWHERE)?;
-        let irq = self.claim(Source::Message { line }, line, Trigger::EdgeHigh)?;
+        let line = (messages.first..end).find(|line| self.indices[*line as usize].is_none())?;
+        let irq = self.claim(line, Trigger::EdgeHigh)?;
         Some((irq, messages.address(), line.into()))
     }
 
     fn release_irq(&mut self, irq: Irq) {
         self.mask(irq);
-        if let Some(line) = self.line_of(irq) {
-            self.indices[line as usize] = NOWHERE;
-            self.sources[usize::from(irq.0)] = Source::Free;
+        if let Some(line) = self.irqs.line(irq) {
+            self.indices[line as usize] = None;
         }
+        self.irqs.release(irq);
     }
 
     fn mask(&mut self, irq: Irq) {
-        if let Some(line) = self.line_of(irq) {
+        if let Some(line) = self.irqs.line(irq) {
             self.gic.mask(line);
         }
     }
 
     fn unmask(&mut self, irq: Irq) {
-        if let Some(line) = self.line_of(irq) {
+        if let Some(line) = self.irqs.line(irq) {
             self.gic.unmask(line);
         }
     }
@@ -236,27 +194,9 @@ impl Machine for Arm {
         cpu::interrupt_pending()
     }
 
-    unsafe fn save_fpu(&mut self, state: *mut FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.save(state) };
-    }
-
-    unsafe fn load_fpu(&mut self, state: *const FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.load(state) };
-    }
-
-    unsafe fn init_fpu(&mut self, state: *mut FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.init(state) };
-    }
-
-    fn enable_fpu(&mut self) {
-        self.fpu.enable();
-    }
-
-    fn disable_fpu(&mut self) {
-        self.fpu.disable();
+    #[inline(always)]
+    fn fpu(&mut self) -> &mut ArmFpu {
+        &mut self.fpu
     }
 
     #[inline(always)]

@@ -7,13 +7,12 @@
 use skink_abi::invocation::MemoryType;
 
 use crate::addr::{Asid, PhysAddr};
+use crate::arch::window::{KernelPaging, Use};
 use crate::machine::{Entry, PagePermissions, Paging};
 
 /// First address that users may not map: as on the other architecture, so that programs have the
 /// same room on both.
 pub const USER_TOP: u64 = 0x7fff_ffff_f000;
-/// Where the kernel sees physical address 0.
-pub const WINDOW: u64 = 0xffff_8000_0000_0000;
 /// The value of `MAIR_EL1` (§D19.2.97): 0 normal write-back, 1 device nGnRE, 2 normal uncached.
 pub const MAIR: u64 = 0x44_04_ff;
 /// The value of `TCR_EL1` (§D19.2.139) without the size of physical addresses: 48-bit halves,
@@ -100,6 +99,19 @@ impl Paging for ArmPaging {
     }
 }
 
+impl KernelPaging for ArmPaging {
+    fn kernel_entry(base: PhysAddr, level: usize, page: Use) -> u64 {
+        let rights = match page {
+            Use::Code => bits::READ_ONLY,
+            Use::Constants => bits::READ_ONLY | bits::PXN,
+            Use::Data => bits::PXN,
+            Use::Device => bits::PXN | bits::DEVICE,
+        };
+        let kind = if level < LAST { bits::VALID } else { bits::VALID | bits::TABLE };
+        base.0 & ADDRESS | kind | bits::SHARED | bits::ACCESSED | bits::UXN | rights
+    }
+}
+
 /// The value of `TTBR0_EL1` for an address space (§D19.2.154).
 pub const fn ttbr0(root: PhysAddr, asid: Asid) -> u64 {
     root.0 | (asid.0 as u64) << 48
@@ -149,6 +161,16 @@ mod tests {
             assert_eq!(ArmPaging::decode(entry, level), Entry::Page(base));
         }
         assert_eq!(ArmPaging::decode(!1, 3), Entry::Empty);
+    }
+
+    #[test]
+    fn the_kernel_writes_or_executes_and_users_do_neither() {
+        for page in [Use::Code, Use::Constants, Use::Data, Use::Device] {
+            let entry = ArmPaging::kernel_entry(PhysAddr(0x20_0000), 2, page);
+            assert_eq!(entry & bits::USER, 0);
+            assert_ne!(entry & bits::UXN, 0);
+            assert!(entry & bits::READ_ONLY != 0 || entry & bits::PXN != 0);
+        }
     }
 
     #[test]

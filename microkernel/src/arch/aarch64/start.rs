@@ -9,35 +9,25 @@
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
-use core::fmt::{Display, Write};
-use core::mem::MaybeUninit;
 
 use aarch64_cpu::asm::barrier::{SY, isb};
 use aarch64_cpu::registers::{PAR_EL1, Readable};
-use spin::Mutex;
 
-use super::boot::{self, Handover, MAX_RANGES, Range};
+use super::boot::{self, Handover};
 use super::cpu::{CONTROL_RESERVED, Features, load_root};
 use super::machine::Arm;
-use super::paging::{MAIR, TCR, WINDOW};
-use super::serial::{self, Console};
-use super::window::{CODE, CONSTANTS, DATA, OutOfTables, Run, Table, Tables, WINDOW_SIZE};
-use super::{gic, percpu, power, timer, trap};
-use crate::Kernel;
+use super::paging::{ADDRESS, MAIR, TCR};
+use super::{gic, percpu, power, serial, timer, trap};
 use crate::addr::{Asid, PhysAddr};
-use crate::boot::{BootDescription, MemoryRegion, RegionKind};
+use crate::arch::launch::{self, Image, KERNEL_BASE, fail};
+use crate::arch::window::{MapError, Table, WINDOW, WINDOW_SIZE};
+use crate::boot::BootDescription;
+use crate::boot::ranges::{Range, Ranges};
 
-/// What [`crate::machine::Machine::exit`] gets when the kernel cannot boot; QEMU's status is 123.
-const EXIT_BOOT: u8 = 0x3d;
-/// Where the linker script puts the image's first byte.
-const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// Bytes of a device tree that the first mapping shows at least; the protocol allows no more.
 const MAX_TREE: u64 = 2 << 20;
-/// Tables for the kernel's own mappings: the image, devices, and two for the ends of each range
-/// of RAM.
-const TABLES: usize = 48;
-/// Regions for the generic boot besides RAM and reserved RAM: image, tree, the controller's.
-const OTHER_REGIONS: usize = 5;
+/// The first level of the page tables that has pages: 1 GiB each.
+const FIRST_LEVEL: usize = 1;
 
 // x19: the device tree; x20: where the image is; x21: the tables (see the list below).
 global_asm!(
@@ -193,13 +183,16 @@ global_asm!(
     "mov x29, xzr",
     "mov x30, xzr",
     "bl kernel_start",
-    // x0: the kernel's root table. Called where it is, so that the change pulls no ground away;
-    // the old mapping's translations must be gone before the new one is used (Arm ARM §D8.16.1).
+    // x0: the kernel's root table, x1: one that maps nothing. Called where it is, so that the
+    // change pulls no ground away. Between two mappings of the same addresses there is none, and
+    // no translation of the first one is left (Arm ARM §D8.16.1, break-before-make).
     "switch_tables:",
-    "msr ttbr1_el1, x0",
+    "msr ttbr1_el1, x1",
     "isb",
     "tlbi vmalle1",
     "dsb nsh",
+    "isb",
+    "msr ttbr1_el1, x0",
     "isb",
     "ret",
     ".ltorg",
@@ -210,26 +203,9 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    static __text_start: u8;
-    static __text_end: u8;
-    static __rodata_end: u8;
-    static __data_end: u8;
-    static __stack_bottom: u8;
-    static __stack_top: u8;
     fn switch_tables();
 }
 
-/// The address of a symbol of the linker script.
-macro_rules! address {
-    ($symbol:ident) => {
-        &raw const $symbol as u64
-    };
-}
-
-struct Pool(UnsafeCell<[Table; TABLES]>);
-// SAFETY: written at boot by the one CPU, later only read.
-unsafe impl Sync for Pool {}
-static TABLE_POOL: Pool = Pool(UnsafeCell::new([Table([0; 512]); TABLES]));
 /// What `TTBR0_EL1` has while no user's space is active: it maps nothing.
 static EMPTY_ROOT: EmptyRoot = EmptyRoot(UnsafeCell::new(Table([0; 512])));
 
@@ -237,163 +213,60 @@ struct EmptyRoot(UnsafeCell<Table>);
 // SAFETY: never written.
 unsafe impl Sync for EmptyRoot {}
 
-struct KernelCell(UnsafeCell<MaybeUninit<Mutex<Kernel>>>);
-// SAFETY: written once at boot; afterwards shared as the `Mutex` that it is.
-unsafe impl Sync for KernelCell {}
-static KERNEL: KernelCell = KernelCell(UnsafeCell::new(MaybeUninit::uninit()));
-
-/// Whether all of `[address, address + bytes)` is data of the kernel image, stacks included.
-pub fn is_kernel_data(address: u64, bytes: u64) -> bool {
-    let end = address.saturating_add(bytes);
-    address >= address!(__rodata_end) && end <= address!(__data_end)
-        || address >= address!(__stack_bottom) && end <= address!(__stack_top)
-}
-
-/// Whether an address is in the page below the kernel stack.
-pub fn is_stack_guard(address: u64) -> bool {
-    (address!(__data_end)..address!(__stack_bottom)).contains(&address)
-}
-
-/// Ends a boot that cannot succeed with one line.
-fn fail(why: impl Display) -> ! {
-    let _ = writeln!(Console, "skink: cannot boot: {why}");
-    power::exit(EXIT_BOOT)
-}
-
-/// The first line on the console.
-fn greet(handover: &Handover, counter_hz: u64) {
-    let ram = handover.ram.as_slice().iter();
-    let ram: u64 = ram.map(|range| range.end - range.start).sum();
-    let _ = writeln!(
-        Console,
-        "skink: kernel {} (aarch64{}), {} MiB RAM, {} MHz",
-        env!("CARGO_PKG_VERSION"),
-        if cfg!(feature = "debug") {
-            ", debug"
-        } else {
-            ""
-        },
-        ram >> 20,
-        counter_hz / 1_000_000
-    );
-}
-
 /// Boots, and becomes the first thread.
 pub fn start(tree: u64) -> ! {
-    percpu::BOOT_CPU.init(address!(__stack_top));
+    percpu::BOOT_CPU.init(launch::stack_top());
     trap::init();
-    let image = image_base();
+    let image = Image::at(image_base());
+    let empty_root = image.physical(EMPTY_ROOT.0.get() as u64);
     let bytes = early_tree(tree);
     let read = Handover::read(bytes, PhysAddr(tree));
-    let uart = boot::console(bytes);
-    // Without a sound tree, enough to say so.
-    let mapped = map_kernel(image, uart, read.as_ref().ok());
-    if let (Some(uart), Ok(())) = (uart, mapped) {
-        serial::init(WINDOW + uart.0);
-    }
-    let handover = match read {
-        Ok(handover) => handover,
-        Err(why) => fail(why),
+    let uart = boot::console(bytes).map(|base| Range::of(base.0, skink_abi::PAGE_SIZE as u64));
+    let mapped = read.as_ref().ok().map(|handover| map_kernel(image, handover, uart));
+    // Where that cannot be, enough to say why.
+    let root = match mapped {
+        Some(Ok(root)) => Ok(root),
+        _ => image.map(Ranges::EMPTY, uart.as_slice(), FIRST_LEVEL),
     };
+    if let Ok(root) = root {
+        switch(image, root, empty_root);
+        uart.inspect(|registers| serial::init(WINDOW + registers.start));
+    }
+    let handover = read.unwrap_or_else(|why| fail(why));
     power::init(handover.psci);
-    if let Err(OutOfTables) = mapped {
-        fail("the device tree names too many ranges of RAM");
+    if let Some(Err(why)) = mapped {
+        fail(why);
     }
-    let features = match Features::detect() {
-        Ok(features) => features,
-        Err(missing) => fail(format_args!(
-            "the CPU lacks {}; use another, such as QEMU's -cpu max",
-            missing.0
-        )),
-    };
-    let empty_root = PhysAddr(EMPTY_ROOT.0.get() as u64 - KERNEL_BASE + image.start);
+    let features = Features::detect().unwrap_or_else(|missing| fail(missing));
     load_root(empty_root, Asid(0));
     features.enable();
     let counter_hz = timer::init();
     if counter_hz == 0 {
         fail("firmware has not set the counter's frequency (CNTFRQ_EL0)");
     }
-    greet(&handover, counter_hz);
-    let machine = Arm::new(&handover, empty_root, counter_hz);
-    // SAFETY: the one CPU writes the cell once, before anybody refers to it.
-    let kernel = unsafe { &mut *KERNEL.0.get() }.write(Mutex::new(Kernel::new(machine)));
-    let limit = features.physical_limit;
-    boot_generic(kernel.get_mut(), &handover, image, counter_hz, limit);
-    percpu::BOOT_CPU.set_kernel(kernel);
-    trap::leave()
+    let mut own = Ranges::EMPTY;
+    for range in gic::registers(handover.gic).into_iter().chain([image.all()]) {
+        let _ = own.add(range);
+    }
+    let description = BootDescription {
+        arch: skink_abi::bootimage::ARCH_AARCH64,
+        ram: &handover.ram,
+        reserved: &handover.reserved,
+        own: &own,
+        physical_limit: features.physical_limit,
+        boot_image: handover.initrd,
+        counter_hz,
+        firmware_table: handover.tree,
+    };
+    launch::launch(Arm::new(&handover, empty_root, counter_hz), &description)
 }
 
 /// Where the image is in physical memory.
-fn image_base() -> Range {
+fn image_base() -> PhysAddr {
     // SAFETY: asks for the translation of the image's first byte, which is mapped.
     unsafe { asm!("at s1e1r, {}", in(reg) KERNEL_BASE, options(nostack, preserves_flags)) };
     isb(SY);
-    let start = PAR_EL1.get() & super::paging::ADDRESS;
-    Range {
-        start,
-        end: start + (address!(__stack_top) - KERNEL_BASE),
-    }
-}
-
-/// Makes the root task from the boot image, and lets it run next.
-fn boot_generic(
-    kernel: &mut Kernel,
-    handover: &Handover,
-    image: Range,
-    counter_hz: u64,
-    physical_limit: u64,
-) {
-    let mut memory = [MemoryRegion {
-        base: PhysAddr(0),
-        bytes: 0,
-        kind: RegionKind::Ram,
-    }; 2 * MAX_RANGES + OTHER_REGIONS];
-    let whole_pages = |range: Range| Range {
-        start: range.start,
-        end: range.end.next_multiple_of(skink_abi::PAGE_SIZE as u64),
-    };
-    let [first, second, third] = gic::registers(handover.gic).map(|r| (r, RegionKind::Kernel));
-    let own = [
-        (image, RegionKind::Kernel),
-        (whole_pages(handover.tree), RegionKind::Device),
-        first,
-        second,
-        third,
-    ];
-    let ram = handover.ram.as_slice().iter();
-    let ram = ram.filter(|range| range.start < WINDOW_SIZE).map(|range| {
-        let end = range.end.min(WINDOW_SIZE);
-        (Range { end, ..*range }, RegionKind::Ram)
-    });
-    let reserved = handover.reserved.as_slice().iter();
-    let reserved = reserved.map(|range| (*range, RegionKind::Device));
-    let all = own.into_iter().chain(ram).chain(reserved);
-    let mut count = 0;
-    for ((range, kind), region) in all.filter(|(r, _)| r.start < r.end).zip(&mut memory) {
-        *region = MemoryRegion {
-            base: PhysAddr(range.start),
-            bytes: range.end - range.start,
-            kind,
-        };
-        count += 1;
-    }
-    let initrd = handover.initrd.unwrap_or_default();
-    let description = BootDescription {
-        arch: skink_abi::bootimage::ARCH_AARCH64,
-        memory: &memory[..count],
-        physical_limit,
-        boot_image: PhysAddr(initrd.start),
-        boot_image_size: initrd.end - initrd.start,
-        counter_hz,
-        counter_base: 0,
-        is_debug: cfg!(feature = "debug"),
-        firmware_table: PhysAddr(handover.tree.start),
-        firmware_table_size: handover.tree.end - handover.tree.start,
-    };
-    if let Err(why) = crate::boot::boot(kernel, &description) {
-        fail(why);
-    }
-    kernel.schedule();
+    PhysAddr(PAR_EL1.get() & ADDRESS)
 }
 
 /// The device tree as the first mapping shows it: to the end of the 2 MiB that it begins in, and
@@ -409,52 +282,32 @@ fn early_tree(tree: u64) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts((WINDOW + tree) as *const u8, (end - tree) as usize) }
 }
 
-/// Builds the kernel's own page tables and switches to them; without `handover`, with the image
-/// and the console only.
+/// Builds the page tables of the whole kernel. RAM that somebody keeps is not shown: a
+/// speculative access could reach what only its owner may (or another mapping of it with another
+/// memory type, Arm ARM §B2.16). The boot image is, whoever keeps it.
 fn map_kernel(
-    image: Range,
-    uart: Option<PhysAddr>,
-    handover: Option<&Handover>,
-) -> Result<(), OutOfTables> {
-    // SAFETY: called once, and nobody else refers to the pool.
-    let pool = unsafe { &mut *TABLE_POOL.0.get() };
-    let physical = |address: u64| address - KERNEL_BASE + image.start;
-    let base = PhysAddr(physical(pool.as_ptr() as u64));
-    let mut tables = Tables::new(pool, base);
-    if let Some(handover) = handover {
-        let mut mapped_to = 0;
-        for range in handover.ram.as_slice() {
-            mapped_to = tables.map_ram(range.start, range.end, mapped_to)?;
-        }
-        for Range { start, end } in gic::registers(handover.gic) {
-            for at in (start >> 21 << 21..end).step_by(1 << 21) {
-                tables.map_device(PhysAddr(at))?;
-            }
-        }
+    image: Image,
+    handover: &Handover,
+    uart: Option<Range>,
+) -> Result<PhysAddr, MapError> {
+    let mut ram = handover.ram;
+    for range in handover.reserved.as_slice() {
+        ram.remove(range.outward());
     }
-    if let Some(uart) = uart {
-        tables.map_device(uart)?;
-    }
-    for (start, end, flags) in [
-        (address!(__text_start), address!(__text_end), CODE),
-        (address!(__text_end), address!(__rodata_end), CONSTANTS),
-        (address!(__rodata_end), address!(__data_end), DATA),
-        (address!(__stack_bottom), address!(__stack_top), DATA),
-    ] {
-        tables.map(Run {
-            vaddr: start,
-            paddr: physical(start),
-            size: end - start,
-            flags,
-        })?;
-    }
-    let switch = physical(switch_tables as *const () as u64);
-    // SAFETY: the tables show the image, the stack and all of RAM where they were, and the routine
-    // is mapped at its physical address by the first tables. The stores are seen by the walks
-    // after the barrier.
+    let _ = ram.add(handover.initrd.outward());
+    let [distributor, second, third] = gic::registers(handover.gic);
+    let devices = [distributor, second, third, uart.unwrap_or_default()];
+    image.map(ram, &devices, FIRST_LEVEL)
+}
+
+/// Goes from the first tables to those at `root`.
+fn switch(image: Image, root: PhysAddr, empty_root: PhysAddr) {
+    let switch = image.physical(switch_tables as *const () as u64).0;
+    // SAFETY: the tables show the image and the stack where they were, and the routine is mapped
+    // at its physical address by the first tables. The stores are seen by the walks after the
+    // barrier.
     unsafe {
-        asm!("dsb ishst", "blr {switch}", switch = in(reg) switch, in("x0") tables.root().0,
-            out("x30") _)
+        asm!("dsb ishst", "blr {switch}", switch = in(reg) switch, in("x0") root.0,
+            in("x1") empty_root.0, out("x30") _)
     };
-    Ok(())
 }

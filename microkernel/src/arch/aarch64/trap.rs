@@ -15,21 +15,13 @@ use core::mem::offset_of;
 
 use aarch64_cpu::asm::barrier::{SY, isb};
 use aarch64_cpu::registers::{VBAR_EL1, Writeable};
-use skink_abi::Fault;
-use skink_abi::fault::Access;
 use spin::Mutex;
 
 use super::context::Context;
-use super::{panic, percpu, power};
+use super::syndrome::{self, class};
+use super::{dump, percpu, power};
 use crate::Kernel;
 use crate::machine::Trap;
-
-/// Exception classes (Arm ARM DDI 0487 §D19.2.40).
-mod class {
-    pub const SYSCALL: u64 = 0x15;
-    pub const FETCH: u64 = 0x20;
-    pub const DATA: u64 = 0x24;
-}
 
 /// Where a bug's registers go, and the stack of its dump.
 #[repr(C, align(16))]
@@ -39,10 +31,8 @@ struct Emergency {
 }
 // SAFETY: only the assembly below uses it, once: a bug in the dump ends the machine.
 unsafe impl Sync for Emergency {}
-static EMERGENCY: Emergency = Emergency {
-    context: UnsafeCell::new(Context::EMPTY),
-    stack: UnsafeCell::new([0; 512]),
-};
+static EMERGENCY: Emergency =
+    Emergency { context: UnsafeCell::new(Context::EMPTY), stack: UnsafeCell::new([0; 512]) };
 
 // The vectors (§D1.3.1.5): four of each kind (synchronous, interrupt, fast interrupt, error), for
 // EL1 on the wrong stack, for EL1, for EL0, for EL0 in 32 bits; 128 bytes each.
@@ -230,10 +220,10 @@ pub fn leave() -> ! {
 }
 
 extern "C" fn on_synchronous(kernel: &'static Mutex<Kernel>, syndrome: u64, address: u64) -> ! {
-    let trap = if syndrome >> 26 & 0x3f == class::SYSCALL {
+    let trap = if class::of(syndrome) == class::SYSCALL {
         Trap::Syscall
     } else {
-        decode(syndrome, address)
+        syndrome::decode(syndrome, address)
     };
     kernel.lock().handle(trap);
     leave()
@@ -251,27 +241,5 @@ extern "C" fn on_kernel_fault(kind: u64, context: &Context) -> ! {
     if power::is_exiting() {
         power::off();
     }
-    panic::trap(kind, context)
-}
-
-/// The fault that an exception of EL0 means.
-fn decode(syndrome: u64, address: u64) -> Trap {
-    const WRITE: u64 = 1 << 6;
-    /// Cache maintenance says "write" whatever it does.
-    const MAINTENANCE: u64 = 1 << 8;
-    /// Fault status codes from here on are no page faults: external aborts, parity, alignment.
-    const FIRST_OTHER: u64 = 0x10;
-    let number = syndrome >> 26 & 0x3f;
-    let is_page_fault = syndrome & 0x3f < FIRST_OTHER;
-    let access = match number {
-        class::FETCH => Access::Execute,
-        class::DATA if syndrome & (WRITE | MAINTENANCE) == WRITE => Access::Write,
-        class::DATA => Access::Read,
-        _ => return Trap::Fault(Fault::Exception, [0, syndrome, number]),
-    };
-    if is_page_fault {
-        Trap::Fault(Fault::PageFault, [address, syndrome, access.raw()])
-    } else {
-        Trap::Fault(Fault::Exception, [address, syndrome, number])
-    }
+    dump::trap(kind, context)
 }

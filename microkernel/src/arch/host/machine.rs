@@ -11,7 +11,8 @@ use super::memory::Memory;
 use super::paging::{HostPaging, permissions};
 use super::tlb::{Access, Tlb, Translation};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
-use crate::machine::{Entry, Irq, MAX_IRQS, Machine, Paging, Ticks};
+use crate::arch::time::Clock;
+use crate::machine::{Entry, Fpu, Irq, MAX_IRQS, Machine, Paging, Ticks};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 
@@ -24,8 +25,38 @@ pub struct HostIrq {
     pub is_masked: bool,
 }
 
-/// FPU state of an emulated thread.
-pub type HostFpu = [u64; 4];
+/// The emulated FPU.
+#[derive(Default)]
+pub struct HostFpu {
+    /// Its registers.
+    pub registers: [u64; 4],
+    /// Whether instructions that use them work.
+    pub is_on: bool,
+}
+
+impl Fpu for HostFpu {
+    type State = [u64; 4];
+
+    unsafe fn save(&mut self, state: *mut [u64; 4]) {
+        // SAFETY: by the caller's promise.
+        unsafe { state.write(self.registers) }
+    }
+    unsafe fn load(&mut self, state: *const [u64; 4]) {
+        self.is_on = true;
+        // SAFETY: by the caller's promise.
+        self.registers = unsafe { state.read() };
+    }
+    unsafe fn init(&mut self, state: *mut [u64; 4]) {
+        // SAFETY: by the caller's promise.
+        unsafe { state.write([0; 4]) }
+    }
+    fn disable(&mut self) {
+        self.is_on = false;
+    }
+    fn enable(&mut self) {
+        self.is_on = true;
+    }
+}
 
 /// Wired lines of the emulated interrupt controller.
 pub const LINES: u32 = 32;
@@ -46,10 +77,8 @@ pub struct HostMachine {
     pub preempt_after: Cell<Option<u32>>,
     /// Preemption points asked so far.
     pub preemption_points: Cell<u64>,
-    /// The FPU registers, and whether instructions that use them fault.
+    /// The FPU.
     pub fpu: HostFpu,
-    /// See `fpu`.
-    pub is_fpu_on: bool,
     /// The thread that the trap exit returns to.
     pub current: Option<Obj<Tcb>>,
     /// I/O ports: the last value written.
@@ -70,8 +99,7 @@ impl HostMachine {
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
-            fpu: [0; 4],
-            is_fpu_on: false,
+            fpu: HostFpu::default(),
             current: None,
             ports: BTreeMap::new(),
             log: Vec::new(),
@@ -174,7 +202,7 @@ impl HostMachine {
 
 impl Machine for HostMachine {
     type Context = HostContext;
-    type FpuState = HostFpu;
+    type Fpu = HostFpu;
     type Paging = HostPaging;
     const HAS_PORTS: bool = true;
 
@@ -188,11 +216,8 @@ impl Machine for HostMachine {
     fn now(&self) -> Ticks {
         self.now
     }
-    fn ticks_from_ns(&self, ns: u64) -> Ticks {
-        ns
-    }
-    fn ns_from_ticks(&self, ticks: Ticks) -> u64 {
-        ticks
+    fn clock(&self) -> Clock {
+        Clock::new(1_000_000_000)
     }
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
         self.deadline = deadline;
@@ -254,25 +279,8 @@ impl Machine for HostMachine {
         left == Some(0)
     }
 
-    unsafe fn save_fpu(&mut self, state: *mut HostFpu) {
-        // SAFETY: by the caller's promise.
-        unsafe { state.write(self.fpu) }
-    }
-    unsafe fn load_fpu(&mut self, state: *const HostFpu) {
-        self.is_fpu_on = true;
-        // SAFETY: by the caller's promise.
-        self.fpu = unsafe { state.read() };
-    }
-    unsafe fn init_fpu(&mut self, state: *mut HostFpu) {
-        // SAFETY: by the caller's promise.
-        unsafe { state.write([0; 4]) }
-    }
-    fn disable_fpu(&mut self) {
-        self.is_fpu_on = false;
-    }
-
-    fn enable_fpu(&mut self) {
-        self.is_fpu_on = true;
+    fn fpu(&mut self) -> &mut HostFpu {
+        &mut self.fpu
     }
 
     fn set_current(&mut self, thread: Option<Obj<Tcb>>) {

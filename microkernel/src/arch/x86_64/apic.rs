@@ -7,9 +7,9 @@
 
 use x86_64::registers::model_specific::Msr;
 
-use super::idt::vector;
-use super::paging::WINDOW;
+use super::syndrome::vector;
 use crate::arch::time::Scale;
+use crate::arch::window::WINDOW;
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const BASE_ENABLE: u64 = 1 << 11;
@@ -69,21 +69,14 @@ impl Apic {
             base.write(base.read() | BASE_ENABLE);
             base.read() & BASE_X2APIC != 0
         };
-        let apic = Apic {
-            x2,
-            timer: Timer::Deadline,
-            last_irr_word: 1,
-        };
+        let apic = Apic { x2, timer: Timer::Deadline, last_irr_word: 1 };
         apic.write(register::TASK_PRIORITY, 0);
         apic.write(register::LVT_LINT0, MASKED);
         apic.write(register::LVT_LINT1, DELIVER_NMI);
         apic.write(register::LVT_ERROR, MASKED);
         apic.write(register::LVT_TIMER, MASKED);
         apic.write(register::DIVIDE, DIVIDE_BY_1);
-        apic.write(
-            register::SPURIOUS,
-            SOFTWARE_ENABLE | vector::SPURIOUS as u32,
-        );
+        apic.write(register::SPURIOUS, SOFTWARE_ENABLE | vector::SPURIOUS as u32);
         apic.write(register::INITIAL_COUNT, u32::MAX);
         apic
     }
@@ -113,11 +106,7 @@ impl Apic {
 
     /// The number by which interrupts are addressed to this CPU.
     pub fn id(&self) -> u32 {
-        if self.x2 {
-            self.read(register::ID)
-        } else {
-            self.read(register::ID) >> 24
-        }
+        if self.x2 { self.read(register::ID) } else { self.read(register::ID) >> 24 }
     }
 
     /// The free-running count, downwards, until [`Apic::use_deadline`] or [`Apic::use_count`].
@@ -128,10 +117,7 @@ impl Apic {
     /// From now on the timer compares with the TSC.
     pub fn use_deadline(&mut self) {
         self.write(register::INITIAL_COUNT, 0);
-        self.write(
-            register::LVT_TIMER,
-            TIMER_TSC_DEADLINE | vector::TIMER as u32,
-        );
+        self.write(register::LVT_TIMER, TIMER_TSC_DEADLINE | vector::TIMER as u32);
         self.timer = Timer::Deadline;
     }
 
@@ -149,10 +135,7 @@ impl Apic {
             Timer::Deadline => unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline.max(1)) },
             Timer::Count(scale) => {
                 let count = scale.apply_ceil(deadline.saturating_sub(now));
-                self.write(
-                    register::INITIAL_COUNT,
-                    count.clamp(1, u32::MAX.into()) as u32,
-                );
+                self.write(register::INITIAL_COUNT, count.clamp(1, u32::MAX.into()) as u32);
             }
         }
     }

@@ -5,6 +5,8 @@
 //! loader says is trusted to be in bounds: what cannot be read is an error.
 
 use crate::addr::PhysAddr;
+use crate::arch::window::WINDOW_SIZE;
+use crate::boot::ranges::{CAPACITY, Range, Ranges};
 
 /// `hvm_start_info.magic`.
 const MAGIC: u32 = 0x336e_c578;
@@ -13,27 +15,16 @@ const MODULE_BYTES: usize = 32;
 const MAP_ENTRY_BYTES: usize = 24;
 /// Entries of the memory map that are read; QEMU gives about ten.
 const MAX_MAP_ENTRIES: usize = 128;
-/// Ranges of RAM that are kept.
-pub const MAX_RAM: usize = 32;
 /// `XEN_HVM_MEMMAP_TYPE_RAM`.
 const TYPE_RAM: u32 = 1;
-
-/// A range of physical memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
-    /// First byte.
-    pub start: u64,
-    /// Behind the last byte.
-    pub end: u64,
-}
 
 /// What the loader said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover {
-    ram: [Range; MAX_RAM],
-    ram_count: usize,
-    /// The first module: the boot image.
-    pub module: Option<Range>,
+    /// RAM, as far as the window shows it.
+    pub ram: Ranges,
+    /// The first module: the boot image. Empty: there is none.
+    pub module: Range,
     /// The ACPI root pointer, 0 if there is none.
     pub rsdp: PhysAddr,
 }
@@ -49,6 +40,8 @@ pub enum HandoverError {
     Unreadable(&'static str),
     /// The memory map names no RAM.
     NoRam,
+    /// It names more runs of RAM than the kernel keeps.
+    TooMuch,
 }
 
 impl core::fmt::Display for HandoverError {
@@ -65,16 +58,14 @@ impl core::fmt::Display for HandoverError {
                 write!(f, "the PVH {what} lies outside readable memory")
             }
             HandoverError::NoRam => write!(f, "the PVH memory map names no RAM"),
+            HandoverError::TooMuch => {
+                write!(f, "the PVH memory map has more than {CAPACITY} separate runs of RAM")
+            }
         }
     }
 }
 
 impl Handover {
-    /// Usable RAM in ascending order, whole pages.
-    pub fn ram(&self) -> &[Range] {
-        &self.ram[..self.ram_count]
-    }
-
     /// Reads the start info at `start`. `read` gives the bytes of a physical range, or `None`
     /// where they cannot be read.
     ///
@@ -92,9 +83,8 @@ impl Handover {
             return Err(HandoverError::OldVersion(u32_at(info, 4)));
         }
         let mut handover = Handover {
-            ram: [Range::default(); MAX_RAM],
-            ram_count: 0,
-            module: None,
+            ram: Ranges::EMPTY,
+            module: Range::default(),
             rsdp: PhysAddr(u64_at(info, 32)),
         };
         if u32_at(info, 12) > 0 {
@@ -102,36 +92,19 @@ impl Handover {
                 .ok_or(HandoverError::Unreadable("module list"))?;
             let (start, size) = (u64_at(module, 0), u64_at(module, 8));
             let end = start.checked_add(size).ok_or(HandoverError::Unreadable("module"))?;
-            handover.module = Some(Range { start, end });
+            handover.module = Range { start, end };
         }
         let entries = (u32_at(info, 48) as usize).min(MAX_MAP_ENTRIES);
         let map = read(PhysAddr(u64_at(info, 40)), entries * MAP_ENTRY_BYTES)
             .ok_or(HandoverError::Unreadable("memory map"))?;
         for entry in map.chunks_exact(MAP_ENTRY_BYTES) {
             if u32_at(entry, 16) == TYPE_RAM {
-                let start = u64_at(entry, 0);
-                handover.add_ram(Range { start, end: start.saturating_add(u64_at(entry, 8)) });
+                let Range { start, end } = Range::of(u64_at(entry, 0), u64_at(entry, 8));
+                let range = Range { start, end: end.min(WINDOW_SIZE) };
+                handover.ram.add(range).map_err(|_| HandoverError::TooMuch)?;
             }
         }
-        if handover.ram_count == 0 { Err(HandoverError::NoRam) } else { Ok(handover) }
-    }
-
-    /// Adds a range, cut to whole pages and to 52-bit addresses, in ascending order. What overlaps one that is there,
-    /// is empty or too much is left out: less RAM, never wrong RAM.
-    fn add_ram(&mut self, range: Range) {
-        const PAGE: u64 = skink_abi::PAGE_SIZE as u64;
-        let end = range.end.min(1 << 52) / PAGE * PAGE;
-        let Some(start) = range.start.checked_next_multiple_of(PAGE) else {
-            return;
-        };
-        let overlaps = self.ram().iter().any(|r| start < r.end && r.start < end);
-        if start >= end || overlaps || self.ram_count == MAX_RAM {
-            return;
-        }
-        let at = self.ram().iter().position(|r| r.start > start).unwrap_or(self.ram_count);
-        self.ram.copy_within(at..self.ram_count, at + 1);
-        self.ram[at] = Range { start, end };
-        self.ram_count += 1;
+        if handover.ram.bytes() == 0 { Err(HandoverError::NoRam) } else { Ok(handover) }
     }
 }
 
@@ -189,11 +162,11 @@ mod tests {
     fn a_start_info_says_ram_module_and_rsdp() {
         let handover = read_from(&memory()).unwrap();
         assert_eq!(
-            handover.ram(),
-            [Range { start: 0, end: 0x9_f000 }, Range { start: 0x10_0000, end: 0x7ff_0000 }],
-            "sorted, whole pages, no overlap, RAM only"
+            handover.ram.as_slice(),
+            [Range { start: 0, end: 0x9_fc00 }, Range { start: 0x10_0000, end: 0x7ff_0800 }],
+            "sorted, no overlap, RAM only"
         );
-        assert_eq!(handover.module, Some(Range { start: 0x700_0000, end: 0x700_0000 + 12345 }));
+        assert_eq!(handover.module, Range::of(0x700_0000, 12345));
         assert_eq!(handover.rsdp, PhysAddr(0xf_5a90));
     }
 
@@ -217,7 +190,7 @@ mod tests {
         assert_eq!(damaged(23, 0xff), Err(HandoverError::Unreadable("module list")));
         assert_eq!(damaged(47, 0xff), Err(HandoverError::Unreadable("memory map")));
         assert_eq!(damaged(48, 0), Err(HandoverError::NoRam));
-        assert_eq!(damaged(12, 0).unwrap().module, None);
+        assert_eq!(damaged(12, 0).unwrap().module, Range::default());
     }
 
     #[test]
@@ -231,6 +204,6 @@ mod tests {
     fn a_map_that_wraps_around_is_cut() {
         let mut bytes = memory();
         bytes[136..144].fill(0xff);
-        assert_eq!(read_from(&bytes).unwrap().ram()[1].end, 1 << 52);
+        assert_eq!(read_from(&bytes).unwrap().ram.as_slice()[1].end, WINDOW_SIZE);
     }
 }

@@ -8,6 +8,7 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::model_specific::{GsBase, KernelGsBase, LStar, Msr};
 
 use super::{gdt, paging, percpu, trap};
+use crate::arch::launch::Missing;
 
 /// Features that the kernel uses where they exist (Intel SDM vol. 2, CPUID).
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +29,6 @@ pub struct Features {
     umip: bool,
 }
 
-/// A CPU feature without which the kernel does not run.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing(pub &'static str);
-
 impl Features {
     /// Asks the CPU.
     ///
@@ -40,11 +37,7 @@ impl Features {
     pub fn detect() -> Result<Features, Missing> {
         let max = __cpuid(0).eax;
         let basic = __cpuid(1);
-        let structured = if max >= 7 {
-            __cpuid_count(7, 0)
-        } else {
-            __cpuid(0x8000_0000)
-        };
+        let structured = if max >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000) };
         let structured =
             |ebx: u32, ecx: u32| max >= 7 && structured.ebx & ebx | structured.ecx & ecx != 0;
         let extended = __cpuid(0x8000_0001);
@@ -138,12 +131,4 @@ pub fn set_fs_base(base: u64) {
 pub unsafe fn load_cr3(cr3: u64) {
     // SAFETY: the caller's promise: what the kernel uses stays mapped.
     unsafe { asm!("mov cr3, {cr3}", cr3 = in(reg) cr3, options(nostack, preserves_flags)) };
-}
-
-/// Stops for good.
-pub fn halt() -> ! {
-    loop {
-        x86_64::instructions::interrupts::disable();
-        x86_64::instructions::hlt();
-    }
 }

@@ -9,6 +9,7 @@ use x86_64::registers::control::{Cr0, Cr0Flags};
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
 use super::cpu::Features;
+use crate::machine::Fpu;
 
 /// Bytes of x87, SSE (512), the `xsave` header (64) and AVX (256), Intel SDM vol. 1 §13.4.
 const BYTES: usize = 832;
@@ -24,37 +25,30 @@ const INITIAL_MXCSR: u32 = 0x1f80;
 pub struct FpuState([u8; BYTES]);
 
 /// How state is saved, and whether the FPU is on.
-pub struct Fpu {
+pub struct X86Fpu {
     /// Components for `xsave`, or `None`: `fxsave`.
     components: Option<u64>,
     enabled: bool,
 }
 
-impl Fpu {
+impl X86Fpu {
     /// Chooses the instruction and the components. `CR4.OSXSAVE` is set already.
-    pub fn new(features: Features) -> Fpu {
+    pub fn new(features: Features) -> X86Fpu {
         let components = features.xsave.then(|| {
-            let avx = if features.avx {
-                XCr0Flags::AVX
-            } else {
-                XCr0Flags::empty()
-            };
+            let avx = if features.avx { XCr0Flags::AVX } else { XCr0Flags::empty() };
             let components = XCr0Flags::X87 | XCr0Flags::SSE | avx;
             // SAFETY: the components exist by CPUID.
             unsafe { XCr0::write(components) };
             components.bits()
         });
-        Fpu {
-            components,
-            enabled: false,
-        }
+        X86Fpu { components, enabled: false }
     }
+}
 
-    /// See [`crate::machine::Machine::save_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn save(&self, state: *mut FpuState) {
+impl Fpu for X86Fpu {
+    type State = FpuState;
+
+    unsafe fn save(&mut self, state: *mut FpuState) {
         // SAFETY: the caller's promise; the area is large enough and aligned by its type.
         unsafe {
             match self.components {
@@ -66,11 +60,7 @@ impl Fpu {
         }
     }
 
-    /// See [`crate::machine::Machine::load_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn load(&mut self, state: *const FpuState) {
+    unsafe fn load(&mut self, state: *const FpuState) {
         self.enable();
         // SAFETY: the caller's promise: the area was written by `save` or `init`, so that no
         // reserved bit is set.
@@ -86,11 +76,7 @@ impl Fpu {
         }
     }
 
-    /// See [`crate::machine::Machine::init_fpu`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn init(&self, state: *mut FpuState) {
+    unsafe fn init(&mut self, state: *mut FpuState) {
         // SAFETY: the caller's promise; the offsets are inside. An all-zero `xsave` header means
         // the initial state of every component; `fxrstor` takes the two control words.
         unsafe {
@@ -101,9 +87,8 @@ impl Fpu {
         }
     }
 
-    /// See [`crate::machine::Machine::enable_fpu`]. Free if it is on already.
     #[inline(always)]
-    pub fn enable(&mut self) {
+    fn enable(&mut self) {
         if !self.enabled {
             // SAFETY: clears `CR0.TS` only; the kernel uses no FPU instruction but those here.
             unsafe { asm!("clts", options(nostack, nomem, preserves_flags)) };
@@ -111,9 +96,8 @@ impl Fpu {
         }
     }
 
-    /// See [`crate::machine::Machine::disable_fpu`]. Free if it is off already.
     #[inline(always)]
-    pub fn disable(&mut self) {
+    fn disable(&mut self) {
         if self.enabled {
             // SAFETY: sets `CR0.TS`; the kernel needs no FPU.
             unsafe { Cr0::write(Cr0::read() | Cr0Flags::TASK_SWITCHED) };

@@ -8,31 +8,8 @@ use x86_64::structures::DescriptorTablePointer;
 
 use super::gdt::KERNEL_CODE;
 use super::percpu::Ist;
+use super::syndrome::vector;
 use super::trap;
-
-/// Vectors that the kernel knows by name.
-pub mod vector {
-    /// Non-maskable interrupt.
-    pub const NMI: u64 = 2;
-    /// Breakpoint (`int3`), the only one that ring 3 may raise by instruction.
-    pub const BREAKPOINT: u64 = 3;
-    /// Double fault.
-    pub const DOUBLE_FAULT: u64 = 8;
-    /// Page fault.
-    pub const PAGE_FAULT: u64 = 14;
-    /// Machine check.
-    pub const MACHINE_CHECK: u64 = 18;
-    /// First vector that is no exception.
-    pub const FIRST_INTERRUPT: u64 = 32;
-    /// The local APIC's timer.
-    pub const TIMER: u64 = 32;
-    /// First vector for devices.
-    pub const FIRST_DEVICE: u64 = 33;
-    /// First of 16 vectors that nobody listens to: spurious ones of the 8259s and the APIC.
-    pub const FIRST_SPURIOUS: u64 = 0xf0;
-    /// Spurious interrupt of the local APIC.
-    pub const SPURIOUS: u64 = 0xff;
-}
 
 /// A gate (Intel SDM vol. 3 §6.14.1).
 #[derive(Clone, Copy)]
@@ -58,10 +35,7 @@ fn gate(offset: u64, ist: u64, ring: u64) -> Gate {
         | PRESENT_INTERRUPT_GATE
         | ring << 45
         | (offset >> 16 & 0xffff) << 48;
-    Gate {
-        low,
-        high: offset >> 32,
-    }
+    Gate { low, high: offset >> 32 }
 }
 
 /// Fills and loads the table.
@@ -78,11 +52,7 @@ pub unsafe fn init() {
             vector::MACHINE_CHECK => Ist::MachineCheck as u64,
             _ => 0,
         };
-        let ring = if number as u64 == vector::BREAKPOINT {
-            3
-        } else {
-            0
-        };
+        let ring = if number as u64 == vector::BREAKPOINT { 3 } else { 0 };
         *entry = gate(trap::stub(number), ist, ring);
     }
     let limit = (size_of::<[Gate; 256]>() - 1) as u16;

@@ -5,7 +5,7 @@
 
 use skink_abi::invocation::Trigger;
 
-use super::paging::WINDOW;
+use crate::arch::window::WINDOW;
 
 /// Physical address of the registers.
 pub const REGISTERS: u64 = 0xfec0_0000;

@@ -1,70 +1,48 @@
 //! The machine contract on x86_64.
 //!
 //! Table index `i` of an interrupt is vector `32 + i`. Memory types, ports and console are those
-//! of a PC. The machine ends by QEMU's `isa-debug-exit` at port 0xf4, whose exit status is
-//! `code * 2 + 1`.
+//! of a PC.
+
+use core::ops::Range;
 
 use skink_abi::invocation::{MemoryType, Trigger};
 use x86_64::VirtAddr;
 use x86_64::instructions::port::Port;
 use x86_64::instructions::tlb;
-use x86_64::registers::control::Cr2;
 
 use super::apic::{self, Apic};
 use super::context::Context;
-use super::cpu::{Features, halt, load_cr3, set_fs_base};
-use super::fpu::{Fpu, FpuState};
-use super::idt::vector;
+use super::cpu::{Features, load_cr3, set_fs_base};
+use super::fpu::X86Fpu;
 use super::ioapic::IoApic;
-use super::paging::{Tagging, WINDOW, X86Paging, cr3};
+use super::paging::{Tagging, X86Paging, cr3};
 use super::pit::{Rates, tsc};
-use crate::arch::time::Scale;
-use super::{percpu, serial};
+use super::syndrome::vector;
+use super::{percpu, power, serial};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
-use crate::machine::{Irq, MAX_IRQS, Machine, Paging, Ticks, Trap};
+use crate::arch::irq_table::{IrqTable, Source};
+use crate::arch::time::{Clock, Scale};
+use crate::arch::window::WINDOW;
+use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 
-/// Port of QEMU's `isa-debug-exit`.
-const DEBUG_EXIT: u16 = 0xf4;
-const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Address spaces are not tagged until PCIDs have run on hardware: the emulator has none.
 const TAGGING: Tagging = Tagging::Off;
 /// Entries of the root table, and where the kernel's begin.
 const ROOT_ENTRIES: usize = 512;
 const _: () = assert!(size_of::<Context>() == 192 && core::mem::offset_of!(Tcb, context) == 0);
 
-/// What raises an interrupt of the table.
-#[derive(Clone, Copy)]
-enum Source {
-    Free,
-    Message,
-    Wired { line: u32, trigger: Trigger },
-}
-
 /// The machine.
 pub struct X86 {
     apic: Apic,
     ioapic: IoApic,
-    sources: [Source; MAX_IRQS],
-    fpu: Fpu,
+    irqs: IrqTable,
+    fpu: X86Fpu,
     kernel_root: PhysAddr,
     active: Asid,
     deadline: Option<Ticks>,
-    ticks_per_ns: Scale,
-    ns_per_tick: Scale,
-}
-
-/// The address of the last page fault.
-pub fn fault_address() -> u64 {
-    Cr2::read_raw()
-}
-
-/// Ends QEMU with status `code * 2 + 1`; without its device, halts.
-pub fn exit(code: u8) -> ! {
-    // SAFETY: the port is QEMU's exit device or nothing.
-    unsafe { Port::new(DEBUG_EXIT).write(code) };
-    halt()
+    clock: Clock,
 }
 
 impl X86 {
@@ -78,13 +56,12 @@ impl X86 {
         X86 {
             apic,
             ioapic: IoApic::new(),
-            sources: [Source::Free; MAX_IRQS],
-            fpu: Fpu::new(features),
+            irqs: IrqTable::EMPTY,
+            fpu: X86Fpu::new(features),
             kernel_root,
             active: Asid(0),
             deadline: None,
-            ticks_per_ns: Scale::new(NS_PER_SECOND, rates.tsc),
-            ns_per_tick: Scale::new(rates.tsc, NS_PER_SECOND),
+            clock: Clock::new(rates.tsc),
         }
     }
 
@@ -96,7 +73,7 @@ impl X86 {
         let trap = if number == vector::TIMER {
             self.accept_timer()
         } else {
-            self.accept_device((number - vector::FIRST_INTERRUPT) as u16)
+            self.accept_device(Irq((number - vector::FIRST_INTERRUPT) as u16))
         };
         self.apic.end_of_interrupt();
         trap
@@ -117,45 +94,34 @@ impl X86 {
         }
     }
 
-    fn accept_device(&mut self, index: u16) -> Trap {
-        match self.sources[usize::from(index)] {
-            Source::Free => return Trap::Spurious,
-            Source::Wired {
-                line,
-                trigger: Trigger::LevelHigh | Trigger::LevelLow,
-            } => self.ioapic.mask(line),
-            Source::Wired { .. } | Source::Message => {}
+    fn accept_device(&mut self, irq: Irq) -> Trap {
+        match self.irqs.source(irq) {
+            None => return Trap::Spurious,
+            Some(Source::Line(line, Trigger::LevelHigh | Trigger::LevelLow)) => {
+                self.ioapic.mask(line);
+            }
+            Some(Source::Line(..) | Source::Message) => {}
         }
-        Trap::Interrupt(Irq(index))
+        Trap::Interrupt(irq)
     }
 
     /// Gives a free index to a source.
     fn claim(&mut self, source: Source) -> Option<Irq> {
-        let devices = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as usize
-            ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as usize;
-        let index = devices
-            .into_iter()
-            .find(|i| matches!(self.sources[*i], Source::Free))?;
-        self.sources[index] = source;
-        self.apic.expect(vector_of(index));
-        Some(Irq(index as u16))
-    }
-
-    fn line_of(&self, irq: Irq) -> Option<u32> {
-        match self.sources.get(usize::from(irq.0)) {
-            Some(Source::Wired { line, .. }) => Some(*line),
-            _ => None,
-        }
+        const DEVICES: Range<u16> = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as u16
+            ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as u16;
+        let irq = self.irqs.claim(source, DEVICES)?;
+        self.apic.expect(vector_of(irq));
+        Some(irq)
     }
 }
 
-fn vector_of(index: usize) -> u64 {
-    vector::FIRST_INTERRUPT + index as u64
+fn vector_of(irq: Irq) -> u64 {
+    vector::FIRST_INTERRUPT + u64::from(irq.0)
 }
 
 impl Machine for X86 {
     type Context = Context;
-    type FpuState = FpuState;
+    type Fpu = X86Fpu;
     type Paging = X86Paging;
 
     #[inline(always)]
@@ -173,12 +139,8 @@ impl Machine for X86 {
         tsc()
     }
 
-    fn ticks_from_ns(&self, ns: u64) -> Ticks {
-        self.ticks_per_ns.apply_ceil(ns)
-    }
-
-    fn ns_from_ticks(&self, ticks: Ticks) -> u64 {
-        self.ns_per_tick.apply(ticks)
+    fn clock(&self) -> Clock {
+        self.clock
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
@@ -221,24 +183,14 @@ impl Machine for X86 {
 
     fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
         // Without tags, other spaces have no cached translations.
-        const {
-            assert!(
-                matches!(TAGGING, Tagging::Off),
-                "other spaces must be flushed by tag"
-            )
-        };
+        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
         if asid == self.active {
             tlb::flush(VirtAddr::new_truncate(addr.0));
         }
     }
 
     fn flush_asid(&mut self, asid: Asid) {
-        const {
-            assert!(
-                matches!(TAGGING, Tagging::Off),
-                "other spaces must be flushed by tag"
-            )
-        };
+        const { assert!(matches!(TAGGING, Tagging::Off), "other spaces must be flushed by tag") };
         if asid == self.active {
             tlb::flush_all();
         }
@@ -252,15 +204,11 @@ impl Machine for X86 {
         if line >= self.ioapic.lines() {
             return None;
         }
-        let taken = (0..MAX_IRQS)
-            .map(|index| Irq(index as u16))
-            .find(|irq| self.line_of(*irq) == Some(line));
-        if taken.is_some() {
-            return taken;
+        if let Some(taken) = self.irqs.of_line(line) {
+            return Some(taken);
         }
-        let irq = self.claim(Source::Wired { line, trigger })?;
-        let vector = vector_of(usize::from(irq.0)) as u8;
-        self.ioapic.route(line, vector, trigger, self.apic.id());
+        let irq = self.claim(Source::Line(line, trigger))?;
+        self.ioapic.route(line, vector_of(irq) as u8, trigger, self.apic.id());
         Some(irq)
     }
 
@@ -268,24 +216,22 @@ impl Machine for X86 {
         let irq = self.claim(Source::Message)?;
         // Fixed delivery, edge, to this CPU (Intel SDM vol. 3 §11.11).
         let address = apic::REGISTERS | u64::from(self.apic.id()) << 12;
-        Some((irq, address, vector_of(usize::from(irq.0))))
+        Some((irq, address, vector_of(irq)))
     }
 
     fn release_irq(&mut self, irq: Irq) {
         self.mask(irq);
-        if let Some(source) = self.sources.get_mut(usize::from(irq.0)) {
-            *source = Source::Free;
-        }
+        self.irqs.release(irq);
     }
 
     fn mask(&mut self, irq: Irq) {
-        if let Some(line) = self.line_of(irq) {
+        if let Some(line) = self.irqs.line(irq) {
             self.ioapic.mask(line);
         }
     }
 
     fn unmask(&mut self, irq: Irq) {
-        if let Some(line) = self.line_of(irq) {
+        if let Some(line) = self.irqs.line(irq) {
             self.ioapic.unmask(line);
         }
     }
@@ -294,27 +240,9 @@ impl Machine for X86 {
         self.apic.is_pending()
     }
 
-    unsafe fn save_fpu(&mut self, state: *mut FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.save(state) };
-    }
-
-    unsafe fn load_fpu(&mut self, state: *const FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.load(state) };
-    }
-
-    unsafe fn init_fpu(&mut self, state: *mut FpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { self.fpu.init(state) };
-    }
-
-    fn enable_fpu(&mut self) {
-        self.fpu.enable();
-    }
-
-    fn disable_fpu(&mut self) {
-        self.fpu.disable();
+    #[inline(always)]
+    fn fpu(&mut self) -> &mut X86Fpu {
+        &mut self.fpu
     }
 
     #[inline(always)]
@@ -357,7 +285,7 @@ impl Machine for X86 {
     }
 
     fn exit(&mut self, code: u8) -> ! {
-        exit(code)
+        power::exit(code)
     }
 }
 

@@ -7,13 +7,12 @@
 use skink_abi::invocation::MemoryType;
 
 use crate::addr::{Asid, PhysAddr};
+use crate::arch::window::{KernelPaging, Use};
 use crate::machine::{Entry, PagePermissions, Paging};
 
 /// First address that users may not map. The last page below the canonical hole is left out,
 /// so that no `syscall` instruction can end at a non-canonical address.
 pub const USER_TOP: u64 = 0x7fff_ffff_f000;
-/// Where the kernel sees physical address 0.
-pub const WINDOW: u64 = 0xffff_8000_0000_0000;
 /// The value of `IA32_PAT`: as after reset, but entry 1 is write-combining (SDM vol. 3 §12.12).
 pub const PAT: u64 = 0x0007_0406_0007_0106;
 
@@ -85,6 +84,19 @@ impl Paging for X86Paging {
     }
 }
 
+impl KernelPaging for X86Paging {
+    fn kernel_entry(base: PhysAddr, level: usize, page: Use) -> u64 {
+        let rights = match page {
+            Use::Code => 0,
+            Use::Constants => bits::NO_EXECUTE,
+            Use::Data => bits::NO_EXECUTE | bits::WRITE,
+            Use::Device => bits::NO_EXECUTE | bits::WRITE | bits::UNCACHED,
+        };
+        let large = if level < LAST { bits::LARGE } else { 0 };
+        base.0 & ADDRESS | bits::PRESENT | bits::GLOBAL | rights | large
+    }
+}
+
 /// Whether translations are tagged with an address space's identifier (`CR4.PCIDE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tagging {
@@ -110,6 +122,7 @@ pub const fn is_canonical(addr: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::window::WINDOW;
 
     const READ: PagePermissions = PagePermissions { write: false, read: true, execute: false };
 
@@ -145,6 +158,15 @@ mod tests {
             assert_eq!(X86Paging::decode(entry, level), Entry::Page(base));
         }
         assert_eq!(X86Paging::decode(!1, 3), Entry::Empty);
+    }
+
+    #[test]
+    fn the_kernel_writes_or_executes_and_users_do_neither() {
+        for page in [Use::Code, Use::Constants, Use::Data, Use::Device] {
+            let entry = X86Paging::kernel_entry(PhysAddr(0x20_0000), 2, page);
+            assert_eq!(entry & bits::USER, 0);
+            assert!(entry & bits::WRITE == 0 || entry & bits::NO_EXECUTE != 0);
+        }
     }
 
     #[test]

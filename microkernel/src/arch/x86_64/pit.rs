@@ -59,10 +59,7 @@ pub fn measure(apic_count: impl Fn() -> u32) -> Option<Rates> {
     let elapsed = u64::from(first.pit.wrapping_sub(last.pit));
     let rate = |count: u64| (u128::from(count) * u128::from(PIT_HZ) / u128::from(elapsed)) as u64;
     let tsc = tsc_from_cpuid().unwrap_or_else(|| rate(last.tsc - first.tsc));
-    Some(Rates {
-        tsc,
-        apic: rate(first.apic.wrapping_sub(last.apic).into()),
-    })
+    Some(Rates { tsc, apic: rate(first.apic.wrapping_sub(last.apic).into()) })
 }
 
 /// The frequency by CPUID: leaf 0x15 (crystal and ratio), else a hypervisor's timing leaf.
@@ -74,9 +71,7 @@ fn tsc_from_cpuid() -> Option<u64> {
     let in_hypervisor = __cpuid(1).ecx & 1 << 31 != 0;
     let timing =
         (in_hypervisor && __cpuid(0x4000_0000).eax >= 0x4000_0010).then(|| __cpuid(0x4000_0010));
-    timing
-        .filter(|t| t.eax != 0)
-        .map(|t| u64::from(t.eax) * 1000)
+    timing.filter(|t| t.eax != 0).map(|t| u64::from(t.eax) * 1000)
 }
 
 fn out(port: u16, value: u8) {
@@ -106,14 +101,7 @@ fn sample(apic_count: &impl Fn() -> u32) -> Sample {
         let pit = u16::from_le_bytes([input(CHANNEL_2), input(CHANNEL_2)]);
         let took = tsc() - before;
         if best.is_none_or(|(least, _)| took < least) {
-            best = Some((
-                took,
-                Sample {
-                    pit,
-                    tsc: before + took / 2,
-                    apic,
-                },
-            ));
+            best = Some((took, Sample { pit, tsc: before + took / 2, apic }));
         }
     }
     best.expect("at least one attempt").1

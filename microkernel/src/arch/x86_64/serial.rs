@@ -20,15 +20,9 @@ fn out(port: u16, value: u8) {
 
 /// Sets 115200 baud, 8 data bits, no parity, FIFOs on, interrupts off.
 pub fn init() {
-    for (register, value) in [
-        (1, 0x00),
-        (3, 0x80),
-        (0, 0x01),
-        (1, 0x00),
-        (3, 0x03),
-        (2, 0xc7),
-        (4, 0x03),
-    ] {
+    for (register, value) in
+        [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0xc7), (4, 0x03)]
+    {
         out(COM1 + register, value);
     }
 }

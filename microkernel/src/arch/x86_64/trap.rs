@@ -14,13 +14,11 @@
 use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
 
-use skink_abi::Fault;
-use skink_abi::fault::Access;
 use spin::Mutex;
 
 use super::context::{Context, ENTRY_SYSCALL};
-use super::idt::vector;
-use super::{machine, panic, percpu};
+use super::syndrome::vector;
+use super::{dump, percpu, syndrome};
 use crate::Kernel;
 use crate::machine::Trap;
 
@@ -224,16 +222,13 @@ extern "C" fn on_syscall(kernel: &'static Mutex<Kernel>) -> ! {
 
 extern "C" fn on_user_trap(kernel: &'static Mutex<Kernel>, context: &Context) -> ! {
     let number = context.entry;
-    if matches!(
-        number,
-        vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK
-    ) {
-        panic::trap(context);
+    if matches!(number, vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK) {
+        dump::trap(context);
     }
     if number >= vector::FIRST_INTERRUPT {
         on_idle_interrupt(kernel, number);
     }
-    let trap = decode(number, context.error);
+    let trap = syndrome::decode(number, context.error, dump::fault_address());
     kernel.lock().handle(trap);
     leave()
 }
@@ -247,23 +242,5 @@ extern "C" fn on_idle_interrupt(kernel: &'static Mutex<Kernel>, number: u64) -> 
 }
 
 extern "C" fn on_kernel_fault(context: &Context) -> ! {
-    panic::trap(context)
-}
-
-/// The fault that an exception of ring 3 means.
-fn decode(number: u64, error: u64) -> Trap {
-    const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 4;
-    if number != vector::PAGE_FAULT {
-        return Trap::Fault(Fault::Exception, [0, error, number]);
-    }
-    let access = match error {
-        _ if error & FETCH != 0 => Access::Execute,
-        _ if error & WRITE != 0 => Access::Write,
-        _ => Access::Read,
-    };
-    Trap::Fault(
-        Fault::PageFault,
-        [machine::fault_address(), error, access.raw()],
-    )
+    dump::trap(context)
 }
