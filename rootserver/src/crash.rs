@@ -12,7 +12,7 @@ use skink_abi::Fault;
 use skink_abi::fault::Access;
 use skink_protocols::control::{Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Timeline};
 
-use crate::arch;
+use libipc::arch::exceptions::exception_name;
 
 /// Records kept; older ones are forgotten.
 pub const RECORDS: usize = 32;
@@ -150,7 +150,7 @@ impl fmt::Display for Words<'_> {
                     Ok(())
                 }
             }
-            Some(Fault::Exception) => f.write_str(arch::exception_name(detail)),
+            Some(Fault::Exception) => f.write_str(exception_name(detail).unwrap_or("exception")),
             Some(Fault::CapFault) => write!(f, "no such capability: {address:#x}"),
             Some(Fault::UnknownSyscall) => write!(f, "no such system call: {address}"),
             Some(Fault::Timeout) => f.write_str("budget used up without progress"),
@@ -213,7 +213,8 @@ mod tests {
         let place = "stack overflow";
         assert_eq!(words(Fault::PageFault, 0x5000, 1, place), "store to 0x5000 (stack overflow)");
         assert_eq!(words(Fault::CapFault, 9, 0, ""), "no such capability: 0x9");
-        let undefined = words(Fault::Exception, 0, 6, "");
-        assert!(arch::is_undefined_instruction(6) == (undefined == "undefined instruction"));
+        let named = words(Fault::Exception, 0, 7, "");
+        assert_eq!(named, "FPU instruction without FPU state", "on either machine");
+        assert_eq!(words(Fault::Exception, 0, 0x3f, ""), "exception");
     }
 }

@@ -5,12 +5,13 @@
 //! [`load_null`], [`pause`], [`frame_pointer`], the macro [`entry!`](crate::entry), and
 //! [`thread_registers`]; for code that was written [`sync_instructions`]; for devices
 //! [`dma_write_barrier`], [`dma_read_barrier`], [`dma_full_barrier`], and `load8` to `store64`.
-//! `host` backs unit tests: there the "kernel" is a closure.
+//! `host` backs unit tests: there the "kernel" is a closure. [`exceptions`] has words for faults.
 //!
 //! Invariant: `target_arch`, `asm!` and register names appear in this folder and nowhere else.
 
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod aarch64;
+pub mod exceptions;
 #[cfg(not(target_os = "none"))]
 pub mod host;
 #[cfg(not(all(target_os = "none", target_arch = "aarch64")))]

@@ -155,6 +155,7 @@ pub fn cause(record: &CrashRecord) -> String {
 fn describe_fault(kind: u64, address: u64, syndrome: u64, detail: u64) -> String {
     use libipc::abi::Fault;
     use libipc::abi::fault::Access;
+    use libipc::arch::exceptions::exception_name;
     match Fault::from_raw(kind) {
         Some(Fault::PageFault) => {
             let doing = match Access::from_raw(detail) {
@@ -168,29 +169,15 @@ fn describe_fault(kind: u64, address: u64, syndrome: u64, detail: u64) -> String
             };
             format!("{doing} {address:#x}{near}")
         }
-        Some(Fault::Exception) => format!("{} (code {syndrome:#x})", exception_name(detail)),
+        Some(Fault::Exception) => match exception_name(detail) {
+            Some(name) => format!("{name} (code {syndrome:#x})"),
+            None => format!("exception {detail:#x} (code {syndrome:#x})"),
+        },
         Some(Fault::CapFault) => format!("no capability at {address:#x}"),
         Some(Fault::UnknownSyscall) => format!("unknown system call {address}"),
         Some(Fault::Timeout) => "budget used up".into(),
         None => format!("unknown fault {kind}"),
     }
-}
-
-/// Names of x86 exceptions (Intel SDM vol. 3, table 6-1); others by number.
-fn exception_name(vector: u64) -> String {
-    let name = match vector {
-        0 => "division error",
-        1 => "debug exception",
-        3 => "breakpoint",
-        6 => "undefined instruction",
-        7 => "FPU instruction without FPU state",
-        12 => "stack-segment fault",
-        13 => "general protection fault",
-        16 | 19 => "floating-point error",
-        17 => "alignment check",
-        _ => return format!("exception {vector}"),
-    };
-    name.into()
 }
 
 fn summary(record: &CrashRecord) -> String {
