@@ -20,6 +20,8 @@ struct Line {
     /// Edges or messages that were delivered.
     delivered: Cell<u32>,
     acknowledged: Cell<u32>,
+    /// The driver's looks at the device when an edge was delivered that is not acknowledged.
+    open: Cell<Option<u32>>,
 }
 
 /// Handler of one source.
@@ -29,6 +31,9 @@ pub struct FakeHandler(Rc<Line>);
 impl Handler for FakeHandler {
     fn acknowledge(&self) {
         self.0.acknowledged.set(self.0.acknowledged.get() + 1);
+        if let Some(looks) = self.0.open.take() {
+            assert_eq!(looks, self.0.fake.borrow().order.looks, "an edge is acknowledged first");
+        }
         self.0.is_masked.set(false);
         if self.0.trigger == Trigger::Level && self.0.fires() {
             self.0.came_again.set(true);
@@ -56,6 +61,7 @@ impl Controller {
                 came_again: Cell::new(false),
                 delivered: Cell::new(0),
                 acknowledged: Cell::new(0),
+                open: Cell::new(None),
             };
             line.forget();
             Rc::new(line)
@@ -113,6 +119,8 @@ impl Line {
             return self.came_again.take() || fires;
         }
         let raised = self.raised();
-        self.delivered.replace(raised) != raised
+        let fires = self.delivered.replace(raised) != raised;
+        self.open.set(fires.then_some(self.fake.borrow().order.looks));
+        fires
     }
 }

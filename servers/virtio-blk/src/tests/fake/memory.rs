@@ -18,6 +18,8 @@ pub struct Order {
     /// The look at the used index, or at the causes of an interrupt: read barriers.
     index_read: Option<u64>,
     causes_read: Option<u64>,
+    /// Looks of either kind.
+    pub looks: u32,
 }
 
 impl Order {
@@ -28,6 +30,7 @@ impl Order {
 
     pub fn causes_were_read(&mut self) {
         self.causes_read = Some(barriers().read);
+        self.looks += 1;
     }
 
     fn looked(&self, what: &str) {
@@ -66,6 +69,7 @@ impl Fake {
             let is_behind = self.order.causes_read != Some(barriers().read);
             assert!(is_behind, "no barrier between causes and used index");
             self.order.index_read = Some(barriers().read);
+            self.order.looks += 1;
         } else {
             // A used element, or a status.
             let is_behind = self.order.index_read != Some(barriers().read);

@@ -26,11 +26,7 @@ impl Fake {
             // The queue's page number, and whether it is ready.
             0x040 if is_legacy => self.enabled.into(),
             0x044 if !is_legacy => self.enabled.into(),
-            0x060 => {
-                let causes = self.causes;
-                self.causes_were_read();
-                causes
-            }
+            0x060 => self.read_causes(|causes| causes),
             0x070 => self.read_status().into(),
             0x0fc if !is_legacy => self.read_generation().into(),
             0x100.. => self.read_configuration(offset - 0x100),

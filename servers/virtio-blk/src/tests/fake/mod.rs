@@ -73,13 +73,15 @@ pub enum Lie {
     ReportsBeforeWriting,
 }
 
-/// What happens right after the driver has read the causes of an interrupt.
+/// What happens while the driver reads the causes of an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surprise {
-    /// The capacity becomes this.
-    Capacity(u64),
-    /// The first chain that is held is answered.
+    /// Right before it, the first chain that is held is answered.
+    AnswerBefore,
+    /// Right after it, the first chain that is held is answered.
     Answer,
+    /// Right after it, the capacity becomes this.
+    Capacity(u64),
 }
 
 /// Causes of interrupts (§4.1.4.5, §4.2.2).
@@ -344,17 +346,25 @@ impl Fake {
         self.causes |= cause;
     }
 
-    /// The driver has read the causes.
-    fn causes_were_read(&mut self) {
+    fn answer_by_surprise(&mut self) {
+        self.answer(0);
+        self.interrupt();
+    }
+
+    /// The driver reads the causes; `clear` says what it leaves.
+    fn read_causes(&mut self, clear: impl FnOnce(u32) -> u32) -> u32 {
+        if self.surprise.take_if(|surprise| *surprise == Surprise::AnswerBefore).is_some() {
+            self.answer_by_surprise();
+        }
+        let causes = self.causes;
+        self.causes = clear(causes);
         self.order.causes_were_read();
         match self.surprise.take() {
             Some(Surprise::Capacity(sectors)) => self.set_capacity(sectors),
-            Some(Surprise::Answer) => {
-                self.answer(0);
-                self.interrupt();
-            }
+            Some(Surprise::Answer | Surprise::AnswerBefore) => self.answer_by_surprise(),
             None => {}
         }
+        causes
     }
 }
 
