@@ -1,7 +1,7 @@
 //! A system to boot and to talk to.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use skink_tool::machine::{Ending, Options};
@@ -80,19 +80,29 @@ impl Fixture {
     pub fn exec_with(&self, options: &Options, lines: &[&str]) -> Result<Vec<Said>> {
         let _alone = crate::one_at_a_time();
         let mut guest = Guest::boot(&self.system, options, &Watch::default())?;
-        let mut said = Vec::new();
-        for line in lines {
-            let (bytes, outcome) = guest.capture(line, TIMEOUT)?;
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            match outcome {
-                Outcome::Status(status) => said.push(Said { text, status }),
-                other => bail!("`{line}`: {other:?} after {text:?}\n{}", guest.post_mortem()),
+        let said = lines.iter().map(|line| say(&mut guest, line)).collect::<Result<_>>()?;
+        shut_down(guest)?;
+        Ok(said)
+    }
+
+    /// Boots it without a disk and runs `line` again and again until `is_done` says so of all
+    /// that was printed on the console; returns that.
+    ///
+    /// # Errors
+    /// As [`Fixture::exec`], and if that takes more than two minutes.
+    pub fn console_when(&self, line: &str, is_done: impl Fn(&str) -> bool) -> Result<String> {
+        let _alone = crate::one_at_a_time();
+        let mut guest = Guest::boot(&self.system, &Options::default(), &Watch::default())?;
+        let began = Instant::now();
+        while !is_done(&guest.console()) {
+            say(&mut guest, line)?;
+            if began.elapsed() > TIMEOUT {
+                bail!("not done after {TIMEOUT:?}\n{}", guest.post_mortem());
             }
         }
-        match guest.shut_down()? {
-            Some(Ending::Clean) => Ok(said),
-            other => bail!("the guest did not shut down: {other:?}\n{}", guest.post_mortem()),
-        }
+        let console = guest.console();
+        shut_down(guest)?;
+        Ok(console)
     }
 
     /// Runs one line on a disk; its text if it succeeded.
@@ -101,5 +111,21 @@ impl Fixture {
     /// As [`Fixture::exec`], and if it did not succeed.
     pub fn ok(&self, disk: &Path, line: &str) -> Result<String> {
         self.exec(Some(disk), &[line])?.remove(0).ok()
+    }
+}
+
+fn say(guest: &mut Guest, line: &str) -> Result<Said> {
+    let (bytes, outcome) = guest.capture(line, TIMEOUT)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    match outcome {
+        Outcome::Status(status) => Ok(Said { text, status }),
+        other => bail!("`{line}`: {other:?} after {text:?}\n{}", guest.post_mortem()),
+    }
+}
+
+fn shut_down(mut guest: Guest) -> Result<()> {
+    match guest.shut_down()? {
+        Some(Ending::Clean) => Ok(()),
+        other => bail!("the guest did not shut down: {other:?}\n{}", guest.post_mortem()),
     }
 }

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod disks;
+mod floats;
 mod kills;
 mod shell;
 
@@ -43,7 +44,7 @@ fn trial(arch: Arch, test: &'static Test) -> Trial {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests = [shell::TESTS, disks::TESTS, kills::TESTS, bad_input::TESTS];
+    let tests = [shell::TESTS, disks::TESTS, kills::TESTS, bad_input::TESTS, floats::TESTS];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));
     libtest_mimic::run(&arguments, Arch::ALL.into_iter().flat_map(of_machine).collect()).exit();
 }
