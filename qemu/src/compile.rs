@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 /// Flags of every user program: position-independent, backtraces by frame pointers. The code model
 /// stays the target's, that of `core` and `alloc`: link-time optimisation refuses a mixture, and
 /// in position-independent code it makes no difference (an absolute address would not link).
-const USER_FLAGS: [&str; 2] = ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes"];
+/// Hashes are computed without the vector instructions that soft-float programs do not have.
+const USER_FLAGS: [&str; 3] =
+    ["-Crelocation-model=pic", "-Cforce-frame-pointers=yes", "--cfg=sha2_backend=\"soft\""];
 /// What the targets of aarch64 need besides: they link at fixed addresses by themselves.
 const PIE_FLAGS: [&str; 2] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker"];
 /// Flags of the kernel: at its own fixed addresses.
@@ -115,7 +117,7 @@ pub fn build(
         Programs { kernel: kernel.run(workspace, arch)?.join("kernel"), user: BTreeMap::new() };
     let user_flags = match arch {
         Arch::X86_64 => USER_FLAGS.to_vec(),
-        Arch::Aarch64 => [USER_FLAGS, PIE_FLAGS].concat(),
+        Arch::Aarch64 => [&USER_FLAGS[..], &PIE_FLAGS].concat(),
     };
     let of_abi = |abi: FloatAbi| -> Vec<(&str, &str)> {
         let of_abi = servers.iter().filter(|server| server.float == abi);
