@@ -171,7 +171,9 @@ pub trait Machine {
     /// Makes the root table of a new address space: zero for users, the kernel's own part as in
     /// every other.
     fn init_root_table(&mut self, table: PhysAddr);
-    /// Stores a page-table entry (with the barriers that the architecture wants).
+    /// Stores a page-table entry (with the barriers that the architecture wants). An entry that
+    /// says something is replaced by an empty one only, and that by another after the
+    /// translations were forgotten: a CPU may have both of two (Arm: break before make).
     fn write_entry(&mut self, slot: KernelAddr, entry: u64);
     /// Switches the CPU to an address space. Called only if it differs from the current one.
     fn activate(&mut self, root: PhysAddr, asid: Asid);
@@ -181,7 +183,8 @@ pub trait Machine {
     fn flush_page(&mut self, asid: Asid, addr: UserAddr);
     /// Forgets all cached translations of a space.
     fn flush_asid(&mut self, asid: Asid);
-    /// Called after memory was zeroed or filled that users will see as instructions.
+    /// Called after memory was zeroed or filled that users will see, perhaps as instructions or
+    /// past the caches.
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize);
 
     /// Claims wired line `line` and gives it a table index; masked until `unmask`.

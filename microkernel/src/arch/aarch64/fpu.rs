@@ -10,7 +10,8 @@ use aarch64_cpu::registers::{CPACR_EL1, Writeable};
 
 use crate::machine::Fpu;
 
-/// `CPACR_EL1.FPEN`: no trap (Arm ARM DDI 0487 §D19.2.33); ZEN and SMEN stay 0: traps.
+/// `CPACR_EL1.FPEN`: no trap (Arm ARM DDI 0487 §D19.2.33); ZEN and SMEN stay 0: SVE and SME trap
+/// (exception classes 0x19 and 0x1d), with FPU state too.
 const FPEN: u64 = 3 << 20;
 
 /// A thread's state in its TCB.

@@ -3,6 +3,7 @@
 //! Lines are the interrupt numbers of the GIC; only those shared by all CPUs can be claimed. There
 //! are no I/O ports.
 
+use aarch64_cpu::asm::barrier::{ISHST, SY, dsb, isb};
 use skink_abi::invocation::{MemoryType, Trigger};
 
 use super::boot::Handover;
@@ -123,15 +124,13 @@ impl Machine for Arm {
         // SAFETY: a whole table in the window, which the caller owns. Nothing of the kernel's is
         // in it: that is the other half.
         unsafe { table.write_bytes(0, 1) };
-        cpu::publish_entry();
+        // Before a walk begins there (Arm ARM §K13.5.3).
+        dsb(ISHST);
     }
 
     #[inline(always)]
     fn write_entry(&mut self, slot: KernelAddr, entry: u64) {
-        // SAFETY: the caller names an entry of a page table in the window. Volatile: the CPU
-        // reads it too.
-        unsafe { (slot.0 as *mut u64).write_volatile(entry) };
-        cpu::publish_entry();
+        cpu::store_entry(slot.0 as *mut u64, entry);
     }
 
     #[inline(always)]
@@ -141,6 +140,8 @@ impl Machine for Arm {
 
     fn activate_kernel(&mut self) {
         cpu::load_root(self.empty_root, Asid(0));
+        // Walks of the old tables end before their memory may become something else.
+        isb(SY);
     }
 
     fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
@@ -152,7 +153,7 @@ impl Machine for Arm {
     }
 
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
-        cpu::synchronise_instructions(addr.0, bytes as u64);
+        cpu::synchronise(addr.0, bytes as u64);
     }
 
     fn claim_line(&mut self, line: u32, trigger: Trigger) -> Option<Irq> {

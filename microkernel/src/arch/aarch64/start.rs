@@ -47,25 +47,46 @@ global_asm!(
     "mrs x0, CurrentEL",
     "cmp x0, #8",
     "b.ne 3f",
-    // EL2: no traps, EL1 in 64 bits with real identities, timers and interrupts its own.
-    "mov x0, #0x80000000",
+    // EL2: EL1 in 64 bits; nothing that EL1 or EL0 does comes here, pointer authentication
+    // included (HCR_EL2: RW, APK, API; D19.2.48). Registers that reset leaves unknown are set.
+    "ldr x0, =0x30080000000",
     "msr hcr_el2, x0",
     "isb",
-    "mrs x0, cnthctl_el2",
-    "orr x0, x0, #3",
-    "msr cnthctl_el2, x0",
+    "ldr x0, ={control}",
+    "mov x1, #3",      // CNTHCTL_EL2: counter and timer are EL1's.
+    "mov x2, #0x33ff", // CPTR_EL2: of the FPU's extensions only Advanced SIMD.
+    "mrs x3, hcr_el2",
+    "tbz x3, #34, 1f",
+    // A CPU on which E2H is always 1 (no FEAT_E2H0) has other layouts, and SCTLR_EL1 another name.
+    "mov x1, #0xc00",
+    "mov x2, #0x300000",
+    "msr S3_5_C1_C0_0, x0", // SCTLR_EL12
+    "1: msr cnthctl_el2, x1",
+    "msr cptr_el2, x2",
+    "msr sctlr_el1, x0",
     "msr cntvoff_el2, xzr",
-    "mov x0, #0x33ff",
-    "msr cptr_el2, x0",
+    "msr vttbr_el2, xzr",
     "msr hstr_el2, xzr",
     "mrs x0, mdcr_el2",
-    "and x0, x0, #0x1f",
+    "and x0, x0, #0x1f", // HPMN: all event counters are EL1's.
     "msr mdcr_el2, x0",
     "mrs x0, midr_el1",
     "msr vpidr_el2, x0",
     "mrs x0, mpidr_el1",
     "msr vmpidr_el2, x0",
-    "mrs x0, id_aa64pfr0_el1",
+    "mrs x0, id_aa64mmfr0_el1",
+    "ubfx x0, x0, #56, #4", // FEAT_FGT: HFGRTR, HFGWTR, HFGITR, HDFGRTR, HDFGWTR.
+    "cbz x0, 1f",
+    "msr S3_4_C1_C1_4, xzr",
+    "msr S3_4_C1_C1_5, xzr",
+    "msr S3_4_C1_C1_6, xzr",
+    "msr S3_4_C3_C1_4, xzr",
+    "msr S3_4_C3_C1_5, xzr",
+    "1: mrs x0, id_aa64mmfr1_el1",
+    "ubfx x0, x0, #40, #4", // FEAT_HCX: HCRX_EL2.
+    "cbz x0, 1f",
+    "msr S3_4_C1_C2_2, xzr",
+    "1: mrs x0, id_aa64pfr0_el1",
     "ubfx x0, x0, #24, #4",
     "cbz x0, 2f",
     "mrs x0, S3_4_C12_C9_5", // ICC_SRE_EL2: EL1 uses the interface's registers.
@@ -74,14 +95,13 @@ global_asm!(
     "msr S3_4_C12_C9_5, x0",
     "isb",
     "msr S3_4_C12_C11_0, xzr", // ICH_HCR_EL2
-    "2: ldr x0, ={control}",
-    "msr sctlr_el1, x0",
-    "mov x0, #0x3c5", // EL1 with its own stack pointer, all interrupts off.
+    "2: mov x0, #0x3c5", // EL1 with its own stack pointer, all interrupts off.
     "msr spsr_el2, x0",
     "adr x0, 3f",
     "msr elr_el2, x0",
     "eret",
-    "3: ldr x0, ={control}",
+    "3: msr spsel, #1",
+    "ldr x0, ={control}",
     "msr sctlr_el1, x0",
     "isb",
     "adr x20, image_start",

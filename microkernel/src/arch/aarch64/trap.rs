@@ -7,6 +7,11 @@
 //! Without a thread the exit waits with interrupts on: the only place where an exception from
 //! EL1 is no bug.
 //!
+//! System errors (asynchronous external aborts) stay masked in the kernel. A thread that stored
+//! where no device answers gets its own when it runs; nobody can say whose one is that comes
+//! after the thread was switched away, so it is a fault of the thread that meets it. One that
+//! strikes while nobody runs is dropped.
+//!
 //! Invariant: `TPIDR_EL1` is the per-CPU structure, always.
 
 use core::arch::{asm, global_asm};
@@ -74,11 +79,12 @@ global_asm!(
     ".balign 128",
     "b trap_idle",
     "trap_bug 2",
-    "trap_bug 3",
+    ".balign 128",
+    "b return_to_user", // Still nobody runs.
     "trap_user trap_synchronous",
     "trap_user trap_interrupt",
     "trap_bug 2",
-    "trap_bug 3",
+    "trap_user trap_error",
     "trap_bug 0",
     "trap_bug 1",
     "trap_bug 2",
@@ -106,6 +112,9 @@ global_asm!(
     "trap_interrupt:",
     "trap_begin",
     "b {on_interrupt}",
+    "trap_error:",
+    "trap_begin",
+    "b {on_error}",
     "trap_idle:",
     "mrs x3, tpidr_el1",
     "ldr x4, [x3, {stack}]",
@@ -176,16 +185,16 @@ global_asm!(
     "ldp x24, x25, [sp, #192]",
     "ldp x26, x27, [sp, #208]",
     "ldp x28, x29, [sp, #224]",
-    "eret",
+    "eret", // Clears the exclusive monitor too (Arm ARM §D1.4.4, `AArch64.ExceptionReturn`).
     "dsb nsh", // Nothing is speculated behind `eret`.
     "isb",
     // Idle: an interrupt that waits ends `wfi` also while it is masked, and strikes after it.
     "3: ldr x4, [x0, {stack}]",
     "mov sp, x4",
     "5: wfi",
-    "msr daifclr, #2",
+    "msr daifclr, #6",
     "isb",
-    "msr daifset, #2",
+    "msr daifset, #6",
     "b 5b",
     ip = const offset_of!(Context, ip),
     tls = const offset_of!(Context, tls),
@@ -196,6 +205,7 @@ global_asm!(
     emergency_bytes = const size_of::<Emergency>(),
     on_synchronous = sym on_synchronous,
     on_interrupt = sym on_interrupt,
+    on_error = sym on_error,
     on_kernel_fault = sym on_kernel_fault,
 );
 const _: () = assert!(offset_of!(Context, sp) == 248 && offset_of!(Context, status) == 264);
@@ -234,6 +244,11 @@ extern "C" fn on_interrupt(kernel: &'static Mutex<Kernel>) -> ! {
     let trap = locked.machine.accept();
     locked.handle(trap);
     drop(locked);
+    leave()
+}
+
+extern "C" fn on_error(kernel: &'static Mutex<Kernel>, syndrome: u64) -> ! {
+    kernel.lock().handle(syndrome::decode_error(syndrome));
     leave()
 }
 
