@@ -67,8 +67,6 @@ pub trait UserContext: Default {
     /// Makes the thread repeat its system call when it runs next (preempted operations): moves
     /// the instruction pointer back to the system call instruction.
     fn rewind_syscall(&mut self);
-    /// Undoes nothing but moves the instruction pointer behind the system call instruction.
-    fn skip_syscall(&mut self);
     /// The first argument registers of a new thread's entry point.
     fn set_entry(&mut self, ip: UserAddr, sp: UserAddr, argument: u64);
     /// Words of `TcbReadRegisters`, in the order of `skink_abi::invocation::registers`.

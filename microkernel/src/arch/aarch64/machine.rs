@@ -12,8 +12,9 @@ use super::cpu;
 use super::fpu::ArmFpu;
 use super::gic::{FIRST_SHARED, Gic};
 use super::paging::ArmPaging;
-use super::{percpu, power, serial, timer};
+use super::{percpu, power, timer};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::arch::console::Console;
 use crate::arch::irq_table::{IrqTable, Source};
 use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
@@ -215,7 +216,7 @@ impl Machine for Arm {
     const HAS_PORTS: bool = false;
 
     fn log(&mut self, bytes: &[u8]) {
-        serial::write(bytes);
+        Console::write(bytes);
     }
 
     fn exit(&mut self, code: u8) -> ! {

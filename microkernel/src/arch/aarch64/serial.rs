@@ -2,7 +2,6 @@
 //!
 //! Invariant: no wait is unbounded; a UART that never gets ready costs time, not the kernel.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Data register.
@@ -37,37 +36,15 @@ pub fn init(base: u64) {
     BASE.store(base, Ordering::Relaxed);
 }
 
-/// Writes bytes; a line feed gets its carriage return.
-pub fn write(bytes: &[u8]) {
+/// Writes a byte, if there is a console.
+pub fn put(byte: u8) {
     let base = BASE.load(Ordering::Relaxed);
     if base == 0 {
         return;
     }
-    for &byte in bytes {
-        if byte == b'\n' {
-            put(base, b'\r');
-        }
-        put(base, byte);
-    }
-}
-
-fn put(base: u64, byte: u8) {
-    for _ in 0..MAX_POLLS {
-        // SAFETY: as in `init`.
-        if unsafe { register(base, FLAGS).read_volatile() } & FULL == 0 {
-            break;
-        }
-    }
+    // SAFETY: as in `init`.
+    let is_full = || unsafe { register(base, FLAGS).read_volatile() } & FULL != 0;
+    let _ = (0..MAX_POLLS).any(|_| !is_full());
     // SAFETY: as in `init`.
     unsafe { register(base, DATA).write_volatile(byte.into()) };
-}
-
-/// For `write!`.
-pub struct Console;
-
-impl fmt::Write for Console {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write(text.as_bytes());
-        Ok(())
-    }
 }
