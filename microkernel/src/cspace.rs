@@ -129,20 +129,4 @@ impl Kernel {
     pub fn lookup(&self, tcb: Obj<Tcb>, pointer: CPtr) -> Result<Obj<CapSlot>, LookupFailure> {
         resolve(tcb.slots[TcbSlot::CSpace as usize].cap.get(), pointer.0, CPTR_BITS)
     }
-
-    /// The slot that `depth` bits of `pointer` name below the CNode capability in `root`.
-    ///
-    /// # Errors
-    /// [`LookupFailure`], as [`resolve`]; also for a depth of 0 or above 64.
-    pub fn lookup_slot(
-        &self,
-        root: Obj<CapSlot>,
-        pointer: CPtr,
-        depth: u8,
-    ) -> Result<Obj<CapSlot>, LookupFailure> {
-        if depth == 0 || depth > CPTR_BITS {
-            return Err(LookupFailure { bits_left: depth });
-        }
-        resolve(root.cap.get(), pointer.0, depth)
-    }
 }

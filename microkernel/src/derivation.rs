@@ -74,30 +74,8 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
 }
 
 /// Whether it stands for memory that was made something of: what the kernel counts as alive.
-pub fn is_object(cap: &Cap) -> bool {
-    match cap {
-        Cap::Null
-        | Cap::Untyped { .. }
-        | Cap::AsidControl
-        | Cap::IrqControl
-        | Cap::IrqHandler(_)
-        | Cap::IoPortControl
-        | Cap::IoPort { .. }
-        | Cap::SchedControl
-        | Cap::Log
-        | Cap::Zombie { .. } => false,
-        Cap::CNode { .. }
-        | Cap::Tcb(_)
-        | Cap::Endpoint { .. }
-        | Cap::Notification { .. }
-        | Cap::Reply(_)
-        | Cap::SchedContext(_)
-        | Cap::Timer(_)
-        | Cap::VSpace { .. }
-        | Cap::PageTable { .. }
-        | Cap::Frame { .. }
-        | Cap::AsidPool { .. } => true,
-    }
+pub fn is_object(kernel: &Kernel, cap: &Cap) -> bool {
+    !matches!(cap, Cap::Untyped { .. } | Cap::Zombie { .. }) && region(kernel, cap).is_some()
 }
 
 /// Whether both stand for the same object, so that neither is its last capability.
@@ -233,7 +211,7 @@ pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap
 pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
     debug_assert!(dest.is_empty());
     dest.cap.set(cap.pack());
-    kernel.objects += u64::from(is_object(&cap));
+    kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
     link_behind(kernel, Some(parent), dest);
 }
@@ -242,7 +220,7 @@ pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>,
 pub fn insert_root(kernel: &mut Kernel, dest: Obj<CapSlot>, cap: Cap) {
     debug_assert!(dest.is_empty());
     dest.cap.set(cap.pack());
-    kernel.objects += u64::from(is_object(&cap));
+    kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
     link_behind(kernel, None, dest);
 }

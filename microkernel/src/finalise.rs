@@ -246,7 +246,7 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
         Cap::IrqHandler(irq) => irq::finalise(kernel, irq),
         _ => {}
     }
-    kernel.objects -= u64::from(derivation::is_object(&cap));
+    kernel.objects -= u64::from(derivation::is_object(kernel, &cap));
     Ok(zombie)
 }
 

@@ -106,7 +106,7 @@ fn check_cap(slot: &CapSlot, cap: &Cap) -> Check {
 }
 
 fn count(kernel: &Kernel, cap: &Cap, counts: &mut Counts) {
-    counts.objects += u64::from(derivation::is_object(cap));
+    counts.objects += u64::from(derivation::is_object(kernel, cap));
     match *cap {
         Cap::AsidPool { .. } => counts.asid_pools += 1,
         Cap::VSpace { root, asid } if asid_pool::root_of(kernel, asid) == Some(root) => {

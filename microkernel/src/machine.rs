@@ -67,8 +67,6 @@ pub trait UserContext: Default {
     /// Makes the thread repeat its system call when it runs next (preempted operations): moves
     /// the instruction pointer back to the system call instruction.
     fn rewind_syscall(&mut self);
-    /// Undoes nothing but moves the instruction pointer behind the system call instruction.
-    fn skip_syscall(&mut self);
     /// The first argument registers of a new thread's entry point.
     fn set_entry(&mut self, ip: UserAddr, sp: UserAddr, argument: u64);
     /// Words of `TcbReadRegisters`, in the order of `skink_abi::invocation::registers`.
@@ -171,7 +169,9 @@ pub trait Machine {
     /// Makes the root table of a new address space: zero for users, the kernel's own part as in
     /// every other.
     fn init_root_table(&mut self, table: PhysAddr);
-    /// Stores a page-table entry (with the barriers that the architecture wants).
+    /// Stores a page-table entry (with the barriers that the architecture wants). An entry that
+    /// says something is replaced by an empty one only, and that by another after the
+    /// translations were forgotten: a CPU may have both of two (Arm: break before make).
     fn write_entry(&mut self, slot: KernelAddr, entry: u64);
     /// Switches the CPU to an address space. Called only if it differs from the current one.
     fn activate(&mut self, root: PhysAddr, asid: Asid);
@@ -181,7 +181,8 @@ pub trait Machine {
     fn flush_page(&mut self, asid: Asid, addr: UserAddr);
     /// Forgets all cached translations of a space.
     fn flush_asid(&mut self, asid: Asid);
-    /// Called after memory was zeroed or filled that users will see as instructions.
+    /// Called after memory was zeroed or filled that users will see, perhaps as instructions or
+    /// past the caches.
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize);
 
     /// Claims wired line `line` and gives it a table index; masked until `unmask`.

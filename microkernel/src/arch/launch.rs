@@ -10,7 +10,8 @@ use core::mem::MaybeUninit;
 
 use spin::Mutex;
 
-use super::backend::{percpu, power, serial::Console, trap};
+use super::backend::{percpu, power, trap};
+use super::console::Console;
 use super::window::{MapError, Run, Table, Tables, Use};
 use super::{Current, NAME};
 use crate::Kernel;

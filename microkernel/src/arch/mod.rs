@@ -3,9 +3,11 @@
 //! Pure encoders (page tables, syndromes, contexts) of all architectures compile on every host
 //! and are tested there; what touches the machine is compiled for its target only. Shared by the
 //! backends: [`time`], [`window`] (the kernel's own page tables), [`irq_table`]; on bare targets
-//! `launch` (to the first thread) and `panic`. The binary calls `start` and `panic`.
+//! `launch` (to the first thread), `console` and `panic`. The binary calls `start` and `panic`.
 
 pub mod aarch64;
+#[cfg(target_os = "none")]
+mod console;
 #[cfg(not(target_os = "none"))]
 pub mod host;
 pub mod irq_table;

@@ -11,7 +11,8 @@ use core::fmt::{self, Display, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::backend::{dump, power, serial::Console};
+use super::backend::{dump, power};
+use super::console::Console;
 use super::launch;
 use crate::machine::UserContext;
 

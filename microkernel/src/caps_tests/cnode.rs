@@ -5,6 +5,7 @@ use skink_abi::{CapRights, Error, Invocation, ObjectType};
 use super::*;
 use crate::addr::UserAddr;
 use crate::cap::{FrameSize, Mapping};
+use crate::cspace::resolve;
 
 const EP: u64 = FREE;
 
@@ -121,7 +122,7 @@ fn look_up_goes_through_several_levels() {
     ok(w.call(20, Invocation::CNodeMove, &[9, 4, 21, WHOLE], &[NODE]));
     ok(w.call(20, Invocation::CNodeCopy, &[9 << 6 | 33, 10, EP, WHOLE, ALL], &[NODE]));
     let outer = w.slot(20);
-    let find = |depth, index| w.kernel.lookup_slot(outer, skink_abi::CPtr(index), depth);
+    let find = |depth, index| resolve(outer.cap.get(), index, depth);
     assert_eq!(find(10, 9 << 6 | 33).map(|s| endpoint_parts(s.cap.get().unpack()).0), Ok(0));
     assert_eq!(find(4, 9).map(|s| matches!(s.cap.get().unpack(), Cap::CNode { .. })), Ok(true));
     // Through an empty slot, through an endpoint, beyond the last level.
@@ -136,9 +137,9 @@ fn a_cnode_inside_itself_resolves_and_ends() {
     w.make(ObjectType::CNode, 1, 20);
     ok(w.call(20, Invocation::CNodeCopy, &[1, 1, 20, WHOLE, ALL], &[NODE]));
     let outer = w.slot(20);
-    let deep = w.kernel.lookup_slot(outer, skink_abi::CPtr(u64::MAX), 64).unwrap();
+    let deep = resolve(outer.cap.get(), u64::MAX, 64).unwrap();
     assert!(matches!(deep.cap.get().unpack(), Cap::CNode { .. }));
-    let zero = w.kernel.lookup_slot(outer, skink_abi::CPtr(u64::MAX - 1), 64).unwrap();
+    let zero = resolve(outer.cap.get(), u64::MAX - 1, 64).unwrap();
     assert!(zero.is_empty());
 }
 

@@ -69,9 +69,12 @@ fn map_frame(kernel: &mut Kernel, slot: Obj<CapSlot>, arguments: &Arguments) -> 
     }
     let entry = Shape::page_entry(base, level(size), permissions, memory);
     match live {
+        // Another memory type is another entry: the old one and all its translations go first
+        // (see [`Machine::write_entry`]).
         Some(found) => {
-            kernel.machine.write_entry(found.place, entry);
+            kernel.machine.write_entry(found.place, 0);
             kernel.machine.flush_page(space.asid, addr);
+            kernel.machine.write_entry(found.place, entry);
         }
         None => {
             let found = free_place(kernel, space, addr, size)?;

@@ -51,7 +51,6 @@ impl IrqEntry {
 
 /// The last handler capability went: the line is masked and its index free again.
 pub fn finalise(kernel: &mut Kernel, irq: Irq) {
-    kernel.machine.mask(irq);
     kernel.machine.release_irq(irq);
     let entry = &kernel.irqs[usize::from(irq.0)];
     entry.in_use.set(false);

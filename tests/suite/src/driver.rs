@@ -5,7 +5,7 @@ use core::fmt::Write;
 use libipc::cap::{self, Cap, SlotPath, Then};
 use libipc::{Message, arch, buffer};
 use skink_abi::bootimage::{Header, Segment as ImageSegment};
-use skink_abi::bootinfo::{BootInfo, slot as boot};
+use skink_abi::bootinfo::{BootInfo, UntypedDesc, slot as boot};
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{Badge, CPtr, CapRights, Error, Fault, ObjectType};
 
@@ -20,6 +20,10 @@ const TIMEOUT: u64 = 1;
 const TEST_BADGE: u64 = 0x100;
 /// Where the driver maps a frame for a moment.
 const SCRATCH: u64 = 0x7f00_0000;
+/// Where it maps the firmware's table: in the same paging structure.
+const TABLE: u64 = 0x7f00_1000;
+/// Pages that the firmware's table can have.
+const TABLE_PAGES: u64 = 511;
 
 /// Capabilities that there is one of: a test has them while it runs. In the test, in the driver.
 fn lent() -> impl Iterator<Item = (u64, u64)> {
@@ -37,6 +41,8 @@ struct Slots {
     pool: u64,
     badged: u64,
     scratch: u64,
+    /// A run for the pages of the firmware's table.
+    table: u64,
     /// A run for the parts of a process; emptied by revoking `pool`.
     parts: u64,
 }
@@ -44,6 +50,8 @@ struct Slots {
 struct Driver {
     info: &'static BootInfo,
     slots: Slots,
+    /// Whether the machine makes interrupts of messages.
+    has_messages: bool,
 }
 
 /// The capabilities of one test's process.
@@ -113,9 +121,10 @@ impl Driver {
             pool: first + 5,
             badged: first + 6,
             scratch: first + 7,
-            parts: first + 16,
+            table: first + 16,
+            parts: first + 16 + TABLE_PAGES,
         };
-        let driver = Driver { info, slots };
+        let mut driver = Driver { info, slots, has_messages: true };
         let source = driver.untyped(UNTYPED_BITS + 2);
         let make = |object, bits, slot| {
             source.retype(object, bits, own_cnode(), slot, 1).expect("make the driver's objects")
@@ -145,6 +154,9 @@ impl Driver {
             table += 1;
         }
         scratch.unmap().expect("unmap");
+        if info.firmware_table_size <= (TABLE_PAGES - 1) << 12 {
+            driver.has_messages = crate::arch::has_messages(driver.firmware_table());
+        }
         driver
     }
 
@@ -159,9 +171,7 @@ impl Driver {
     /// The smallest Untyped of RAM with at least `2^bits` bytes.
     fn untyped(&self, bits: u8) -> Cap<cap::Untyped> {
         let list = &self.info.untyped_list[..self.info.untyped.count as usize];
-        let fits = |(_, u): &(usize, &skink_abi::bootinfo::UntypedDesc)| {
-            u.is_device == 0 && u.size_bits >= bits
-        };
+        let fits = |(_, u): &(usize, &UntypedDesc)| u.is_device == 0 && u.size_bits >= bits;
         let (index, _) = list
             .iter()
             .enumerate()
@@ -171,11 +181,42 @@ impl Driver {
         Cap::from_slot(self.info.untyped.first_slot + index as u64)
     }
 
-    /// A small device Untyped, if there is one.
+    /// A device Untyped in which the machine has nothing, else any large one.
     fn device(&self) -> Option<u64> {
         let list = &self.info.untyped_list[..self.info.untyped.count as usize];
-        let found = list.iter().position(|u| u.is_device == 1 && u.size_bits >= 21)?;
+        let is_large = |u: &UntypedDesc| u.is_device == 1 && u.size_bits >= 21;
+        let is_empty = |u: &UntypedDesc| {
+            is_large(u) && crate::arch::NOTHING_AT.wrapping_sub(u.paddr) >> u.size_bits == 0
+        };
+        let found = list.iter().position(is_empty).or_else(|| list.iter().position(is_large))?;
         Some(self.info.untyped.first_slot + found as u64)
+    }
+
+    /// The firmware's table, mapped read-only; empty where its size is not known. It is reserved
+    /// memory, so Untypeds of its own tile its pages.
+    fn firmware_table(&self) -> &'static [u8] {
+        let info = self.info;
+        let (first, end) = (info.firmware_table, info.firmware_table + info.firmware_table_size);
+        let list = &info.untyped_list[..info.untyped.count as usize];
+        for (index, u) in list.iter().enumerate() {
+            if u.is_device == 0 || u.paddr < first & !0xfff || u.paddr >= end {
+                continue;
+            }
+            let untyped: Cap<cap::Untyped> = Cap::from_slot(info.untyped.first_slot + index as u64);
+            for paddr in (u.paddr..end.min(u.paddr + (1 << u.size_bits))).step_by(4096) {
+                let page = (paddr >> 12) - (first >> 12);
+                let slot = self.slots.table + page;
+                let retyped = untyped.retype(ObjectType::Frame, 12, own_cnode(), slot, 1);
+                retyped.expect("a frame of the firmware's table");
+                let frame: Cap<cap::Frame> = Cap::from_slot(slot);
+                let at = TABLE + (page << 12);
+                let rights = map_rights::READ;
+                frame.map(self.vspace(), at, rights, MemoryType::Normal).expect("map the table");
+            }
+        }
+        let (start, size) = (TABLE + (first & 0xfff), end - first);
+        // SAFETY: just mapped, for ever; nobody writes there.
+        unsafe { core::slice::from_raw_parts(start as *const u8, size as usize) }
     }
 
     fn image(&self) -> &'static [u8] {
@@ -323,6 +364,7 @@ impl Driver {
             start.counter_hz = self.info.counter_hz;
             start.counter_base = self.info.counter_base;
             start.is_debug = self.info.is_debug;
+            start.has_messages = u64::from(self.has_messages);
             start.segment_count = segments.1 as u64;
             start.segments = segments.0;
         });

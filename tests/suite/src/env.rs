@@ -27,7 +27,7 @@ pub mod slot {
     pub const IRQ_CONTROL: u64 = 9;
     pub const IO_PORT_CONTROL: u64 = 10;
     pub const ASID_CONTROL: u64 = 11;
-    /// A device Untyped of 4 KiB or more (the interrupt controller's window is not among them).
+    /// A device Untyped of 2 MiB or more, with [`crate::arch::NOTHING_AT`] in it if there is one.
     pub const DEVICE: u64 = 12;
     pub const SCHED_CONTEXT: u64 = 13;
     pub const FIRST_FREE: u64 = 64;
@@ -67,6 +67,8 @@ pub struct Start {
     pub counter_hz: u64,
     pub counter_base: u64,
     pub is_debug: u64,
+    /// 1 if the machine makes interrupts of messages, as its firmware says.
+    pub has_messages: u64,
     pub segment_count: u64,
     pub segments: [Segment; 8],
 }

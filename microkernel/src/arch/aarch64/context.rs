@@ -106,10 +106,6 @@ impl UserContext for Context {
         self.ip = self.ip.wrapping_sub(SYSCALL_BYTES);
     }
 
-    fn skip_syscall(&mut self) {
-        self.ip = self.ip.wrapping_add(SYSCALL_BYTES);
-    }
-
     fn set_entry(&mut self, ip: UserAddr, sp: UserAddr, argument: u64) {
         self.ip = ip.0;
         self.sp = sp.0;
@@ -184,12 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rewound_call_is_at_its_instruction_and_skips_back() {
+    fn a_rewound_call_is_at_its_instruction() {
         let mut context = Context { ip: 0x40_1004, ..Context::default() };
         context.rewind_syscall();
         assert_eq!(context.ip(), 0x40_1000);
-        context.skip_syscall();
-        assert_eq!(context.ip(), 0x40_1004);
     }
 
     #[test]

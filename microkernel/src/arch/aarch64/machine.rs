@@ -3,6 +3,7 @@
 //! Lines are the interrupt numbers of the GIC; only those shared by all CPUs can be claimed. There
 //! are no I/O ports.
 
+use aarch64_cpu::asm::barrier::{ISHST, SY, dsb, isb};
 use skink_abi::invocation::{MemoryType, Trigger};
 
 use super::boot::Handover;
@@ -11,8 +12,9 @@ use super::cpu;
 use super::fpu::ArmFpu;
 use super::gic::{FIRST_SHARED, Gic};
 use super::paging::ArmPaging;
-use super::{percpu, power, serial, timer};
+use super::{percpu, power, timer};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::arch::console::Console;
 use crate::arch::irq_table::{IrqTable, Source};
 use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
@@ -123,15 +125,13 @@ impl Machine for Arm {
         // SAFETY: a whole table in the window, which the caller owns. Nothing of the kernel's is
         // in it: that is the other half.
         unsafe { table.write_bytes(0, 1) };
-        cpu::publish_entry();
+        // Before a walk begins there (Arm ARM §K13.5.3).
+        dsb(ISHST);
     }
 
     #[inline(always)]
     fn write_entry(&mut self, slot: KernelAddr, entry: u64) {
-        // SAFETY: the caller names an entry of a page table in the window. Volatile: the CPU
-        // reads it too.
-        unsafe { (slot.0 as *mut u64).write_volatile(entry) };
-        cpu::publish_entry();
+        cpu::store_entry(slot.0 as *mut u64, entry);
     }
 
     #[inline(always)]
@@ -141,6 +141,8 @@ impl Machine for Arm {
 
     fn activate_kernel(&mut self) {
         cpu::load_root(self.empty_root, Asid(0));
+        // Walks of the old tables end before their memory may become something else.
+        isb(SY);
     }
 
     fn flush_page(&mut self, asid: Asid, addr: UserAddr) {
@@ -152,7 +154,7 @@ impl Machine for Arm {
     }
 
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
-        cpu::synchronise_instructions(addr.0, bytes as u64);
+        cpu::synchronise(addr.0, bytes as u64);
     }
 
     fn claim_line(&mut self, line: u32, trigger: Trigger) -> Option<Irq> {
@@ -214,7 +216,7 @@ impl Machine for Arm {
     const HAS_PORTS: bool = false;
 
     fn log(&mut self, bytes: &[u8]) {
-        serial::write(bytes);
+        Console::write(bytes);
     }
 
     fn exit(&mut self, code: u8) -> ! {

@@ -1,12 +1,11 @@
 //! The debug console: a PL011, polled (Arm DDI 0183). Whoever loaded the kernel has set its speed.
 //!
 //! A driver in user space may use the same UART, with its FIFOs off, and tell from the raw transmit
-//! status whether a byte of its own went out. So a log entry waits until the holding register is
-//! empty, leaves it empty, and leaves the status as it was.
+//! status whether a byte of its own went out. So each byte of the log waits until the holding
+//! register is empty, leaves it empty, and leaves the status as it was.
 //!
 //! Invariant: no wait is unbounded; a UART that never gets ready costs time, not the kernel.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Data register.
@@ -46,8 +45,8 @@ pub fn init(base: u64) {
     BASE.store(base, Ordering::Relaxed);
 }
 
-/// Writes bytes; a line feed gets its carriage return.
-pub fn write(bytes: &[u8]) {
+/// Writes a byte, if there is a console.
+pub fn put(byte: u8) {
     let base = BASE.load(Ordering::Relaxed);
     if base == 0 {
         return;
@@ -55,12 +54,8 @@ pub fn write(bytes: &[u8]) {
     wait(base);
     // SAFETY: as in `init`.
     let before = unsafe { register(base, RAW_INTERRUPTS).read_volatile() } & SENT;
-    for &byte in bytes {
-        if byte == b'\n' {
-            put(base, b'\r');
-        }
-        put(base, byte);
-    }
+    // SAFETY: as in `init`.
+    unsafe { register(base, DATA).write_volatile(byte.into()) };
     wait(base);
     if before == 0 {
         // SAFETY: as in `init`.
@@ -70,26 +65,7 @@ pub fn write(bytes: &[u8]) {
 
 /// Waits until the transmitter takes a byte.
 fn wait(base: u64) {
-    for _ in 0..MAX_POLLS {
-        // SAFETY: as in `init`.
-        if unsafe { register(base, FLAGS).read_volatile() } & FULL == 0 {
-            break;
-        }
-    }
-}
-
-fn put(base: u64, byte: u8) {
-    wait(base);
     // SAFETY: as in `init`.
-    unsafe { register(base, DATA).write_volatile(byte.into()) };
-}
-
-/// For `write!`.
-pub struct Console;
-
-impl fmt::Write for Console {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write(text.as_bytes());
-        Ok(())
-    }
+    let is_full = || unsafe { register(base, FLAGS).read_volatile() } & FULL != 0;
+    let _ = (0..MAX_POLLS).any(|_| !is_full());
 }

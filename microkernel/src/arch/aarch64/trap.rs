@@ -7,6 +7,11 @@
 //! Without a thread the exit waits with interrupts on: the only place where an exception from
 //! EL1 is no bug.
 //!
+//! System errors (asynchronous external aborts) stay masked in the kernel. A thread that stored
+//! where no device answers gets its own when it runs; nobody can say whose one is that comes
+//! after the thread was switched away, so it is a fault of the thread that meets it. One that
+//! strikes while nobody runs is dropped.
+//!
 //! Invariant: `TPIDR_EL1` is the per-CPU structure, always.
 
 use core::arch::{asm, global_asm};
@@ -37,6 +42,22 @@ static EMERGENCY: Emergency =
 // The vectors (§D1.3.1.5): four of each kind (synchronous, interrupt, fast interrupt, error), for
 // EL1 on the wrong stack, for EL1, for EL0, for EL0 in 32 bits; 128 bytes each.
 global_asm!(
+    ".macro move_x2_to_x29 instruction base",
+    "\\instruction x2, x3, [\\base, #16]",
+    "\\instruction x4, x5, [\\base, #32]",
+    "\\instruction x6, x7, [\\base, #48]",
+    "\\instruction x8, x9, [\\base, #64]",
+    "\\instruction x10, x11, [\\base, #80]",
+    "\\instruction x12, x13, [\\base, #96]",
+    "\\instruction x14, x15, [\\base, #112]",
+    "\\instruction x16, x17, [\\base, #128]",
+    "\\instruction x18, x19, [\\base, #144]",
+    "\\instruction x20, x21, [\\base, #160]",
+    "\\instruction x22, x23, [\\base, #176]",
+    "\\instruction x24, x25, [\\base, #192]",
+    "\\instruction x26, x27, [\\base, #208]",
+    "\\instruction x28, x29, [\\base, #224]",
+    ".endm",
     ".macro trap_bug kind",
     ".balign 128",
     "msr tpidrro_el0, x0",
@@ -46,20 +67,7 @@ global_asm!(
     ".macro trap_user to",
     ".balign 128",
     "stp x0, x1, [sp]",
-    "stp x2, x3, [sp, #16]",
-    "stp x4, x5, [sp, #32]",
-    "stp x6, x7, [sp, #48]",
-    "stp x8, x9, [sp, #64]",
-    "stp x10, x11, [sp, #80]",
-    "stp x12, x13, [sp, #96]",
-    "stp x14, x15, [sp, #112]",
-    "stp x16, x17, [sp, #128]",
-    "stp x18, x19, [sp, #144]",
-    "stp x20, x21, [sp, #160]",
-    "stp x22, x23, [sp, #176]",
-    "stp x24, x25, [sp, #192]",
-    "stp x26, x27, [sp, #208]",
-    "stp x28, x29, [sp, #224]",
+    "move_x2_to_x29 stp sp",
     "mrs x0, sp_el0",
     "stp x30, x0, [sp, #240]",
     "b \\to",
@@ -74,11 +82,12 @@ global_asm!(
     ".balign 128",
     "b trap_idle",
     "trap_bug 2",
-    "trap_bug 3",
+    ".balign 128",
+    "b return_to_user", // Still nobody runs.
     "trap_user trap_synchronous",
     "trap_user trap_interrupt",
     "trap_bug 2",
-    "trap_bug 3",
+    "trap_user trap_error",
     "trap_bug 0",
     "trap_bug 1",
     "trap_bug 2",
@@ -106,6 +115,9 @@ global_asm!(
     "trap_interrupt:",
     "trap_begin",
     "b {on_interrupt}",
+    "trap_error:",
+    "trap_begin",
+    "b {on_error}",
     "trap_idle:",
     "mrs x3, tpidr_el1",
     "ldr x4, [x3, {stack}]",
@@ -119,20 +131,7 @@ global_asm!(
     "msr tpidr_el0, x1", // The user's is lost: nobody runs any more.
     "adrp x1, {emergency}",
     "add x1, x1, :lo12:{emergency}",
-    "stp x2, x3, [x1, #16]",
-    "stp x4, x5, [x1, #32]",
-    "stp x6, x7, [x1, #48]",
-    "stp x8, x9, [x1, #64]",
-    "stp x10, x11, [x1, #80]",
-    "stp x12, x13, [x1, #96]",
-    "stp x14, x15, [x1, #112]",
-    "stp x16, x17, [x1, #128]",
-    "stp x18, x19, [x1, #144]",
-    "stp x20, x21, [x1, #160]",
-    "stp x22, x23, [x1, #176]",
-    "stp x24, x25, [x1, #192]",
-    "stp x26, x27, [x1, #208]",
-    "stp x28, x29, [x1, #224]",
+    "move_x2_to_x29 stp x1",
     "mov x2, sp",
     "stp x30, x2, [x1, #240]",
     "mrs x2, elr_el1",
@@ -162,30 +161,17 @@ global_asm!(
     "msr tpidr_el0, x4",
     "msr sp_el0, x5",
     "ldp x0, x1, [sp]",
-    "ldp x2, x3, [sp, #16]",
-    "ldp x4, x5, [sp, #32]",
-    "ldp x6, x7, [sp, #48]",
-    "ldp x8, x9, [sp, #64]",
-    "ldp x10, x11, [sp, #80]",
-    "ldp x12, x13, [sp, #96]",
-    "ldp x14, x15, [sp, #112]",
-    "ldp x16, x17, [sp, #128]",
-    "ldp x18, x19, [sp, #144]",
-    "ldp x20, x21, [sp, #160]",
-    "ldp x22, x23, [sp, #176]",
-    "ldp x24, x25, [sp, #192]",
-    "ldp x26, x27, [sp, #208]",
-    "ldp x28, x29, [sp, #224]",
-    "eret",
+    "move_x2_to_x29 ldp sp",
+    "eret", // Clears the exclusive monitor too (Arm ARM §D1.4.4, `AArch64.ExceptionReturn`).
     "dsb nsh", // Nothing is speculated behind `eret`.
     "isb",
     // Idle: an interrupt that waits ends `wfi` also while it is masked, and strikes after it.
     "3: ldr x4, [x0, {stack}]",
     "mov sp, x4",
     "5: wfi",
-    "msr daifclr, #2",
+    "msr daifclr, #6",
     "isb",
-    "msr daifset, #2",
+    "msr daifset, #6",
     "b 5b",
     ip = const offset_of!(Context, ip),
     tls = const offset_of!(Context, tls),
@@ -196,6 +182,7 @@ global_asm!(
     emergency_bytes = const size_of::<Emergency>(),
     on_synchronous = sym on_synchronous,
     on_interrupt = sym on_interrupt,
+    on_error = sym on_error,
     on_kernel_fault = sym on_kernel_fault,
 );
 const _: () = assert!(offset_of!(Context, sp) == 248 && offset_of!(Context, status) == 264);
@@ -234,6 +221,11 @@ extern "C" fn on_interrupt(kernel: &'static Mutex<Kernel>) -> ! {
     let trap = locked.machine.accept();
     locked.handle(trap);
     drop(locked);
+    leave()
+}
+
+extern "C" fn on_error(kernel: &'static Mutex<Kernel>, syndrome: u64) -> ! {
+    kernel.lock().handle(syndrome::decode_error(syndrome));
     leave()
 }
 

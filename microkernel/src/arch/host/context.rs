@@ -83,9 +83,6 @@ impl UserContext for HostContext {
     fn rewind_syscall(&mut self) {
         self.ip = self.ip.wrapping_sub(SYSCALL_BYTES);
     }
-    fn skip_syscall(&mut self) {
-        self.ip = self.ip.wrapping_add(SYSCALL_BYTES);
-    }
     fn set_entry(&mut self, ip: UserAddr, sp: UserAddr, argument: u64) {
         self.ip = ip.0;
         self.sp = sp.0;

@@ -230,7 +230,9 @@ impl Machine for HostMachine {
         }
     }
     fn write_entry(&mut self, slot: KernelAddr, entry: u64) {
-        self.write_word(self.phys_addr(slot), entry);
+        let slot = self.phys_addr(slot);
+        assert!(entry == 0 || self.read_word(slot) == 0, "make without break");
+        self.write_word(slot, entry);
     }
     fn activate(&mut self, root: PhysAddr, asid: Asid) {
         assert_ne!(self.active, Some((root, asid)), "activate is for changes only");

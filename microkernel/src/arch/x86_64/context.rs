@@ -10,6 +10,8 @@
 //! register that `sysret` cannot restore turns the context into one that `iret` restores. The
 //! flags never hold a privileged bit.
 
+use core::mem::offset_of;
+
 use skink_abi::MessageInfo;
 use skink_abi::invocation::registers;
 
@@ -33,65 +35,58 @@ const SYSCALL_BYTES: u64 = 2;
 /// Bits of a user-half TLS base; loading a non-canonical one would fault in the kernel.
 const TLS_MASK: u64 = 0x7fff_ffff_ffff;
 
-/// The registers, in the order in which the trap entries push them (last pushed first).
-#[allow(missing_docs)] // The registers' own names.
+/// General registers by their number in the ABI, from [`registers::GENERAL`] on.
+pub mod general {
+    #![allow(missing_docs)] // The registers' own names.
+    pub const RAX: usize = 0;
+    pub const RCX: usize = 2;
+    pub const RDX: usize = 3;
+    pub const RSI: usize = 4;
+    pub const RDI: usize = 5;
+    pub const RBP: usize = 6;
+    pub const R8: usize = 7;
+    pub const R9: usize = 8;
+    pub const R10: usize = 9;
+    pub const R11: usize = 10;
+    pub const R12: usize = 11;
+    pub const R13: usize = 12;
+    /// How many there are.
+    pub const COUNT: usize = 15;
+}
+use general::{COUNT, R8, R9, R10, R11, R12, R13, RAX, RCX, RDI, RDX, RSI};
+
+/// Message registers.
+const MESSAGE: [usize; 4] = [RDX, R8, R9, R10];
+
+/// The registers, as the trap entries push them.
 #[derive(Clone, Debug)]
 #[repr(C, align(16))]
 pub struct Context {
     /// FS base, changed by the kernel only (`CR4.FSGSBASE` is off).
     pub tls: u64,
     reserved: u64,
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rbp: u64,
-    pub rdi: u64,
-    pub rsi: u64,
-    pub rdx: u64,
-    pub rcx: u64,
-    pub rbx: u64,
-    pub rax: u64,
+    /// General registers, from the last to the first.
+    pushed: [u64; COUNT],
     /// The vector by which the thread entered, or `ENTRY_…`: says how to leave.
     pub entry: u64,
     /// Error code of the exception, 0 where it has none.
     pub error: u64,
+    /// Instruction pointer.
     pub rip: u64,
     cs: u64,
+    /// Flags.
     pub rflags: u64,
+    /// Stack pointer.
     pub rsp: u64,
     ss: u64,
 }
-
-/// General registers in the order of [`registers::GENERAL`].
-const GENERAL: usize = 15;
-const RCX: usize = registers::GENERAL + 2;
-const R11: usize = registers::GENERAL + 10;
 
 impl Default for Context {
     fn default() -> Self {
         Context {
             tls: 0,
             reserved: 0,
-            r15: 0,
-            r14: 0,
-            r13: 0,
-            r12: 0,
-            r11: 0,
-            r10: 0,
-            r9: 0,
-            r8: 0,
-            rbp: 0,
-            rdi: 0,
-            rsi: 0,
-            rdx: 0,
-            rcx: 0,
-            rbx: 0,
-            rax: 0,
+            pushed: [0; COUNT],
             entry: ENTRY_RESTORED,
             error: 0,
             rip: 0,
@@ -104,96 +99,84 @@ impl Default for Context {
 }
 
 impl Context {
+    /// Offset of the general registers, last one first.
+    pub const PUSHED: usize = offset_of!(Context, pushed);
+
+    /// How far below the end of a context a general register is.
+    pub const fn from_end(register: usize) -> usize {
+        size_of::<Context>() - Context::PUSHED - 8 * (COUNT - 1 - register)
+    }
+
+    /// A general register as it was saved.
+    #[inline(always)]
+    pub fn general(&self, register: usize) -> u64 {
+        self.pushed[COUNT - 1 - register]
+    }
+
+    #[inline(always)]
+    fn set(&mut self, register: usize, value: u64) {
+        self.pushed[COUNT - 1 - register] = value;
+    }
+
     /// From now on `iret` restores all registers; `syscall` had put two of them elsewhere.
     fn leave_by_iret(&mut self) {
         if self.entry == ENTRY_SYSCALL {
-            self.rcx = self.rip;
-            self.r11 = self.rflags;
+            self.set(RCX, self.rip);
+            self.set(R11, self.rflags);
         }
         self.entry = ENTRY_RESTORED;
-    }
-
-    fn general(&mut self, index: usize) -> Option<&mut u64> {
-        let all: [&mut u64; GENERAL] = [
-            &mut self.rax,
-            &mut self.rbx,
-            &mut self.rcx,
-            &mut self.rdx,
-            &mut self.rsi,
-            &mut self.rdi,
-            &mut self.rbp,
-            &mut self.r8,
-            &mut self.r9,
-            &mut self.r10,
-            &mut self.r11,
-            &mut self.r12,
-            &mut self.r13,
-            &mut self.r14,
-            &mut self.r15,
-        ];
-        all.into_iter().nth(index.wrapping_sub(registers::GENERAL))
     }
 }
 
 impl UserContext for Context {
     #[inline(always)]
     fn mr(&self, index: usize) -> u64 {
-        match index {
-            0 => self.rdx,
-            1 => self.r8,
-            2 => self.r9,
-            _ => self.r10,
-        }
+        self.general(MESSAGE[index & 3])
     }
 
     #[inline(always)]
     fn set_mr(&mut self, index: usize, value: u64) {
-        match index {
-            0 => self.rdx = value,
-            1 => self.r8 = value,
-            2 => self.r9 = value,
-            _ => self.r10 = value,
-        }
+        self.set(MESSAGE[index & 3], value);
     }
 
     #[inline(always)]
     fn syscall(&self) -> u64 {
-        self.rax
+        self.general(RAX)
     }
 
     #[inline(always)]
     fn cptr(&self) -> u64 {
-        self.rdi
+        self.general(RDI)
     }
 
     #[inline(always)]
     fn reply_cptr(&self) -> u64 {
-        self.r12
+        self.general(R12)
     }
 
     #[inline(always)]
     fn receive_cptr(&self) -> u64 {
-        self.r13
+        self.general(R13)
     }
 
     #[inline(always)]
     fn message_info(&self) -> MessageInfo {
-        MessageInfo(self.rsi)
+        MessageInfo(self.general(RSI))
     }
 
     #[inline(always)]
     fn set_status(&mut self, status: u64) {
-        self.rax = status;
+        self.set(RAX, status);
     }
 
     #[inline(always)]
     fn set_badge(&mut self, badge: u64) {
-        self.rdi = badge;
+        self.set(RDI, badge);
     }
 
     #[inline(always)]
     fn set_message_info(&mut self, info: MessageInfo) {
-        self.rsi = info.0;
+        self.set(RSI, info.0);
     }
 
     #[inline(always)]
@@ -210,15 +193,11 @@ impl UserContext for Context {
         self.rip = self.rip.wrapping_sub(SYSCALL_BYTES);
     }
 
-    fn skip_syscall(&mut self) {
-        self.rip = self.rip.wrapping_add(SYSCALL_BYTES);
-    }
-
     fn set_entry(&mut self, ip: UserAddr, sp: UserAddr, argument: u64) {
         self.leave_by_iret();
         self.rip = ip.0;
         self.rsp = sp.0;
-        self.rdi = argument;
+        self.set(RDI, argument);
     }
 
     const WORDS: usize = registers::X86_64_WORDS;
@@ -230,9 +209,12 @@ impl UserContext for Context {
             registers::SP => self.rsp,
             registers::FLAGS => self.rflags,
             registers::TLS => self.tls,
-            RCX if after_syscall => self.rip,
-            R11 if after_syscall => self.rflags,
-            _ => self.clone().general(index).map_or(0, |register| *register),
+            _ => match index - registers::GENERAL {
+                RCX if after_syscall => self.rip,
+                R11 if after_syscall => self.rflags,
+                register if register < COUNT => self.general(register),
+                _ => 0,
+            },
         }
     }
 
@@ -249,11 +231,12 @@ impl UserContext for Context {
                 self.rflags = value & USER_FLAGS | FIXED_FLAGS;
             }
             _ => {
-                if index == RCX || index == R11 {
+                let register = index - registers::GENERAL;
+                if matches!(register, RCX | R11) {
                     self.leave_by_iret();
                 }
-                if let Some(register) = self.general(index) {
-                    *register = value;
+                if register < COUNT {
+                    self.set(register, value);
                 }
             }
         }
@@ -269,8 +252,7 @@ mod tests {
             entry: ENTRY_SYSCALL,
             rip: 0x40_1002,
             rflags: 0x246,
-            rcx: 0xdead,
-            r11: 0xbeef,
+            pushed: [0xdead; COUNT],
             ..Context::default()
         }
     }
@@ -281,7 +263,7 @@ mod tests {
         for index in 0..4 {
             context.set_mr(index, 10 + index as u64);
         }
-        assert_eq!([context.rdx, context.r8, context.r9, context.r10], [10, 11, 12, 13]);
+        assert_eq!([RDX, R8, R9, R10].map(|r| context.general(r)), [10, 11, 12, 13]);
         assert_eq!([context.mr(0), context.mr(1), context.mr(2), context.mr(3)], [10, 11, 12, 13]);
     }
 
@@ -294,8 +276,8 @@ mod tests {
         for index in registers::GENERAL..Context::WORDS {
             assert_eq!(context.read_register(index), 0xffff_0000_0000_0000 | index as u64);
         }
-        assert_eq!(context.rax & 0xff, registers::GENERAL as u64);
-        assert_eq!(context.r15 & 0xff, Context::WORDS as u64 - 1);
+        assert_eq!(context.general(RAX) & 0xff, registers::GENERAL as u64);
+        assert_eq!(context.general(COUNT - 1) & 0xff, Context::WORDS as u64 - 1);
         assert_eq!(context.read_register(Context::WORDS), 0);
         context.write_register(Context::WORDS, 1); // Ignored.
     }
@@ -313,26 +295,27 @@ mod tests {
     #[test]
     fn after_a_system_call_rcx_and_r11_are_what_the_user_will_see() {
         let context = after_syscall();
-        assert_eq!(context.read_register(RCX), 0x40_1002);
-        assert_eq!(context.read_register(R11), 0x246);
+        assert_eq!(context.read_register(registers::GENERAL + RCX), 0x40_1002);
+        assert_eq!(context.read_register(registers::GENERAL + R11), 0x246);
     }
 
     #[test]
     fn whatever_sysret_cannot_restore_makes_iret_restore_all() {
-        for index in [registers::IP, registers::FLAGS, RCX, R11] {
+        let [rcx, r11] = [RCX, R11].map(|register| registers::GENERAL + register);
+        for index in [registers::IP, registers::FLAGS, rcx, r11] {
             let mut context = after_syscall();
             context.write_register(index, 0x1234_5678_9abc_def0);
             assert_ne!(context.entry, ENTRY_SYSCALL, "register {index}");
-            if index != RCX {
-                assert_eq!(context.rcx, 0x40_1002);
+            if index != rcx {
+                assert_eq!(context.general(RCX), 0x40_1002);
             }
-            if index != R11 {
-                assert_eq!(context.r11, 0x246);
+            if index != r11 {
+                assert_eq!(context.general(R11), 0x246);
             }
         }
         let mut context = after_syscall();
         context.set_entry(UserAddr(u64::MAX), UserAddr(0), 7);
-        assert_eq!((context.entry, context.rdi), (ENTRY_RESTORED, 7));
+        assert_eq!((context.entry, context.general(RDI)), (ENTRY_RESTORED, 7));
     }
 
     #[test]
@@ -340,16 +323,14 @@ mod tests {
         let mut context = after_syscall();
         context.write_register(registers::GENERAL, 1);
         context.write_register(registers::SP, 0x7000);
-        assert_eq!((context.entry, context.rax, context.rsp), (ENTRY_SYSCALL, 1, 0x7000));
+        assert_eq!((context.entry, context.general(RAX), context.rsp), (ENTRY_SYSCALL, 1, 0x7000));
     }
 
     #[test]
-    fn a_rewound_call_is_at_its_instruction_and_skips_back() {
+    fn a_rewound_call_is_at_its_instruction() {
         let mut context = after_syscall();
         context.rewind_syscall();
         assert_eq!(context.ip(), 0x40_1000);
-        context.skip_syscall();
-        assert_eq!(context.ip(), 0x40_1002);
     }
 
     #[test]
@@ -364,5 +345,7 @@ mod tests {
         assert_eq!(core::mem::size_of::<Context>(), 192);
         assert_eq!(core::mem::offset_of!(Context, ss), 184);
         assert_eq!(core::mem::offset_of!(Context, rip), 192 - 40);
+        assert_eq!(Context::from_end(RAX), 192 - core::mem::offset_of!(Context, entry) + 8);
+        assert_eq!(Context::from_end(COUNT - 1), 192 - Context::PUSHED);
     }
 }

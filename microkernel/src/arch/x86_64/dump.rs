@@ -5,9 +5,16 @@ use core::arch::asm;
 use x86_64::registers::control::{Cr2, Cr3};
 
 use super::context::Context;
+use super::context::general::{COUNT, RBP};
 use super::percpu;
 use super::syndrome::vector;
 use crate::arch::panic;
+
+/// Names of the general registers by their number.
+const NAMES: [&str; COUNT] = [
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
 
 /// The frame pointer of the caller's frames.
 #[inline(always)]
@@ -45,17 +52,12 @@ pub fn trap(context: &Context) -> ! {
         _ => "exception",
     };
     let c = context;
-    let registers = [
-        [("rax", c.rax), ("rbx", c.rbx), ("rcx", c.rcx), ("rdx", c.rdx)],
-        [("rsi", c.rsi), ("rdi", c.rdi), ("rbp", c.rbp), ("rsp", c.rsp)],
-        [("r8", c.r8), ("r9", c.r9), ("r10", c.r10), ("r11", c.r11)],
-        [("r12", c.r12), ("r13", c.r13), ("r14", c.r14), ("r15", c.r15)],
-        [("rip", c.rip), ("flg", c.rflags), ("cr2", fault_address()), ("err", c.error)],
-    ];
+    let general = NAMES.into_iter().enumerate().map(|(number, name)| (name, c.general(number)));
+    let others = [("rsp", c.rsp), ("flg", c.rflags), ("err", c.error), ("cr2", fault_address())];
     panic::trap(
         format_args!("{what} (vector {}, error {:#x})", c.entry, c.error),
         c.rip,
-        registers.into_iter().flatten(),
-        c.rbp,
+        general.chain(others),
+        c.general(RBP),
     )
 }

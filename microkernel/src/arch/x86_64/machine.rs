@@ -18,8 +18,9 @@ use super::ioapic::IoApic;
 use super::paging::{Tagging, X86Paging, cr3};
 use super::pit::{Rates, tsc};
 use super::syndrome::vector;
-use super::{percpu, power, serial};
+use super::{percpu, power};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::arch::console::Console;
 use crate::arch::irq_table::{IrqTable, Source};
 use crate::arch::time::{Clock, Scale};
 use crate::arch::window::WINDOW;
@@ -281,7 +282,7 @@ impl Machine for X86 {
     const HAS_PORTS: bool = true;
 
     fn log(&mut self, bytes: &[u8]) {
-        serial::write(bytes);
+        Console::write(bytes);
     }
 
     fn exit(&mut self, code: u8) -> ! {

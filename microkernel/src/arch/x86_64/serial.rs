@@ -2,8 +2,6 @@
 //!
 //! Invariant: no wait is unbounded; a UART that never gets ready costs time, not the kernel.
 
-use core::fmt;
-
 use x86_64::instructions::port::Port;
 
 const COM1: u16 = 0x3f8;
@@ -27,17 +25,8 @@ pub fn init() {
     }
 }
 
-/// Writes bytes; a line feed gets its carriage return.
-pub fn write(bytes: &[u8]) {
-    for &byte in bytes {
-        if byte == b'\n' {
-            put(b'\r');
-        }
-        put(byte);
-    }
-}
-
-fn put(byte: u8) {
+/// Writes a byte.
+pub fn put(byte: u8) {
     let mut status = Port::<u8>::new(LINE_STATUS);
     for _ in 0..MAX_POLLS {
         // SAFETY: reading the line status only clears its error bits.
@@ -46,14 +35,4 @@ fn put(byte: u8) {
         }
     }
     out(COM1, byte);
-}
-
-/// For `write!`.
-pub struct Console;
-
-impl fmt::Write for Console {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write(text.as_bytes());
-        Ok(())
-    }
 }

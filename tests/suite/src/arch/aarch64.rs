@@ -1,25 +1,183 @@
-//! aarch64: instructions that fault, registers that are kept.
+//! aarch64: instructions that fault, registers that are kept, what the device tree says.
 
 use core::arch::asm;
 
-use skink_abi::invocation::registers;
+use libipc::cap::{self, Cap};
+use skink_abi::invocation::{MemoryType, TCB_FLAG_FPU, map_rights, registers};
+use skink_abi::{ObjectType, Syscall};
 
-use crate::env::Test;
+use crate::cases::fault::{exception_of, jump, read, write};
+use crate::env::{Env, PLAYGROUND, Test, slot, test};
 
 /// Tests that exist on this architecture only.
-pub const TESTS: &[Test] = &[];
+pub const TESTS: &[Test] = &[
+    test("FAULT0022", "an SVE or SME instruction is an exception, with FPU state too", vectors),
+    test("FAULT0023", "calls of a hypervisor, monitor or debugger are exceptions", calls),
+    test("FAULT0024", "timers, monitors, debugging and masks are not the users'", registers_of_el1),
+    test("FAULT0025", "a misaligned jump or exclusive access is an exception", misaligned),
+    test("FAULT0026", "an access where no device answers is its thread's exception", bus_error),
+    test(
+        "TCB0011",
+        "an exclusive access that a system call interrupts does not succeed",
+        exclusive,
+    ),
+];
 
 /// Capabilities of this architecture that a test has while it runs: in the test, in the driver.
 pub const LENT: &[(u64, u64)] = &[];
 /// Words of a register file.
 pub const REGISTER_WORDS: usize = registers::AARCH64_WORDS;
-/// Bits of SPSR that only the kernel sets: mode and masks of interrupts.
-pub const PRIVILEGED_FLAGS: u64 = 0x3df;
+/// Bits of SPSR that only the kernel sets: all but the condition flags (mode, width, masks of
+/// interrupts, illegal state, single step, PAN).
+pub const PRIVILEGED_FLAGS: u64 = !0xf000_0000;
+/// A physical address where the machine has nothing.
+pub const NOTHING_AT: u64 = 0x0b00_0000;
 /// An address of the kernel's window of physical memory.
 pub const KERNEL_ADDRESS: u64 = 0xffff_8000_4010_0000;
 /// A line that nothing uses (the first shared interrupt behind the machine's own devices and the
 /// messages' frame).
 pub const FREE_LINE: u64 = 32 + 64 + 48;
+
+/// Whether the machine makes interrupts of messages, by the firmware's table (a device tree).
+pub fn has_messages(table: &[u8]) -> bool {
+    let Ok(tree) = skink_fdt::Tree::parse(table) else {
+        return true;
+    };
+    let mut found = false;
+    let walked = tree.walk(|node, _| {
+        let names = node.property("compatible").unwrap_or_default();
+        found |= skink_fdt::strings(names).any(|name| name == b"arm,gic-v2m-frame");
+    });
+    found || walked.is_err()
+}
+
+/// Exception classes (Arm ARM DDI 0487 §D19.2.40).
+mod class {
+    pub const UNKNOWN: u64 = 0x00;
+    pub const ILLEGAL_REGISTER: u64 = 0x18;
+    pub const SVE: u64 = 0x19;
+    pub const SME: u64 = 0x1d;
+    pub const MISALIGNED_JUMP: u64 = 0x22;
+    pub const DATA: u64 = 0x24;
+}
+
+/// A thread's function, and the class of exception that it must end in.
+type Ending = (fn(u64), u64);
+
+/// A function that executes instructions, and the class of exception that they must end in.
+macro_rules! ends_in {
+    ($class:expr, $($instruction:literal),+) => {{
+        fn body(_: u64) {
+            // SAFETY: the last one faults; that is the test.
+            unsafe { asm!($($instruction),+, out("x9") _) }
+        }
+        (body as fn(u64), $class)
+    }};
+}
+
+/// Each ends in its class of exception, or is undefined on a CPU without the feature.
+fn all_end(env: &mut Env, flags: u64, bodies: &[Ending]) {
+    for (index, (body, class)) in bodies.iter().enumerate() {
+        let (address, found) = exception_of(env, flags, *body, 0);
+        assert!(found == *class || found == class::UNKNOWN, "{index}: class {found:#x}");
+        assert_eq!(address, 0, "{index}: a stale address");
+    }
+}
+
+fn vectors(env: &mut Env) {
+    for flags in [0, TCB_FLAG_FPU] {
+        // ptrue p0.b; smstart
+        let sve = ends_in!(class::SVE, ".inst 0x2518e3e0");
+        let sme = ends_in!(class::SME, ".inst 0xd503477f");
+        all_end(env, flags, &[sve, sme]);
+    }
+}
+
+fn calls(env: &mut Env) {
+    all_end(
+        env,
+        0,
+        &[
+            ends_in!(class::UNKNOWN, "hvc #0"),
+            ends_in!(class::UNKNOWN, "smc #0"),
+            ends_in!(class::UNKNOWN, "hlt #0xf000"), // Semihosting.
+            ends_in!(class::UNKNOWN, ".inst 0xd4a00001"), // dcps1
+            ends_in!(class::UNKNOWN, "eret"),
+            ends_in!(class::UNKNOWN, "at s1e1r, xzr"),
+            ends_in!(class::UNKNOWN, "tlbi vmalle1"),
+        ],
+    );
+}
+
+fn registers_of_el1(env: &mut Env) {
+    all_end(
+        env,
+        0,
+        &[
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, cntpct_el0"),
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, cntv_ctl_el0"),
+            ends_in!(class::ILLEGAL_REGISTER, "msr cntp_cval_el0, xzr"),
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, pmccntr_el0"),
+            ends_in!(class::ILLEGAL_REGISTER, "msr pmcr_el0, xzr"),
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, S3_3_C13_C2_0"), // AMCR_EL0
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, mdccsr_el0"),
+            ends_in!(class::ILLEGAL_REGISTER, "msr daifset, #2"),
+            ends_in!(class::ILLEGAL_REGISTER, "mrs x9, S3_3_C13_C0_5"), // TPIDR2_EL0
+            ends_in!(class::UNKNOWN, "msr ttbr0_el1, xzr"),
+            ends_in!(class::UNKNOWN, "msr S3_0_C12_C12_1, xzr"), // ICC_EOIR1_EL1
+        ],
+    );
+}
+
+fn misaligned(env: &mut Env) {
+    fn load_exclusive(address: u64) {
+        // SAFETY: it faults; that is the test.
+        unsafe { asm!("ldxr x9, [{}]", in(reg) address, out("x9") _) }
+    }
+    let (frame, target) = (env.frame(), PLAYGROUND + 2);
+    let rights = map_rights::READ | map_rights::EXECUTE;
+    env.map_tables(env.vspace(), PLAYGROUND, frame, rights);
+    assert_eq!(exception_of(env, 0, jump, target), (target, class::MISALIGNED_JUMP));
+    // FEAT_LSE2 allows what stays in 16 bytes.
+    let across = PLAYGROUND + 12;
+    assert_eq!(exception_of(env, 0, load_exclusive, across), (across, class::DATA));
+}
+
+fn bus_error(env: &mut Env) {
+    let device: Cap<cap::Untyped> = Cap::from_slot(slot::DEVICE);
+    // The second half of a block of 32 MiB.
+    let halves = env.slots(2);
+    device.retype(ObjectType::Untyped, 24, env.cnode(), halves, 2).unwrap();
+    let to = env.slot();
+    let half: Cap<cap::Untyped> = Cap::from_slot(halves + 1);
+    half.retype(ObjectType::Frame, 12, env.cnode(), to, 1).unwrap();
+    let frame: Cap<cap::Frame> = Cap::from_slot(to);
+    assert_eq!(frame.address().unwrap().0, NOTHING_AT);
+    let rights = map_rights::READ | map_rights::WRITE;
+    env.map_tables(env.vspace(), PLAYGROUND, frame, rights);
+    for memory in [MemoryType::Device, MemoryType::WriteCombining, MemoryType::Normal] {
+        frame.map(env.vspace(), PLAYGROUND, rights, memory).unwrap();
+        for body in [read, write] {
+            let address = PLAYGROUND + 0x10;
+            assert_eq!(exception_of(env, 0, body, address), (address, class::DATA), "{memory:?}");
+        }
+    }
+}
+
+fn exclusive(_: &mut Env) {
+    let mut word = 7u64;
+    let failed: u64;
+    // SAFETY: the system call yields and keeps what it must; the store is to a local.
+    unsafe {
+        asm!(
+            "ldxr x9, [x10]", "svc #0", "stxr w11, xzr, [x10]",
+            inout("x7") Syscall::Yield.raw() => _, in("x10") &raw mut word, out("x9") _,
+            out("x11") failed, out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _,
+            out("x5") _,
+        )
+    }
+    assert_eq!((failed, word), (1, 7));
+}
 
 /// Reads a register of EL1.
 pub fn privileged(_: u64) {

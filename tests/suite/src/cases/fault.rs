@@ -50,10 +50,22 @@ fn fault_of(
     body: fn(u64),
     argument: u64,
 ) -> (Thread, Message, Cap<cap::Reply>) {
+    fault_with(env, space, 0, body, argument)
+}
+
+/// The same with flags of the thread.
+fn fault_with(
+    env: &mut Env,
+    space: Space,
+    flags: u64,
+    body: fn(u64),
+    argument: u64,
+) -> (Thread, Message, Cap<cap::Reply>) {
     let endpoint: Cap<cap::Endpoint> = env.make();
     let reply: Cap<cap::Reply> = env.make();
     let badged = env.badge(endpoint, 0xfa);
     let thread = env.thread(space, 101, Some(badged));
+    thread.tcb.set_flags(0, flags).unwrap();
     thread.start(body, argument);
     let message = endpoint.recv(reply).unwrap();
     assert_eq!(message.badge, 0xfa);
@@ -61,18 +73,18 @@ fn fault_of(
     (thread, message, reply)
 }
 
-fn read(address: u64) {
+pub fn read(address: u64) {
     // SAFETY: the test is about what happens when this is not safe.
     let value = unsafe { core::ptr::read_volatile(address as *const u64) };
     AFTER.store(1 + value, SeqCst);
 }
 
-fn write(address: u64) {
+pub fn write(address: u64) {
     // SAFETY: as in `read`.
     unsafe { core::ptr::write_volatile(address as *mut u64, 1) };
 }
 
-fn jump(address: u64) {
+pub fn jump(address: u64) {
     // SAFETY: as in `read`.
     let function: extern "C" fn() = unsafe { core::mem::transmute(address as usize) };
     function();
@@ -110,9 +122,16 @@ fn non_canonical(env: &mut Env) {
 
 /// Starts `body`, which must end in an exception.
 pub fn exception(env: &mut Env, body: fn(u64)) {
-    let (_, message, _) = fault_of(env, Space::Same, body, 0);
+    exception_of(env, 0, body, 0);
+}
+
+/// Starts `body(argument)` in a thread with flags. It must end in an exception: its address and
+/// the architecture's number.
+pub fn exception_of(env: &mut Env, flags: u64, body: fn(u64), argument: u64) -> (u64, u64) {
+    let (_, message, _) = fault_with(env, Space::Same, flags, body, argument);
     assert_eq!(message.info.label(), Fault::Exception.raw());
     assert_ne!((message.words[0], message.words[1]), (0, 0));
+    (message.words[2], buffer::word(4))
 }
 
 fn unknown_syscall(env: &mut Env) {
