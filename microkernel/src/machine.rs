@@ -184,6 +184,9 @@ pub trait Machine {
     /// Called after memory was zeroed or filled that users will see, perhaps as instructions or
     /// past the caches.
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize);
+    /// Called after a mapping was made through which users fetch instructions. They have cleaned
+    /// what they stored; what a cache remembers of the memory by other addresses is forgotten here.
+    fn code_mapped(&mut self);
 
     /// Claims wired line `line` and gives it a table index; masked until `unmask`.
     ///

@@ -108,10 +108,13 @@ fn write_and_execute_never_go_together() {
     let memory = w.call(FRAME, Invocation::FrameMap, &[ADDR, RW, 3], &[SPACE]);
     fails_with(memory, Error::InvalidArgument, [2, 0]);
     let space = w.space(SPACE);
+    assert_eq!(w.kernel.machine.code_mappings, 0);
     ok(w.map(FRAME, SPACE, ADDR, READ | EXECUTE));
+    assert_eq!(w.kernel.machine.code_mappings, 1, "instruction caches may know aliases");
     assert!(w.access(space, ADDR, Access::Execute).is_some());
     assert!(w.access(space, ADDR, Access::Write).is_none());
     ok(w.map(FRAME, SPACE, ADDR, RW));
+    assert_eq!(w.kernel.machine.code_mappings, 1);
     assert!(w.access(space, ADDR, Access::Execute).is_none(), "the old rights are flushed");
     assert!(w.access(space, ADDR, Access::Write).is_some());
 }

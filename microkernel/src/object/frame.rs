@@ -81,6 +81,9 @@ fn map_frame(kernel: &mut Kernel, slot: Obj<CapSlot>, arguments: &Arguments) -> 
             kernel.machine.write_entry(found.place, entry);
         }
     }
+    if permissions.execute {
+        kernel.machine.code_mapped();
+    }
     slot.cap.set(Cap::Frame { base, size, device, rights, mapping: Some(wanted) }.pack());
     Ok(Answer::default())
 }

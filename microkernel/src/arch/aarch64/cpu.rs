@@ -161,18 +161,39 @@ pub fn flush_asid(asid: Asid) {
     isb(SY);
 }
 
+/// `CTR_EL0` (§D19.2.34): log2 of words of the smallest lines, how instructions are indexed.
+fn cache_type() -> u64 {
+    let value: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Whether invalidating instructions by one address is enough for all that show the same memory:
+/// the cache is indexed and tagged by physical addresses (`L1Ip`).
+fn has_no_aliases(cache_type: u64) -> bool {
+    const PHYSICAL: u64 = 3;
+    cache_type >> 14 & 3 == PHYSICAL
+}
+
+/// Forgets instructions that the cache remembers by other virtual addresses than those by which
+/// they were invalidated (§D7.5, VIPT instruction caches), which EL0 cannot do.
+pub fn forget_aliased_instructions() {
+    if !has_no_aliases(cache_type()) {
+        // SAFETY: forgetting what memory says better changes nothing.
+        unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
+        dsb(ISH);
+        isb(SY);
+    }
+}
+
 /// Makes everybody see what was stored: fetches of instructions (§B2.7.4.2), and accesses with
 /// another memory type (§B2.16), which may go past the caches: old content of the memory would
 /// show through. Data is cleaned to the point of coherency, then instructions are invalidated:
 /// all of them where a cache is indexed by virtual addresses and others than this one show the
 /// memory (§D7.5, VIPT instruction caches).
 pub fn synchronise(start: u64, bytes: u64) {
-    // Log2 of words of the smallest lines, and how instructions are indexed (§D19.2.34).
-    let cache_type: u64;
-    // SAFETY: reads a register.
-    unsafe {
-        asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags))
-    };
+    let cache_type = cache_type();
     let line = |shift: u64| 4u64 << (cache_type >> shift & 0xf);
     let (data, instructions) = (line(16), line(0));
     for at in (start / data * data..start + bytes).step_by(data as usize) {
@@ -180,8 +201,7 @@ pub fn synchronise(start: u64, bytes: u64) {
         unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
     }
     dsb(ISH);
-    const PHYSICAL: u64 = 3;
-    if cache_type >> 14 & 3 == PHYSICAL {
+    if has_no_aliases(cache_type) {
         for at in
             (start / instructions * instructions..start + bytes).step_by(instructions as usize)
         {

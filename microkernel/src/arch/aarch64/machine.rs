@@ -157,6 +157,10 @@ impl Machine for Arm {
         cpu::synchronise(addr.0, bytes as u64);
     }
 
+    fn code_mapped(&mut self) {
+        cpu::forget_aliased_instructions();
+    }
+
     fn claim_line(&mut self, line: u32, trigger: Trigger) -> Option<Irq> {
         if !(FIRST_SHARED..self.gic.lines()).contains(&line) {
             return None;

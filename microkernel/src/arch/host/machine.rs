@@ -77,6 +77,8 @@ pub struct HostMachine {
     pub preempt_after: Cell<Option<u32>>,
     /// Preemption points asked so far.
     pub preemption_points: Cell<u64>,
+    /// Mappings for code that the machine was told of.
+    pub code_mappings: u32,
     /// The FPU.
     pub fpu: HostFpu,
     /// The thread that the trap exit returns to.
@@ -99,6 +101,7 @@ impl HostMachine {
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
+            code_mappings: 0,
             fpu: HostFpu::default(),
             current: None,
             ports: BTreeMap::new(),
@@ -249,6 +252,10 @@ impl Machine for HostMachine {
     }
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
         assert!(self.memory.contains(self.phys_addr(addr), bytes as u64));
+    }
+
+    fn code_mapped(&mut self) {
+        self.code_mappings += 1;
     }
 
     fn claim_line(&mut self, line: u32, _: Trigger) -> Option<Irq> {

@@ -201,6 +201,8 @@ impl Machine for X86 {
         // Instruction fetches are coherent with stores (Intel SDM vol. 3 §12.6).
     }
 
+    fn code_mapped(&mut self) {}
+
     fn claim_line(&mut self, line: u32, trigger: Trigger) -> Option<Irq> {
         if line >= self.ioapic.lines() {
             return None;
