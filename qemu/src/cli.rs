@@ -1,4 +1,5 @@
-//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `tidy`, `test`.
+//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `matrix`, `tidy`,
+//! `test`.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
@@ -11,7 +12,7 @@ use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, suite, tidy};
+use crate::{bench, compile, doctor, machine, matrix, suite, tidy};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use skink_manifest::Experiment;
@@ -94,6 +95,15 @@ enum Sub {
         timeout: u64,
         /// Only tests whose ID begins with this
         filter: Option<String>,
+    },
+    /// Boots the system on every machine that it is to run on
+    Matrix {
+        /// The machine
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
+        /// Only those whose line has all of these words, such as `gic=3 el=2` or `tree`
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Counts the kernel's lines of code and checks the rules that no compiler does
     Tidy,
@@ -224,6 +234,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             let timeout = Duration::from_secs(timeout);
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
+        Sub::Matrix { arch, only } => matrix::command(workspace, arch, only.as_deref()),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;

@@ -7,7 +7,8 @@
 //! [`bootimage`] pack; [`disk`] makes the FAT32 image; [`machine`] starts QEMU; [`terminal`] and
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
 //! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
-//! line. [`tidy`] looks at the sources alone.
+//! line. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
+//! the sources alone.
 //!
 //! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
 //! that was started is ended; the terminal is restored however the tool ends.
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod bootimage;
 pub mod cli;
 pub mod compile;
+pub mod devicetree;
 pub mod disk;
 pub mod doctor;
 pub mod elf;
@@ -26,6 +28,7 @@ pub mod exec_channel;
 pub mod install;
 pub mod machine;
 pub mod manifest;
+pub mod matrix;
 pub mod progress;
 pub mod session;
 pub mod stats;

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub use arguments::{Accel, BootFiles, EntryLevel, GicVersion, Options, Serial, Transport};
+pub use arguments::{
+    Accel, BootFiles, EntryLevel, GicVersion, Loading, Options, PortOrder, Serial, Transport,
+};
 pub use ending::Ending;
 
 /// How long QEMU may take to connect to its sockets.

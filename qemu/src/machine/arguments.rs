@@ -64,6 +64,31 @@ pub enum Transport {
     Mmio,
 }
 
+/// How kernel and boot image get into memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Loading {
+    /// By QEMU, which hands over what it knows of the machine.
+    #[default]
+    Protocol,
+    /// Each of these files at its address, as it is; the first CPU begins at `entry` (aarch64).
+    Raw {
+        /// Files and physical addresses.
+        pieces: Vec<(PathBuf, u64)>,
+        /// Physical address of the first instruction.
+        entry: u64,
+    },
+}
+
+/// Which of the guest's serial ports is the machine's first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortOrder {
+    /// The terminal.
+    #[default]
+    TerminalFirst,
+    /// The exec channel.
+    ExecFirst,
+}
+
 /// How to run the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -79,6 +104,10 @@ pub struct Options {
     pub entry: EntryLevel,
     /// How the disk is attached.
     pub transport: Transport,
+    /// How the files get into memory.
+    pub loading: Loading,
+    /// Which serial port is the first.
+    pub ports: PortOrder,
     /// Count instructions: virtual time is their number.
     pub icount: bool,
     /// Wait for a debugger on port 1234.
@@ -100,6 +129,8 @@ impl Default for Options {
             gic: None,
             entry: EntryLevel::default(),
             transport: Transport::default(),
+            loading: Loading::default(),
+            ports: PortOrder::default(),
             icount: false,
             gdb: false,
             accel: Accel::default(),
@@ -122,6 +153,7 @@ impl Options {
             (self.gic.is_some(), "interrupt controller to choose (--gic)"),
             (self.entry != EntryLevel::El1, "exception levels (--el)"),
             (self.transport == Transport::Mmio, "virtio-mmio (--transport mmio)"),
+            (self.loading != Loading::Protocol, "way to start files of any kind"),
         ];
         for (chosen, what) in foreign {
             if chosen {
@@ -157,10 +189,25 @@ pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Seria
     add(&["-m", &options.mem_mb.to_string(), "-smp", &options.cpus.to_string()]);
     add(&["-nodefaults", "-display", "none", "-no-reboot"]);
     add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);
-    add(&["-kernel", &path_word(&files.kernel), "-initrd", &path_word(&files.image)]);
+    match &options.loading {
+        Loading::Protocol => {
+            add(&["-kernel", &path_word(&files.kernel), "-initrd", &path_word(&files.image)]);
+        }
+        Loading::Raw { pieces, entry } => {
+            for (file, address) in pieces {
+                let file = path_word(file);
+                add(&["-device", &format!("loader,file={file},addr={address:#x},force-raw=on")]);
+            }
+            add(&["-device", &format!("loader,addr={entry:#x},cpu-num=0")]);
+        }
+    }
     match serial {
         Serial::Sockets(folder) => {
-            for name in ["terminal", "exec"] {
+            let names = match options.ports {
+                PortOrder::TerminalFirst => ["terminal", "exec"],
+                PortOrder::ExecFirst => ["exec", "terminal"],
+            };
+            for name in names {
                 let socket = path_word(&folder.join(name));
                 add(&["-chardev", &format!("socket,id={name},path={socket}")]);
                 add(&["-serial", &format!("chardev:{name}")]);
@@ -263,6 +310,16 @@ mod tests {
         has(&text, &["gic-version=3,dtb-randomness=off,virtualization=on", "virtio-blk-device"]);
         has(&text, &["-global virtio-mmio.force-legacy=false"]);
         assert!(options.check(Arch::Aarch64).is_ok());
+    }
+
+    #[test]
+    fn files_can_be_put_anywhere() {
+        let pieces = vec![("k".into(), 0x4020_0000), ("t".into(), 0x4300_0000)];
+        let loading = Loading::Raw { pieces, entry: 0x4018_0000 };
+        let text = line(Arch::Aarch64, &Options { loading, ..Options::default() });
+        has(&text, &["loader,file=k,addr=0x40200000,force-raw=on -device loader,file=t,"]);
+        has(&text, &["-device loader,addr=0x40180000,cpu-num=0"]);
+        assert!(!text.contains("-kernel") && !text.contains("-initrd"));
     }
 
     #[test]

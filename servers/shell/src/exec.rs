@@ -86,22 +86,24 @@ pub fn reader(
 
 /// The life of the worker that runs the host's lines.
 pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'static Jobs) -> ! {
-    let mut context = match run::context(start, thread, Channel::Exec, events, jobs) {
-        Ok(context) => context,
-        Err(error) => panic!("{error}"),
-    };
+    let mut context = None;
     let mut reported = 0;
     loop {
         events.wait_for(libipc::start::event::TIMER);
         let Some(job) = jobs.take(run::EXEC) else {
             continue;
         };
+        // Opened for the first line: on a machine without the port none ever comes.
+        let context = context.get_or_insert_with(|| {
+            run::context(start, thread, Channel::Exec, events, jobs)
+                .unwrap_or_else(|error| panic!("{error}"))
+        });
         let status = match core::str::from_utf8(job.line.as_bytes()) {
-            Ok(text) => run::line(&mut context, text, Channel::Exec),
+            Ok(text) => run::line(context, text, Channel::Exec),
             Err(_) => USAGE,
         };
         context.out.flush();
-        report_crashes(&mut context, &mut reported);
+        report_crashes(context, &mut reported);
         jobs.finish(run::EXEC, status);
         context.out.frame(Kind::Exit, &status.to_le_bytes());
     }
