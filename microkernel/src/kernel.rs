@@ -50,6 +50,8 @@ pub struct Cpu {
     pub current_sc: Option<Obj<SchedContext>>,
     /// When charging to it began.
     pub charged_from: Ticks,
+    /// Time charged to no context, ever: nobody had anything to do.
+    pub idle: Ticks,
     /// What the machine's timer is set to, `Ticks::MAX` if it is stopped. Never later than the
     /// next event.
     pub armed: Ticks,
@@ -100,6 +102,7 @@ impl Cpu {
             candidate: None,
             current_sc: None,
             charged_from: 0,
+            idle: 0,
             armed: Ticks::MAX,
             active_root: 0,
             active_asid: Asid(0),

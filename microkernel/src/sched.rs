@@ -224,6 +224,7 @@ impl Kernel {
         let used = now.saturating_sub(self.cpu.charged_from);
         self.cpu.charged_from = now;
         let Some(sc) = self.cpu.current_sc else {
+            self.cpu.idle += used;
             return;
         };
         sc.consumed.set(sc.consumed.get() + used);

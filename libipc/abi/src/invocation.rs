@@ -142,7 +142,7 @@ numbered! {
         /// `w0` bytes (1 to 3,960); then the bytes, eight to a word, little endian.
         LogWrite = 144,
         /// Answer: `w0` bytes of kernel log ever written, `w1` objects alive, `w2` system calls
-        /// since boot.
+        /// since boot, `w3` nanoseconds in which nobody had anything to do.
         LogStatistics = 145,
         /// Check the kernel's invariants now (debug images; else `IllegalOperation`).
         LogCheckInvariants = 146,

@@ -173,10 +173,11 @@ impl Cap<Log> {
         raw::call(self.cptr, info, registers).map(|_| ())
     }
 
-    /// Bytes of log ever written, kernel objects alive, system calls since boot.
-    pub fn statistics(self) -> SysResult<[u64; 3]> {
+    /// Bytes of log ever written, kernel objects alive, system calls since boot, nanoseconds in
+    /// which nobody had anything to do.
+    pub fn statistics(self) -> SysResult<[u64; 4]> {
         let answer = invoke(self.cptr, Invocation::LogStatistics, &[], &[])?;
-        Ok([answer.words[0], answer.words[1], answer.words[2]])
+        Ok(answer.words)
     }
 
     /// Checks the kernel's invariants (debug images only).

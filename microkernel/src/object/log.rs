@@ -30,8 +30,9 @@ pub fn invoke(
     match invocation {
         Invocation::LogWrite => write(kernel, arguments),
         Invocation::LogStatistics => {
-            let words = [kernel.logged, kernel.objects, kernel.syscalls, 0];
-            Ok(Answer { length: 3, words })
+            let idle_ns = kernel.machine.clock().ns_from_ticks(kernel.cpu.idle);
+            let words = [kernel.logged, kernel.objects, kernel.syscalls, idle_ns];
+            Ok(Answer { length: 4, words })
         }
         Invocation::LogCheckInvariants if IS_DEBUG => {
             kernel.check_invariants();

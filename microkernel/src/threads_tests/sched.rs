@@ -41,6 +41,21 @@ fn a_higher_priority_always_comes_first() {
 }
 
 #[test]
+fn time_in_which_nobody_has_anything_to_do_is_idle() {
+    let mut w = World::new();
+    let thread = w.thread(10);
+    w.pass(SLICE_NS / 2);
+    w.suspend(thread);
+    assert_eq!(w.kernel.cpu.idle, 0);
+    w.pass(300);
+    w.resume(thread);
+    w.pass(SLICE_NS / 4);
+    w.suspend(thread);
+    let Cap::SchedContext(sc) = w.cap(thread.sc) else { panic!() };
+    assert_eq!((w.kernel.cpu.idle, sc.consumed.get()), (300, SLICE_NS / 2 + SLICE_NS / 4));
+}
+
+#[test]
 fn a_preempted_thread_goes_on_before_its_equals() {
     let mut w = World::new();
     let (a, b) = (w.thread(10), w.thread(10));

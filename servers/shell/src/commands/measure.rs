@@ -1,10 +1,14 @@
 //! Measurements: `sample ID VALUE UNIT` lines, which `skink bench` collects.
 //!
-//! Times are the kernel's clock; under `-icount shift=0` a nanosecond is an instruction.
+//! Times are the kernel's clock, once as they are (`ns`), once without those in which nobody had
+//! anything to do (`busy-ns`): under `-icount shift=0` a busy nanosecond is an instruction, while
+//! an idle one is a jump of the emulator's clock.
 
 use alloc::string::String;
 use alloc::vec;
 
+use libipc::cap::{Cap, Log};
+use libipc::start::slot;
 use libipc::time;
 use skink_protocols::control::KillSpec;
 use skink_protocols::file::{Access, Create};
@@ -37,13 +41,38 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
         "fs.read.seq" => read_sequential(context, count.unwrap_or(5)),
         "fs.read.rand4k" => read_random(context, count.unwrap_or(5)),
         "fs.write.seq" => write_sequential(context, count.unwrap_or(5)),
-        "restart.virtio-blk" => restart(context, "virtio-blk", count.unwrap_or(KILLS)),
+        "restart.virtio-blk" => restart(context, name, "virtio-blk", count.unwrap_or(KILLS)),
         "hello.add" => hello(context, count.unwrap_or(50)),
         _ => Err(Failure::at(
             name,
             "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, hello.add",
         )),
     }
+}
+
+/// A moment, to measure from.
+struct Stopwatch {
+    start_ns: u64,
+    idle_ns: u64,
+}
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch { start_ns: time::now_ns(), idle_ns: idle_ns() }
+    }
+
+    /// Prints what one of `count` operations took since the start.
+    fn sample(&self, context: &mut Context<'_>, id: &str, count: u64) {
+        let ns = time::now_ns() - self.start_ns;
+        let busy_ns = ns.saturating_sub(idle_ns() - self.idle_ns);
+        context.line(format_args!("sample {id} {} ns", ns / count));
+        context.line(format_args!("sample {id} {} busy-ns", busy_ns / count));
+    }
+}
+
+/// Time since boot in which nobody had anything to do, as the kernel counts it.
+fn idle_ns() -> u64 {
+    Cap::<Log>::new(slot::LOG).statistics().map_or(0, |statistics| statistics[3])
 }
 
 /// Prints a rate in units of a thousandth: `bytes` in `ns` is MB/s.
@@ -116,17 +145,17 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
 }
 
 /// Kill to the next answered request that needs the disk.
-fn restart(context: &mut Context<'_>, server: &str, kills: u64) -> Outcome {
+fn restart(context: &mut Context<'_>, id: &str, server: &str, kills: u64) -> Outcome {
     let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
     let blocks = (size / 4096).max(1);
     for kill in 0..kills {
         context.check_interrupt()?;
         // Far apart, so that neither cache nor read-ahead has it.
         let position = (kill * 7919 + 13) % blocks * 4096;
-        let start = time::now_ns();
+        let watch = Stopwatch::start();
         context.sessions.control.kill(server, KillSpec::default())?;
         file.read_shared(position, 4096)?;
-        context.line(format_args!("sample restart.{server} {} ns", time::now_ns() - start));
+        watch.sample(context, id, 1);
     }
     Ok(())
 }
@@ -137,14 +166,13 @@ fn hello(context: &mut Context<'_>, samples: u64) -> Outcome {
     for _ in 0..samples {
         let client = context.sessions.hello.as_ref();
         let client = client.ok_or_else(|| Failure::new("the manifest grants no hello server"))?;
-        let start = time::now_ns();
+        let watch = Stopwatch::start();
         for i in 0..CALLS {
             if client.add(i, 1) != Ok(i + 1) {
                 return Err(Failure::new("the hello server cannot add"));
             }
         }
-        let ns = time::now_ns() - start;
-        context.line(format_args!("sample hello.add {} ns", ns / CALLS));
+        watch.sample(context, "hello.add", CALLS);
     }
     Ok(())
 }
