@@ -117,8 +117,13 @@ impl<'a, Format: KernelPaging> Tables<'a, Format> {
             };
             let level = (self.first_level..LAST).find(fits).unwrap_or(LAST);
             let page = page_size(level);
-            *self.place(run.vaddr, level)? =
-                Format::kernel_entry(PhysAddr(run.paddr), level, run.page);
+            let entry = Format::kernel_entry(PhysAddr(run.paddr), level, run.page);
+            let place = self.place(run.vaddr, level)?;
+            // Two devices may share a page.
+            if *place != 0 && *place != entry {
+                return Err(MapError::Overlap);
+            }
+            *place = entry;
             let (vaddr, paddr) = (run.vaddr + page, run.paddr + page);
             run = Run { vaddr, paddr, size: run.size - page, ..run };
         }
@@ -148,8 +153,7 @@ impl<'a, Format: KernelPaging> Tables<'a, Format> {
         Ok(())
     }
 
-    /// The entry for `vaddr` at `level`, where nothing else is, with the tables above it. (Two
-    /// devices may have one page.)
+    /// The entry for `vaddr` at `level`, with the tables above it.
     fn place(&mut self, vaddr: u64, level: usize) -> Result<&mut u64, MapError> {
         let index = |level: usize| (vaddr / page_size(level)) as usize % ENTRIES;
         let mut table = 0;
@@ -167,11 +171,7 @@ impl<'a, Format: KernelPaging> Tables<'a, Format> {
                 }
             };
         }
-        let place = &mut self.pool[table].0[index(level)];
-        match Format::decode(*place, level) {
-            Entry::Table(_) => Err(MapError::Overlap),
-            _ => Ok(place),
-        }
+        Ok(&mut self.pool[table].0[index(level)])
     }
 }
 
@@ -255,8 +255,10 @@ mod tests {
         let mut tables = Tables::<F>::new(&mut pool, BASE, 1);
         tables.map_ram(Range::of(0, 1 << 30)).unwrap();
         assert_eq!(tables.map_device(Range::of(0x900_0000, 8)), Err(MapError::Overlap));
-        tables.map_ram(Range::of(1 << 30, 0x1000)).unwrap();
-        assert_eq!(tables.map_device(Range::of(1 << 30, 8)), Err(MapError::Overlap));
+        for (at, bytes) in [(1 << 30, 0x1000), (3 << 29, 2 << 20)] {
+            tables.map_ram(Range::of(at, bytes)).unwrap();
+            assert_eq!(tables.map_device(Range::of(at, 8)), Err(MapError::Overlap));
+        }
     }
 
     #[test]
