@@ -116,16 +116,19 @@ impl Reader<'_> {
 
     fn bytes(&mut self, count: usize) -> Result<Vec<u8>> {
         let bytes = self.blob.get(self.at..self.at + count);
-        let bytes = bytes.with_context(|| format!("the device tree ends at {}", self.at))?;
+        let bytes = bytes
+            .with_context(|| format!("the device tree ends before byte {}", self.at + count))?;
         self.at += count;
         Ok(bytes.to_vec())
     }
 
     /// The text at a place, to its zero byte.
     fn text(&self, at: usize) -> Result<String> {
-        let rest = self.blob.get(at..).context("a name outside the device tree")?;
-        let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-        String::from_utf8(text.to_vec()).context("a name that is no text")
+        let rest = self.blob.get(at..).unwrap_or_default();
+        let end = rest.iter().position(|byte| *byte == 0);
+        let end =
+            end.with_context(|| format!("no name ends behind byte {at} of the device tree"))?;
+        String::from_utf8(rest[..end].to_vec()).context("a name that is no text")
     }
 
     fn align(&mut self) {
@@ -192,10 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn no_tree_is_an_error() {
-        assert!(Node::parse(b"").is_err());
-        assert!(Node::parse(&[0; 64]).unwrap_err().to_string().contains("no device tree"));
+    fn no_tree_and_a_part_of_one_are_errors() {
+        let error = |blob: &[u8]| Node::parse(blob).unwrap_err().to_string();
+        assert!(error(&[0; 64]).contains("no device tree"));
         let whole = tree().flatten();
-        assert!(Node::parse(&whole[..80]).unwrap_err().to_string().contains("ends at"));
+        for length in 0..whole.len() {
+            error(&whole[..length]);
+        }
+        assert_eq!(error(&whole[..20]), "the device tree ends before byte 60");
+        assert_eq!(error(&whole[..60]), "no name ends behind byte 60 of the device tree");
     }
 }

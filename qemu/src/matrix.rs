@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn the_matrix_is_whole() {
         let arm = cells(Arch::Aarch64);
-        assert_eq!(arm.len(), 4 * 3 * 3 * 2 * 2);
+        assert_eq!(arm.len(), 4 * 4 * 3 * 2 * 2);
         assert_eq!(arm[0].to_string(), "mem=128M cpus=1 cpu=cortex-a53 gic=2 el=1");
         let last = arm.last().unwrap();
         assert_eq!(last.to_string(), "mem=8G cpus=4 cpu=max gic=3 el=2");
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((options.mem_mb, options.cpus, options.gic), (8192, 4, Some(GicVersion::V3)));
         assert_eq!(options.entry, EntryLevel::El2);
         let pc = cells(Arch::X86_64);
-        assert_eq!(pc.len(), 4 * 3 * 2);
+        assert_eq!(pc.len(), 4 * 4 * 2);
         assert!(pc.iter().all(|cell| cell.options().check(Arch::X86_64).is_ok()));
         assert_eq!(pc[0].to_string(), "mem=128M cpus=1 cpu=qemu64");
     }
