@@ -139,28 +139,42 @@ impl Controller {
     }
 }
 
+/// The registers of a node that is an enabled device with this `compatible` string: its first
+/// range.
+fn place_of(node: &Node<'_>, parent: &Node<'_>, compatible: &str) -> Option<Range> {
+    let fits = is_compatible(node, compatible) && is_enabled(node);
+    let (start, size) = node.registers(parent).next().filter(|_| fits)?;
+    Some(Range { start, size })
+}
+
+/// Calls `visit` with the first range of registers of each device with this `compatible` string,
+/// in the tree's order.
+pub fn places(tree: &Tree<'_>, compatible: &str, mut visit: impl FnMut(Range)) {
+    // Damage hides only what stands behind it.
+    let _ = tree
+        .walk(|node, parent| place_of(node, parent, compatible).into_iter().for_each(&mut visit));
+}
+
 /// Device number `index` with this `compatible` string: first the one that `/chosen` names as
 /// the console, then by address.
 pub fn device(tree: &Tree<'_>, compatible: &str, index: usize) -> Option<Device> {
     let stdout = tree.stdout();
-    let start = |node: &Node<'_>, parent: &Node<'_>| node.registers(parent).next().map(|r| r.0);
-    let key = |node: &Node<'_>, parent: &Node<'_>| {
-        let fits = is_compatible(node, compatible) && is_enabled(node);
-        start(node, parent).filter(|_| fits).map(|start| (node.name != stdout, start))
-    };
     let mut keys: Vec<(bool, u64), MAX_ALIKE> = Vec::new();
-    // Damage hides only what stands behind it.
     let _ = tree.walk(|node, parent| {
-        if let Some(key) = key(node, parent) {
-            let _ = keys.push(key);
+        if let Some(place) = place_of(node, parent, compatible) {
+            let _ = keys.push((node.name != stdout, place.start));
         }
     });
     keys.sort_unstable();
-    let wanted = keys.get(index)?;
+    device_at(tree, compatible, keys.get(index)?.1)
+}
+
+/// The device with this `compatible` string whose registers begin at `start`.
+pub fn device_at(tree: &Tree<'_>, compatible: &str, start: u64) -> Option<Device> {
     let controller = Controller::find(tree);
     let mut found = None;
     let _ = tree.walk(|node, parent| {
-        if key(node, parent) == Some(*wanted) {
+        if place_of(node, parent, compatible).is_some_and(|place| place.start == start) {
             let ranges = node.registers(parent).map(|(start, size)| Range { start, size });
             let lines = controller.map(|controller| controller.lines(node));
             found = Some(Device {
@@ -388,6 +402,11 @@ mod tests {
         let disk = device(&tree, "virtio,mmio", 0).unwrap();
         assert_eq!(disk.lines, [Line { number: 49, trigger: Trigger::Edge }]);
         assert!(disk.is_coherent && !console.is_coherent);
+        assert_eq!(device_at(&tree, "virtio,mmio", 0xa00_0200), Some(disk.clone()));
+        assert_eq!(device_at(&tree, "virtio,mmio", 0x900_0000), None, "another kind");
+        let mut all = std::vec::Vec::new();
+        places(&tree, "arm,pl011", |place| all.push(place.start));
+        assert_eq!(all, [0x904_0000, 0x900_0000], "as they stand, but for the disabled one");
         assert_eq!(disk.ranges, [Range { start: 0xa00_0200, size: 0x1000 }]);
     }
 

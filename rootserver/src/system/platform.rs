@@ -9,6 +9,7 @@
 use heapless::Vec;
 use libipc::start::{DeviceGrant, Region};
 use skink_abi::invocation::{MemoryType, map_rights};
+use skink_fdt::Tree;
 
 use super::devices::{DeviceId, Place, Wire, claim};
 use super::functions::map_part;
@@ -54,15 +55,22 @@ pub struct Platform {
     devices: Vec<Known, MAX_DEVICES>,
     /// Pages that were taken.
     runs: Vec<Frames, MAX_RUNS>,
-    /// Places of virtio devices that were looked at, by address: what is there, and its registers.
-    places: Vec<(u16, Memory), MAX_ALIKE>,
-    probed: bool,
+    /// Places of virtio devices, by address, once they were looked at.
+    places: Option<Vec<VirtioPlace, MAX_ALIKE>>,
+}
+
+/// Where a virtio device may be.
+#[derive(Clone, Copy, Debug)]
+struct VirtioPlace {
+    start: u64,
+    /// Its type; `None` if there is none.
+    kind: Option<u16>,
+    registers: Memory,
 }
 
 impl Platform {
     /// None known.
-    pub const EMPTY: Platform =
-        Platform { devices: Vec::new(), runs: Vec::new(), places: Vec::new(), probed: false };
+    pub const EMPTY: Platform = Platform { devices: Vec::new(), runs: Vec::new(), places: None };
 
     /// Interrupts of a device.
     pub fn wires(&self, number: u8) -> &[Wire] {
@@ -120,14 +128,18 @@ impl System {
         kind: u16,
         index: usize,
     ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
-        self.probe_virtio();
-        let mut places = self.platform.places.iter().enumerate().filter(|(_, p)| p.0 == kind);
-        let Some((place, &(_, registers))) = places.nth(index) else {
+        let Some(tree) = self.device_tree() else {
             return Ok(None);
         };
-        let tree = self.device_tree();
-        match tree.and_then(|tree| devicetree::device(&tree, VIRTIO, place)) {
-            Some(device) if device.is_coherent => self.take_device(&device, Some(registers)),
+        if self.platform.places.is_none() {
+            self.platform.places = Some(self.virtio_places(&tree));
+        }
+        let places = self.platform.places.iter().flatten();
+        let Some(&place) = places.filter(|place| place.kind == Some(kind)).nth(index) else {
+            return Ok(None);
+        };
+        match devicetree::device_at(&tree, VIRTIO, place.start) {
+            Some(device) if device.is_coherent => self.take_device(&device, Some(place.registers)),
             Some(_) => {
                 say!("a {VIRTIO} device is not `dma-coherent`, which drivers need: not used");
                 Ok(None)
@@ -137,20 +149,15 @@ impl System {
     }
 
     /// Looks at all places where the tree says that a virtio device may be.
-    fn probe_virtio(&mut self) {
-        let Some(tree) = self.device_tree().filter(|_| !self.platform.probed) else {
-            return;
-        };
-        self.platform.probed = true;
-        for place in 0..MAX_ALIKE {
-            let Some(device) = devicetree::device(&tree, VIRTIO, place) else {
-                return;
-            };
-            let registers = device.ranges.first().map(|range| self.map_registers(range));
-            let registers = registers.and_then(Result::ok).unwrap_or(Memory::EMPTY);
-            let kind = virtio_mmio::kind(&registers).unwrap_or(0);
-            let _ = self.platform.places.push((kind, registers));
-        }
+    fn virtio_places(&mut self, tree: &Tree<'_>) -> Vec<VirtioPlace, MAX_ALIKE> {
+        let mut places = Vec::new();
+        devicetree::places(tree, VIRTIO, |range| {
+            let registers = self.map_registers(&range).unwrap_or(Memory::EMPTY);
+            let kind = virtio_mmio::kind(&registers);
+            let _ = places.push(VirtioPlace { start: range.start, kind, registers });
+        });
+        places.sort_unstable_by_key(|place| place.start);
+        places
     }
 
     /// Maps a virtio device's registers for the root server.
