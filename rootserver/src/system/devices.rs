@@ -95,14 +95,11 @@ impl System {
         for index in 0..self.manifest.servers.len() {
             let server = ServerId(index as u8);
             let devices = &self.manifest.servers[index].devices;
-            let is_done = core::mem::replace(&mut self.servers[index].has_devices, true);
-            if devices.is_empty() || is_done {
+            let waits = !devices.is_empty() && !self.servers[index].has_devices;
+            if !waits || !devices.iter().all(&these) {
                 continue;
             }
-            if !devices.iter().all(&these) {
-                self.servers[index].has_devices = false;
-                continue;
-            }
+            self.servers[index].has_devices = true;
             let mut complete = true;
             for entry in 0..devices.len() as u8 {
                 complete &= self.assign(server, entry);
@@ -195,16 +192,12 @@ impl System {
     }
 
     /// Switches the server's devices on.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn activate_devices(&mut self, index: u8) -> Result<(), StartError> {
+    pub fn activate_devices(&mut self, index: u8) {
         for assigned in self.servers[usize::from(index)].devices.clone() {
             if let DeviceId::Function(number) = assigned.device {
                 self.functions.activate(number);
             }
         }
-        Ok(())
     }
 
     /// Silences a device.

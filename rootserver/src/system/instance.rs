@@ -56,7 +56,7 @@ impl System {
         self.note_reloaded(index);
         self.fill_cspace(index)?;
         self.make_threads(index)?;
-        self.activate_devices(index)?;
+        self.activate_devices(index);
         self.first_thread(index)
     }
 

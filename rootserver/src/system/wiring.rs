@@ -2,15 +2,17 @@
 //! devices; each with its grant and its place in the start info.
 
 use libipc::cap::{self, Cap};
-use libipc::start::{IncomingSession, OutgoingSession, Vector};
+use libipc::start::{IncomingSession, OutgoingSession, Trigger, Vector};
 use skink_abi::CapRights;
 use skink_abi::bootinfo::slot as boot;
-use skink_abi::invocation::{Trigger, map_rights};
+use skink_abi::invocation::map_rights;
 use skink_manifest::MAX_GRANTS as MAX_LINES;
 
+use super::devices::claim;
 use super::grants::{CALL, From, SIGNAL};
 use super::prepare::Draft;
 use super::{Interrupt, StartError, System};
+use crate::devicetree::Line;
 
 const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
 
@@ -70,11 +72,10 @@ impl System {
         }
         let lines: heapless::Vec<_, MAX_LINES> = self.manifest.servers[i].lines.clone();
         for line in &lines {
-            let handler = self.custody.take_slots(1)?;
-            let trigger = if line.level { Trigger::LevelHigh } else { Trigger::EdgeHigh };
-            let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
-            control.get(u64::from(line.number), trigger, self.caps.slot(handler))?;
-            let (slot, _) = self.add_interrupt(draft, handler)?;
+            let trigger = if line.level { Trigger::Level } else { Trigger::Edge };
+            let line = Line { number: line.number, trigger };
+            let wire = claim(self.caps, &mut self.custody, line)?;
+            let (slot, _) = self.add_interrupt(draft, wire.handler)?;
             let _ = draft.info.lines.push(slot);
         }
         if self.manifest.servers[i].privileges.pci_config
