@@ -82,9 +82,8 @@ impl core::fmt::Display for HandoverError {
 /// The console that a device tree names, even if it cannot be used otherwise: to say so.
 pub fn console(bytes: &[u8]) -> Option<PhysAddr> {
     let tree = Tree::parse(bytes).ok()?;
-    let mut found = Findings::default();
+    let mut found = Findings { stdout: tree.stdout(), ..Findings::default() };
     // Damage hides only what stands behind it.
-    let _ = tree.walk(|node, _| found.chosen(node));
     let _ = tree.walk(|node, parent| found.node(node, parent));
     found.stdout_uart.or(found.uart)
 }
@@ -116,10 +115,7 @@ impl Handover {
         let own = Range::of(at.0, tree.size() as u64);
         let reserved = tree.reservations().map(|(start, size)| Range::of(start, size));
         reserved.chain([own]).for_each(|range| found.reserve(range));
-        // The console's name first: the device may stand before it.
-        tree.walk(|node, _| found.chosen(node))
-            .and_then(|()| tree.walk(|node, parent| found.node(node, parent)))
-            .map_err(HandoverError::Tree)?;
+        tree.walk(|node, parent| found.node(node, parent)).map_err(HandoverError::Tree)?;
         if let Some(what) = found.too_many {
             return Err(HandoverError::TooMany(what));
         }
@@ -147,9 +143,6 @@ impl Handover {
 
 impl<'a> Findings<'a> {
     fn chosen(&mut self, node: &Node<'a>) {
-        if node.name != b"chosen" {
-            return;
-        }
         let number = |name| node.property(name).and_then(|value| cells(value, value.len() / 4));
         let ends = (number("linux,initrd-start"), number("linux,initrd-end"));
         if let (Some(start), Some(end)) = ends
@@ -157,17 +150,15 @@ impl<'a> Findings<'a> {
         {
             self.initrd = Range { start, end };
         }
-        // A path, perhaps with options behind a colon: its last component.
-        let path = node.property("stdout-path").unwrap_or_default();
-        let path = path.split(|byte| matches!(byte, b':' | 0)).next();
-        self.stdout =
-            path.and_then(|path| path.rsplit(|byte| *byte == b'/').next()).unwrap_or_default();
     }
 
     fn node(&mut self, node: &Node<'a>, parent: &Node<'a>) {
         let status = node.property("status").unwrap_or(b"okay\0");
         if !matches!(status, b"okay\0" | b"ok\0") {
             return;
+        }
+        if node.name == b"chosen" {
+            self.chosen(node);
         }
         if node.property("device_type") == Some(b"memory\0") {
             for (start, size) in node.registers(parent) {
