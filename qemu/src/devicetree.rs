@@ -3,10 +3,14 @@
 //! Reading and writing follow the Devicetree Specification 0.4, §5. Memory reservations are not
 //! kept: QEMU makes none.
 //!
+//! Why not the walk of [`skink_fdt::Tree`]: it goes around damage, and shows a node's children
+//! before the node; here the whole tree is wanted in its order, or an error that says where it ends.
+//!
 //! Not here: damaged trees. What is read is QEMU's own; what makes no sense in it is an error.
 
 use anyhow::{Context, Result, bail};
 use skink_fdt::build::Builder;
+use skink_fdt::{BEGIN_NODE, END_NODE, MAGIC, NOP, PROPERTY};
 
 /// A node with all that is in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,12 +23,6 @@ pub struct Node {
     pub children: Vec<Node>,
 }
 
-/// Tokens of the structure block.
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROPERTY: u32 = 3;
-const NOP: u32 = 4;
-
 impl Node {
     /// The root of a flattened tree.
     ///
@@ -33,7 +31,7 @@ impl Node {
     pub fn parse(blob: &[u8]) -> Result<Node> {
         let mut reader = Reader { blob, at: 0, strings: 0 };
         let magic = reader.word()?;
-        if magic != 0xd00d_feed {
+        if magic != MAGIC {
             bail!("no device tree: it begins with {magic:#x}");
         }
         reader.at = 8;

@@ -1,7 +1,7 @@
 //! Flattened device trees (Devicetree Specification 0.4, §5): header, reservations, nodes.
 //!
 //! Shared by the kernel (RAM, interrupt controller, console), the root server (devices) and the
-//! host tool (altered trees for tests; [`build`]). Nothing in a tree is trusted: a walk is
+//! host tool (it writes altered trees for tests; [`build`]). Nothing in a tree is trusted: a walk is
 //! bounded, reads each byte once, and visits what stands before any damage, so that a console
 //! can be found to say what is wrong. That is why this is not a crate that refuses a damaged tree
 //! whole.
@@ -22,10 +22,14 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAGIC: u32 = 0xd00d_feed;
 /// Bytes of a tree's header.
 pub const HEADER_BYTES: usize = 40;
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROPERTY: u32 = 3;
-const NOP: u32 = 4;
+/// Token of the structure: a node begins; its name follows.
+pub const BEGIN_NODE: u32 = 1;
+/// Token: the innermost node ends.
+pub const END_NODE: u32 = 2;
+/// Token: a property; size, place of the name and value follow.
+pub const PROPERTY: u32 = 3;
+/// Token: nothing.
+pub const NOP: u32 = 4;
 const END: u32 = 9;
 /// Memory reservations that are read.
 const MAX_RESERVATIONS: usize = 64;
