@@ -1,14 +1,16 @@
 //! The commands, by theme, and the table that names them.
 
 mod basic;
+mod crashes;
 mod files;
+mod kill;
 mod measure;
 mod system;
 mod tree;
 
 use alloc::string::String;
 
-pub use system::crash_frame;
+pub use crashes::crash_frame;
 pub use tree::completions;
 
 use crate::context::{Context, Failure, Outcome, UNKNOWN};
@@ -55,9 +57,9 @@ pub const COMMANDS: &[Command] = &[
     command("sync", "sync", "make all that was written durable", tree::sync),
     command("df", "df", "show what the file systems hold", tree::df),
     command("ps", "ps", "list the servers", system::ps),
-    command("kill", system::KILL_USAGE, "kill a server, now or at a request", system::kill),
+    command("kill", kill::KILL_USAGE, "kill a server, now or at a request", kill::kill),
     command("restart", "restart NAME", "end a server and start it again", system::restart),
-    command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", system::crashes),
+    command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
     command("free", "free", "show free memory and capability slots", system::free),
     command("uptime", "uptime [--ns]", "show the time since boot", system::uptime),
     command("hello", "hello [NAME]", "be greeted by the example server", basic::hello),

@@ -1,0 +1,104 @@
+//! What is known of a death.
+
+use heapless::{String, Vec};
+use libipc::control::HISTORY;
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// Return addresses in a crash record.
+pub const BACKTRACE: usize = 16;
+/// Bytes of a panic message in a crash record.
+pub const MESSAGE: usize = 512;
+
+/// Why an instance ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// It faulted.
+    Fault(FaultRecord),
+    /// It ended itself with this code.
+    Exit(i32),
+    /// It panicked: see the message.
+    Panic,
+    /// Its heap or quota is exhausted.
+    OutOfMemory,
+    /// `kill`.
+    Killed,
+    /// `restart`.
+    Restarted,
+    /// It missed its heartbeats.
+    HeartbeatMissed,
+    /// It used up its budget (loops for ever, or its manifest gives it too little).
+    BudgetExhausted,
+}
+
+/// A fault, as the kernel told it ([`libipc::abi::fault`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRecord {
+    /// Number of the [`libipc::abi::Fault`].
+    pub kind: u64,
+    /// Faulting address, where there is one.
+    pub address: u64,
+    /// The CPU's code (x86_64 error code, aarch64 ESR).
+    pub syndrome: u64,
+    /// [`libipc::abi::fault::Access`] of a page fault; vector or class of an exception.
+    pub detail: u64,
+}
+
+/// One of the last IPCs before the death.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpcRecord {
+    /// When it was received, nanoseconds of the kernel's clock.
+    pub time_ns: u64,
+    /// The session's badge.
+    pub badge: u64,
+    /// Protocol and method ([`libipc::protocol::ProtocolId::of_label`]).
+    pub label: u64,
+}
+
+/// When what happened, nanoseconds of the kernel's clock; 0: not (yet). Under
+/// `-icount shift=0` a nanosecond is an instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The death was noticed.
+    pub noticed: u64,
+    /// It was declared: waiting clients were woken.
+    pub declared: u64,
+    /// The device was silent.
+    pub silenced: u64,
+    /// Everything that the instance held was revoked.
+    pub revoked: u64,
+    /// The image was loaded anew.
+    pub reloaded: u64,
+    /// The successor was started.
+    pub started: u64,
+    /// The successor answered its first request.
+    pub answered: u64,
+}
+
+/// One death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashRecord {
+    /// Counts deaths since boot, from 1.
+    pub number: u64,
+    /// Who.
+    pub server: Name,
+    /// Which instance.
+    pub incarnation: u32,
+    /// Why.
+    pub cause: Cause,
+    /// Instruction pointer, as linked (0 is the start of the image).
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Requests received and not answered.
+    pub in_flight: u32,
+    /// Return addresses, innermost first, as linked.
+    pub backtrace: Vec<u64, BACKTRACE>,
+    /// Text of the panic, `FILE:LINE: MESSAGE`.
+    pub message: String<MESSAGE>,
+    /// The last IPCs, oldest first.
+    pub history: Vec<IpcRecord, HISTORY>,
+    /// The death and what followed.
+    pub timeline: Timeline,
+}
