@@ -181,7 +181,7 @@ impl Run<'_> {
 
     fn boot_once(&self, system: &System, disk: &Disk, clock: Clock) -> Result<Sample> {
         let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
-        let mut sink = crate::session::Sink { output: &mut |_| Ok(()), crash: &mut |_| {} };
+        let mut sink = crate::session::Sink { output: &mut |_| Ok(()), crash: None };
         if let Some(outcome) = guest.wait_ready(Instant::now() + BOOT_TIMEOUT, &mut sink)? {
             bail!("{outcome:?} before the prompt\n{}", guest.post_mortem());
         }

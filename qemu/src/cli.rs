@@ -1,10 +1,11 @@
-//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `matrix`, `tidy`,
-//! `test`.
+//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `matrix`, `soak`,
+//! `throughput`, `tidy`, `test`.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
+use crate::campaign::{soak, throughput};
 use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
 use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
@@ -105,6 +106,10 @@ enum Sub {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Restarts all servers in turn, very often, in one boot: nothing may be left behind
+    Soak(soak::Args),
+    /// Measures what a death a second costs a client, in pairs of runs
+    Throughput(throughput::Args),
     /// Counts the kernel's lines of code and checks the rules that no compiler does
     Tidy,
     /// Runs `cargo test` with these words
@@ -235,6 +240,8 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
         Sub::Matrix { arch, only } => matrix::command(workspace, arch, only.as_deref()),
+        Sub::Soak(args) => soak::command(workspace, &args),
+        Sub::Throughput(args) => throughput::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;
@@ -331,7 +338,7 @@ fn exec(
         out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
     };
     let mut crash = |text: &str| eprint!("{text}");
-    let mut sink = Sink { output: &mut output, crash: &mut crash };
+    let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
     let mut outcome = Outcome::Status(0);
     for command in commands {
         outcome = guest.run(command, deadline, &mut sink)?;

@@ -7,7 +7,7 @@
 //! [`bootimage`] pack; [`disk`] makes the FAT32 image; [`machine`] starts QEMU; [`terminal`] and
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
 //! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
-//! line. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
+//! line. [`campaign`] runs the long experiments with deaths. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
 //! the sources alone.
 //!
 //! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
@@ -18,6 +18,7 @@
 
 pub mod bench;
 pub mod bootimage;
+pub mod campaign;
 pub mod cli;
 pub mod compile;
 pub mod devicetree;

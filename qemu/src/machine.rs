@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use arguments::{
-    Accel, BootFiles, EntryLevel, GicVersion, Loading, Options, PortOrder, Serial, Transport,
+    Accel, BootFiles, EntryLevel, GicVersion, Idle, Loading, Options, PortOrder, Serial, Transport,
 };
 pub use ending::Ending;
 

@@ -205,8 +205,8 @@ pub enum Outcome {
 pub struct Sink<'a> {
     /// What commands print.
     pub output: &'a mut dyn FnMut(&[u8]) -> Result<()>,
-    /// Crash records, with names beside the addresses.
-    pub crash: &'a mut dyn FnMut(&str),
+    /// Crash records, with names beside the addresses; without it nobody looks the names up.
+    pub crash: Option<&'a mut dyn FnMut(&str)>,
 }
 
 /// How a guest is watched.
@@ -291,9 +291,10 @@ impl<'a> Guest<'a> {
     }
 
     fn show_crash(&self, text: &str, sink: &mut Sink) {
+        let Some(show) = &mut sink.crash else { return };
         let elf = symbolize::crashed_server(text).and_then(|server| self.system.elf_of(server));
         let record = symbolize::crash_record(text, elf, &self.system.root);
-        (sink.crash)(&record);
+        show(&record);
     }
 
     /// Waits until the shell listens.
@@ -334,6 +335,28 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// Runs commands that end in the shell's own death, and waits until its successor listens.
+    ///
+    /// # Errors
+    /// As [`Guest::run`]; if the shell survives or does not come back.
+    pub fn restart_shell(&mut self, commands: &str, deadline: Instant) -> Result<()> {
+        let mut sink = Sink { output: &mut |_| Ok(()), crash: None };
+        if let Some(outcome) = self.wait_ready(deadline, &mut sink)? {
+            bail!("the shell does not listen: {outcome:?}");
+        }
+        self.channel.run(commands)?;
+        loop {
+            match self.next(deadline)? {
+                Ok(Message::Ready) => return Ok(()),
+                Ok(Message::Exit(status)) => {
+                    bail!("`{commands}` ended with status {status}, not with the shell");
+                }
+                Ok(_) => {}
+                Err(outcome) => bail!("`{commands}`: {outcome:?}\n{}", self.post_mortem()),
+            }
+        }
+    }
+
     /// Runs commands and returns what they printed with what became of them.
     ///
     /// # Errors
@@ -344,7 +367,7 @@ impl<'a> Guest<'a> {
             bytes.extend_from_slice(more);
             Ok(())
         };
-        let mut sink = Sink { output: &mut output, crash: &mut |_| {} };
+        let mut sink = Sink { output: &mut output, crash: None };
         let outcome = self.run(commands, Instant::now() + timeout, &mut sink)?;
         Ok((bytes, outcome))
     }
@@ -355,7 +378,7 @@ impl<'a> Guest<'a> {
     /// If the channel carries something else than frames.
     pub fn shut_down(&mut self) -> Result<Option<Ending>> {
         let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-        let mut sink = Sink { output: &mut |_| Ok(()), crash: &mut |_| {} };
+        let mut sink = Sink { output: &mut |_| Ok(()), crash: None };
         let mut outcome = self.run("shutdown", deadline, &mut sink);
         // It answers, or ends at once: either is right.
         if matches!(outcome, Ok(Outcome::Status(_)) | Err(_)) {
@@ -379,7 +402,7 @@ impl<'a> Guest<'a> {
         loop {
             match self.next(Instant::now() + forever) {
                 Ok(Ok(Message::Crash(text))) => {
-                    let mut sink = Sink { output: &mut |_| Ok(()), crash: &mut crash };
+                    let mut sink = Sink { output: &mut |_| Ok(()), crash: Some(&mut crash) };
                     self.show_crash(&text, &mut sink);
                 }
                 Ok(Ok(_)) => {}

@@ -77,12 +77,25 @@ pub fn rows(arch: &str, samples: &[Sample]) -> Vec<Row> {
             unit: unit.into(),
             n,
             min: values[0],
-            median: (values[(n - 1) / 2] + values[n / 2]) / 2.0,
+            median: median(&values),
             p99: values[(n * 99).div_ceil(100) - 1],
             max: values[n - 1],
         }
     };
     keys.into_iter().map(row).collect()
+}
+
+/// The mean; 0 of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// The middle one; of an even number, the mean of the two; 0 of nothing.
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    if n == 0 { 0.0 } else { (values[(n - 1) / 2] + values[n / 2]) / 2.0 }
 }
 
 /// A number as short as it can be said to a thousandth.

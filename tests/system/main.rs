@@ -4,6 +4,7 @@
 //! test's name begins with its machine: `aarch64::DISK0001 …`.
 
 mod bad_input;
+mod campaigns;
 mod disks;
 mod floats;
 mod kills;
@@ -44,7 +45,14 @@ fn trial(arch: Arch, test: &'static Test) -> Trial {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests = [shell::TESTS, disks::TESTS, kills::TESTS, bad_input::TESTS, floats::TESTS];
+    let tests = [
+        shell::TESTS,
+        disks::TESTS,
+        kills::TESTS,
+        bad_input::TESTS,
+        floats::TESTS,
+        campaigns::TESTS,
+    ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));
     libtest_mimic::run(&arguments, Arch::ALL.into_iter().flat_map(of_machine).collect()).exit();
 }

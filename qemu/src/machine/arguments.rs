@@ -110,6 +110,8 @@ pub struct Options {
     pub ports: PortOrder,
     /// Count instructions: virtual time is their number.
     pub icount: bool,
+    /// Where instructions are counted: what happens when there are none.
+    pub idle: Idle,
     /// Wait for a debugger on port 1234.
     pub gdb: bool,
     /// Who executes.
@@ -132,6 +134,7 @@ impl Default for Options {
             loading: Loading::default(),
             ports: PortOrder::default(),
             icount: false,
+            idle: Idle::default(),
             gdb: false,
             accel: Accel::default(),
             disk: None,
@@ -162,6 +165,16 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// How time passes for an idle guest whose instructions are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// It jumps to the next timer: the shortest run.
+    #[default]
+    Jumps,
+    /// It passes as the host's: a wait for a device is not filled with the work of timers.
+    Sleeps,
 }
 
 /// The files that QEMU boots.
@@ -227,7 +240,8 @@ pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Seria
         }
     }
     if options.icount {
-        add(&["-icount", "shift=0,sleep=off"]);
+        let sleep = if options.idle == Idle::Sleeps { "on" } else { "off" };
+        add(&["-icount", &format!("shift=0,sleep={sleep}")]);
     }
     if options.gdb {
         add(&["-s", "-S"]);

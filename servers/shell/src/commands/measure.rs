@@ -13,19 +13,20 @@ use libipc::time;
 use skink_protocols::control::KillSpec;
 use skink_protocols::file::{Access, Create};
 
+use super::campaign::{rounds, timed};
 use super::files::open;
 use super::misused;
 use crate::context::{Context, Failure, Outcome};
 use crate::format;
 
 /// The file that is read: large, and made by the host tool.
-const SOURCE: &str = "/disk/BIG.BIN";
+pub(super) const SOURCE: &str = "/disk/BIG.BIN";
 /// The file that is written.
-const TARGET: &str = "/disk/BENCH.TMP";
+pub(super) const TARGET: &str = "/disk/BENCH.TMP";
 /// Bytes of one read or write.
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 /// Bytes written.
-const WRITTEN: u64 = 16 << 20;
+pub(super) const WRITTEN: u64 = 16 << 20;
 /// Random reads in one sample.
 const RANDOM_READS: u64 = 1000;
 /// Kills of the driver.
@@ -33,6 +34,14 @@ const KILLS: u64 = 200;
 
 pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let (name, count) = match words {
+        [name, rest @ ..] if name.starts_with("timed.") => {
+            let timed = timed(rest).ok_or_else(|| misused("bench"))?;
+            return match name.as_str() {
+                "timed.read" => timed.read(context),
+                "timed.write" => timed.write(context),
+                _ => Err(unknown(name)),
+            };
+        }
         [name] => (name, None),
         [name, count] => (name, Some(format::number(count).ok_or_else(|| misused("bench"))?)),
         _ => return Err(misused("bench")),
@@ -43,27 +52,44 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
         "fs.write.seq" => write_sequential(context, count.unwrap_or(5)),
         "restart.virtio-blk" => restart(context, name, "virtio-blk", count.unwrap_or(KILLS)),
         "hello.add" => hello(context, count.unwrap_or(50)),
-        _ => Err(Failure::at(
-            name,
-            "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, hello.add",
-        )),
+        "restart.round" => rounds(context, count.unwrap_or(1)),
+        _ => Err(unknown(name)),
     }
 }
 
+fn unknown(name: &str) -> Failure {
+    Failure::at(
+        name,
+        "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
+         restart.round, hello.add (with COUNT), timed.read, timed.write (with SECONDS [VICTIM])",
+    )
+}
+
 /// A moment, to measure from.
-struct Stopwatch {
+pub(super) struct Stopwatch {
     start_ns: u64,
     idle_ns: u64,
 }
 
 impl Stopwatch {
-    fn start() -> Stopwatch {
+    pub(super) fn start() -> Stopwatch {
         Stopwatch { start_ns: time::now_ns(), idle_ns: idle_ns() }
     }
 
     /// Prints what one of `count` operations took since the start.
     fn sample(&self, context: &mut Context<'_>, id: &str, count: u64) {
-        let ns = time::now_ns() - self.start_ns;
+        self.sample_with(context, id, count, 0);
+    }
+
+    /// As `sample`, and `more_ns` of work that was done elsewhere.
+    pub(super) fn sample_with(
+        &self,
+        context: &mut Context<'_>,
+        id: &str,
+        count: u64,
+        more_ns: u64,
+    ) {
+        let ns = time::now_ns() - self.start_ns + more_ns;
         let busy_ns = ns.saturating_sub(idle_ns() - self.idle_ns);
         context.line(format_args!("sample {id} {} ns", ns / count));
         context.line(format_args!("sample {id} {} busy-ns", busy_ns / count));
@@ -76,7 +102,7 @@ fn idle_ns() -> u64 {
 }
 
 /// Prints a rate in units of a thousandth: `bytes` in `ns` is MB/s.
-fn rate(context: &mut Context<'_>, id: &str, amount: u64, ns: u64, unit: &str) {
+pub(super) fn rate(context: &mut Context<'_>, id: &str, amount: u64, ns: u64, unit: &str) {
     let thousandths = u128::from(amount) * 1_000_000 / u128::from(ns.max(1));
     context.line(format_args!(
         "sample {id} {}.{:03} {unit}",

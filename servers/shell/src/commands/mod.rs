@@ -1,6 +1,7 @@
 //! The commands, by theme, and the table that names them.
 
 mod basic;
+mod campaign;
 mod crashes;
 mod files;
 mod kill;
@@ -68,7 +69,12 @@ pub const COMMANDS: &[Command] = &[
     command("repeat", "repeat COUNT COMMAND...", "run a command several times", basic::repeat),
     command("sleep", "sleep SECONDS", "wait", basic::sleep),
     command("wait", "wait", "wait for background jobs", basic::wait),
-    command("bench", "bench NAME", "print measurements for `skink bench`", measure::bench),
+    command(
+        "bench",
+        "bench NAME [COUNT | SECONDS [VICTIM]]",
+        "print measurements for `skink bench`",
+        measure::bench,
+    ),
     command("true", "true", "succeed", basic::succeed),
     command("false", "false", "fail", basic::fail),
     command("help", "help [COMMAND]", "list the commands", basic::help),

@@ -1,0 +1,56 @@
+//! Campaigns: long experiments with deaths in them, as commands of the tool. Their short, seeded
+//! forms are system tests.
+//!
+//! * [`soak`]: very many restarts in one boot leave nothing behind and do not get dearer.
+//! * [`throughput`]: what a death a second costs a client that reads or writes.
+
+pub mod soak;
+pub mod throughput;
+
+use crate::disk::{self, Disk, Entry};
+use crate::session::{Guest, Outcome, Recipe, System};
+use crate::stats::{self, Sample};
+use crate::workspace::{Arch, Workspace};
+use anyhow::{Result, bail};
+use skink_manifest::Experiment;
+use std::time::Duration;
+
+/// What every campaign boots: no server is given up, none waits to be restarted.
+const EXPERIMENT: Experiment = Experiment { unlimited_intensity: true, backoff_ms: 0 };
+
+/// The shipped system, with [`EXPERIMENT`].
+fn system(workspace: &Workspace, arch: Arch) -> Result<System> {
+    crate::doctor::ensure(workspace, arch)?;
+    let recipe = Recipe { experiment: Some(EXPERIMENT), ..Recipe::default() };
+    System::build(workspace, arch, &recipe)
+}
+
+/// A disk of its own with one large file, which the shell's measurements read.
+fn disk(workspace: &Workspace, name: &str, bytes: usize) -> Result<Disk> {
+    let big = Entry::bytes("BIG.BIN", disk::pseudo_random(bytes, 1));
+    Disk::temporary(workspace, name, &[big])
+}
+
+/// Runs a line that must succeed; what it printed.
+fn say(guest: &mut Guest, line: &str, timeout: Duration) -> Result<String> {
+    let (bytes, outcome) = guest.capture(line, timeout)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    match outcome {
+        Outcome::Status(0) => Ok(text),
+        other => bail!("`{line}`: {other:?}, printed {text:?}\n{}", guest.post_mortem()),
+    }
+}
+
+/// The samples that a line printed.
+fn samples(guest: &mut Guest, line: &str, timeout: Duration) -> Result<Vec<Sample>> {
+    Ok(stats::parse(&say(guest, line, timeout)?))
+}
+
+/// The value of the one sample with this ID and unit.
+fn value(samples: &[Sample], id: &str, unit: &str) -> Result<f64> {
+    let found = samples.iter().find(|sample| sample.id == id && sample.unit == unit);
+    match found {
+        Some(sample) => Ok(sample.value),
+        None => bail!("the guest printed no `sample {id} … {unit}`"),
+    }
+}
