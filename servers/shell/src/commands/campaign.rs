@@ -19,6 +19,68 @@ const ROUND: [&str; 6] = ["pci", "virtio-blk", "fs", "bootfs", "hello", "console
 /// The shell itself: restarted by the host tool between rounds.
 const SHELL: &str = "shell";
 
+/// Kill to the next answered request that needs the disk; and what the parts of it took.
+pub fn restarts(context: &mut Context<'_>, id: &str, server: &str, kills: u64) -> Outcome {
+    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
+    let blocks = (size / 4096).max(1);
+    for kill in 0..kills {
+        context.check_interrupt()?;
+        let position = far_apart(kill, blocks);
+        let watch = Stopwatch::start();
+        context.sessions.control.kill(server, KillSpec::default())?;
+        file.read_shared(position, 4096)?;
+        watch.sample(context, id, 1);
+        parts(context, id)?;
+    }
+    Ok(())
+}
+
+/// The parts of the last restart. Up to the successor's start the root server alone runs, and
+/// never waits: its nanoseconds are busy ones.
+fn parts(context: &mut Context<'_>, id: &str) -> Outcome {
+    let Some(record) = context.sessions.control.crash(0)? else {
+        return Err(Failure::new("no crash record of a server that was killed"));
+    };
+    let line = &record.timeline;
+    let steps = [
+        ("declare", line.noticed, line.declared),
+        ("silence", line.declared, line.silenced),
+        ("revoke", line.silenced, line.revoked),
+        ("reload", line.revoked, line.reloaded),
+        ("build", line.reloaded, line.started),
+    ];
+    for (part, from, to) in steps {
+        context.line(format_args!("sample {id}.{part} {} busy-ns", to.saturating_sub(from)));
+    }
+    Ok(())
+}
+
+/// A position of a read that neither cache nor read-ahead has.
+fn far_apart(number: u64, blocks: u64) -> u64 {
+    (number * 7919 + 13) % blocks * 4096
+}
+
+/// From a server's fault, with a request in flight, to its callers' being woken.
+pub fn wakes(context: &mut Context<'_>, count: u64) -> Outcome {
+    for _ in 0..count {
+        context.check_interrupt()?;
+        let how = Misbehaviour::IllegalInstruction;
+        let spec = KillSpec { at_request: 1, how, ..KillSpec::default() };
+        context.sessions.control.kill("hello", spec)?;
+        touch(context, "hello", 0)?;
+        let record = context.sessions.control.crash(0)?;
+        let record = record.filter(|record| record.server == "hello");
+        let record = record.ok_or_else(|| Failure::new("hello did not die"))?;
+        // The request was noted just before the fault.
+        let Some(fault) = record.history.last() else {
+            return Err(Failure::new("the crash record has no request"));
+        };
+        let ns = record.timeline.declared.saturating_sub(fault.time_ns);
+        context.line(format_args!("sample death.wake {ns} busy-ns"));
+    }
+    Ok(())
+}
+
 /// Restarts each server once and uses what it provides; prints what all of it cost, the last
 /// restart of the shell included.
 pub fn rounds(context: &mut Context<'_>, count: u64) -> Outcome {
@@ -41,8 +103,7 @@ fn touch(context: &mut Context<'_>, server: &str, round: u64) -> Outcome {
         "virtio-blk" | "fs" => {
             let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
             let blocks = (size / 4096).max(1);
-            // Far apart, so that neither cache nor read-ahead has it.
-            file.read_shared((round * 7919 + 13) % blocks * 4096, 4096)?;
+            file.read_shared(far_apart(round, blocks), 4096)?;
         }
         "bootfs" => {
             let (client, inner) = context.resolve("/boot")?;

@@ -10,10 +10,9 @@ use alloc::vec;
 use libipc::cap::{Cap, Log};
 use libipc::start::slot;
 use libipc::time;
-use skink_protocols::control::KillSpec;
 use skink_protocols::file::{Access, Create};
 
-use super::campaign::{rounds, timed};
+use super::campaign::{restarts, rounds, timed, wakes};
 use super::files::open;
 use super::misused;
 use crate::context::{Context, Failure, Outcome};
@@ -29,8 +28,8 @@ pub(super) const PIECE: usize = 64 * 1024;
 pub(super) const WRITTEN: u64 = 16 << 20;
 /// Random reads in one sample.
 const RANDOM_READS: u64 = 1000;
-/// Kills of the driver.
-const KILLS: u64 = 200;
+/// Deaths of each kind.
+const KILLS: u64 = 1000;
 
 pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let (name, count) = match words {
@@ -50,7 +49,8 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
         "fs.read.seq" => read_sequential(context, count.unwrap_or(5)),
         "fs.read.rand4k" => read_random(context, count.unwrap_or(5)),
         "fs.write.seq" => write_sequential(context, count.unwrap_or(5)),
-        "restart.virtio-blk" => restart(context, name, "virtio-blk", count.unwrap_or(KILLS)),
+        "restart.virtio-blk" => restarts(context, name, "virtio-blk", count.unwrap_or(KILLS)),
+        "death.wake" => wakes(context, count.unwrap_or(KILLS)),
         "hello.add" => hello(context, count.unwrap_or(50)),
         "restart.round" => rounds(context, count.unwrap_or(1)),
         _ => Err(unknown(name)),
@@ -61,7 +61,7 @@ fn unknown(name: &str) -> Failure {
     Failure::at(
         name,
         "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
-         restart.round, hello.add (with COUNT), timed.read, timed.write (with SECONDS [VICTIM])",
+         restart.round, death.wake, hello.add (with COUNT), timed.read, timed.write (with SECONDS [VICTIM])",
     )
 }
 
@@ -77,7 +77,7 @@ impl Stopwatch {
     }
 
     /// Prints what one of `count` operations took since the start.
-    fn sample(&self, context: &mut Context<'_>, id: &str, count: u64) {
+    pub(super) fn sample(&self, context: &mut Context<'_>, id: &str, count: u64) {
         self.sample_with(context, id, count, 0);
     }
 
@@ -166,22 +166,6 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
         drop(file);
         let (client, inner) = context.resolve(TARGET)?;
         skink_protocols::file::client::remove(&client, &inner)?;
-    }
-    Ok(())
-}
-
-/// Kill to the next answered request that needs the disk.
-fn restart(context: &mut Context<'_>, id: &str, server: &str, kills: u64) -> Outcome {
-    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-    let blocks = (size / 4096).max(1);
-    for kill in 0..kills {
-        context.check_interrupt()?;
-        // Far apart, so that neither cache nor read-ahead has it.
-        let position = (kill * 7919 + 13) % blocks * 4096;
-        let watch = Stopwatch::start();
-        context.sessions.control.kill(server, KillSpec::default())?;
-        file.read_shared(position, 4096)?;
-        watch.sample(context, id, 1);
     }
     Ok(())
 }
