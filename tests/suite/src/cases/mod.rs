@@ -3,6 +3,7 @@
 use crate::env::Test;
 
 mod cnode;
+mod deaths;
 mod derivation;
 mod device;
 pub mod fault;
@@ -26,6 +27,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         tcb::TESTS,
         ipc::TESTS,
         reply::TESTS,
+        deaths::TESTS,
         notification::TESTS,
         fault::TESTS,
         sched::TESTS,
