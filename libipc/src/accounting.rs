@@ -1,9 +1,13 @@
-//! Counting requests in the control page, and the misbehaviour that one of them may trigger.
+//! Counting moments in the control page, and the death that one of them may trigger.
 //!
-//! The server loop counts messages by itself; a server counts the requests of its rings with
-//! [`begin`] and [`end`]. Without a control page (unit tests, the root server) nothing is counted.
+//! The server loop, the rings and [`crate::events`] count by themselves; a server that takes
+//! requests in another way calls [`begin`] and [`end`]. Without a control page (unit tests, the
+//! root server) nothing is counted.
 
 use crate::control::{Control, HISTORY, Misbehaviour};
+use crate::start::slot;
+use crate::supervisor::SupervisorClient;
+use crate::trigger::Moment;
 use crate::{misbehave, time};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
@@ -30,12 +34,35 @@ fn bump(counter: &AtomicU64) -> u64 {
     value
 }
 
-/// Counts a request received, and records it in the history. If `kill --at-request` is armed for
-/// it, this does not return.
+/// Counts a moment. Does not return if the server's death is armed for this count.
+#[inline(always)]
+fn count(control: &Control, moment: Moment) {
+    let count = bump(&control.counts[moment as usize]);
+    if count == control.goals[moment as usize].load(Relaxed) {
+        reached(control, moment, count);
+    }
+}
+
+/// Somebody waits for this count.
+#[cold]
+#[inline(never)]
+fn reached(control: &Control, moment: Moment, count: u64) {
+    let goes_off = control.take(moment, count);
+    if goes_off.watch {
+        // Where the call fails, the root server wants nothing any more. Registers alone carry it:
+        // what lies in the IPC buffer stays.
+        let supervisor = SupervisorClient::at(slot::SUPERVISOR);
+        let _ = supervisor.reached(moment as u32, count);
+    }
+    if let Some(kind) = goes_off.own.and_then(Misbehaviour::from_raw) {
+        misbehave::act(kind);
+    }
+}
+
+/// Counts a request received, and records it in the history.
 #[inline]
 pub fn begin(badge: u64, label: u64) {
     let Some(control) = control() else { return };
-    let count = bump(&control.requests);
     control.in_flight.fetch_add(1, Relaxed);
     let place = control.history_next.load(Relaxed);
     let entry = &control.history[place as usize % HISTORY];
@@ -43,29 +70,33 @@ pub fn begin(badge: u64, label: u64) {
     entry[1].store(badge, Relaxed);
     entry[2].store(label, Relaxed);
     control.history_next.store(place.wrapping_add(1), Relaxed);
-    if count == control.trigger_at.load(Relaxed) {
-        triggered(control);
-    }
+    count(control, Moment::Receive);
 }
 
-#[cold]
-fn triggered(control: &Control) {
-    // Disarmed first: a restarted server must not fall into the same trap by itself.
-    control.trigger_at.store(0, Relaxed);
-    if let Some(kind) = Misbehaviour::from_raw(control.trigger_action.load(Relaxed)) {
-        misbehave::act(kind);
-    }
-}
-
-/// Counts a request answered.
+/// Counts an answer that is ready. The request is in flight until this returns.
 #[inline]
 pub fn end() {
     let Some(control) = control() else { return };
-    bump(&control.completed);
+    count(control, Moment::Reply);
     if control.first_answer_ns.load(Relaxed) == 0 {
         control.first_answer_ns.store(time::now_ns(), Relaxed);
     }
     let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+}
+
+/// Counts a step of a ring.
+#[inline(always)]
+pub(crate) fn ring_step() {
+    if let Some(control) = control() {
+        count(control, Moment::Ring);
+    }
+}
+
+/// Counts the start of the instance.
+pub(crate) fn started() {
+    if let Some(control) = control() {
+        count(control, Moment::Start);
+    }
 }
 
 /// Counts a return to waiting.
@@ -76,17 +107,44 @@ pub(crate) fn looped() {
     }
 }
 
-/// Counts interrupts, and answers a heartbeat, as `bits` of the notification say.
+/// Counts a signal with these `bits` and the interrupts among them, and answers a heartbeat.
 #[inline]
 pub(crate) fn signalled(bits: u64) {
     use crate::start::event;
     let Some(control) = control() else { return };
-    let interrupts = bits & ((1 << event::DOORBELL_FIRST) - 1);
-    if interrupts != 0 {
-        control.interrupts.fetch_add(interrupts.count_ones(), Relaxed);
-    }
     if bits & event::HEARTBEAT != 0 {
         bump(&control.heartbeats);
+        obey(control);
+    }
+    if bits & !event::HEARTBEAT != 0 {
+        count(control, Moment::Notification);
+    }
+    let mut interrupts = bits & ((1 << event::DOORBELL_FIRST) - 1);
+    while interrupts != 0 {
+        interrupts &= interrupts - 1;
+        count(control, Moment::Interrupt);
+    }
+}
+
+/// Does what `kill NAME --how X` wants at once.
+fn obey(control: &Control) {
+    if let Some(kind) = Misbehaviour::from_raw(control.at_once.swap(0, Relaxed)) {
+        misbehave::act(kind);
+    }
+}
+
+/// Does what `kill NAME --how X` wants of this program at once. For a program whose first thread
+/// does not wait for its notification; all others are told by a heartbeat.
+pub fn obey_now() {
+    if let Some(control) = control() {
+        obey(control);
+    }
+}
+
+/// Says that this instance ends itself when its device does not answer.
+pub fn declare_deadline() {
+    if let Some(control) = control() {
+        control.has_deadline.store(1, Relaxed);
     }
 }
 

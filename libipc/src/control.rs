@@ -1,11 +1,12 @@
 //! The control page: what a server and the root server tell each other without a message.
 //!
 //! One page for each server, owned by custody, mapped writable into every incarnation. The
-//! server loop counts here; `kill NAME --at-request N` is armed here by the root server and goes
-//! off in the server loop, in the shipped system as in every other; a panic leaves its message
-//! here. The kernel knows nothing of it. Everything is an atomic: both sides may write at any
-//! time, and neither trusts what it reads (the root server bounds every index).
+//! server's moments are counted here; a `kill` with a condition is armed here by the root server
+//! and goes off where the count is reached ([`crate::trigger`]); a panic leaves its message here.
+//! The kernel knows nothing of it. Everything is an atomic: both sides may write at any time, and
+//! neither trusts what it reads (the root server bounds every index).
 
+use crate::trigger::{Moment, Trigger};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// IPCs kept in [`Control::history`].
@@ -16,21 +17,28 @@ pub const MESSAGE_SIZE: usize = 512;
 /// The page. All counters are since boot, over all incarnations, unless said otherwise.
 #[repr(C, align(4096))]
 pub struct Control {
-    /// Requests received (messages with a reply, and ring requests).
-    pub requests: AtomicU64,
-    /// Requests answered.
-    pub completed: AtomicU64,
+    /// Counts of the [`Moment`]s.
+    pub counts: [AtomicU64; Moment::COUNT],
+    /// The next count of each moment at which anything is to happen; 0: none.
+    pub goals: [AtomicU64; Moment::COUNT],
     /// Requests received and not answered, now; reset by the root server at a restart.
     pub in_flight: AtomicU32,
     /// Why the instance ends itself: 0 none, else an [`ExitReason`].
     pub exit_reason: AtomicU32,
-    /// When [`Control::requests`] reaches this, the misbehaviour of `trigger_action` happens,
-    /// with that request in flight. 0: never.
-    pub trigger_at: AtomicU64,
-    /// What happens then: a [`Misbehaviour`].
-    pub trigger_action: AtomicU32,
-    /// Interrupts handled.
-    pub interrupts: AtomicU32,
+    /// The server's own death: its action is a [`Misbehaviour`].
+    pub own: Trigger,
+    /// Somebody else's death: the root server is told.
+    pub watch: Trigger,
+    /// Where `own` went off in this instance: the [`Moment`]'s number plus 1, 0: nowhere.
+    pub fired: AtomicU32,
+    /// A [`Misbehaviour`] that is to happen at the next heartbeat; 0: none.
+    pub at_once: AtomicU32,
+    /// The count at which `own` went off.
+    pub fired_at: AtomicU64,
+    /// 1 if the instance ends itself when its device does not answer.
+    pub has_deadline: AtomicU32,
+    /// Bytes of `message`.
+    pub message_size: AtomicU32,
     /// Times that the server loop came back to wait: its progress.
     pub loops: AtomicU64,
     /// Answers to heartbeats.
@@ -39,10 +47,6 @@ pub struct Control {
     pub history_next: AtomicU64,
     /// The last IPCs: time (ns of the kernel's clock), badge, label.
     pub history: [[AtomicU64; 3]; HISTORY],
-    /// Bytes of `message`.
-    pub message_size: AtomicU32,
-    /// Line of the panic.
-    pub panic_line: AtomicU32,
     /// Text of the panic, `FILE:LINE: MESSAGE`, UTF-8, cut.
     pub message: [AtomicU8; MESSAGE_SIZE],
     /// When the instance first answered a request (ns of the kernel's clock), 0: not yet; reset
@@ -62,11 +66,31 @@ pub enum ExitReason {
     Panic = 2,
     /// Its heap or quota is exhausted.
     OutOfMemory = 3,
-    /// `kill --at-request` went off.
+    /// `kill` with a condition went off.
     Killed = 4,
+    /// It has no free capability slot left.
+    OutOfCapabilities = 5,
+    /// Its device does not answer; the message is in the page.
+    DeviceSilent = 6,
 }
 
-/// How an instance can be made to misbehave at its N-th request.
+impl ExitReason {
+    const ALL: [ExitReason; 6] = [
+        ExitReason::Exit,
+        ExitReason::Panic,
+        ExitReason::OutOfMemory,
+        ExitReason::Killed,
+        ExitReason::OutOfCapabilities,
+        ExitReason::DeviceSilent,
+    ];
+
+    /// The reason with this number, if there is one.
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&reason| reason as u32 == raw)
+    }
+}
+
+/// How an instance can be made to misbehave, at once or at a count of a [`Moment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u32)]
 pub enum Misbehaviour {
@@ -84,11 +108,19 @@ pub enum Misbehaviour {
     Loop = 6,
     /// Panic.
     Panic = 7,
+    /// Return from `main`.
+    Exit = 8,
+    /// Stop without using the CPU, and answer no heartbeat.
+    Hang = 9,
+    /// Fill all free capability slots.
+    ExhaustCapabilities = 10,
+    /// Give the device no more work, so that it seems not to answer.
+    MuteDevice = 11,
 }
 
 impl Misbehaviour {
     /// Every kind, with the name that commands and reports use.
-    pub const NAMED: [(&str, Misbehaviour); 7] = [
+    pub const NAMED: [(&str, Misbehaviour); 11] = [
         ("kill", Misbehaviour::Kill),
         ("null", Misbehaviour::NullDereference),
         ("illegal", Misbehaviour::IllegalInstruction),
@@ -96,7 +128,16 @@ impl Misbehaviour {
         ("memory", Misbehaviour::ExhaustMemory),
         ("loop", Misbehaviour::Loop),
         ("panic", Misbehaviour::Panic),
+        ("exit", Misbehaviour::Exit),
+        ("hang", Misbehaviour::Hang),
+        ("caps", Misbehaviour::ExhaustCapabilities),
+        ("device", Misbehaviour::MuteDevice),
     ];
+
+    /// The kind with this name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
+    }
 
     /// The kind with this number, if there is one.
     pub fn from_raw(raw: u32) -> Option<Self> {

@@ -39,6 +39,7 @@ pub mod startup;
 pub mod supervisor;
 pub mod thread;
 pub mod time;
+pub mod trigger;
 pub mod wire;
 
 pub use cap::Cap;

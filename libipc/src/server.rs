@@ -1,9 +1,8 @@
 //! The server loop: receive, count, dispatch, answer.
 //!
 //! A server implements [`Server`] (for one protocol: one line that calls the dispatcher which
-//! `#[libipc::protocol]` generates) and calls [`run`]. The loop keeps the control page: requests,
-//! progress, history, heartbeats, interrupts, and the misbehaviour that `kill --at-request` asks
-//! for. It never panics for what a client sends.
+//! `#[libipc::protocol]` generates) and calls [`run`]. The loop keeps the control page: moments and
+//! the deaths that they trigger, progress, history, heartbeats. It never panics for what a client sends.
 
 use crate::accounting;
 use crate::cap::{Cap, Endpoint};

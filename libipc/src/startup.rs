@@ -73,6 +73,7 @@ pub unsafe fn run(info: u64, length: u64, main: fn(&'static StartInfo) -> i32) -
         );
     }
     logger::init();
+    accounting::started();
     end(ExitReason::Exit, main(start))
 }
 
@@ -108,6 +109,15 @@ pub fn name() -> &'static str {
 /// Ends the program, all its threads, with an exit code.
 pub fn exit(code: i32) -> ! {
     end(ExitReason::Exit, code)
+}
+
+/// Ends the program because its device does not answer; `message` goes into the crash record.
+pub fn give_up_device(message: fmt::Arguments<'_>) -> ! {
+    if let Some(control) = control() {
+        write_message(control, message);
+    }
+    log::error!("{message}");
+    end(ExitReason::DeviceSilent, PANIC_CODE)
 }
 
 /// Ends the program for this reason.
@@ -160,14 +170,19 @@ fn is_allocation_failure(info: &PanicInfo) -> bool {
 }
 
 fn record(control: &Control, info: &PanicInfo) {
-    let mut text = PageText { control, size: 0 };
-    if let Some(place) = info.location() {
-        control.panic_line.store(place.line(), Ordering::Relaxed);
-        let _ = write!(text, "{}:{}: ", place.file(), place.line());
+    match info.location() {
+        Some(place) => {
+            let (file, line) = (place.file(), place.line());
+            write_message(control, format_args!("{file}:{line}: {}", info.message()));
+        }
+        None => write_message(control, format_args!("{}", info.message())),
     }
-    let _ = write!(text, "{}", info.message());
-    let size = text.size as u32;
-    control.message_size.store(size, Ordering::Release);
+}
+
+fn write_message(control: &Control, message: fmt::Arguments<'_>) {
+    let mut text = PageText { control, size: 0 };
+    let _ = text.write_fmt(message);
+    control.message_size.store(text.size as u32, Ordering::Release);
 }
 
 /// Writes into the control page's message, and drops what does not fit.

@@ -25,6 +25,11 @@ pub trait Supervisor {
     /// Ends the caller, all its threads. Never answered.
     fn exit(&self, code: i32);
 
+    /// The count of a [`crate::trigger::Moment`] (by number) was reached that the root server
+    /// watches. Whoever is to die is dead when this returns: it may be the caller.
+    #[hot]
+    fn reached(&self, moment: u32, count: u64);
+
     /// Incoming sessions from index `first` on; empty behind the last. Asked for after the event
     /// `SESSIONS`.
     #[idempotent]

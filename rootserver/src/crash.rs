@@ -66,6 +66,7 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
         ip: 0,
         sp: 0,
         in_flight: 0,
+        placed: None,
         backtrace: Vec::new(),
         message: String::new(),
         history: Vec::new(),
@@ -77,7 +78,7 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
 pub fn from_control(server: &str, incarnation: u32, cause: Cause, page: &Control) -> CrashRecord {
     let mut record = empty(server, incarnation, cause);
     record.in_flight = page.in_flight.load(Relaxed);
-    if cause == Cause::Panic || cause == Cause::OutOfMemory {
+    if matches!(cause, Cause::Panic | Cause::OutOfMemory | Cause::DeviceSilent) {
         record.message = message(page);
     }
     let next = page.history_next.load(Relaxed);

@@ -104,6 +104,10 @@ fn every_way(fixture: &Fixture) -> Result<()> {
         ("memory", "memory quota"),
         ("panic", "panic"),
         ("loop", "budget"),
+        ("exit", "exit with code 1"),
+        ("hang", "heartbeat"),
+        ("caps", "capability quota exhausted"),
+        ("device", "device does not answer"),
     ];
     for (way, words) in ways {
         let kill = format!("kill virtio-blk --at-request 1 --how {way}");

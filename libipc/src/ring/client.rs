@@ -1,6 +1,7 @@
 //! The client's side of a ring: submits, remembers what is in flight, submits it again.
 
 use super::{Layout, header};
+use crate::accounting;
 use crate::shared::Shared;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -100,6 +101,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         let place = self.layout.submission(self.submitted);
         self.layout.write_entry(place, request);
         self.submitted = self.submitted.wrapping_add(1);
+        accounting::ring_step();
     }
 
     /// Makes all submissions seen; says whether to signal the server's doorbell.
@@ -108,6 +110,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         if self.published != self.submitted {
             self.layout.store(header::SUBMITTED, self.submitted, Release);
             self.published = self.submitted;
+            accounting::ring_step();
             self.must_ring |= self.layout.must_ring(header::SERVER_SLEEPS);
         }
         core::mem::take(&mut self.must_ring)
@@ -139,6 +142,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         let response = self.layout.read_entry(place);
         self.reaped = self.reaped.wrapping_add(1);
         self.layout.store(header::REAPED, self.reaped, Release);
+        accounting::ring_step();
         Some(response)
     }
 
@@ -175,6 +179,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         self.published = self.submitted;
         self.attached = epoch;
         self.layout.set_client_epoch(epoch);
+        accounting::ring_step();
         self.must_ring = true;
     }
 

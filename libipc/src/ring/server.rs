@@ -1,7 +1,7 @@
 //! The server's side of a ring: takes requests, completes them in any order.
 //!
 //! Each request counts in the control page, as messages do: [`ServerRing::take`] is where
-//! `kill --at-request` goes off.
+//! `kill --at receive:N` goes off.
 
 use super::{Layout, header};
 use crate::accounting;
@@ -39,6 +39,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         layout.store(header::SERVER_SLEEPS, 1, Relaxed);
         let epoch = u64::from(incarnation.max(1));
         layout.store(header::SERVER_EPOCH, epoch, Release);
+        accounting::ring_step();
         Some(ServerRing {
             layout,
             badge,
@@ -92,6 +93,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         self.taken = self.taken.wrapping_add(1);
         self.outstanding += 1;
         accounting::begin(self.badge, accounting::RING_LABEL);
+        accounting::ring_step();
         Some(request)
     }
 
@@ -128,6 +130,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         let place = self.layout.completion(self.completed);
         self.layout.write_entry(place, &response);
         self.completed = self.completed.wrapping_add(1);
+        accounting::ring_step();
     }
 
     /// Makes all completions seen; says whether to signal the client's doorbell.
@@ -136,6 +139,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         if self.follow() && self.published != self.completed {
             self.layout.store(header::COMPLETED, self.completed, Release);
             self.published = self.completed;
+            accounting::ring_step();
             self.must_ring |= self.layout.must_ring(header::CLIENT_SLEEPS);
         }
         core::mem::take(&mut self.must_ring)

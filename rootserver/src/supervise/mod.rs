@@ -51,6 +51,10 @@ pub enum Cause {
     Heartbeat,
     /// It used its budget without progress.
     Budget,
+    /// It has no free capability slot left.
+    OutOfCapabilities,
+    /// Its device does not answer; the message is in the crash record.
+    Device,
 }
 
 impl Cause {
@@ -65,6 +69,8 @@ impl Cause {
             Cause::Restarted => "restarted",
             Cause::Heartbeat => "no heartbeat",
             Cause::Budget => "budget exhausted",
+            Cause::OutOfCapabilities => "capability quota exhausted",
+            Cause::Device => "device does not answer",
         }
     }
 }

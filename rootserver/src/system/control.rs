@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use heapless::Vec;
 use libipc::cap::{self, Cap};
-use libipc::control::Misbehaviour;
 use libipc::protocol::Status;
 use libipc::supervisor::{SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer};
+use libipc::trigger::Moment;
 use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{
@@ -16,8 +16,8 @@ use skink_protocols::control::{
 };
 use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
-use super::instance::arm;
-use super::{Armed, System};
+use super::System;
+use super::arming::Reached;
 use crate::custody::Owner;
 use crate::supervise::{Event, Failure, Order, ServerId, State};
 
@@ -49,7 +49,8 @@ impl System {
         (!call.ended).then_some(outcome)
     }
 
-    fn find(&self, name: &str) -> Result<ServerId, ControlError> {
+    /// The server with this name.
+    pub fn find(&self, name: &str) -> Result<ServerId, ControlError> {
         let index = self.manifest.servers.iter().position(|s| s.name == name);
         index.map(|i| ServerId(i as u8)).ok_or(ControlError::UnknownServer)
     }
@@ -71,35 +72,9 @@ impl System {
             memory_bytes: self.custody.untyped.bytes_of(Owner::Quota(server.0))
                 + self.custody.untyped.bytes_of(Owner::Server(server.0)),
             interrupts: handlers.sum(),
-            requests: page.requests.load(Relaxed),
-            completed: page.completed.load(Relaxed),
+            moments: Moment::NAMED.map(|(_, moment)| page.count(moment)),
             in_flight: page.in_flight.load(Relaxed),
         })
-    }
-
-    fn kill(&mut self, server: ServerId, spec: KillSpec) -> Result<(), ControlError> {
-        if !self.is_running(server) {
-            return Err(ControlError::NotRunning);
-        }
-        let how = spec.how;
-        let left = match (spec.every, spec.times) {
-            (0, _) => 1,
-            (_, 0) => Armed::ENDLESS,
-            (_, times) => times,
-        };
-        let next = Armed { every: spec.every, left, how };
-        let state = &mut self.servers[server.index()];
-        if spec.at_request == 0 && how == Misbehaviour::Kill {
-            state.armed = (spec.every > 0).then_some(next);
-            self.event(Event::Order(server, Order::Kill));
-            return Ok(());
-        }
-        if let Some(page) = state.control() {
-            let first = Armed { every: spec.at_request.max(1), ..next };
-            arm(Some(first), page);
-        }
-        state.armed = Some(next);
-        Ok(())
     }
 }
 
@@ -127,6 +102,12 @@ impl SupervisorServer for Call<'_> {
     fn exit(&mut self, _caller: Caller, code: i32) {
         self.ended = true;
         self.system.on_exit(self.caller, code);
+    }
+
+    fn reached(&mut self, _caller: Caller, moment: u32, count: u64) {
+        if let Some(moment) = Moment::from_raw(moment) {
+            self.system.reached(Reached { server: self.caller, moment, count });
+        }
     }
 
     fn sessions(
@@ -162,8 +143,7 @@ impl ControlServer for Call<'_> {
     fn kill(&mut self, _caller: Caller, name: &str, spec: KillSpec) -> Result<(), ControlError> {
         self.permitted()?;
         let server = self.system.find(name)?;
-        self.system.kill(server, spec)?;
-        Ok(())
+        self.system.kill(server, &spec)
     }
 
     fn restart(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {

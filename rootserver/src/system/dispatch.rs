@@ -104,7 +104,7 @@ impl System {
 
     fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) {
         let kind = message.info.label();
-        self.death = Detail { fault: Some(fault_record(message)), thread };
+        self.death = Detail { fault: Some(fault_record(message)), thread, watched: None };
         let cause = self.cause_of_fault(server, kind);
         self.event(Event::Died(server, cause));
     }
@@ -153,9 +153,7 @@ pub fn refuse(status: Status) -> Option<Answer> {
 
 /// Why an instance says that it ends.
 pub fn exit_reason(page: &Control) -> Option<ExitReason> {
-    let raw = page.exit_reason.load(core::sync::atomic::Ordering::Acquire);
-    let all = [ExitReason::Exit, ExitReason::Panic, ExitReason::OutOfMemory, ExitReason::Killed];
-    all.into_iter().find(|reason| *reason as u32 == raw)
+    ExitReason::from_raw(page.exit_reason.load(core::sync::atomic::Ordering::Acquire))
 }
 
 /// The cause of an end that an instance announced.
@@ -165,6 +163,8 @@ pub fn cause_of_exit(reason: ExitReason, code: i32) -> Cause {
         ExitReason::Panic => Cause::Panic,
         ExitReason::OutOfMemory => Cause::OutOfMemory,
         ExitReason::Killed => Cause::Killed,
+        ExitReason::OutOfCapabilities => Cause::OutOfCapabilities,
+        ExitReason::DeviceSilent => Cause::Device,
     }
 }
 

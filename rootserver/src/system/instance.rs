@@ -7,7 +7,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use libipc::arch::thread_registers;
 use libipc::cap::{self, Cap, Then};
-use libipc::control::Control;
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE};
@@ -68,8 +67,11 @@ impl System {
         page.exit_reason.store(0, Relaxed);
         page.message_size.store(0, Relaxed);
         page.first_answer_ns.store(0, Relaxed);
+        page.fired.store(0, Relaxed);
+        page.at_once.store(0, Relaxed);
+        page.has_deadline.store(0, Relaxed);
         server.loops_at_timeout = u64::MAX;
-        arm(server.armed, page);
+        server.show_armed();
     }
 
     fn make_objects(&mut self, index: u8) -> Result<(), StartError> {
@@ -312,18 +314,6 @@ impl Counters {
         };
         *counter += 1;
         *counter - 1
-    }
-}
-
-/// Puts an armed `kill` into the control page.
-pub fn arm(armed: Option<super::Armed>, page: &Control) {
-    match armed {
-        Some(armed) => {
-            page.trigger_action.store(armed.how as u32, Relaxed);
-            let at = page.requests.load(Relaxed).saturating_add(armed.every);
-            page.trigger_at.store(at, Relaxed);
-        }
-        None => page.trigger_at.store(0, Relaxed),
     }
 }
 

@@ -8,10 +8,12 @@
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
+//! * [`arming`]: deaths placed by events.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
 //! here waits for a server, and nothing that a server says can make it panic.
 
+pub mod arming;
 pub mod control;
 pub mod devices;
 pub mod dispatch;
@@ -39,6 +41,7 @@ use crate::loader::ElfError;
 use crate::plan::{MAX_THREADS, Plan, PlanError};
 use crate::supervise::{Action, Actions, Event, Heartbeats, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
+use arming::{Armed, Watch};
 use devices::Assigned;
 use functions::Functions;
 use grants::Grant;
@@ -84,22 +87,6 @@ pub struct Interrupt {
     pub notification: Slot,
     /// The bit.
     pub bit: u8,
-}
-
-/// `kill` with a condition: armed again in each new instance.
-#[derive(Clone, Copy, Debug)]
-pub struct Armed {
-    /// Requests until the next.
-    pub every: u64,
-    /// Deaths left, this one included; [`Armed::ENDLESS`] is without end.
-    pub left: u32,
-    /// What happens.
-    pub how: libipc::control::Misbehaviour,
-}
-
-impl Armed {
-    /// Deaths without end.
-    pub const ENDLESS: u32 = u32::MAX;
 }
 
 /// What custody holds for one server for ever, and what its instances are made of.
@@ -158,8 +145,10 @@ pub struct Server {
     pub cpu_ns: u64,
     /// [`Control::loops`] at the last timeout.
     pub loops_at_timeout: u64,
-    /// An armed `kill`.
+    /// Its own armed death.
     pub armed: Option<Armed>,
+    /// Whose death is armed at one of its moments.
+    pub watch: Option<Watch>,
 }
 
 /// Where a thread has its stack and IPC buffer.
@@ -357,6 +346,7 @@ impl Server {
         cpu_ns: 0,
         loops_at_timeout: 0,
         armed: None,
+        watch: None,
     };
 
     /// Its control page.
@@ -387,7 +377,7 @@ impl System {
         device_tree: &[],
         devices_assigned: false,
         crashes: Crashes::EMPTY,
-        death: Detail { fault: None, thread: 0 },
+        death: Detail { fault: None, thread: 0, watched: None },
         facts: None,
     };
 

@@ -28,6 +28,7 @@ use crate::kernel::kit_cptr;
 use crate::plan::{IMAGE_BASE, kit};
 use crate::say;
 use crate::supervise::{Cause, Failure, ServerId};
+use crate::system::arming::Reached;
 use crate::system::dispatch;
 
 /// What is known of a death beyond its cause.
@@ -37,6 +38,8 @@ pub struct Detail {
     pub fault: Option<FaultRecord>,
     /// Which thread.
     pub thread: u8,
+    /// Who watched for whose moment, if that is why.
+    pub watched: Option<Reached>,
 }
 
 impl System {
@@ -53,6 +56,7 @@ impl System {
         self.check(server, "wake its callers", replies.revoke());
         let declared = libipc::time::now_ns();
         let mut record = self.record(server, cause, &detail);
+        record.placed = self.placed(server, detail.watched);
         self.stop_threads(server);
         self.silence(server);
         let silenced = libipc::time::now_ns();
@@ -63,7 +67,7 @@ impl System {
         record.timeline.revoked = libipc::time::now_ns();
         self.say_death(server, &record, cause);
         self.crashes.add(record);
-        self.use_up_armed(server, cause);
+        self.use_up_armed(server);
         self.tell_neighbours(server);
     }
 
@@ -118,6 +122,8 @@ impl System {
             (Cause::Restarted, _) => Told::Restarted,
             (Cause::Heartbeat, _) => Told::HeartbeatMissed,
             (Cause::Budget, _) => Told::BudgetExhausted,
+            (Cause::OutOfCapabilities, _) => Told::OutOfCapabilities,
+            (Cause::Device, _) => Told::DeviceSilent,
         };
         let name = self.name(server);
         let mut record = match state.control() {
@@ -201,7 +207,7 @@ impl System {
                 let ip = record.ip;
                 say!("{name} died ({words} at {ip:#x}, {number}){next}");
             }
-            Told::Panic | Told::OutOfMemory if !record.message.is_empty() => {
+            Told::Panic | Told::OutOfMemory | Told::DeviceSilent if !record.message.is_empty() => {
                 let (word, message) = (cause.word(), record.message.as_str());
                 say!("{name} died ({word}: {message}, {number}){next}");
             }
@@ -218,23 +224,6 @@ impl System {
             (bottom - PAGE_SIZE as u64..bottom).contains(&address)
         };
         if threads.iter().any(|place| below(&place)) { "stack overflow" } else { "" }
-    }
-
-    /// Counts a death that an armed `kill` asked for.
-    fn use_up_armed(&mut self, server: ServerId, cause: Cause) {
-        let state = &mut self.servers[server.index()];
-        // A restart by the operator ends nothing that was asked for.
-        if cause == Cause::Restarted {
-            return;
-        }
-        if let Some(armed) = &mut state.armed {
-            if armed.left != super::Armed::ENDLESS {
-                armed.left = armed.left.saturating_sub(1);
-            }
-            if armed.left == 0 || armed.every == 0 {
-                state.armed = None;
-            }
-        }
     }
 
     /// Signals one of the server's badged notifications ([`lasting`]).
@@ -278,7 +267,7 @@ impl System {
 
     /// Callers may queue again; what was armed against the server is forgotten.
     pub fn revive(&mut self, server: ServerId) {
-        self.servers[server.index()].armed = None;
+        self.disarm(server);
         for number in 0..self.sessions.len() {
             let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
             if edge.server == server.0 {

@@ -79,6 +79,15 @@ pub struct Disk<M> {
     /// Request of each slot in flight, and when it was put there.
     slots: [(u8, u64); MAX_SLOTS],
     feeding: Option<Feeding>,
+    voice: Voice,
+}
+
+/// Whether the device is shown what is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Speaking,
+    /// For fault injection: as if the device had stopped answering.
+    Mute,
 }
 
 impl<M: DmaMemory> Disk<M> {
@@ -90,7 +99,14 @@ impl<M: DmaMemory> Disk<M> {
             requests: [None; MAX_REQUESTS],
             slots: [(0, 0); MAX_SLOTS],
             feeding: None,
+            voice: Voice::Speaking,
         }
+    }
+
+    /// Shows the device nothing from now on: what is submitted waits until its deadline has
+    /// passed ([`Disk::check_deadline`]).
+    pub fn mute(&mut self) {
+        self.voice = Voice::Mute;
     }
 
     /// For people: how the device is reached.
@@ -217,7 +233,7 @@ impl<M: DmaMemory> Disk<M> {
 
     /// Shows the device what was submitted, and rings its doorbell if it wants that.
     pub fn kick(&mut self) {
-        if self.queue.publish() {
+        if self.voice == Voice::Speaking && self.queue.publish() {
             self.device.ring_doorbell();
         }
     }

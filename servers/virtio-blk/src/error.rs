@@ -86,6 +86,13 @@ pub enum DeviceError {
     },
 }
 
+impl DeviceError {
+    /// Whether the device just does not answer, rather than answer what it must not.
+    pub const fn is_silence(self) -> bool {
+        matches!(self, DeviceError::Timeout { .. } | DeviceError::ResetTimeout)
+    }
+}
+
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use DeviceError::*;

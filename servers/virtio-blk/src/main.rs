@@ -7,11 +7,13 @@
 use libipc::cap::{Cap, IrqHandler, Notification};
 use libipc::mmio::Mmio;
 use libipc::start::{DeviceGrant, StartInfo, event};
-use libipc::{Caller, Later, Outcome, Request, Server, Shared, events, raw, server, time};
+use libipc::{Caller, Later, Outcome, Request, Server, Shared};
+use libipc::{accounting, events, misbehave, raw, server, startup, time};
 use skink_protocols::block::{Block, BlockError, BlockServer, Info};
 use virtio_blk::access::Clock;
 use virtio_blk::connect::connect;
 use virtio_blk::device::Device;
+use virtio_blk::error::DeviceError;
 use virtio_blk::interrupts::{Handler, Interrupts};
 use virtio_blk::server::Bell;
 use virtio_blk::{Disk, Driver, Session};
@@ -46,6 +48,9 @@ fn serve(start: &'static StartInfo) -> i32 {
         deadline_ns: deadline_ms(&start.args) * time::MS,
         is_armed: false,
     };
+    if server.deadline_ns > 0 {
+        accounting::declare_deadline();
+    }
     server.interrupts.acknowledge_all();
     server.turn(0);
     server::run(&mut server)
@@ -78,10 +83,18 @@ fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Option<(Disk<Mmio>, Inter
     let transport = connect(grant).unwrap_or_else(|error| panic!("{error}"))?;
     let memory = Mmio::granted(start.dma);
     let started = Device::start(transport, memory, &MonotonicClock);
-    let (device, queue) = started.unwrap_or_else(|error| panic!("{error}"));
+    let (device, queue) = started.unwrap_or_else(|error| give_up(&error));
     let interrupts = Interrupts::granted(&grant.vectors, |slot| Irq(Cap::from_slot(slot)));
     let interrupts = interrupts.expect("`connect` refuses a device without interrupts");
     Some((Disk::new(device, queue), interrupts))
+}
+
+/// Ends the driver: the supervisor resets the device.
+fn give_up(error: &DeviceError) -> ! {
+    if error.is_silence() {
+        startup::give_up_device(format_args!("{error}"));
+    }
+    panic!("{error}")
 }
 
 struct MonotonicClock;
@@ -127,8 +140,11 @@ impl VirtioBlk {
     /// Serves the interrupts among `bits`, and whatever else there is to do.
     fn turn(&mut self, bits: u64) {
         let now = time::now_ns();
+        if misbehave::device_is_mute() {
+            self.driver.mute_device();
+        }
         let served = self.driver.serve(bits, &self.interrupts, now);
-        served.unwrap_or_else(|error| panic!("{error}"));
+        served.unwrap_or_else(|error| give_up(&error));
         if self.driver.disk().in_flight() > 0 && self.deadline_ns > 0 && !self.is_armed {
             // One look each half deadline, however many requests there are meanwhile.
             let when = now + self.deadline_ns / 2;
@@ -145,7 +161,9 @@ impl VirtioBlk {
         }
         let patience = time::now_ns() + GRACE_NS;
         while let Err(error) = is_late(&self.driver) {
-            assert!(time::now_ns() < patience, "{error}");
+            if time::now_ns() >= patience {
+                give_up(&error);
+            }
             raw::yield_now();
             self.turn(self.interrupts.all());
         }

@@ -95,6 +95,11 @@ impl<M: DmaMemory, A: Attacher, B: Bell> Driver<M, A, B> {
         &self.disk
     }
 
+    /// Gives the device no more work, for fault injection ([`Disk::mute`]).
+    pub fn mute_device(&mut self) {
+        self.disk.mute();
+    }
+
     /// `info` of the protocol.
     pub fn info(&self) -> Info {
         let geometry = self.disk.geometry();

@@ -2,6 +2,7 @@
 
 use heapless::{String, Vec};
 use libipc::control::HISTORY;
+use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
@@ -28,6 +29,10 @@ pub enum Cause {
     Restarted,
     /// It missed its heartbeats.
     HeartbeatMissed,
+    /// It has no free capability slot left.
+    OutOfCapabilities,
+    /// Its device does not answer: see the message.
+    DeviceSilent,
     /// It used up its budget (loops for ever, or its manifest gives it too little).
     BudgetExhausted,
 }
@@ -43,6 +48,17 @@ pub struct FaultRecord {
     pub syndrome: u64,
     /// [`libipc::abi::fault::Access`] of a page fault; vector or class of an exception.
     pub detail: u64,
+}
+
+/// The count at which `kill` had placed a death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Whose moment it was: the dead server's own, or that of `--when`.
+    pub server: Name,
+    /// The moment.
+    pub moment: Moment,
+    /// Its count since boot ([`super::ServerStatus::moments`]).
+    pub count: u64,
 }
 
 /// One of the last IPCs before the death.
@@ -93,9 +109,11 @@ pub struct CrashRecord {
     pub sp: u64,
     /// Requests received and not answered.
     pub in_flight: u32,
+    /// Where the death was placed, if it was.
+    pub placed: Option<Placed>,
     /// Return addresses, innermost first, as linked.
     pub backtrace: Vec<u64, BACKTRACE>,
-    /// Text of the panic, `FILE:LINE: MESSAGE`.
+    /// Text of the panic, `FILE:LINE: MESSAGE`, or what is wrong with the device.
     pub message: String<MESSAGE>,
     /// The last IPCs, oldest first.
     pub history: Vec<IpcRecord, HISTORY>,

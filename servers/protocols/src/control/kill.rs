@@ -1,14 +1,39 @@
-//! How a server is made to die.
+//! How and when a server is made to die.
 
 use libipc::control::Misbehaviour;
+use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
-/// How `kill` kills.
+use super::Name;
+
+/// When `kill` kills.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum When {
+    /// Not at all: what was armed to kill it is forgotten.
+    Never,
+    /// At once; a death other than `kill` comes when the server takes a signal.
+    Now,
+    /// When the server itself reaches a moment.
+    Own(At),
+    /// When another server reaches one of its moments.
+    Other(Name, At),
+}
+
+/// A moment, from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// What is counted.
+    pub moment: Moment,
+    /// The N-th from now, over incarnations; at least 1.
+    pub number: u64,
+}
+
+/// How `kill` kills.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillSpec {
-    /// The N-th request from now, with that request in flight; 0: at once.
-    pub at_request: u64,
-    /// And again at each N-th request after that; 0: not again.
+    /// When for the first time.
+    pub when: When,
+    /// And again at each N-th moment after that; 0: not again.
     pub every: u64,
     /// How often altogether; 0 is without end.
     pub times: u32,
@@ -16,8 +41,16 @@ pub struct KillSpec {
     pub how: Misbehaviour,
 }
 
+impl KillSpec {
+    /// Dies like `how` at its next request.
+    pub fn at_next_request(how: Misbehaviour) -> Self {
+        let next = At { moment: Moment::Receive, number: 1 };
+        KillSpec { when: When::Own(next), how, ..KillSpec::default() }
+    }
+}
+
 impl Default for KillSpec {
     fn default() -> Self {
-        KillSpec { at_request: 0, every: 0, times: 1, how: Misbehaviour::Kill }
+        KillSpec { when: When::Now, every: 0, times: 1, how: Misbehaviour::Kill }
     }
 }

@@ -7,10 +7,11 @@
 mod crash;
 mod kill;
 
-pub use crash::{BACKTRACE, Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Timeline};
-pub use kill::KillSpec;
+pub use crash::{BACKTRACE, Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Placed, Timeline};
+pub use kill::{At, KillSpec, When};
 
 use heapless::String;
+use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
 /// A server's name.
@@ -65,10 +66,9 @@ pub struct ServerStatus {
     pub memory_bytes: u64,
     /// Interrupts taken.
     pub interrupts: u64,
-    /// Requests received.
-    pub requests: u64,
-    /// Requests answered.
-    pub completed: u64,
+    /// Counts of the moments, by number: `moments[Moment::Receive as usize]` are the requests
+    /// received.
+    pub moments: [u64; Moment::COUNT],
     /// Requests received and not answered.
     pub in_flight: u32,
 }
@@ -99,6 +99,10 @@ pub enum ControlError {
     NotRunning,
     /// The specification makes no sense.
     InvalidArgument,
+    /// The server has no heartbeat: nobody would notice that it hangs.
+    NoHeartbeat,
+    /// The server watches no device by a deadline.
+    NoDeadline,
     /// The call itself failed.
     Ipc(libipc::Error),
 }
@@ -118,6 +122,10 @@ impl core::fmt::Display for ControlError {
             }
             ControlError::NotRunning => "the server does not run; `restart` starts it",
             ControlError::InvalidArgument => "the numbers make no sense",
+            ControlError::NoHeartbeat => {
+                "nobody would notice: the manifest gives the server no `heartbeat_ms`"
+            }
+            ControlError::NoDeadline => "the server watches no device by a deadline",
             ControlError::Ipc(error) => return error.fmt(f),
         })
     }

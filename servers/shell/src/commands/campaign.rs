@@ -65,7 +65,7 @@ pub fn wakes(context: &mut Context<'_>, count: u64) -> Outcome {
     for _ in 0..count {
         context.check_interrupt()?;
         let how = Misbehaviour::IllegalInstruction;
-        let spec = KillSpec { at_request: 1, how, ..KillSpec::default() };
+        let spec = KillSpec::at_next_request(how);
         context.sessions.control.kill("hello", spec)?;
         touch(context, "hello", 0)?;
         let record = context.sessions.control.crash(0)?;
@@ -164,7 +164,7 @@ impl Killer<'_> {
         };
         if time::now_ns() >= self.next_ns {
             let how = Misbehaviour::Kill;
-            let spec = KillSpec { at_request: 1, how, ..KillSpec::default() };
+            let spec = KillSpec::at_next_request(how);
             context.sessions.control.kill(victim, spec)?;
             self.next_ns += 1_000_000_000;
             self.kills += 1;

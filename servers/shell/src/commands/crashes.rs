@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use skink_protocols::control::{Cause, CrashRecord};
+use skink_protocols::control::{Cause, CrashRecord, Placed};
 
 use super::misused;
 use crate::context::{Context, Outcome};
@@ -50,6 +50,8 @@ pub fn cause(record: &CrashRecord) -> String {
         Cause::Panic => format!("panic: {}", record.message),
         Cause::OutOfMemory => "memory quota exhausted".into(),
         Cause::Killed => "killed".into(),
+        Cause::OutOfCapabilities => "capability quota exhausted".into(),
+        Cause::DeviceSilent => format!("device does not answer: {}", record.message),
         Cause::Restarted => "restarted by command".into(),
         Cause::HeartbeatMissed => "heartbeat missed".into(),
         Cause::BudgetExhausted => "CPU budget exhausted without progress (a loop?)".into(),
@@ -88,10 +90,17 @@ fn summary(record: &CrashRecord) -> String {
     let at = look::seconds(record.timeline.noticed);
     let (number, server, incarnation) = (record.number, &record.server, record.incarnation);
     let flight = record.in_flight;
+    let placed =
+        record.placed.as_ref().map_or(String::new(), |placed| format!(" at {}", place(placed)));
     format!(
-        "#{number} {at} {server} (incarnation {incarnation}): {}; {flight} requests in flight",
+        "#{number} {at} {server} (incarnation {incarnation}): {}{placed}; {flight} requests in flight",
         cause(record)
     )
+}
+
+/// Where `kill` had placed a death: whose moment, which, its count.
+fn place(placed: &Placed) -> String {
+    format!("{}:{}:{}", placed.server, placed.moment.name(), placed.count)
 }
 
 fn details(record: &CrashRecord) -> String {
@@ -132,6 +141,9 @@ pub fn crash_frame(record: &CrashRecord) -> String {
         record.ip,
         record.sp,
     );
+    if let Some(placed) = &record.placed {
+        text += &format!("placed={}\n", place(placed));
+    }
     for address in &record.backtrace {
         text += &format!("frame={address:#x}\n");
     }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use libipc::time;
+use libipc::trigger::Moment;
 use skink_protocols::control::ServerStatus;
 
 use super::misused;
@@ -40,7 +41,7 @@ fn row(status: &ServerStatus, uptime: u64) -> Vec<String> {
         format!("{}.{}", permille / 10, permille % 10),
         look::size(status.memory_bytes),
         status.interrupts.to_string(),
-        status.requests.to_string(),
+        status.moments[Moment::Receive as usize].to_string(),
     ]
 }
 
