@@ -7,6 +7,7 @@ mod bad_input;
 mod campaigns;
 mod disks;
 mod floats;
+mod fsdeath;
 mod kills;
 mod shell;
 
@@ -51,6 +52,7 @@ fn main() {
         kills::TESTS,
         bad_input::TESTS,
         floats::TESTS,
+        fsdeath::TESTS,
         campaigns::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));

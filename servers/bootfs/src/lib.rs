@@ -16,7 +16,7 @@ use skink_abi::bootimage::{HEADER_SIZE, Header, ImageError};
 use skink_protocols::Span;
 use skink_protocols::file::{
     Access, Create, Entry, EntryWriter, FileError, FileKey, FileSystemServer, Handle, Kind,
-    Listing, Metadata, Opened, Statistics,
+    Listing, Metadata, Opened, RequestId, Statistics,
 };
 
 /// Bytes of headers that are read at most: far more than a real image has.
@@ -200,6 +200,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
         path: &str,
         access: Access,
         create: Create,
+        _: RequestId,
     ) -> Result<Opened, FileError> {
         match (self.files.find(path), create) {
             (Ok(index), Create::Never | Create::IfMissing) => self.files.opened(index, access),
@@ -215,6 +216,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
         key: FileKey,
         path: &str,
         access: Access,
+        _: RequestId,
     ) -> Result<Opened, FileError> {
         let index = key.0[0] as usize;
         if self.files.find(path) != Ok(index) {
@@ -269,15 +271,15 @@ impl<R: Regions> FileSystemServer for Service<R> {
         self.files.list_into(path, cursor, to)
     }
 
-    fn make_directory(&mut self, _: Caller, _: &str) -> Result<(), FileError> {
+    fn make_directory(&mut self, _: Caller, _: &str, _: RequestId) -> Result<(), FileError> {
         Err(FileError::ReadOnly)
     }
 
-    fn remove(&mut self, _: Caller, _: &str) -> Result<(), FileError> {
+    fn remove(&mut self, _: Caller, _: &str, _: RequestId) -> Result<(), FileError> {
         Err(FileError::ReadOnly)
     }
 
-    fn rename(&mut self, _: Caller, _: &str, _: &str) -> Result<(), FileError> {
+    fn rename(&mut self, _: Caller, _: &str, _: &str, _: RequestId) -> Result<(), FileError> {
         Err(FileError::ReadOnly)
     }
 

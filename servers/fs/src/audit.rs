@@ -85,6 +85,23 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
     Ok(report)
 }
 
+/// Fills the map of a volume that was audited, with this report, by an instance whose state was
+/// taken over: where nothing was wrong, the FAT alone says it all.
+///
+/// # Errors
+/// Those of [`audit`].
+pub(crate) fn refill<D: CacheDevice>(
+    core: &mut Core<D>,
+    report: &AuditReport,
+) -> Result<(), FsError> {
+    if report.damaged > 0 || report.lost_clusters > 0 {
+        return audit(core).map(|_| ());
+    }
+    scan_fat(core)?;
+    core.map.own_lost();
+    Ok(())
+}
+
 /// First pass: what the FAT calls free.
 fn scan_fat<D: CacheDevice>(core: &mut Core<D>) -> Result<(), FsError> {
     core.map = ClusterMap::new(core.geo.clusters);

@@ -2,16 +2,22 @@
 //!
 //! Invariants: the map and the FAT in the cache agree after every call; clusters of deleted files
 //! become free in the FAT only after the directories that no longer name them were written, so
-//! that a death of this server in between loses space at worst, never a file.
+//! that whoever finds the disk as it is meanwhile has lost space at worst, never a file.
+//!
+//! [`Core::commit`] ends an operation for a successor. It is also called in the middle of one,
+//! where nothing of it can be seen yet: after the mark, between pieces of a growing chain whose
+//! file has its old size, between pieces that are freed. That bounds what one operation logs.
 //!
 //! Not here: directories, files.
 
+use crate::audit::AuditReport;
 use crate::bytes::{put_u32, u32_at};
 use crate::cache::{Cache, Class};
 use crate::device::CacheDevice;
 use crate::error::{Damage, FsError};
 use crate::layout::Geometry;
 use crate::map::{ClusterMap, State};
+use crate::survivor::{LOG_SECTORS, PAYLOAD, records};
 use alloc::vec::Vec;
 
 /// FAT entries in a sector.
@@ -24,8 +30,8 @@ const END_MARK: u32 = 0x0FFF_FFFF;
 const CLEAN_BIT: u32 = 1 << 27;
 /// Offset of the boot sector's state byte (`BS_Reserved1`), bit 0: not cleanly unmounted.
 const STATE_BYTE: usize = 65;
-/// Runs of freed clusters that wait for the directories to be written.
-const MAX_PENDING: usize = 1024;
+/// Chains that one operation lets go at most, with those that an error undoes.
+const MAX_RELEASED: usize = 8;
 /// Sectors of the FAT that one miss reads (32 KiB).
 const FAT_AHEAD: u64 = 64;
 
@@ -70,14 +76,105 @@ pub(crate) struct Core<D> {
     /// Where to look for free clusters first.
     pub hint: u32,
     pub marked: Marked,
-    pending: Vec<Run>,
+    pub report: Option<AuditReport>,
+    /// Of the handle opened last.
+    pub generation: u16,
+    /// First clusters of chains that wait for the directories to be written, to be freed then.
+    pending: Vec<u32>,
     pending_clusters: u32,
 }
 
 impl<D: CacheDevice> Core<D> {
     pub fn new(cache: Cache<D>, geo: Geometry, hint: u32, marked: Marked) -> Self {
         let map = ClusterMap::new(geo.clusters);
-        Self { cache, geo, map, hint, marked, pending: Vec::new(), pending_clusters: 0 }
+        Self {
+            cache,
+            geo,
+            map,
+            hint,
+            marked,
+            report: None,
+            generation: 0,
+            pending: Vec::new(),
+            pending_clusters: 0,
+        }
+    }
+
+    /// The operation under way is done, and so is what it needs to know afterwards.
+    pub fn commit(&mut self) {
+        let record = self.record();
+        let Some(survivor) = &mut self.cache.survivor else {
+            return;
+        };
+        survivor.stage(records::CORE, record.put());
+        // A record without chains matters only where there were some.
+        let before = records::CoreRecord::get(survivor.item(records::CORE)).chains as usize;
+        let used = self.pending.len().max(before).div_ceil(records::CHAINS_PER_ITEM);
+        for index in 0..used {
+            let chains = self.pending.iter().skip(index * records::CHAINS_PER_ITEM);
+            let mut payload = [0; PAYLOAD];
+            for (i, &first) in chains.take(records::CHAINS_PER_ITEM).enumerate() {
+                payload[i / 2] |= u64::from(first) << (i % 2 * 32);
+            }
+            survivor.stage(records::CHAIN_FIRST + index, payload);
+        }
+        survivor.commit();
+    }
+
+    fn record(&self) -> records::CoreRecord {
+        records::CoreRecord {
+            hint: self.hint,
+            marked: self.marked,
+            generation: self.generation,
+            chains: self.pending.len() as u32,
+            report: self.report,
+        }
+    }
+
+    /// Takes over what a dead server knew. Says whether it makes sense.
+    pub fn inherit(&mut self) -> Result<bool, FsError> {
+        let Some(survivor) = &self.cache.survivor else {
+            return Ok(false);
+        };
+        let record = records::CoreRecord::get(survivor.item(records::CORE));
+        let chains = record.chains as usize;
+        if chains > records::MAX_CHAINS {
+            return Ok(false);
+        }
+        self.pending.clear();
+        for i in 0..chains {
+            let item = records::CHAIN_FIRST + i / records::CHAINS_PER_ITEM;
+            let within = i % records::CHAINS_PER_ITEM;
+            let first = (survivor.item(item)[within / 2] >> (within % 2 * 32)) as u32;
+            if !self.geo.has_cluster(first) {
+                return Ok(false);
+            }
+            self.pending.push(first);
+        }
+        (self.hint, self.marked) = (record.hint, record.marked);
+        (self.generation, self.report) = (record.generation, record.report);
+        self.pending_clusters = 0;
+        for i in 0..chains {
+            self.pending_clusters += self.chain_len(self.pending[i])?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the operation under way had better commit what cannot be seen yet.
+    pub fn is_log_long(&self) -> bool {
+        self.cache.survivor.as_ref().is_some_and(|survivor| survivor.logged() > LOG_SECTORS / 4)
+    }
+
+    /// Before an operation: makes space for what it will need (`clusters`) and let go.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn prepare(&mut self, clusters: u32) -> Result<(), FsError> {
+        let is_tight = self.map.free() < clusters && !self.pending.is_empty();
+        if is_tight || self.pending.len() + MAX_RELEASED > records::MAX_CHAINS {
+            self.flush_ordered()?;
+        }
+        Ok(())
     }
 
     /// Clusters that can be allocated, now or after what waits was freed.
@@ -217,47 +314,35 @@ impl<D: CacheDevice> Core<D> {
         self.link_run(Run { start: from, len: 1 }, to)
     }
 
-    /// Frees the chain from `first` on, once the directories are written. The caller has checked
-    /// the chain.
-    pub fn release(&mut self, first: u32) -> Result<(), FsError> {
-        let mut at = first;
+    fn chain_len(&mut self, first: u32) -> Result<u32, FsError> {
+        let (mut at, mut total) = (first, 0u32);
         loop {
             let (len, link) = self.run_from(at, u32::MAX)?;
-            if self.pending.len() == MAX_PENDING {
-                self.flush_ordered()?;
-            }
-            self.pending.push(Run { start: at, len });
-            self.pending_clusters += len;
+            total += len;
             match link {
-                Link::Next(next) => at = next,
-                _ => return Ok(()),
+                // More clusters than there are: a loop, which is let be.
+                Link::Next(next) if total <= self.geo.clusters => at = next,
+                _ => return Ok(total),
             }
         }
     }
 
-    /// Ends a chain at `last` and frees what followed, now. The directory that is on the disk
-    /// must not need the rest any more.
+    /// Frees the chain from `first` on, once the directories are written. The caller has checked
+    /// the chain.
+    pub fn release(&mut self, first: u32) -> Result<(), FsError> {
+        self.pending_clusters += self.chain_len(first)?;
+        self.pending.push(first);
+        Ok(())
+    }
+
+    /// Ends a chain at `last` and frees what followed. The directory that is on the disk must not
+    /// need the rest any more.
     pub fn cut_after(&mut self, last: u32) -> Result<(), FsError> {
         let (_, link) = self.run_from(last, 1)?;
         self.link_run(Run { start: last, len: 1 }, END_MARK)?;
         match link {
-            Link::Next(next) => self.free_now(next),
+            Link::Next(next) => self.release(next),
             _ => Ok(()),
-        }
-    }
-
-    /// Frees the chain from `first` on, now.
-    pub fn free_now(&mut self, first: u32) -> Result<(), FsError> {
-        let mut at = first;
-        loop {
-            let (len, link) = self.run_from(at, u32::MAX)?;
-            let run = Run { start: at, len };
-            self.change_run(run, |_| 0)?;
-            self.set_run(run, State::Free);
-            match link {
-                Link::Next(next) => at = next,
-                _ => return Ok(()),
-            }
         }
     }
 
@@ -266,13 +351,29 @@ impl<D: CacheDevice> Core<D> {
         self.cache.flush(Class::Data)?;
         self.cache.flush(Class::Fat)?;
         self.cache.flush(Class::Directory)?;
-        while let Some(&run) = self.pending.last() {
+        self.commit_before_freeing();
+        while let Some(&first) = self.pending.last() {
+            // What one sector of the FAT links: a step is done or not, also where a read fails.
+            let (len, link) = self.run_from(first, PER_SECTOR - first % PER_SECTOR)?;
+            let run = Run { start: first, len };
             self.change_run(run, |_| 0)?;
             self.set_run(run, State::Free);
+            self.pending_clusters = self.pending_clusters.saturating_sub(len);
             self.pending.pop();
-            self.pending_clusters -= run.len;
+            if let Link::Next(next) = link {
+                self.pending.push(next);
+            }
+            self.commit();
         }
         self.cache.flush(Class::Fat)
+    }
+
+    /// What is freed may be used by others at once: the operation that let it go must have
+    /// happened.
+    fn commit_before_freeing(&mut self) {
+        if !self.pending.is_empty() {
+            self.commit();
+        }
     }
 
     /// Says on the disk that the volume is being changed, before the first change.
@@ -280,19 +381,24 @@ impl<D: CacheDevice> Core<D> {
         if self.marked != Marked::Clean {
             return Ok(());
         }
-        self.write_mark(false)?;
-        self.marked = Marked::Dirty;
-        Ok(())
+        self.write_mark(Marked::Dirty)
     }
 
-    fn write_mark(&mut self, clean: bool) -> Result<(), FsError> {
+    /// Marks the volume as clean or dirty. Nothing of an operation has changed yet, or all has.
+    fn write_mark(&mut self, mark: Marked) -> Result<(), FsError> {
+        let clean = mark == Marked::Clean;
         let entries = self.cache.sector_mut(self.geo.fat_start, Class::Fat)?;
         let entry = u32_at(entries, 4);
         put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
         let boot = self.cache.sector_mut(self.geo.start, Class::Info)?;
         boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
-        self.cache.flush(Class::Fat)?;
-        self.cache.flush(Class::Info)
+        let before = core::mem::replace(&mut self.marked, mark);
+        self.commit();
+        let written = self.cache.flush(Class::Fat).and_then(|()| self.cache.flush(Class::Info));
+        if written.is_err() {
+            self.marked = before;
+        }
+        written
     }
 
     /// Everything to the disk, in order; the volume is clean then.
@@ -300,10 +406,10 @@ impl<D: CacheDevice> Core<D> {
         self.flush_ordered()?;
         if self.marked != Marked::Clean {
             self.write_info()?;
+            self.commit();
         }
         if self.marked == Marked::Dirty {
-            self.write_mark(true)?;
-            self.marked = Marked::Clean;
+            self.write_mark(Marked::Clean)?;
         }
         self.cache.flush(Class::Info)?;
         self.cache.flush_device()

@@ -10,7 +10,7 @@
 
 use crate::base::Core;
 use crate::bytes::u16_at;
-use crate::cache::Class;
+use crate::cache::{Class, Source};
 use crate::chain::{Chain, Trust};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
@@ -255,11 +255,11 @@ impl Dir {
             let sector_bytes = SECTOR_BYTES as u64;
             let at = core.geo.sector_of(run.start) * sector_bytes;
             let bytes = u64::from(run.len) * u64::from(core.geo.cluster_bytes());
-            done = done.and_then(|()| core.cache.zero(at, bytes, Class::Data));
+            done = done.and_then(|()| core.cache.write(at, Source::Zeros(bytes)));
         }
         done = done.and_then(|()| core.join(self.chain.last(), runs[0].start));
         if let Err(error) = done {
-            core.free_now(runs[0].start)?;
+            core.release(runs[0].start)?;
             return Err(error);
         }
         runs.iter().for_each(|&run| self.chain.push(run));
@@ -303,11 +303,11 @@ impl Dir {
         let bytes = u64::from(core.geo.cluster_bytes());
         let written = core
             .cache
-            .zero(at, bytes, Class::Data)
-            .and_then(|()| core.cache.write(at, &dot.0, Class::Data))
-            .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, &dot_dot.0, Class::Data));
+            .write(at, Source::Zeros(bytes))
+            .and_then(|()| core.cache.write(at, Source::Bytes(&dot.0)))
+            .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, Source::Bytes(&dot_dot.0)));
         if let Err(error) = written {
-            core.free_now(run.start)?;
+            core.release(run.start)?;
             return Err(error);
         }
         Ok(run.start)

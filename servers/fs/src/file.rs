@@ -5,24 +5,29 @@
 //! a large request while the reader copies.
 //!
 //! Writing allocates all its clusters first, or changes nothing (`NoSpace`); then data, FAT and
-//! directory entry change in the cache.
+//! directory entry change in the cache. Bytes that replace others are put in place after the
+//! commit ([`Volume::commit`]), so that a death of the server leaves all of them or none.
 
 use crate::base::Core;
-use crate::cache::{Class, Pool, Urgency};
+use crate::cache::{Class, Pool, Source, Urgency};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
 use crate::map::State;
 use crate::open::{Access, Handle, Node};
+use crate::survivor::PAYLOAD;
+use crate::survivor::records::{REDO, RedoRecord};
 use crate::tree::Metadata;
 use crate::volume::Volume;
+use libipc::Shared;
 
 /// Read-ahead of a reader that has just proved sequential.
 const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
-/// Clusters that are allocated at a time.
-const RESERVE_STEP: u32 = 4096;
+/// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
+/// log stay short.
+const RESERVE_STEP: u32 = 128;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -32,7 +37,9 @@ impl<D: CacheDevice> Volume<D> {
     /// # Errors
     /// `BadHandle`.
     pub fn close(&mut self, handle: Handle) -> Result<(), FsError> {
-        self.files.close(handle)
+        self.files.close(handle)?;
+        self.stage_closed(handle);
+        Ok(())
     }
 
     /// What an open file is now.
@@ -76,6 +83,17 @@ impl<D: CacheDevice> Volume<D> {
         }
         self.files.get(handle)?.next = end;
         Ok(count as usize)
+    }
+
+    /// The bytes of a file, without a handle that anybody has.
+    #[cfg(test)]
+    pub(crate) fn read_whole(&mut self, path: &str) -> Result<alloc::vec::Vec<u8>, FsError> {
+        let handle = self.open_unseen(path)?;
+        let mut bytes = alloc::vec![0; self.stat_open(handle)?.size as usize];
+        let read = self.read_at(handle, 0, &mut bytes);
+        self.files.close(handle)?;
+        assert_eq!(read?, bytes.len());
+        Ok(bytes)
     }
 
     /// Submits what a sequential reader will want soon.
@@ -131,6 +149,28 @@ impl<D: CacheDevice> Volume<D> {
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, FsError> {
+        self.write_from(handle, offset, Source::Bytes(bytes))
+    }
+
+    /// As [`Volume::write_at`], from memory that a client shares.
+    ///
+    /// # Errors
+    /// As [`Volume::write_at`].
+    pub fn write_shared(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        bytes: Shared,
+    ) -> Result<usize, FsError> {
+        self.write_from(handle, offset, Source::Shared(bytes))
+    }
+
+    fn write_from(
+        &mut self,
+        handle: Handle,
+        offset: u64,
+        source: Source<'_>,
+    ) -> Result<usize, FsError> {
         let open = self.files.get(handle)?;
         let (at, access) = (open.node, open.access);
         let size = self.files.node(at).entry.size();
@@ -139,16 +179,17 @@ impl<D: CacheDevice> Volume<D> {
             Access::Append => u64::from(size),
             Access::Write => offset,
         };
-        if bytes.is_empty() {
+        if source.len() == 0 {
             return Ok(0);
         }
-        let end = offset.checked_add(bytes.len() as u64).ok_or(FsError::FileTooLarge)?;
+        let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
+        self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
         let had = self.files.node(at).chain.len();
         self.reserve(at, end)?;
-        let written = self.fill(at, u64::from(size), offset, bytes);
+        let written = self.put_bytes(at, size, offset as u32, &source);
         if let Err(error) = written {
             self.give_back(at, had)?;
             return Err(error);
@@ -158,26 +199,85 @@ impl<D: CacheDevice> Volume<D> {
         node.entry.set_modified(self.now);
         node.entry.set_archive();
         self.write_entry(at)?;
-        Ok(bytes.len())
+        Ok(source.len() as usize)
     }
 
-    /// Zeroes the gap between the old end and `offset`, then copies the bytes in.
-    fn fill(&mut self, at: usize, size: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
+    /// Puts bytes behind the old end (`size`) in place, zeros in the gap before them; those before
+    /// it too, or, where there is a survivor region, in there for the commit.
+    fn put_bytes(
+        &mut self,
+        at: usize,
+        size: u32,
+        offset: u32,
+        source: &Source<'_>,
+    ) -> Result<(), FsError> {
+        let end = offset + source.len() as u32;
+        let replaced = size.saturating_sub(offset).min(end - offset);
+        if offset > size {
+            zero_range(&mut self.core, self.files.node(at), size.into(), offset.into())?;
+        }
+        let new = source.part(replaced.into(), (end - offset - replaced).into());
+        self.fill(at, offset + replaced, &new, size.max(end))?;
+        if replaced == 0 {
+            return Ok(());
+        }
+        let old = source.part(0, replaced.into());
+        match &mut self.core.cache.survivor {
+            // Longer than the region has room for: not at once then.
+            Some(survivor) if survivor.redo_bytes() >= replaced as usize => {
+                let check = survivor.keep_redo(&old);
+                let node = self.files.node(at);
+                let entry = (node.sector, node.offset as u32);
+                let redo = RedoRecord { entry, position: offset, len: replaced, check };
+                survivor.stage(REDO, redo.put());
+                self.replacing = Some(redo);
+                Ok(())
+            }
+            _ => self.fill(at, offset, &old, size.max(end)),
+        }
+    }
+
+    /// Puts the bytes of a committed write in the place of others.
+    ///
+    /// # Errors
+    /// `Io`: some may be in place.
+    pub(crate) fn replace(&mut self, redo: &RedoRecord) -> Result<(), FsError> {
+        let len = redo.len as usize;
+        let bytes = self.core.cache.survivor.as_ref().and_then(|survivor| survivor.redo(len));
+        let address = (redo.entry.0, redo.entry.1 as usize);
+        let done = match (bytes, self.files.find_address(address)) {
+            (Some(bytes), Some(at)) => {
+                let size = self.files.node(at).entry.size();
+                self.fill(at, redo.position, &Source::Shared(bytes), size)
+            }
+            _ => Ok(()),
+        };
+        if let Some(survivor) = &mut self.core.cache.survivor {
+            survivor.stage(REDO, [0; PAYLOAD]);
+        }
+        self.core.commit();
+        done
+    }
+
+    /// Copies bytes to a position in a file that ends at `size`.
+    fn fill(
+        &mut self,
+        at: usize,
+        position: u32,
+        source: &Source<'_>,
+        size: u32,
+    ) -> Result<(), FsError> {
         let node = self.files.node(at);
         let core = &mut self.core;
-        if offset > size {
-            zero_range(core, node, size, offset)?;
-        }
-        let is_last = offset + bytes.len() as u64 >= size;
-        let (mut position, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
+        let mut done = 0;
+        while done < source.len() {
+            let position = u64::from(position) + done;
             let (disk, contiguous) = place(core, node, position)?;
-            let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
-            let is_last = is_last && n == rest.len();
-            spare_tail(core, &Piece { disk, bytes: n as u64, contiguous, is_last })?;
-            core.cache.write(disk, &rest[..n], Class::Data)?;
-            rest = &rest[n..];
-            position += n as u64;
+            let n = (source.len() - done).min(contiguous).min(CHUNK as u64);
+            let is_last = position + n >= u64::from(size);
+            spare_tail(core, &Piece { disk, bytes: n, contiguous, is_last })?;
+            core.cache.write(disk, source.part(done, n))?;
+            done += n;
         }
         Ok(())
     }
@@ -194,6 +294,7 @@ impl<D: CacheDevice> Volume<D> {
         let at = open.node;
         let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
         let old = self.files.node(at).entry.size();
+        self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
         if size > old {
@@ -244,7 +345,7 @@ impl<D: CacheDevice> Volume<D> {
 
     /// Frees clusters that the chain has beyond the file's size (left by another system or by an
     /// interrupted change).
-    fn drop_surplus(&mut self, at: usize) -> Result<(), FsError> {
+    pub(crate) fn drop_surplus(&mut self, at: usize) -> Result<(), FsError> {
         let needed = self.core.geo.clusters_for(self.files.node(at).entry.size());
         self.shrink(at, needed)
     }
@@ -256,7 +357,6 @@ impl<D: CacheDevice> Volume<D> {
         if needed > self.core.free_clusters() {
             return Err(FsError::NoSpace);
         }
-        // In steps, so that the list of runs stays short however fragmented the disk is.
         let mut missing = needed;
         while missing > 0 {
             let step = missing.min(RESERVE_STEP);
@@ -265,6 +365,12 @@ impl<D: CacheDevice> Volume<D> {
                 return Err(error);
             }
             missing -= step;
+            if self.core.is_log_long() {
+                // The chain is longer than the file then, which its entry must lead to. A successor
+                // cuts it.
+                self.write_entry(at)?;
+                self.core.commit();
+            }
         }
         Ok(())
     }
@@ -278,7 +384,7 @@ impl<D: CacheDevice> Volume<D> {
         if last == 0 {
             node.entry.set_first(runs[0].start);
         } else if let Err(error) = self.core.join(last, runs[0].start) {
-            self.core.free_now(runs[0].start)?;
+            self.core.release(runs[0].start)?;
             return Err(error);
         }
         runs.iter().for_each(|&run| node.chain.push(run));
@@ -295,7 +401,7 @@ impl<D: CacheDevice> Volume<D> {
             let first = node.chain.first();
             node.entry.set_first(0);
             node.chain.truncate(0, 0);
-            return self.core.free_now(first);
+            return self.core.release(first);
         }
         let last = node.chain.locate(&mut self.core, keep - 1)?.start;
         node.chain.truncate(keep, last);
@@ -335,7 +441,7 @@ fn zero_range<D: CacheDevice>(
     while position < to {
         let (disk, contiguous) = place(core, node, position)?;
         let n = contiguous.min(to - position);
-        core.cache.zero(disk, n, Class::Data)?;
+        core.cache.write(disk, Source::Zeros(n))?;
         position += n;
     }
     Ok(())

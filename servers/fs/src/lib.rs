@@ -37,6 +37,7 @@ mod base;
 mod bytes;
 mod cache;
 mod chain;
+mod clients;
 mod device;
 mod dir;
 mod dirent;
@@ -47,7 +48,9 @@ mod map;
 mod name;
 mod open;
 mod path;
+mod resume;
 pub mod service;
+mod survivor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -64,7 +67,7 @@ pub use device::{
 pub use dirent::Attributes;
 pub use error::{Damage, FsError, MountError};
 pub use name::MAX_NAME_UNITS;
-pub use open::{Access, Create, Handle, HandleKey};
+pub use open::{Access, Create, Handle, HandleKey, Owner};
 pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;
 pub use tree::{DirCursor, Kind, Listed, Metadata};

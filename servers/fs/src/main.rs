@@ -6,11 +6,15 @@ mod ring_device;
 
 #[cfg(target_os = "none")]
 mod guest {
+    extern crate alloc;
+
     use crate::ring_device::RingDisk;
+    use alloc::vec::Vec;
     use fs::Limits;
     use fs::service::{Host, Service};
     use libipc::server::{self, Caller, Outcome, Request, Server};
-    use libipc::start::StartInfo;
+    use libipc::start::{StartInfo, event, slot};
+    use libipc::supervisor::{SessionState, SupervisorClient};
     use libipc::{Shared, client::Session};
     use skink_protocols::file::{FileSystem, MountFailure};
 
@@ -37,9 +41,33 @@ mod guest {
             disk.is_lost()
         }
 
+        fn has_news(&self, disk: &RingDisk) -> bool {
+            disk.take_news()
+        }
+
         fn region(&self, caller: Caller) -> Option<Shared> {
             let session = self.0.incoming.iter().find(|s| s.badge == caller.0)?;
             Some(Shared::granted(session.shared))
+        }
+
+        fn survivor(&self) -> Option<Shared> {
+            let region = self.0.survivor;
+            (region.size > 0).then(|| Shared::granted(region))
+        }
+
+        fn sessions(&mut self) -> Vec<SessionState> {
+            let supervisor = SupervisorClient::at(slot::SUPERVISOR);
+            let mut all = Vec::new();
+            loop {
+                match supervisor.sessions(all.len() as u32) {
+                    Ok(page) if page.is_empty() => return all,
+                    Ok(page) => all.extend(page),
+                    Err(error) => {
+                        log::error!("ask for the sessions: {error}");
+                        return all;
+                    }
+                }
+            }
         }
     }
 
@@ -48,6 +76,12 @@ mod guest {
     impl Server for Glue {
         fn on_message(&mut self, request: &Request<'_>) -> Outcome {
             FileSystem::dispatch(&mut self.0, request)
+        }
+
+        fn on_notification(&mut self, bits: u64) {
+            if bits & event::SESSIONS != 0 {
+                self.0.sessions_changed();
+            }
         }
     }
 

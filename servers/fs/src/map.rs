@@ -90,6 +90,14 @@ impl ClusterMap {
         self.words.iter().map(|&w| (w & !(w >> 1) & LOW_BITS).count_ones()).sum()
     }
 
+    /// Takes what is `Lost` for `Owned`: nothing was wrong with this volume.
+    pub fn own_lost(&mut self) {
+        for word in &mut self.words {
+            let lost = *word & !(*word >> 1) & LOW_BITS;
+            *word ^= lost | lost << 1;
+        }
+    }
+
     /// The first cluster of `start..start + len` that is suspect.
     pub fn first_suspect(&self, start: u32, len: u32) -> Option<u32> {
         self.find(start, start + len, |word| word & word >> 1 & LOW_BITS)

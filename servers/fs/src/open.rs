@@ -21,6 +21,11 @@ impl Handle {
         self.0
     }
 
+    /// Its place in the table.
+    pub(crate) fn index(self) -> usize {
+        (self.0 & 0xFFFF) as usize
+    }
+
     /// A handle from a message. Any number is safe: one that is not open is `BadHandle`.
     pub fn from_raw(raw: u32) -> Self {
         Handle(raw)
@@ -64,6 +69,15 @@ pub struct HandleKey {
     pub first_cluster: u32,
 }
 
+/// On whose behalf a file is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The session.
+    pub badge: u64,
+    /// Which instance of the client.
+    pub incarnation: u32,
+}
+
 /// The file behind one or more handles.
 pub(crate) struct Node {
     pub dir: u32,
@@ -82,6 +96,7 @@ pub(crate) struct Node {
 pub(crate) struct Open {
     pub node: usize,
     pub access: Access,
+    pub owner: Owner,
     /// Where a sequential reader would read next.
     pub next: u64,
     /// Up to where was read ahead.
@@ -128,16 +143,58 @@ impl Files {
     }
 
     /// Makes a handle of a node.
-    pub fn open(&mut self, node: usize, access: Access) -> Handle {
-        self.node_mut(node).users += 1;
+    pub fn open(&mut self, node: usize, access: Access, owner: Owner) -> Handle {
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
         let at = self.opens.iter().position(Option::is_none).unwrap_or(self.opens.len());
-        if at == self.opens.len() {
-            self.opens.push(None);
+        let handle = Handle(u32::from(self.generation) << 16 | at as u32);
+        self.put(handle, node, access, owner);
+        handle
+    }
+
+    /// Opens a handle under its number: a new one, or one that a dead server had open.
+    pub fn put(&mut self, handle: Handle, node: usize, access: Access, owner: Owner) {
+        self.node_mut(node).users += 1;
+        let (generation, at) = ((handle.0 >> 16) as u16, (handle.0 & 0xFFFF) as usize);
+        if at >= self.opens.len() {
+            self.opens.resize_with(at + 1, || None);
         }
-        self.opens[at] = Some(Open { node, access, next: 0, ahead: 0, window: 0, generation });
-        Handle(u32::from(generation) << 16 | at as u32)
+        self.opens[at] =
+            Some(Open { node, access, owner, next: 0, ahead: 0, window: 0, generation });
+    }
+
+    /// The number that handles are told apart by, of the last one.
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// Goes on from there.
+    pub fn set_generation(&mut self, generation: u16) {
+        self.generation = generation;
+    }
+
+    /// All handles.
+    pub fn handles(&self) -> impl Iterator<Item = (Handle, Owner)> {
+        self.opens.iter().enumerate().filter_map(|(at, open)| {
+            let open = open.as_ref()?;
+            Some((Handle(u32::from(open.generation) << 16 | at as u32), open.owner))
+        })
+    }
+
+    /// What the handles of a node allow.
+    pub fn accesses(&self, node: usize) -> impl Iterator<Item = Access> {
+        let handles = self.opens.iter().flatten();
+        handles.filter(move |open| open.node == node).map(|open| open.access)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> {
+        self.nodes.iter().enumerate().filter_map(|(at, node)| node.as_ref().map(|_| at))
+    }
+
+    /// The node whose entry lies there.
+    pub fn find_address(&self, address: (u64, usize)) -> Option<usize> {
+        let is_there = |node: &Node| (node.sector, node.offset) == address;
+        self.nodes.iter().position(|node| node.as_ref().is_some_and(is_there))
     }
 
     /// # Errors

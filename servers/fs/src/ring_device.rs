@@ -6,6 +6,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use fs::{
     BufferIndex, CacheDevice, Completion, IoError, LINE_BYTES, Operation, Request, RequestId,
     SECTOR_BYTES, SubmitError,
@@ -30,6 +31,8 @@ pub struct RingDisk {
     /// Requests in flight, to be failed if the driver is given up.
     pending: Vec<RequestId>,
     is_lost: bool,
+    /// Sessions changed while this was waited for.
+    news: Cell<bool>,
 }
 
 impl RingDisk {
@@ -49,6 +52,7 @@ impl RingDisk {
             buffers: (bytes / LINE_BYTES as u64) as u32,
             pending: Vec::new(),
             is_lost: false,
+            news: Cell::new(false),
         })
     }
 
@@ -57,7 +61,12 @@ impl RingDisk {
         self.is_lost
     }
 
-    /// The root server says that the driver died. Its successor answers, or the root server in
+    /// Whether sessions changed while this was waited for; forgets it.
+    pub fn take_news(&self) -> bool {
+        self.news.take()
+    }
+
+    /// The root server says that a neighbour died, maybe the driver. Its successor answers, or the root server in
     /// the place of one that it has given up.
     fn ask_after_driver(&mut self) {
         let answer = BlockClient::new(self.session).info();
@@ -152,6 +161,7 @@ impl CacheDevice for RingDisk {
             if self.ring.arm() {
                 let wanted = self.session.doorbell_mask() | event::SESSIONS;
                 if events::main().wait_for(wanted) & event::SESSIONS != 0 {
+                    self.news.set(true);
                     self.ask_after_driver();
                 }
             }

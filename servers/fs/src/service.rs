@@ -3,19 +3,26 @@
 //! The disk is mounted by the first operation that needs it, and again by the next one where that
 //! failed, so that this server starts and answers whatever the disk is like.
 //!
+//! Each call that changes something ends with one commit, together with what is answered: a
+//! successor finds the call executed or not begun. Handles belong to the survivor region's state,
+//! not to the instance, and to the client's instance that opened them: they are closed when it dies.
+//!
 //! Not here: the ring to the driver (the binary's glue), anything about FAT.
 
+use crate::open::Owner;
+use crate::survivor::records::ClientRecord;
 use crate::{
     Access, CacheDevice, Create, DirCursor, FsError, Handle, HandleKey, Kind, Limits, Listed,
     Metadata, MountError, Volume,
 };
 use alloc::vec;
 use alloc::vec::Vec;
+use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
 use skink_protocols::file;
 use skink_protocols::file::{Entry, EntryWriter, FileError, FileKey, Listing, MountFailure};
-use skink_protocols::file::{FileSystemServer, Opened, Statistics, Text};
+use skink_protocols::file::{FileSystemServer, Opened, RequestId, Statistics, Text};
 
 /// Bytes copied between cache and session at once.
 const PIECE: usize = 64 * 1024;
@@ -36,8 +43,17 @@ pub trait Host {
     /// Whether nothing will come of the disk any more: its driver was given up.
     fn is_lost(&self, disk: &Self::Disk) -> bool;
 
+    /// Whether clients died or came while the disk was waited for; forgets it.
+    fn has_news(&self, disk: &Self::Disk) -> bool;
+
     /// The region that a session shares with its client.
     fn region(&self, caller: Caller) -> Option<Shared>;
+
+    /// The memory that outlives this instance, if there is any.
+    fn survivor(&self) -> Option<Shared>;
+
+    /// The sessions, and how their clients are.
+    fn sessions(&mut self) -> Vec<SessionState>;
 }
 
 /// The server.
@@ -47,12 +63,106 @@ pub struct Service<H: Host> {
     limits: Limits,
     incarnation: u32,
     buffer: Vec<u8>,
+    sessions: Vec<SessionState>,
 }
 
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
-        Service { host, volume: None, limits, incarnation, buffer: vec![0; PIECE] }
+        let buffer = vec![0; PIECE];
+        Service { host, volume: None, limits, incarnation, buffer, sessions: Vec::new() }
+    }
+
+    /// Clients died or came: closes what the dead ones had open.
+    pub fn sessions_changed(&mut self) {
+        self.sessions = self.host.sessions();
+        let sessions = &self.sessions;
+        let is_gone = |owner: Owner| {
+            sessions.iter().find(|session| session.badge == owner.badge).is_some_and(|session| {
+                !session.is_alive || session.incarnation != owner.incarnation
+            })
+        };
+        if let Some(volume) = &mut self.volume
+            && volume.close_of(is_gone) > 0
+        {
+            // Only handles change: no bytes that could fail to be put in place.
+            let _ = volume.commit();
+        }
+    }
+
+    /// Whoever calls lives: if that is news, asks how the clients are.
+    fn owner(&mut self, caller: Caller) -> Owner {
+        let of = |sessions: &[SessionState]| {
+            let session = sessions.iter().find(|session| session.badge == caller.0);
+            session.filter(|session| session.is_alive).map(|session| session.incarnation)
+        };
+        let mut incarnation = of(&self.sessions);
+        if incarnation.is_none() {
+            self.sessions_changed();
+            incarnation = of(&self.sessions);
+        }
+        Owner { badge: caller.0, incarnation: incarnation.unwrap_or(0) }
+    }
+
+    /// Carries out a call that changes something.
+    fn change<R>(
+        &mut self,
+        call: impl FnOnce(&mut Volume<H::Disk>) -> Result<R, FsError>,
+    ) -> Result<R, FileError> {
+        let volume = self.volume()?;
+        let result = call(volume);
+        let committed = volume.commit();
+        result.and_then(|answer| committed.map(|()| answer)).map_err(error)
+    }
+
+    /// Carries out a call with a number once, and answers it again.
+    fn change_once(
+        &mut self,
+        caller: Caller,
+        request: RequestId,
+        call: impl FnOnce(&mut Volume<H::Disk>) -> Result<(), FsError>,
+    ) -> Result<(), FileError> {
+        self.change(|volume| {
+            let client = volume.client(caller.0);
+            if request.is_numbered() && client.request == request.0 {
+                return Ok(());
+            }
+            call(volume)?;
+            volume.set_client(ClientRecord { request: request.0, opened: None, ..client });
+            Ok(())
+        })
+    }
+
+    /// The same for a call that opens a file.
+    fn open_once(
+        &mut self,
+        caller: Caller,
+        request: RequestId,
+        call: impl FnOnce(&mut Volume<H::Disk>) -> Result<Handle, FsError>,
+    ) -> Result<Opened, FileError> {
+        self.volume()?;
+        let owner = self.owner(caller);
+        let handle = self.change(|volume| {
+            let client = volume.client(caller.0);
+            if let Some(opened) = client.opened
+                && request.is_numbered()
+                && client.request == request.0
+            {
+                return Ok(Handle::from_raw(opened));
+            }
+            volume.set_owner(owner);
+            let handle = call(volume)?;
+            let opened = Some(handle.to_raw());
+            volume.set_client(ClientRecord { request: request.0, opened, ..client });
+            Ok(handle)
+        })?;
+        self.opened(handle)
+    }
+
+    /// The bytes of a file, without a handle that a client has.
+    #[cfg(test)]
+    pub(crate) fn read_whole(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
+        self.volume()?.read_whole(path).map_err(error)
     }
 
     #[cfg(test)]
@@ -65,11 +175,19 @@ impl<H: Host> Service<H> {
         if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device())) {
             self.volume = None;
         }
+        if self.volume.as_ref().is_some_and(|volume| self.host.has_news(volume.device())) {
+            self.sessions_changed();
+        }
         if self.volume.is_none() {
             let disk = self.host.disk().map_err(FileError::NotMounted)?;
-            let volume = Volume::mount(disk, self.limits)
-                .map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
+            let volume = match self.host.survivor() {
+                Some(memory) => Volume::restore(disk, self.limits, &memory, self.incarnation),
+                None => Volume::mount(disk, self.limits),
+            };
+            let volume = volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
             self.volume = Some(volume);
+            // Clients may have died since the files were opened.
+            self.sessions_changed();
         }
         self.volume.as_mut().ok_or(FileError::NotMounted(MountFailure::NoDisk))
     }
@@ -79,18 +197,23 @@ impl<H: Host> Service<H> {
         span.of(&region).ok_or(FileError::InvalidArgument)
     }
 
-    fn handle(&self, handle: file::Handle) -> Result<Handle, FileError> {
-        let number = handle.number(self.incarnation).ok_or(FileError::BadHandle)?;
+    fn epoch(&self) -> u32 {
+        self.volume.as_ref().and_then(Volume::epoch).unwrap_or(self.incarnation)
+    }
+
+    fn handle(&mut self, handle: file::Handle) -> Result<Handle, FileError> {
+        self.volume()?;
+        let number = handle.number(self.epoch()).ok_or(FileError::BadHandle)?;
         Ok(Handle::from_raw(number))
     }
 
     fn opened(&mut self, handle: Handle) -> Result<Opened, FileError> {
-        let incarnation = self.incarnation;
+        let epoch = self.epoch();
         let volume = self.volume()?;
         let key = volume.key(handle).map_err(error)?;
         let metadata = volume.stat_open(handle).map_err(error)?;
         Ok(Opened {
-            handle: file::Handle::new(incarnation, handle.to_raw()),
+            handle: file::Handle::new(epoch, handle.to_raw()),
             key: FileKey([key.directory, key.slot, key.identity, key.first_cluster]),
             metadata: describe(&metadata),
         })
@@ -100,36 +223,47 @@ impl<H: Host> Service<H> {
 impl<H: Host> FileSystemServer for Service<H> {
     fn open(
         &mut self,
-        _: Caller,
+        caller: Caller,
         path: &str,
         access: file::Access,
         create: file::Create,
+        request: RequestId,
     ) -> Result<Opened, FileError> {
         let create = match create {
             file::Create::Never => Create::Never,
             file::Create::IfMissing => Create::IfMissing,
             file::Create::Truncate => Create::Truncate,
         };
-        let handle = self.volume()?.open(path, access_of(access), create).map_err(error)?;
-        self.opened(handle)
+        self.open_once(caller, request, |volume| volume.open(path, access_of(access), create))
     }
 
     fn reopen(
         &mut self,
-        _: Caller,
+        caller: Caller,
         key: FileKey,
         path: &str,
         access: file::Access,
+        request: RequestId,
     ) -> Result<Opened, FileError> {
         let [directory, slot, identity, first_cluster] = key.0;
         let key = HandleKey { directory, slot, identity, first_cluster };
-        let handle = self.volume()?.open_key(key, access_of(access), path).map_err(error)?;
-        self.opened(handle)
+        self.open_once(caller, request, |volume| volume.open_key(key, access_of(access), path))
     }
 
-    fn close(&mut self, _: Caller, handle: file::Handle) -> Result<(), FileError> {
+    fn close(&mut self, caller: Caller, handle: file::Handle) -> Result<(), FileError> {
         let handle = self.handle(handle)?;
-        self.volume()?.close(handle).map_err(error)
+        self.change(|volume| {
+            let client = volume.client(caller.0);
+            match volume.close(handle) {
+                // Closed by this call before its answer was lost.
+                Err(FsError::BadHandle) if client.closed == Some(handle.to_raw()) => Ok(()),
+                Ok(()) => {
+                    volume.set_client(ClientRecord { closed: Some(handle.to_raw()), ..client });
+                    Ok(())
+                }
+                other => other,
+            }
+        })
     }
 
     fn read(
@@ -166,27 +300,19 @@ impl<H: Host> FileSystemServer for Service<H> {
         span: Span,
     ) -> Result<u32, FileError> {
         let (from, handle) = (self.span(caller, span)?, self.handle(handle)?);
-        self.volume()?;
-        let Some(volume) = &mut self.volume else {
-            return Err(FileError::BadHandle);
-        };
-        if position > u64::from(volume.stat_open(handle).map_err(error)?.size) {
-            return Err(FileError::InvalidArgument);
-        }
-        let mut done = 0;
-        while done < from.size() {
-            let want = (from.size() - done).min(PIECE);
-            let piece = &mut self.buffer[..want];
-            from.read(done, piece);
-            volume.write_at(handle, position + done as u64, piece).map_err(error)?;
-            done += want;
-        }
-        Ok(done as u32)
+        self.change(|volume| {
+            if position > u64::from(volume.stat_open(handle)?.size) {
+                return Ok(None);
+            }
+            volume.write_shared(handle, position, from).map(Some)
+        })?
+        .map(|written| written as u32)
+        .ok_or(FileError::InvalidArgument)
     }
 
     fn truncate(&mut self, _: Caller, handle: file::Handle, size: u64) -> Result<(), FileError> {
         let handle = self.handle(handle)?;
-        self.volume()?.set_size(handle, size).map_err(error)
+        self.change(|volume| volume.set_size(handle, size))
     }
 
     fn handle_status(
@@ -236,24 +362,34 @@ impl<H: Host> FileSystemServer for Service<H> {
         }
     }
 
-    fn make_directory(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
-        self.volume()?.make_dir(path).map_err(error)
+    fn make_directory(
+        &mut self,
+        caller: Caller,
+        path: &str,
+        request: RequestId,
+    ) -> Result<(), FileError> {
+        self.change_once(caller, request, |volume| volume.make_dir(path))
     }
 
-    fn remove(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
-        let volume = self.volume()?;
-        match volume.remove_file(path) {
-            Err(FsError::IsADirectory) => volume.remove_dir(path).map_err(error),
-            other => other.map_err(error),
-        }
+    fn remove(&mut self, caller: Caller, path: &str, request: RequestId) -> Result<(), FileError> {
+        self.change_once(caller, request, |volume| match volume.remove_file(path) {
+            Err(FsError::IsADirectory) => volume.remove_dir(path),
+            other => other,
+        })
     }
 
-    fn rename(&mut self, _: Caller, from: &str, to: &str) -> Result<(), FileError> {
-        self.volume()?.rename(from, to).map_err(error)
+    fn rename(
+        &mut self,
+        caller: Caller,
+        from: &str,
+        to: &str,
+        request: RequestId,
+    ) -> Result<(), FileError> {
+        self.change_once(caller, request, |volume| volume.rename(from, to))
     }
 
     fn sync(&mut self, _: Caller) -> Result<(), FileError> {
-        self.volume()?.sync().map_err(error)
+        self.change(Volume::sync)
     }
 
     fn statistics(&mut self, _: Caller) -> Result<Statistics, FileError> {
@@ -323,7 +459,7 @@ fn text(from: &str) -> Text {
     text
 }
 
-fn error(error: FsError) -> FileError {
+pub(crate) fn error(error: FsError) -> FileError {
     match error {
         FsError::NotFound => FileError::NotFound,
         FsError::Exists => FileError::Exists,

@@ -38,6 +38,12 @@ pub struct Counters {
     pub deepest: usize,
 }
 
+/// A place where a test may let the cache above die.
+fn mortal() {
+    #[cfg(test)]
+    crate::tests::mortal();
+}
+
 struct Waiting {
     request: Request,
     /// Of the buffers' contents when a write was submitted.
@@ -126,6 +132,20 @@ impl<S: Store> FakeDisk<S> {
     /// Takes the disk's contents out.
     pub fn into_image(self) -> S {
         self.image
+    }
+
+    /// What becomes of the requests in flight when the cache above dies: each is carried out or
+    /// not, in any order, and nothing is in flight any more.
+    pub fn settle(&mut self, seed: u64) {
+        self.random = seed | 1;
+        while !self.waiting.is_empty() {
+            let at = self.next_random() as usize % self.waiting.len();
+            if self.next_random().is_multiple_of(2) {
+                self.finish(at);
+            } else {
+                self.waiting.remove(at);
+            }
+        }
     }
 
     fn next_random(&mut self) -> u64 {
@@ -224,10 +244,12 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
     }
 
     fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
+        mortal();
         &mut self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES]
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {
+        mortal();
         if self.waiting.len() >= self.depth {
             return Err(SubmitError::QueueFull);
         }
@@ -262,6 +284,7 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
     }
 
     fn wait(&mut self) -> Completion {
+        mortal();
         assert!(!self.waiting.is_empty(), "wait() with nothing in flight");
         match self.order {
             Order::Fifo => self.finish(0),

@@ -17,6 +17,9 @@ use crate::volume::Volume;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+/// Clusters that a new name needs at most: a directory, and what its parent grows by.
+const NAME_CLUSTERS: u32 = 8;
+
 /// What something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -182,6 +185,9 @@ impl<D: CacheDevice> Volume<D> {
                 None => FsError::NotFound,
             });
         }
+        if create != Create::Never {
+            self.core.prepare(NAME_CLUSTERS)?;
+        }
         let (slot, entry) = match target.item {
             Some(_) if create == Create::New => return Err(FsError::Exists),
             Some(item) => (item.slot, item.entry),
@@ -202,6 +208,7 @@ impl<D: CacheDevice> Volume<D> {
             self.files.close(handle)?;
             return Err(error);
         }
+        self.stage_opened(handle)?;
         Ok(handle)
     }
 
@@ -220,17 +227,25 @@ impl<D: CacheDevice> Volume<D> {
             return Err(FsError::ReadOnly);
         }
         if let Some(node) = self.files.find(dir, slot) {
-            return Ok(self.files.open(node, access));
+            return Ok(self.files.open(node, access, self.owner));
         }
         let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
         self.dir(dir)?;
         let address = self.dirs[0].address(&mut self.core, slot)?;
         let node = self.files.add_node(Node::new((dir, slot), address, entry, chain, path.into()));
-        Ok(self.files.open(node, access))
+        Ok(self.files.open(node, access, self.owner))
+    }
+
+    /// Opens a file for reading that no successor hears of.
+    #[cfg(test)]
+    pub(crate) fn open_unseen(&mut self, path: &str) -> Result<Handle, FsError> {
+        let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
+        let item = target.item.ok_or(FsError::NotFound)?;
+        self.open_entry(target.dir, item.slot, item.entry, Access::Read, path)
     }
 
     /// Walks a file's chain and compares it with the file's size.
-    fn check_file(&mut self, entry: &Entry) -> Result<Chain, FsError> {
+    pub(crate) fn check_file(&mut self, entry: &Entry) -> Result<Chain, FsError> {
         let limit = self.limits.extents_per_file as usize;
         let most = self.core.geo.clusters;
         let chain = Chain::build(&mut self.core, entry.first(), limit, Trust::Audited, most)?;
@@ -279,7 +294,9 @@ impl<D: CacheDevice> Volume<D> {
         if entry.is_directory() || entry.identity() != key.identity || !same_start {
             return Err(FsError::StaleKey);
         }
-        self.open_entry(key.directory, key.slot, entry, access, path)
+        let handle = self.open_entry(key.directory, key.slot, entry, access, path)?;
+        self.stage_opened(handle)?;
+        Ok(handle)
     }
 
     /// Makes a directory.
@@ -291,12 +308,13 @@ impl<D: CacheDevice> Volume<D> {
         if target.item.is_some() {
             return Err(FsError::Exists);
         }
+        self.core.prepare(NAME_CLUSTERS)?;
         let parent = self.dot_dot_of(target.dir);
         let first = Dir::create(&mut self.core, parent, self.now)?;
         let entry = Entry::new([b' '; 11], Entry::DIRECTORY, first, self.now);
         self.dir(target.dir)?;
         if let Err(error) = self.dirs[0].insert(&mut self.core, &target.name, entry, None) {
-            self.core.free_now(first)?;
+            self.core.release(first)?;
             return Err(error);
         }
         Ok(())
@@ -328,6 +346,7 @@ impl<D: CacheDevice> Volume<D> {
             return Err(FsError::ReadOnly);
         }
         self.check_file(&item.entry).map_err(|e| e.at(path))?;
+        self.core.prepare(0)?;
         self.unlink(target.dir, &item)
     }
 
@@ -347,6 +366,7 @@ impl<D: CacheDevice> Volume<D> {
             return Err(FsError::NotEmpty);
         }
         self.dirs.remove(0);
+        self.core.prepare(0)?;
         self.unlink(target.dir, &item)
     }
 
@@ -391,6 +411,7 @@ impl<D: CacheDevice> Volume<D> {
             }
             self.dir(first).map_err(|e| e.at(from))?;
         }
+        self.core.prepare(NAME_CLUSTERS)?;
         self.dir(target.dir)?;
         self.dirs[0].insert(&mut self.core, &target.name, item.entry, except)?;
         self.dir(source.dir)?;

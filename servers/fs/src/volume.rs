@@ -1,7 +1,7 @@
 //! A mounted volume: mount, audit, sync, and what can be asked about the whole.
 //!
-//! Operations on names are in `tree`, those on open files in `file`; all are methods of
-//! [`Volume`].
+//! Operations on names are in `tree`, those on open files in `file`, what outlives the server in
+//! `resume` and `clients`; all are methods of [`Volume`].
 
 use crate::audit::{AuditReport, audit};
 use crate::base::{Core, Marked, is_info_sector};
@@ -11,7 +11,8 @@ use crate::device::CacheDevice;
 use crate::dir::{Dir, find_label};
 use crate::error::{Damage, FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
-use crate::open::Files;
+use crate::open::{Files, Owner};
+use crate::survivor::records::{ClientRecord, RedoRecord};
 use crate::time::DateTime;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -62,7 +63,12 @@ pub struct Volume<D> {
     pub(crate) dirs: Vec<Dir>,
     pub(crate) limits: Limits,
     pub(crate) now: DateTime,
-    report: Option<AuditReport>,
+    /// On whose behalf files are opened.
+    pub(crate) owner: Owner,
+    /// What is known of each session's last requests.
+    pub(crate) clients: Vec<ClientRecord>,
+    /// Bytes that the commit puts in the place of others.
+    pub(crate) replacing: Option<RedoRecord>,
 }
 
 impl<D: CacheDevice> Volume<D> {
@@ -115,7 +121,9 @@ impl<D: CacheDevice> Volume<D> {
             dirs: Vec::new(),
             limits,
             now: DateTime::EPOCH,
-            report: None,
+            owner: Owner::default(),
+            clients: Vec::new(),
+            replacing: None,
         })
     }
 
@@ -124,17 +132,38 @@ impl<D: CacheDevice> Volume<D> {
         self.now = now;
     }
 
+    /// Sets on whose behalf files are opened from now on.
+    pub fn set_owner(&mut self, owner: Owner) {
+        self.owner = owner;
+    }
+
+    /// Ends an operation: for a successor it has happened from here on, and nothing of it before.
+    /// Without a survivor region there is nothing to do.
+    ///
+    /// # Errors
+    /// `Io` where bytes could not be put in the place of others; some may be.
+    pub fn commit(&mut self) -> Result<(), FsError> {
+        self.core.generation = self.files.generation();
+        self.core.commit();
+        match self.replacing.take() {
+            Some(redo) => self.replace(&redo),
+            None => Ok(()),
+        }
+    }
+
     /// Walks the FAT and the directory tree once, if that was not done yet. Every operation on
     /// names does it first; an idle server may do it before.
     ///
     /// # Errors
     /// `Io`, or `Corrupt` if the root directory cannot be used. It is tried again the next time.
     pub fn audit(&mut self) -> Result<AuditReport, FsError> {
-        if let Some(report) = self.report {
+        if let Some(report) = self.core.report {
             return Ok(report);
         }
         let report = audit(&mut self.core)?;
-        self.report = Some(report);
+        self.core.report = Some(report);
+        // The first thing that an operation does: nothing else is under way.
+        self.core.commit();
         Ok(report)
     }
 
@@ -190,7 +219,7 @@ impl<D: CacheDevice> Volume<D> {
         self.core.cache.device_mut()
     }
 
-    /// Takes the volume apart. What was not synced is lost.
+    /// Takes the volume apart. What was not synced is in the survivor region, or lost.
     pub fn into_device(self) -> D {
         self.core.cache.into_device()
     }

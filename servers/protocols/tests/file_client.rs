@@ -8,12 +8,14 @@ use skink_protocols::file::client::{self, File};
 use skink_protocols::file::*;
 use skink_protocols::span::Span;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Files that survive, and the state of one instance.
 struct MemoryServer {
     files: BTreeMap<String, Vec<u8>>,
+    /// Numbers of the calls that were executed.
+    done: BTreeSet<u64>,
     shared: Shared,
     incarnation: u32,
     open: Vec<String>,
@@ -23,6 +25,20 @@ impl MemoryServer {
     fn restart(&mut self) {
         self.incarnation += 1;
         self.open.clear();
+    }
+
+    /// Executes a call of this number once; a call that failed is tried anew.
+    fn once(
+        &mut self,
+        number: RequestId,
+        call: impl FnOnce(&mut Self) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        assert!(number.is_numbered());
+        if !self.done.contains(&number.0) {
+            call(self)?;
+            self.done.insert(number.0);
+        }
+        Ok(())
     }
 
     fn opened(&mut self, path: &str) -> Result<Opened, FileError> {
@@ -53,6 +69,7 @@ impl FileSystemServer for MemoryServer {
         path: &str,
         _: Access,
         create: Create,
+        _: RequestId,
     ) -> Result<Opened, FileError> {
         if create != Create::Never {
             self.files.entry(path.to_owned()).or_default();
@@ -65,6 +82,7 @@ impl FileSystemServer for MemoryServer {
         key: FileKey,
         path: &str,
         _: Access,
+        _: RequestId,
     ) -> Result<Opened, FileError> {
         if key.0[0] as usize != path.len() {
             return Err(FileError::StaleKey);
@@ -116,20 +134,35 @@ impl FileSystemServer for MemoryServer {
     fn list(&mut self, _: Caller, _: &str, _: u64, _: Span) -> Result<Listing, FileError> {
         Err(FileError::Unsupported)
     }
-    fn make_directory(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
-        if self.files.contains_key(path) {
-            return Err(FileError::Exists);
-        }
-        self.files.insert(path.to_owned(), Vec::new());
-        Ok(())
+    fn make_directory(
+        &mut self,
+        _: Caller,
+        path: &str,
+        number: RequestId,
+    ) -> Result<(), FileError> {
+        self.once(number, |server| {
+            if server.files.contains_key(path) {
+                return Err(FileError::Exists);
+            }
+            server.files.insert(path.to_owned(), Vec::new());
+            Ok(())
+        })
     }
-    fn remove(&mut self, _: Caller, path: &str) -> Result<(), FileError> {
-        self.files.remove(path).map(|_| ()).ok_or(FileError::NotFound)
+    fn remove(&mut self, _: Caller, path: &str, number: RequestId) -> Result<(), FileError> {
+        self.once(number, |server| server.files.remove(path).map(|_| ()).ok_or(FileError::NotFound))
     }
-    fn rename(&mut self, _: Caller, from: &str, to: &str) -> Result<(), FileError> {
-        let file = self.files.remove(from).ok_or(FileError::NotFound)?;
-        self.files.insert(to.to_owned(), file);
-        Ok(())
+    fn rename(
+        &mut self,
+        _: Caller,
+        from: &str,
+        to: &str,
+        number: RequestId,
+    ) -> Result<(), FileError> {
+        self.once(number, |server| {
+            let file = server.files.remove(from).ok_or(FileError::NotFound)?;
+            server.files.insert(to.to_owned(), file);
+            Ok(())
+        })
     }
     fn sync(&mut self, _: Caller) -> Result<(), FileError> {
         Ok(())
@@ -150,6 +183,7 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
     let shared = Shared::leaked(100);
     let server = Rc::new(RefCell::new(MemoryServer {
         files: BTreeMap::new(),
+        done: BTreeSet::new(),
         shared,
         incarnation: 1,
         open: Vec::new(),

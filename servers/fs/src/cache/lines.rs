@@ -25,6 +25,11 @@ pub(crate) enum Class {
     Info = 3,
 }
 
+impl Class {
+    /// All, by number.
+    pub const ALL: [Class; CLASSES] = [Class::Data, Class::Fat, Class::Directory, Class::Info];
+}
+
 /// Number of classes.
 pub(super) const CLASSES: usize = 4;
 

@@ -14,13 +14,16 @@
 //! Not here: what the sectors mean.
 
 mod lines;
+mod source;
 mod transfer;
 
 use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_BYTES};
 use crate::error::FsError;
+use crate::survivor::{Broken, LogFull, Survivor};
 use alloc::vec::Vec;
 use lines::Lines;
 pub(crate) use lines::{Class, Pool};
+pub(crate) use source::Source;
 use transfer::Flight;
 pub(crate) use transfer::Mirror;
 
@@ -38,13 +41,6 @@ pub(crate) enum Urgency {
     Ahead,
 }
 
-/// What to put into a range of bytes.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Bytes(&'a [u8]),
-    Zeros(u64),
-}
-
 /// The cache and its device.
 pub(crate) struct Cache<D> {
     device: D,
@@ -59,6 +55,8 @@ pub(crate) struct Cache<D> {
     write_failure: Option<u64>,
     /// Scratch for sorting dirty lines.
     order: Vec<(u32, u32)>,
+    /// What a successor finds.
+    pub survivor: Option<Survivor>,
 }
 
 impl<D: CacheDevice> Cache<D> {
@@ -76,6 +74,7 @@ impl<D: CacheDevice> Cache<D> {
             mirror: None,
             write_failure: None,
             order: Vec::with_capacity(buffers as usize),
+            survivor: None,
         }
     }
 
@@ -206,11 +205,16 @@ impl<D: CacheDevice> Cache<D> {
         Ok(&self.device.buffer(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
     }
 
-    /// One sector, to change.
+    /// One sector of metadata, to change. A successor finds it as it was before the operation
+    /// under way, or as it is after it.
     pub fn sector_mut(&mut self, sector: u64, class: Class) -> Result<&mut [u8], FsError> {
         let (buffer, offset) = self.meta(sector, sector + 1)?;
         self.settle(buffer);
-        self.lines.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
+        if let Some(survivor) = &mut self.survivor {
+            let before = &self.device.buffer(BufferIndex(buffer))[offset..offset + SECTOR_BYTES];
+            survivor.keep(sector, class as u8, before).map_err(|LogFull| FsError::NoSpace)?;
+        }
+        self.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
         Ok(&mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
     }
 
@@ -285,24 +289,11 @@ impl<D: CacheDevice> Cache<D> {
         Ok(())
     }
 
-    /// Copies bytes in. They reach the disk by a flush, or earlier if they are file data.
-    pub fn write(&mut self, at: u64, bytes: &[u8], class: Class) -> Result<(), FsError> {
-        self.put(at, Source::Bytes(bytes), class)
-    }
-
-    /// Zeroes bytes.
-    pub fn zero(&mut self, at: u64, count: u64, class: Class) -> Result<(), FsError> {
-        self.put(at, Source::Zeros(count), class)
-    }
-
-    fn put(&mut self, mut at: u64, source: Source<'_>, class: Class) -> Result<(), FsError> {
+    /// Copies bytes of file data, or of clusters that nothing refers to yet, to byte `at` of the
+    /// disk. They reach it by a flush or earlier.
+    pub fn write(&mut self, mut at: u64, source: Source<'_>) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
-        let pool = if class == Class::Data { Pool::Data } else { Pool::Meta };
-        let total = match source {
-            Source::Bytes(bytes) => bytes.len() as u64,
-            Source::Zeros(count) => count,
-        };
-        let end = at + total;
+        let end = at + source.len();
         let mut done = 0;
         while at < end {
             let sector = at / sector_bytes;
@@ -313,22 +304,78 @@ impl<D: CacheDevice> Cache<D> {
             let line_bytes = self.line_len(number) as usize * SECTOR_BYTES;
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
             let n = ((end - at) as usize).min(line_bytes - offset);
-            let buffer =
-                if n == line_bytes { self.claim(number, pool)? } else { self.load(number, pool)? };
+            let buffer = match n == line_bytes {
+                true => self.claim(number, Pool::Data)?,
+                false => self.load(number, Pool::Data)?,
+            };
             self.settle(buffer);
             let target = &mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + n];
-            match source {
-                Source::Bytes(bytes) => target.copy_from_slice(&bytes[done..done + n]),
-                Source::Zeros(_) => target.fill(0),
-            }
+            source.copy(done, target);
             let (from, to) = (offset / SECTOR_BYTES, (offset + n).div_ceil(SECTOR_BYTES));
             let bits = ((1u16 << to) - (1u16 << from)) as u8;
-            self.lines.mark_dirty(buffer, class, bits);
+            self.mark_dirty(buffer, Class::Data, bits);
             at += n as u64;
-            done += n;
+            done += n as u64;
             if self.lines.dirty_lines[Class::Data as usize] > self.lines.pool_len(Pool::Data) / 4 {
                 self.write_back(Class::Data, Urgency::Ahead);
             }
+        }
+        Ok(())
+    }
+
+    /// Marks sectors of a buffer, in the survivor region too.
+    fn mark_dirty(&mut self, buffer: u32, class: Class, bits: u8) {
+        self.lines.mark_dirty(buffer, class, bits);
+        self.note(buffer);
+    }
+
+    /// Tells the survivor region what of a buffer must be written. While writes are in flight it
+    /// keeps what it was told before: they are not done yet.
+    fn note(&mut self, buffer: u32) {
+        let line = self.lines.get(buffer);
+        if let Some(survivor) = &self.survivor
+            && line.writing == 0
+        {
+            survivor.set_dirty(buffer, line.number, line.dirty);
+        }
+    }
+
+    /// Takes over the lines that a dead server had not written. For use on a cache that has
+    /// nothing in memory yet.
+    pub fn inherit(&mut self, survivor: Survivor) -> Result<(), Broken> {
+        for buffer in 0..self.lines.count() {
+            let Some((number, masks)) = survivor.dirty(buffer) else {
+                continue;
+            };
+            let is_there = self.first_sector(number) < self.sectors;
+            if !is_there || self.lines.find(number).is_some() {
+                return Err(Broken("a cache line"));
+            }
+            self.lines.bind(buffer, number);
+            for (class, bits) in Class::ALL.into_iter().zip(masks) {
+                self.lines.mark_dirty(buffer, class, bits);
+            }
+        }
+        self.survivor = Some(survivor);
+        Ok(())
+    }
+
+    /// Puts back what the operation under way has changed of metadata.
+    pub fn roll_back(&mut self) -> Result<(), FsError> {
+        let count = self.survivor.as_ref().map_or(0, Survivor::logged);
+        for index in (0..count).rev() {
+            let Some(before) = self.survivor.as_ref().map(|s| s.before(index)) else {
+                break;
+            };
+            let class = Class::ALL[usize::from(before.class) % Class::ALL.len()];
+            let (buffer, offset) = self.meta(before.sector, before.sector + 1)?;
+            self.settle(buffer);
+            self.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
+            self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES]
+                .copy_from_slice(&before.bytes);
+        }
+        if let Some(survivor) = &mut self.survivor {
+            survivor.rolled_back();
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The cache's traffic with its device: requests, completions, write-back.
 //!
 //! Invariants: every request in flight has a slot in `flights`; a failed write leaves its sectors
-//! dirty, so that the next flush tries again; nothing here waits unless a request is in flight.
+//! dirty, so that the next flush tries again; to the survivor region a sector is dirty until its
+//! write, to every copy, is done; nothing here waits unless a request is in flight.
 
 use super::lines::{Class, Pool};
 use super::{Cache, Urgency};
@@ -176,11 +177,11 @@ impl<D: CacheDevice> Cache<D> {
             }
             Operation::Write => {
                 for buffer in buffers_of(&request) {
-                    self.lines.get_mut(buffer).writing -= 1;
                     if failed {
                         let bits = bits_of(&request, buffer);
                         self.lines.mark_dirty(buffer, flight.class, bits);
                     }
+                    self.release(buffer);
                 }
                 if failed {
                     self.write_failure = Some(request.sector);
@@ -189,6 +190,12 @@ impl<D: CacheDevice> Cache<D> {
             Operation::Flush if failed => self.write_failure = Some(0),
             Operation::Flush => {}
         }
+    }
+
+    /// One write from a buffer less is in flight.
+    fn release(&mut self, buffer: u32) {
+        self.lines.get_mut(buffer).writing -= 1;
+        self.note(buffer);
     }
 
     /// Submits the dirty sectors of a class, in the order of the disk.
@@ -205,6 +212,8 @@ impl<D: CacheDevice> Cache<D> {
         order.sort_unstable();
         let mut open: Option<Span> = None;
         for &(number, buffer) in &order {
+            // Held until all its sectors are in flight: the first must not count for the last.
+            self.lines.get_mut(buffer).writing += 1;
             let bits = self.lines.take_dirty(buffer, class);
             let mut at = 0;
             while at < LINE_SECTORS {
@@ -233,6 +242,7 @@ impl<D: CacheDevice> Cache<D> {
                 }
                 at += run;
             }
+            self.release(buffer);
         }
         if let Some(span) = open {
             self.send_span(class, span);

@@ -4,6 +4,7 @@
 mod boot;
 mod by_hand;
 mod corrupt;
+mod death;
 mod fuzz;
 mod helpers;
 mod io;
@@ -13,3 +14,5 @@ mod peers;
 mod reading;
 mod service;
 mod writing;
+
+pub use death::mortal;

@@ -24,7 +24,7 @@ enum Step {
 }
 
 /// Paths that get in each other's way; case differs on purpose.
-const PATHS: [&str; 16] = [
+pub(super) const PATHS: [&str; 16] = [
     "/A.TXT",
     "/a.txt",
     "/dir",
@@ -44,9 +44,9 @@ const PATHS: [&str; 16] = [
 ];
 
 /// `None` is a directory. Keys are folded paths.
-type Model = BTreeMap<String, Option<Vec<u8>>>;
+pub(super) type Model = BTreeMap<String, Option<Vec<u8>>>;
 
-fn key(path: &str) -> String {
+pub(super) fn key(path: &str) -> String {
     path.to_uppercase()
 }
 
@@ -55,7 +55,7 @@ fn parent(key: &str) -> &str {
 }
 
 /// What stands in the way of making something at `key`.
-fn parent_error(model: &Model, key: &str) -> Option<FsError> {
+pub(super) fn parent_error(model: &Model, key: &str) -> Option<FsError> {
     let mut at = String::new();
     for part in parent(key).split('/').skip(1) {
         at = format!("{at}/{part}");
@@ -68,7 +68,7 @@ fn parent_error(model: &Model, key: &str) -> Option<FsError> {
     None
 }
 
-fn has_children(model: &Model, key: &str) -> bool {
+pub(super) fn has_children(model: &Model, key: &str) -> bool {
     model.keys().any(|k| k.starts_with(&format!("{key}/")))
 }
 
@@ -90,7 +90,7 @@ fn model_file<'a>(
     }
 }
 
-fn model_rename(model: &mut Model, from: &str, to: &str) -> Result<(), FsError> {
+pub(super) fn model_rename(model: &mut Model, from: &str, to: &str) -> Result<(), FsError> {
     if let Some(error) = parent_error(model, from) {
         return Err(error);
     }
@@ -246,7 +246,7 @@ fn apply_name(disk: &mut Disk, model: &mut Model, step: &Step) -> Result<(), Tes
     Ok(())
 }
 
-fn compare(disk: &mut Disk, model: &Model, dir: &str) -> Result<usize, TestCaseError> {
+pub(super) fn compare(disk: &mut Disk, model: &Model, dir: &str) -> Result<usize, TestCaseError> {
     let mut count = 0;
     for entry in list(disk, dir).unwrap() {
         let path = format!("{dir}/{}", entry.name);
@@ -265,7 +265,7 @@ fn compare(disk: &mut Disk, model: &Model, dir: &str) -> Result<usize, TestCaseE
 }
 
 /// A number below `end`, often a multiple of a sector or a page, where the special cases are.
-fn round(end: u32) -> impl Strategy<Value = u32> {
+pub(super) fn round(end: u32) -> impl Strategy<Value = u32> {
     (0..end, prop::sample::select(vec![1u32, 1, 512, 4096])).prop_map(|(n, unit)| n / unit * unit)
 }
 
@@ -286,7 +286,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 }
 

@@ -5,10 +5,11 @@ use super::helpers::SMALL_CACHE;
 use crate::Limits;
 use crate::service::{Host, Service};
 use crate::testing::FakeDisk;
+use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
 use skink_protocols::file::{
-    Access, Create, EntryReader, FileError, FileSystemServer, Handle, MountFailure,
+    Access, Create, EntryReader, FileError, FileSystemServer, Handle, MountFailure, RequestId,
 };
 
 const CALLER: Caller = Caller(7);
@@ -35,6 +36,18 @@ impl Host for Fake {
         self.is_lost
     }
 
+    fn has_news(&self, _: &FakeDisk) -> bool {
+        false
+    }
+
+    fn survivor(&self) -> Option<Shared> {
+        None
+    }
+
+    fn sessions(&mut self) -> Vec<SessionState> {
+        vec![SessionState { badge: CALLER.0, incarnation: 1, is_alive: true }]
+    }
+
     fn region(&self, caller: Caller) -> Option<Shared> {
         (caller == CALLER).then_some(self.region)
     }
@@ -55,7 +68,8 @@ fn a_long_directory_is_listed_whole_through_a_small_span() {
     let (mut service, region) = service(1, 4096);
     let mut names: Vec<String> = (0..100).map(|i| format!("a longer name {i:03}.text")).collect();
     for name in &names {
-        let opened = service.open(CALLER, name, Access::Write, Create::IfMissing).unwrap();
+        let opened =
+            service.open(CALLER, name, Access::Write, Create::IfMissing, RequestId::NONE).unwrap();
         service.close(CALLER, opened.handle).unwrap();
     }
     let (mut cursor, mut seen) = (0, Vec::new());
@@ -82,7 +96,10 @@ fn a_long_directory_is_listed_whole_through_a_small_span() {
 #[test]
 fn what_is_written_is_read_through_the_session() {
     let (mut service, region) = service(1, 4096);
-    let handle = service.open(CALLER, "/x", Access::Write, Create::IfMissing).unwrap().handle;
+    let handle = service
+        .open(CALLER, "/x", Access::Write, Create::IfMissing, RequestId::NONE)
+        .unwrap()
+        .handle;
     region.write(0, b"hello");
     assert_eq!(service.write(CALLER, handle, 0, span(5)), Ok(5));
     assert_eq!(service.write(CALLER, handle, 6, span(5)), Err(FileError::InvalidArgument));
@@ -96,7 +113,10 @@ fn what_is_written_is_read_through_the_session() {
 #[test]
 fn spans_and_sessions_are_checked() {
     let (mut service, _) = service(1, 64);
-    let handle = service.open(CALLER, "/x", Access::Write, Create::IfMissing).unwrap().handle;
+    let handle = service
+        .open(CALLER, "/x", Access::Write, Create::IfMissing, RequestId::NONE)
+        .unwrap()
+        .handle;
     assert_eq!(service.read(CALLER, handle, 0, span(65)), Err(FileError::InvalidArgument));
     let beyond = Span { offset: u32::MAX, length: 1 };
     assert_eq!(service.write(CALLER, handle, 0, beyond), Err(FileError::InvalidArgument));
@@ -107,15 +127,19 @@ fn spans_and_sessions_are_checked() {
 #[test]
 fn handles_of_another_incarnation_are_refused_and_their_keys_open_the_file_again() {
     let (mut first, _) = service(1, 64);
-    let opened = first.open(CALLER, "/x", Access::Write, Create::IfMissing).unwrap();
+    let opened =
+        first.open(CALLER, "/x", Access::Write, Create::IfMissing, RequestId::NONE).unwrap();
     first.sync(CALLER).unwrap();
     let other = Handle::new(2, opened.handle.0 as u32);
     assert_eq!(first.handle_status(CALLER, other), Err(FileError::BadHandle));
-    let again = first.reopen(CALLER, opened.key, "/x", Access::Read).unwrap();
+    let again = first.reopen(CALLER, opened.key, "/x", Access::Read, RequestId::NONE).unwrap();
     assert_eq!(again.key, opened.key);
     let mut wrong = opened.key;
     wrong.0[2] ^= 1;
-    assert_eq!(first.reopen(CALLER, wrong, "/x", Access::Read), Err(FileError::StaleKey));
+    assert_eq!(
+        first.reopen(CALLER, wrong, "/x", Access::Read, RequestId::NONE),
+        Err(FileError::StaleKey)
+    );
 }
 
 #[test]

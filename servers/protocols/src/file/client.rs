@@ -1,13 +1,15 @@
 //! Files as a client uses them: over the deaths of the server, in slices of its own.
 //!
-//! [`File`] opens itself again where the server is another instance than the one that opened it.
-//! [`make_directory`], [`remove`] and [`rename`] find out what became of a call that a dying
-//! server may have executed: they look, and call again if it was not.
+//! [`File`] opens itself again where the server has lost the state that its handle belongs to.
+//! [`make_directory`], [`remove`] and [`rename`] give their calls a number, so that the server
+//! executes each once, whatever dies meanwhile.
 
-use super::{Access, Create, FileError, FileKey, FileSystemClient, Handle, Metadata};
+use super::{Access, Create, FileError, FileKey, FileSystemClient, Handle, Metadata, RequestId};
 use crate::span::Span;
 use alloc::string::String;
 use core::cell::Cell;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use libipc::{Error, Shared};
 
 /// Times that a call is tried with a handle that was just opened again.
@@ -34,7 +36,7 @@ impl File {
         access: Access,
         create: Create,
     ) -> Result<(File, Metadata), FileError> {
-        let opened = client.open(path, access, create)?;
+        let opened = client.open(path, access, create, request())?;
         let file = File {
             client,
             path: path.into(),
@@ -136,7 +138,8 @@ impl File {
                     if attempts < ATTEMPTS =>
                 {
                     attempts += 1;
-                    let opened = self.client.reopen(self.key, &self.path, self.access)?;
+                    let opened =
+                        self.client.reopen(self.key, &self.path, self.access, request())?;
                     self.handle.set(opened.handle);
                 }
                 other => return other,
@@ -152,14 +155,22 @@ impl Drop for File {
     }
 }
 
-const MAYBE: FileError = FileError::Ipc(Error::ServerRestarted { maybe_executed: true });
+/// A number that no other request of this program has, nor of an earlier instance of it: the
+/// time, moved on where two would have the same.
+pub fn request() -> RequestId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = libipc::time::now_ns().max(1);
+    let later = |last: u64| Some(now.max(last + 1));
+    let last = LAST.fetch_update(Relaxed, Relaxed, later).unwrap_or(now);
+    RequestId(now.max(last + 1))
+}
 
 /// Makes a directory.
 ///
 /// # Errors
 /// As [`FileError`] says.
 pub fn make_directory(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
-    finish(|| client.make_directory(path), || client.status(path).is_ok())
+    client.make_directory(path, request())
 }
 
 /// Removes a file or an empty directory.
@@ -167,7 +178,7 @@ pub fn make_directory(client: &FileSystemClient, path: &str) -> Result<(), FileE
 /// # Errors
 /// As [`FileError`] says.
 pub fn remove(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
-    finish(|| client.remove(path), || client.status(path) == Err(FileError::NotFound))
+    client.remove(path, request())
 }
 
 /// Gives a file or directory another name. Replaces nothing.
@@ -175,27 +186,5 @@ pub fn remove(client: &FileSystemClient, path: &str) -> Result<(), FileError> {
 /// # Errors
 /// As [`FileError`] says.
 pub fn rename(client: &FileSystemClient, from: &str, to: &str) -> Result<(), FileError> {
-    finish(
-        || client.rename(from, to),
-        || client.status(from) == Err(FileError::NotFound) && client.status(to).is_ok(),
-    )
-}
-
-/// Calls until the call was executed for sure.
-fn finish(
-    call: impl Fn() -> Result<(), FileError>,
-    is_done: impl Fn() -> bool,
-) -> Result<(), FileError> {
-    let mut attempts = 0;
-    loop {
-        match call() {
-            Err(error) if error == MAYBE && attempts < ATTEMPTS => {
-                if is_done() {
-                    return Ok(());
-                }
-                attempts += 1;
-            }
-            other => return other,
-        }
-    }
+    client.rename(from, to, request())
 }

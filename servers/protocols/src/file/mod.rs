@@ -1,11 +1,18 @@
 //! `file`: files and directories by path, bulk data through the session's shared region.
 //!
-//! Paths are UTF-8 from the root of the server, `/` between names. Handles belong to one instance
-//! of the server; what survives it is the [`FileKey`], with which a successor opens the same file
-//! and says so if it is another one by now. [`client::File`] does that unseen.
+//! Paths are UTF-8 from the root of the server, `/` between names. Handles outlive the server as
+//! long as it keeps its state; what outlives that too is the [`FileKey`], with which a successor
+//! opens the same file and says so if it is another one by now. [`client::File`] does that unseen.
+//! A client's handles are closed when it dies.
 //!
-//! Reads and writes name their position, so they are idempotent. The calls that change names
-//! (`make_directory`, `remove`, `rename`) are not; [`client`] finds out what became of them.
+//! Over the death of the server, each call is executed wholly or not at all, and what was answered
+//! stays. So every call can be made again when its answer was lost, as the stubs do. Reads and
+//! writes name their position and mean the same twice. The calls that do not (`open`, `reopen`,
+//! `make_directory`, `remove`, `rename`) carry a [`RequestId`]: the server executes a number once
+//! and gives its answer again. A call that failed has changed nothing, and is tried anew. (A write
+//! that failed with `Io` may have written some.)
+//!
+//! A write is at once as far as it replaces no more than the server keeps room for (`fs`: 256 KiB).
 //!
 //! Not here: current directories, mount points (the client's view of several servers).
 
@@ -19,20 +26,35 @@ pub use listing::{Entry, EntryReader, EntryWriter, MAX_ENTRY_BYTES};
 use crate::span::Span;
 use serde::{Deserialize, Serialize};
 
-/// An open file of one instance of the server. Instances take care that their handles differ
-/// (the upper half is the incarnation), so that an old one is `BadHandle` and never another file.
+/// An open file. The upper half is the incarnation of the instance whose state it belongs to, so
+/// that a handle of a state that was lost is `BadHandle` and never another file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Handle(pub u64);
 
 impl Handle {
-    /// A handle of this instance.
+    /// A handle of the state that this incarnation began.
     pub const fn new(incarnation: u32, number: u32) -> Self {
         Handle((incarnation as u64) << 32 | number as u64)
     }
 
-    /// The number, if `incarnation` gave the handle.
+    /// The number, if the handle belongs to the state that `incarnation` began.
     pub const fn number(self, incarnation: u32) -> Option<u32> {
         if (self.0 >> 32) as u32 == incarnation { Some(self.0 as u32) } else { None }
+    }
+}
+
+/// Names a call among those of its session, so that it is executed once however often it is made.
+/// [`client::request`] gives new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+impl RequestId {
+    /// No number: whoever makes the call again has it executed again.
+    pub const NONE: RequestId = RequestId(0);
+
+    /// Whether it names anything.
+    pub const fn is_numbered(self) -> bool {
+        self.0 != 0
     }
 }
 
@@ -137,16 +159,28 @@ pub struct Statistics {
 }
 
 /// The calls.
-#[libipc::protocol(name = "file", version = 1)]
+#[libipc::protocol(name = "file", version = 2)]
 pub trait FileSystem {
     /// Opens a file. Its position is the client's business.
     #[idempotent]
-    fn open(&self, path: &str, access: Access, create: Create) -> Result<Opened, FileError>;
+    fn open(
+        &self,
+        path: &str,
+        access: Access,
+        create: Create,
+        number: RequestId,
+    ) -> Result<Opened, FileError>;
 
-    /// Opens the file that an earlier instance of the server gave this key for; `StaleKey` if it
+    /// Opens the file that a server whose state was lost gave this key for; `StaleKey` if it
     /// is gone or another one.
     #[idempotent]
-    fn reopen(&self, key: FileKey, path: &str, access: Access) -> Result<Opened, FileError>;
+    fn reopen(
+        &self,
+        key: FileKey,
+        path: &str,
+        access: Access,
+        number: RequestId,
+    ) -> Result<Opened, FileError>;
 
     /// Closes a file.
     #[idempotent]
@@ -178,13 +212,16 @@ pub trait FileSystem {
     fn list(&self, path: &str, cursor: u64, span: Span) -> Result<Listing, FileError>;
 
     /// Makes a directory.
-    fn make_directory(&self, path: &str) -> Result<(), FileError>;
+    #[idempotent]
+    fn make_directory(&self, path: &str, number: RequestId) -> Result<(), FileError>;
 
     /// Removes a file or an empty directory.
-    fn remove(&self, path: &str) -> Result<(), FileError>;
+    #[idempotent]
+    fn remove(&self, path: &str, number: RequestId) -> Result<(), FileError>;
 
     /// Gives a file or directory another name. Replaces nothing.
-    fn rename(&self, from: &str, to: &str) -> Result<(), FileError>;
+    #[idempotent]
+    fn rename(&self, from: &str, to: &str, number: RequestId) -> Result<(), FileError>;
 
     /// Makes all that was written durable.
     #[idempotent]

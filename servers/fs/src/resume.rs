@@ -1,0 +1,213 @@
+//! Going on where a dead server stopped.
+//!
+//! With a sound survivor region nothing is mounted: the shape of the volume, the dirty lines, the
+//! open files and all else come from there; the operation under way is undone, or finished if it
+//! was committed. The audit is not run again: only the map of clusters is filled from the FAT.
+//!
+//! All of it can be done any number of times: a death on the way changes nothing.
+
+use crate::audit::refill;
+use crate::base::{Core, Marked};
+use crate::cache::{Cache, MIN_BUFFERS, Mirror};
+use crate::device::{CacheDevice, SECTOR_BYTES};
+use crate::dirent::{ENTRY_BYTES, Entry};
+use crate::error::{FsError, MountError};
+use crate::open::{Access, Files, Handle, Node, Owner};
+use crate::survivor::records::{
+    CLIENT_FIRST, CLIENTS, ClientRecord, GEOMETRY, HANDLE_FIRST, HANDLES, HandleRecord, REDO,
+    RedoRecord, get_geometry, put_geometry,
+};
+use crate::survivor::{Broken, Found, Survivor};
+use crate::time::DateTime;
+use crate::volume::{Limits, Volume};
+use alloc::vec::Vec;
+use libipc::Shared;
+
+/// Why a state cannot be taken over.
+enum Failure<D> {
+    /// It is none; the device is as it was.
+    Broken(D, Broken),
+    /// The disk failed: it may work the next time.
+    Io(MountError),
+}
+
+impl<D: CacheDevice> Volume<D> {
+    /// Takes over what an earlier instance left in `memory`, or mounts the disk and begins to keep
+    /// a state there. `incarnation` is that of this instance. No request of an earlier instance is
+    /// in flight on the device any more, and its buffers are as that instance left them.
+    ///
+    /// # Errors
+    /// As [`Volume::mount`].
+    pub fn restore(
+        device: D,
+        limits: Limits,
+        memory: &Shared,
+        incarnation: u32,
+    ) -> Result<Self, MountError> {
+        let limits = Limits { handles: limits.handles.min(HANDLES as u16), ..limits };
+        let buffers = device.buffers();
+        let device = match Survivor::open(memory, buffers) {
+            Found::Blank => device,
+            Found::Broken(broken) => {
+                discard(broken);
+                device
+            }
+            Found::State(survivor) => match resume(device, limits, survivor) {
+                Ok(volume) => return Ok(volume),
+                Err(Failure::Io(error)) => return Err(error),
+                Err(Failure::Broken(device, broken)) => {
+                    discard(broken);
+                    device
+                }
+            },
+        };
+        let mut volume = Volume::mount(device, limits)?;
+        match Survivor::format(memory, buffers, incarnation) {
+            Some(mut survivor) => {
+                let sectors = volume.core.cache.sectors();
+                survivor.stage(GEOMETRY, put_geometry(&volume.core.geo, sectors));
+                volume.core.cache.survivor = Some(survivor);
+                volume.core.commit();
+            }
+            None => log::warn!(
+                "a survivor region of {} bytes is too small for {buffers} buffers: what is not \
+                 synced dies with this server; raise `survivor` in the manifest",
+                memory.size()
+            ),
+        }
+        Ok(volume)
+    }
+
+    /// Tells the handles that this volume gives from those of an earlier state.
+    pub fn epoch(&self) -> Option<u32> {
+        self.core.cache.survivor.as_ref().map(Survivor::epoch)
+    }
+
+    /// Opens the files that were open.
+    fn inherit_handles(&mut self) -> Result<(), FsError> {
+        for index in 0..HANDLES {
+            let item = HANDLE_FIRST + index;
+            let record = self.core.cache.survivor.as_ref().map(|s| HandleRecord::get(s.item(item)));
+            let Some(Some(record)) = record else {
+                continue;
+            };
+            let handle = Handle::from_raw(record.raw);
+            match self.inherit_node(&record) {
+                Ok(node) => self.files.put(handle, node, record.access, record.owner),
+                Err(error @ FsError::Io { .. }) => return Err(error),
+                Err(error) => {
+                    log::warn!("{} cannot be kept open: {error:?}", record.path);
+                    self.stage_closed(handle);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn inherit_node(&mut self, record: &HandleRecord) -> Result<usize, FsError> {
+        let (dir, slot) = record.place;
+        if let Some(node) = self.files.find(dir, slot) {
+            return Ok(node);
+        }
+        let (sector, offset) = (record.address.0, record.address.1 as usize);
+        if offset > SECTOR_BYTES - ENTRY_BYTES {
+            return Err(FsError::StaleKey);
+        }
+        let bytes = self.core.cache.sector(sector, sector + 1)?;
+        let entry: [u8; ENTRY_BYTES] =
+            bytes[offset..offset + ENTRY_BYTES].try_into().expect("an entry");
+        let entry = Entry(entry);
+        if entry.is_directory() || entry.identity() != record.identity {
+            return Err(FsError::StaleKey);
+        }
+        let chain = self.check_file(&entry)?;
+        let node = Node::new(record.place, (sector, offset), entry, chain, record.path.clone());
+        Ok(self.files.add_node(node))
+    }
+
+    /// Cuts what a write that never ended has added to the chains of open files.
+    fn drop_unfinished(&mut self) -> Result<(), FsError> {
+        for node in self.files.nodes().collect::<Vec<_>>() {
+            let written = self.files.accesses(node).any(|access| access != Access::Read);
+            if written && self.core.marked != Marked::Clean {
+                self.core.prepare(0)?;
+                self.drop_surplus(node)?;
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn discard(broken: Broken) {
+    log::warn!(
+        "the state of an earlier instance is discarded: {} is wrong; what was not synced is lost, \
+         and files are opened again",
+        broken.0
+    );
+}
+
+fn resume<D: CacheDevice>(
+    device: D,
+    limits: Limits,
+    survivor: Survivor,
+) -> Result<Volume<D>, Failure<D>> {
+    let Some(geo) = get_geometry(survivor.item(GEOMETRY), device.sectors()) else {
+        return Err(Failure::Broken(device, Broken("the volume's shape (another disk?)")));
+    };
+    if geo.clusters > limits.clusters || device.buffers() < MIN_BUFFERS {
+        return Err(Failure::Broken(device, Broken("the volume's size")));
+    }
+    let redo = RedoRecord::get(survivor.item(REDO));
+    if let Some(redo) = &redo {
+        let len = redo.len as usize;
+        if len > survivor.redo_bytes() || survivor.redo_check(len) != redo.check {
+            return Err(Failure::Broken(device, Broken("the check of a write")));
+        }
+    }
+    let clients = (0..CLIENTS).map(|i| ClientRecord::get(survivor.item(CLIENT_FIRST + i)));
+    let clients = clients.take_while(|client| client.badge != 0).collect();
+    let mut cache = Cache::new(device);
+    let mirror = Mirror { sectors: geo.fat_sectors, copies: geo.mirrors };
+    cache.set_origin(geo.data_start, (geo.mirrors > 0).then_some(mirror));
+    if let Err(broken) = cache.inherit(survivor) {
+        return Err(Failure::Broken(cache.into_device(), broken));
+    }
+    let core = Core::new(cache, geo, 0, Marked::Clean);
+    let mut volume = Volume {
+        core,
+        files: Files::new(limits.handles),
+        dirs: Vec::new(),
+        limits,
+        now: DateTime::EPOCH,
+        owner: Owner::default(),
+        clients,
+        replacing: None,
+    };
+    match take_over(&mut volume, redo) {
+        Ok(true) => Ok(volume),
+        Ok(false) => Err(Failure::Broken(volume.into_device(), Broken("a chain to be freed"))),
+        Err(FsError::Io { sector }) => Err(Failure::Io(MountError::Io { sector })),
+        Err(_) => Err(Failure::Broken(volume.into_device(), Broken("the volume"))),
+    }
+}
+
+/// Rolls back or finishes what was under way, and opens what was open. `false`: it makes no sense.
+fn take_over<D: CacheDevice>(
+    volume: &mut Volume<D>,
+    redo: Option<RedoRecord>,
+) -> Result<bool, FsError> {
+    volume.core.cache.roll_back()?;
+    if !volume.core.inherit()? {
+        return Ok(false);
+    }
+    volume.files.set_generation(volume.core.generation);
+    if let Some(report) = volume.core.report {
+        refill(&mut volume.core, &report)?;
+    }
+    volume.inherit_handles()?;
+    volume.replacing = redo;
+    volume.commit()?;
+    volume.drop_unfinished()?;
+    Ok(true)
+}
