@@ -10,6 +10,7 @@
 pub mod check;
 pub mod devices;
 pub mod graph;
+mod groups;
 pub mod hardware;
 pub mod schema;
 pub mod source;

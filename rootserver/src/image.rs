@@ -7,7 +7,7 @@ use core::fmt;
 
 use serde::de::DeserializeOwned;
 use skink_abi::bootimage::{Header, ImageError, checksum};
-use skink_manifest::{Edge, Experiment, Manifest, Name, Server, VERSION};
+use skink_manifest::{Edge, Experiment, Group, Manifest, Name, Server, VERSION};
 
 use crate::loader::Machine;
 
@@ -86,6 +86,7 @@ pub const NO_MANIFEST: Manifest = Manifest {
     version: 0,
     target: Name::new(),
     experiment: Some(Experiment { unlimited_intensity: false, backoff_ms: 0 }),
+    groups: heapless::Vec::new(),
     servers: heapless::Vec::new(),
     edges: heapless::Vec::new(),
 };
@@ -108,9 +109,20 @@ pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), Fi
     }
     manifest.target = take(&mut bytes)?;
     manifest.experiment = take::<Option<Experiment>>(&mut bytes)?;
+    manifest.groups.clear();
+    for index in 0..take::<usize>(&mut bytes)? {
+        let group: Group = take(&mut bytes)?;
+        if group.parent.is_some_and(|parent| usize::from(parent) >= index) {
+            return Err(FileError::Malformed);
+        }
+        manifest.groups.push(group).map_err(|_| FileError::Malformed)?;
+    }
     manifest.servers.clear();
     for _ in 0..take::<usize>(&mut bytes)? {
         let server: Server = take(&mut bytes)?;
+        if server.group.is_some_and(|group| usize::from(group) >= manifest.groups.len()) {
+            return Err(FileError::Malformed);
+        }
         manifest.servers.push(server).map_err(|_| FileError::Malformed)?;
     }
     manifest.edges.clear();
@@ -128,8 +140,8 @@ pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), Fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervise::tests::server;
-    use skink_manifest::Restart;
+    use crate::supervise::tests::{group, server};
+    use skink_manifest::{Restart, Strategy};
     use std::boxed::Box;
     use std::vec::Vec;
 
@@ -138,8 +150,11 @@ mod tests {
         manifest.version = VERSION;
         manifest.target = "host".try_into().unwrap();
         manifest.experiment = Some(Experiment { unlimited_intensity: true, backoff_ms: 3 });
-        for name in ["a", "b"] {
-            manifest.servers.push(server(name, Restart::Transient)).unwrap();
+        manifest.groups.push(group("g", Strategy::RestForOne, None)).unwrap();
+        manifest.groups.push(group("h", Strategy::OneForAll, Some(0))).unwrap();
+        for (name, group) in [("a", None), ("b", Some(1))] {
+            let server = Server { group, ..server(name, Restart::Transient) };
+            manifest.servers.push(server).unwrap();
         }
         let edge = Edge {
             name: "x".try_into().unwrap(),
@@ -181,6 +196,10 @@ mod tests {
                 if read_manifest(&damaged, &mut read).is_ok() {
                     let ends = read.edges.iter().flat_map(|e| [e.client, e.server]);
                     assert!(ends.into_iter().all(|s| usize::from(s) < read.servers.len()));
+                    let mut groups = read.servers.iter().filter_map(|s| s.group);
+                    assert!(groups.all(|g| usize::from(g) < read.groups.len()));
+                    let mut parents = read.groups.iter().enumerate();
+                    assert!(parents.all(|(at, g)| g.parent.is_none_or(|p| usize::from(p) < at)));
                 }
             }
         }

@@ -8,6 +8,7 @@ mod campaigns;
 mod disks;
 mod floats;
 mod fsdeath;
+mod groups;
 mod kills;
 mod shell;
 
@@ -53,6 +54,7 @@ fn main() {
         bad_input::TESTS,
         floats::TESTS,
         fsdeath::TESTS,
+        groups::TESTS,
         campaigns::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));

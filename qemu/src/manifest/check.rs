@@ -7,8 +7,8 @@ use super::{Source, devices};
 use anyhow::Result;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::{
-    Experiment, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange, Privileges,
-    Restart, Server, VERSION,
+    Experiment, Group, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
+    Privileges, Restart, Server, VERSION,
 };
 use toml::Spanned;
 
@@ -21,9 +21,12 @@ const MAX_EXTRA_THREADS: u8 = 8;
 /// Unless the manifest says otherwise.
 const DEFAULT_BUDGET_US: u32 = 10_000;
 const DEFAULT_STACK: u64 = 32 * 1024;
-const DEFAULT_INTENSITY: u16 = 10;
-const DEFAULT_INTENSITY_PERIOD_MS: u32 = 10_000;
-const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
+/// Restarts tolerated within the period.
+pub const DEFAULT_INTENSITY: u16 = 10;
+/// Milliseconds.
+pub const DEFAULT_INTENSITY_PERIOD_MS: u32 = 10_000;
+/// Milliseconds.
+pub const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
 
 /// Checks `file`, which was read from `source`, and puts its servers in start order.
 ///
@@ -50,6 +53,7 @@ pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<
             unlimited_intensity: experiment.intensity.is_some(),
             backoff_ms: experiment.backoff_ms,
         }),
+        groups: check.groups(file)?,
         servers: heapless::Vec::new(),
         edges: heapless::Vec::new(),
     };
@@ -57,7 +61,7 @@ pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<
         let server = &file.servers[*index];
         manifest
             .servers
-            .push(check.server(server)?)
+            .push(check.server(server, &manifest.groups)?)
             .map_err(|_| check.at(&server.name, format!("more than {MAX_SERVERS} servers")))?;
     }
     for (client, index) in order.iter().enumerate() {
@@ -229,7 +233,7 @@ impl Check<'_> {
         Ok(all)
     }
 
-    fn server(&self, server: &schema::Server) -> Result<Server> {
+    fn server(&self, server: &schema::Server, groups: &[Group]) -> Result<Server> {
         let budget_us =
             self.within(server.budget_us.as_ref(), DEFAULT_BUDGET_US, 100, 10_000_000)?;
         let period_us = self.within(server.period_us.as_ref(), budget_us, budget_us, 10_000_000)?;
@@ -280,6 +284,7 @@ impl Check<'_> {
                 schema::Restart::Transient => Restart::Transient,
                 schema::Restart::Temporary => Restart::Temporary,
             },
+            group: self.group_index(server.group.as_ref(), groups)?,
             intensity: server.intensity.map_or(DEFAULT_INTENSITY, u16::from),
             intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),

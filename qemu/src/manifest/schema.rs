@@ -1,5 +1,5 @@
 //! What may stand in a `system.toml`, and in a file that it includes: the latter has `[[server]]`
-//! tables only. An unknown field is an error; sizes are numbers of bytes or texts such as
+//! and `[[group]]` tables only. An unknown field is an error; sizes are numbers of bytes or texts such as
 //! `"256KiB"`.
 
 use super::Source;
@@ -20,6 +20,9 @@ pub struct File {
     /// `[[hardware]]`, one a server at most.
     #[serde(default)]
     pub hardware: Vec<Hardware>,
+    /// `[[group]]`, any number of them.
+    #[serde(default, rename = "group")]
+    pub groups: Vec<Group>,
     /// `[[server]]`, any number of them.
     #[serde(default, rename = "server")]
     pub servers: Vec<Server>,
@@ -29,6 +32,8 @@ pub struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Included {
+    #[serde(default, rename = "group")]
+    _groups: Vec<Group>,
     #[serde(default, rename = "server")]
     _servers: Vec<Server>,
 }
@@ -61,6 +66,38 @@ pub enum Unlimited {
     /// It.
     #[serde(rename = "unlimited")]
     Unlimited,
+}
+
+/// `[[group]]`: servers that are restarted together.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Who is restarted when a member dies.
+    pub strategy: Strategy,
+    /// The group that it is a member of.
+    pub parent: Option<Spanned<String>>,
+    /// Restarts of the group tolerated in the period.
+    pub intensity: Option<u8>,
+    /// The period, milliseconds.
+    pub intensity_period_ms: Option<u32>,
+    /// First delay, milliseconds.
+    pub backoff_ms: Option<u32>,
+    /// Longest delay, milliseconds.
+    pub backoff_max_ms: Option<u32>,
+}
+
+/// OTP's strategies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The dead one.
+    OneForOne,
+    /// It, and those that need it.
+    RestForOne,
+    /// All.
+    OneForAll,
 }
 
 /// `[[hardware]]`: what a server drives on this machine alone.
@@ -133,6 +170,8 @@ pub struct Server {
     pub privileges: Vec<Spanned<Privilege>>,
     /// When to start it again.
     pub restart: Restart,
+    /// Its group.
+    pub group: Option<Spanned<String>>,
     /// Restarts tolerated in the period.
     pub intensity: Option<u8>,
     /// The period, milliseconds.

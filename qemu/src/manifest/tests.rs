@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::workspace::{Arch, Workspace};
-use skink_manifest::{Device, Restart, Server};
+use skink_manifest::{Device, Restart, Server, Strategy};
 use std::path::PathBuf;
 
 const HEAD: &str = "[system]\ntarget = \"t\"\n";
@@ -219,6 +219,32 @@ fn needs_that_cannot_be_met() {
     let circle = server("a", 10, &need("b", "p", ""))
         + &server("b", 20, &("provides = [\"p\"]\n".to_string() + &need("a", "p", "")));
     refused(&circle, 15, "a cycle of needs: a -> b -> a");
+}
+
+#[test]
+fn groups_stand_behind_their_parents() {
+    let group = |name: &str, more: &str| {
+        format!("[[group]]\nname = \"{name}\"\nstrategy = \"rest_for_one\"\n{more}\n")
+    };
+    let child = group("child", "parent = \"top\"");
+    let member = server("a", 10, "group = \"child\"");
+    let text = HEAD.to_string() + &child + &group("top", "intensity = 9") + &member;
+    let manifest = parse(&source(&text), "t").unwrap();
+    let names: Vec<_> = manifest.groups.iter().map(|g| (g.name.as_str(), g.parent)).collect();
+    assert_eq!(names, [("top", None), ("child", Some(0))]);
+    assert_eq!(
+        (manifest.groups[0].intensity, manifest.groups[0].strategy),
+        (9, Strategy::RestForOne)
+    );
+    assert_eq!(manifest.servers[0].group, Some(1));
+    refused(&child, 6, "there is no group `top`");
+    refused(&member, 8, "there is no group `child`");
+    let circle = child.clone() + &group("top", "parent = \"child\"");
+    refused(&circle, 10, "a cycle of parents: child -> top -> child");
+    refused(&(group("x", "") + &group("x", "")), 8, "a second group called `x`");
+    refused(&group("x", "").replace("rest", "none"), 5, "unknown variant `none_for_one`");
+    let many: String = (0..9).map(|n| group(&format!("g{n}"), "")).collect();
+    refused(&many, 36, "more than 8 groups");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! Invariants that the host tool's check establishes and the root server may rely on: names are
 //! unique; indices are in range; the graph of edges has no cycle; each edge goes uphill (the
-//! server's priority is above the client's); no device, port or line is given twice.
+//! server's priority is above the client's); no device, port or line is given twice; a group's
+//! parent has a lower index.
 //!
 //! Not here: TOML (only the host tool knows it) and policy (only the root server acts on it).
 #![no_std]
@@ -13,9 +14,11 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
+/// Groups at most.
+pub const MAX_GROUPS: usize = 8;
 /// Edges at most.
 pub const MAX_EDGES: usize = 64;
 /// Devices, port ranges, lines or protocols of one server at most, each.
@@ -33,6 +36,8 @@ pub struct Manifest {
     pub target: Name,
     /// Overrides for kill experiments; printed with every result.
     pub experiment: Option<Experiment>,
+    /// Who is restarted together: each stands behind its parent.
+    pub groups: Vec<Group, MAX_GROUPS>,
     /// In start order: each stands behind all that it needs.
     pub servers: Vec<Server, MAX_SERVERS>,
     /// Who talks to whom.
@@ -92,6 +97,8 @@ pub struct Server {
     pub privileges: Privileges,
     /// When to start it again.
     pub restart: Restart,
+    /// Index of its group in `groups`; `None`: it is restarted, and given up, alone.
+    pub group: Option<u8>,
     /// Restarts tolerated within `intensity_period_ms` before it is given up.
     pub intensity: u16,
     /// Milliseconds.
@@ -193,6 +200,37 @@ pub struct Edge {
     pub shared_bytes: u32,
     /// The region is physically contiguous and the server learns its physical address.
     pub dma: bool,
+}
+
+/// Servers (and groups) that are restarted together, as OTP's supervisors do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name, unique among groups.
+    pub name: Name,
+    /// Who is restarted when a member dies.
+    pub strategy: Strategy,
+    /// Index of the group that it is a member of.
+    pub parent: Option<u8>,
+    /// Restarts of the whole group tolerated within `intensity_period_ms`, before its parent acts,
+    /// or it is given up.
+    pub intensity: u16,
+    /// Milliseconds.
+    pub intensity_period_ms: u32,
+    /// Delay of the group's first restart; doubles with each further one in the period.
+    pub backoff_ms: u32,
+    /// The delay's upper bound.
+    pub backoff_max_ms: u32,
+}
+
+/// OTP's strategies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// The one that died.
+    OneForOne,
+    /// It, and those of the group that need it, directly or not.
+    RestForOne,
+    /// All of the group.
+    OneForAll,
 }
 
 /// OTP's restart types.

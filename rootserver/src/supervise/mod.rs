@@ -1,180 +1,48 @@
 //! Supervision: when a server is started, restarted, given up. OTP's terms, as a pure state
 //! machine: events with a time go in, actions come out; the glue does them.
 //!
-//! * [`policy`]: intensity, period, back-off of one server.
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
+//! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
+//! * [`group`]: who is restarted with whom, and escalation.
+//!
+//! # Who is restarted
+//!
+//! A server that dies and is of a type to be started again (`permanent`, or `transient` with
+//! anything but exit code 0) is started again after its back-off. If it has a group, the group's
+//! strategy says who else is taken down and started again with it: `one_for_one` nobody;
+//! `rest_for_one` those of the group that need it, directly or not (through servers outside too);
+//! `one_for_all` all of the group, with the groups below. The dead one is taken apart first (its
+//! callers must know at once), then the others, the last started first; all start again in start
+//! order. The others' deaths have the cause [`Cause::Group`] and do not count as their own. A
+//! `temporary` one taken down so is not started again. Who waits for its device, was stopped, or
+//! is failed is not started by another's death. Who waits out a back-off goes on waiting, at least
+//! until those of the set that it needs may start.
+//!
+//! A server that dies more often than its intensity within its period, in no group, is given up
+//! alone. In a group, the whole group is restarted instead, with clean histories and after the
+//! group's back-off, which counts as one death in the group's intensity. When that is exceeded,
+//! the parent group counts a death, and its strategy decides over the child as a whole; and so on.
+//! At the top all members of that group are given up; everybody else goes on. A start that cannot
+//! be done (no device, broken image) fails that server alone: no neighbour's restart would mend it.
 //!
 //! Invariants, each held by a property test: a server is started only when it is not running; a
-//! delay is at most the policy's cap; a server that dies more often than its intensity within its
-//! period is given up; what one server does changes no other server's state; servers start in
-//! the manifest's order, so that each finds those that it needs started (those that still wait
-//! for a device do not hold up others: their callers queue on the endpoint).
-//!
-//! Strategy is `one_for_one`: a death restarts the server that died.
+//! delay is at most the longest cap of those concerned; nobody outside of the strategy's set is
+//! touched; restarts within a period are bounded; when deaths stop, everybody who is not failed
+//! runs again; servers start in the manifest's order, so that each finds those that it needs started
+//! (those that still wait for a device do not hold up others: their callers queue on the endpoint).
 //!
 //! Not here: resources, IPC, the clock, what a death looks like.
 
+pub mod group;
 pub mod policy;
+pub mod words;
 
 use heapless::Vec;
-use skink_manifest::{MAX_SERVERS, Manifest, Restart};
+use skink_manifest::{MAX_GROUPS, MAX_SERVERS, Manifest, Restart};
 
+use group::{Group, Set};
 use policy::{Policy, Recent};
-
-/// Index of a server in the manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerId(pub u8);
-
-impl ServerId {
-    /// As an index.
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Why an instance ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// A fault of the CPU or of a system call.
-    Fault,
-    /// A panic; its message is in the crash record.
-    Panic,
-    /// It ended itself with this code.
-    Exit(i32),
-    /// Its heap or quota was exhausted.
-    OutOfMemory,
-    /// By the operator or an armed trigger.
-    Killed,
-    /// The operator wanted it anew.
-    Restarted,
-    /// It did not answer heartbeats.
-    Heartbeat,
-    /// It used its budget without progress.
-    Budget,
-    /// It has no free capability slot left.
-    OutOfCapabilities,
-    /// Its device does not answer; the message is in the crash record.
-    Device,
-}
-
-impl Cause {
-    /// In a word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Cause::Fault => "fault",
-            Cause::Panic => "panic",
-            Cause::Exit(_) => "exit",
-            Cause::OutOfMemory => "out of memory",
-            Cause::Killed => "killed",
-            Cause::Restarted => "restarted",
-            Cause::Heartbeat => "no heartbeat",
-            Cause::Budget => "budget exhausted",
-            Cause::OutOfCapabilities => "capability quota exhausted",
-            Cause::Device => "device does not answer",
-        }
-    }
-}
-
-/// Why a service is not to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It died too often.
-    Intensity,
-    /// Its device is not there.
-    NoDevice,
-    /// Its image is broken, or an instance could not be built.
-    CannotStart,
-    /// Its device did not come back from its reset.
-    DeviceQuarantined,
-    /// It ended, and is not one to be started again; or the operator stopped it.
-    Stopped,
-}
-
-impl Failure {
-    /// In a few words.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Failure::Intensity => "died too often",
-            Failure::NoDevice => "no device",
-            Failure::CannotStart => "cannot start",
-            Failure::DeviceQuarantined => "device does not reset",
-            Failure::Stopped => "stopped",
-        }
-    }
-}
-
-/// What a server is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Not started yet: the system boots, or its device is not known yet.
-    Waiting,
-    /// A start was ordered, its outcome is not known.
-    Starting,
-    /// It runs.
-    Running,
-    /// Dead; started again at this time.
-    Backoff {
-        /// On the kernel's clock.
-        until_ns: u64,
-    },
-    /// Given up, or ended for good.
-    Failed(Failure),
-}
-
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// All resources are set up: start what can start.
-    Boot,
-    /// The ordered start was done.
-    Started(ServerId),
-    /// The ordered start cannot be done, now or later.
-    StartFailed(ServerId, Failure),
-    /// The instance ended.
-    Died(ServerId, Cause),
-    /// Its devices are there and assigned.
-    DeviceReady(ServerId),
-    /// Its device is not in this machine.
-    NoDevice(ServerId),
-    /// The timer that was armed fired (or may have).
-    TimerFired,
-    /// The operator's word.
-    Order(ServerId, Order),
-}
-
-/// What an operator can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Kill it; counts as a death.
-    Kill,
-    /// Stop if it runs, then start with a clean history.
-    Restart,
-    /// Stop and leave it.
-    Stop,
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Take the dead (or to be killed) instance apart, and record its death.
-    TearDown(ServerId, Cause),
-    /// Build and start the instance with this number, then report `Started` or `StartFailed`.
-    Start(ServerId, u32),
-    /// Tell the operator: dead, the next start is after this many nanoseconds.
-    TellBackoff(ServerId, u64),
-    /// Its service is not to be had: queued and later callers learn so at once.
-    MarkFailed(ServerId, Failure),
-    /// It was given up and is about to be started again: callers may queue again.
-    Revive(ServerId),
-    /// Ask for a heartbeat.
-    Ping(ServerId),
-    /// Fire `TimerFired` at this time, instead of any earlier wish.
-    ArmTimer(u64),
-}
-
-/// The actions of one step: for each server at most a tear-down, a word, a start or mark and a
-/// ping, and one timer.
-pub type Actions = Vec<Action, { 4 * MAX_SERVERS + 1 }>;
+pub use words::{Action, Actions, Cause, Event, Failure, Order, ServerId, State};
 
 /// Heartbeats answered by each server since boot.
 pub trait Heartbeats {
@@ -182,10 +50,25 @@ pub trait Heartbeats {
     fn answered(&self, server: ServerId) -> u64;
 }
 
+/// Whether a server has what it drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hardware {
+    NotNeeded,
+    Awaited,
+    Present,
+}
+
 #[derive(Clone, Debug)]
 struct Service {
     policy: Policy,
-    needs_device: bool,
+    restart: Restart,
+    /// Its group's index.
+    group: Option<u8>,
+    /// Those that it needs, directly or not.
+    needs: Set,
+    hardware: Hardware,
+    /// Nanoseconds between heartbeats, 0 for none.
+    heartbeat_ns: u64,
     state: State,
     incarnation: u32,
     recent: Recent,
@@ -199,12 +82,21 @@ struct Service {
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {
     services: Vec<Service, MAX_SERVERS>,
+    groups: Vec<Group, MAX_GROUPS>,
     armed_ns: Option<u64>,
+    /// Whose back-off began, changed or ended in this step: started or told at its end, in start
+    /// order; nobody between steps.
+    waiting: Set,
 }
 
 impl Supervisor {
-    /// No servers.
-    pub const EMPTY: Supervisor = Supervisor { services: Vec::new(), armed_ns: None };
+    /// No servers. All bytes are zero.
+    pub const EMPTY: Supervisor = Supervisor {
+        services: Vec::new(),
+        groups: Vec::new(),
+        armed_ns: None,
+        waiting: Set::EMPTY,
+    };
 
     /// For the servers of a checked manifest.
     pub fn new(manifest: &Manifest) -> Supervisor {
@@ -215,11 +107,25 @@ impl Supervisor {
 
     /// Takes the servers of a checked manifest, in place.
     pub fn load(&mut self, manifest: &Manifest) {
+        let experiment = manifest.experiment.as_ref();
         self.services.clear();
-        for server in &manifest.servers {
+        for (index, server) in manifest.servers.iter().enumerate() {
+            let needed = manifest.edges.iter().filter(|edge| usize::from(edge.client) == index);
+            // What it needs stands before it, with its own needs known.
+            let needs = needed.fold(Set::EMPTY, |needs, edge| {
+                let further = self.services.get(usize::from(edge.server)).map(|s| s.needs);
+                needs.or(Set::of(ServerId(edge.server))).or(further.unwrap_or_default())
+            });
             let service = Service {
-                policy: Policy::new(server, manifest.experiment.as_ref()),
-                needs_device: !server.devices.is_empty(),
+                policy: Policy::of_server(server, experiment),
+                restart: server.restart,
+                group: server.group,
+                needs,
+                hardware: match server.devices.is_empty() {
+                    true => Hardware::NotNeeded,
+                    false => Hardware::Awaited,
+                },
+                heartbeat_ns: policy::ns(server.heartbeat_ms),
                 state: State::Waiting,
                 incarnation: 0,
                 recent: Recent::default(),
@@ -228,6 +134,28 @@ impl Supervisor {
             };
             let kept = self.services.push(service);
             debug_assert!(kept.is_ok(), "as many as the manifest has at most");
+        }
+        self.load_groups(manifest);
+    }
+
+    fn load_groups(&mut self, manifest: &Manifest) {
+        self.groups.clear();
+        for group in &manifest.groups {
+            let kept = self.groups.push(Group {
+                strategy: group.strategy,
+                parent: group.parent,
+                members: Set::EMPTY,
+                policy: Policy::of_group(group, manifest.experiment.as_ref()),
+                recent: Recent::default(),
+            });
+            debug_assert!(kept.is_ok(), "as many as the manifest has at most");
+        }
+        for (index, server) in manifest.servers.iter().enumerate() {
+            let mut next = server.group;
+            while let Some(group) = next.and_then(|index| self.groups.get_mut(usize::from(index))) {
+                group.members = group.members.or(Set::of(ServerId(index as u8)));
+                next = group.parent;
+            }
         }
     }
 
@@ -259,6 +187,7 @@ impl Supervisor {
             Event::TimerFired => self.timer_fired(now_ns, heartbeats, actions),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
+        self.end_waiting(now_ns, actions);
         self.arm(actions);
     }
 
@@ -274,7 +203,7 @@ impl Supervisor {
         for server in self.ids() {
             if let Some(service) = self.get(server)
                 && service.state == State::Waiting
-                && !service.needs_device
+                && service.hardware == Hardware::NotNeeded
             {
                 service.start(server, actions);
             }
@@ -287,7 +216,7 @@ impl Supervisor {
         {
             service.state = State::Running;
             service.pinged = None;
-            service.ping_at_ns = match service.policy.heartbeat_ns {
+            service.ping_at_ns = match service.heartbeat_ns {
                 0 => u64::MAX,
                 interval => now_ns.saturating_add(interval),
             };
@@ -307,16 +236,19 @@ impl Supervisor {
             && matches!(service.state, State::Running | State::Starting)
         {
             push(actions, Action::TearDown(server, cause));
-            service.after_death(now_ns, server, cause, actions);
+            self.set_backoff(server, now_ns);
+            self.after_death(now_ns, server, cause, actions);
         }
     }
 
     fn device_ready(&mut self, server: ServerId, actions: &mut Actions) {
         if let Some(service) = self.get(server)
-            && service.needs_device
-            && service.state == State::Waiting
+            && service.hardware == Hardware::Awaited
         {
-            service.start(server, actions);
+            service.hardware = Hardware::Present;
+            if service.state == State::Waiting {
+                service.start(server, actions);
+            }
         }
     }
 
@@ -335,14 +267,16 @@ impl Supervisor {
                 continue;
             };
             match service.state {
-                State::Backoff { until_ns } if until_ns <= now => service.start(server, actions),
+                State::Backoff { until_ns } if until_ns <= now => {
+                    self.waiting = self.waiting.or(Set::of(server));
+                }
                 State::Running if service.ping_at_ns <= now => {
                     let answered = heartbeats.answered(server);
                     if service.pinged == Some(answered) {
                         self.died(now, server, Cause::Heartbeat, actions);
                     } else {
                         service.pinged = Some(answered);
-                        service.ping_at_ns = now.saturating_add(service.policy.heartbeat_ns);
+                        service.ping_at_ns = now.saturating_add(service.heartbeat_ns);
                         push(actions, Action::Ping(server));
                     }
                 }
@@ -366,16 +300,49 @@ impl Supervisor {
                     service.fail(server, Failure::Stopped, actions);
                 }
             }
+            // Without its device there is nothing to start.
+            Order::Restart | Order::Start if service.hardware == Hardware::Awaited => {}
             Order::Restart => {
                 match service.state {
-                    // Without its device there is nothing to start.
-                    State::Waiting | State::Failed(Failure::NoDevice) => return,
+                    State::Waiting => return,
                     State::Failed(_) => push(actions, Action::Revive(server)),
                     _ if alive => push(actions, Action::TearDown(server, Cause::Restarted)),
                     _ => {}
                 }
-                service.recent = Recent::default();
+                service.recent.clear();
                 service.start(server, actions);
+            }
+            Order::Start => {
+                if matches!(service.state, State::Failed(_)) {
+                    push(actions, Action::Revive(server));
+                    service.recent.clear();
+                    service.start(server, actions);
+                }
+            }
+        }
+    }
+
+    /// Has `server`, which is down, wait until this time; 0: as long as is found out in this step.
+    fn set_backoff(&mut self, server: ServerId, until_ns: u64) {
+        if let Some(service) = self.services.get_mut(server.index()) {
+            let state = State::Backoff { until_ns };
+            if service.state != state {
+                self.waiting = self.waiting.or(Set::of(server));
+            }
+            service.state = state;
+        }
+    }
+
+    /// Starts whose wait is over; tells the others' waits.
+    fn end_waiting(&mut self, now_ns: u64, actions: &mut Actions) {
+        for server in core::mem::take(&mut self.waiting).iter() {
+            if let Some(service) = self.get(server)
+                && let State::Backoff { until_ns } = service.state
+            {
+                match until_ns.saturating_sub(now_ns) {
+                    0 => service.start(server, actions),
+                    delay_ns => push(actions, Action::TellBackoff(server, delay_ns)),
+                }
             }
         }
     }
@@ -412,28 +379,6 @@ impl Service {
     fn fail(&mut self, server: ServerId, why: Failure, actions: &mut Actions) {
         self.state = State::Failed(why);
         push(actions, Action::MarkFailed(server, why));
-    }
-
-    fn after_death(&mut self, now_ns: u64, server: ServerId, cause: Cause, actions: &mut Actions) {
-        let again = match self.policy.restart {
-            Restart::Permanent => true,
-            Restart::Transient => cause != Cause::Exit(0),
-            Restart::Temporary => false,
-        };
-        if !again {
-            return self.fail(server, Failure::Stopped, actions);
-        }
-        let deaths = self.recent.add(now_ns, self.policy.period_ns);
-        if self.policy.gives_up(deaths) {
-            return self.fail(server, Failure::Intensity, actions);
-        }
-        let delay_ns = self.policy.delay_ns(deaths);
-        if delay_ns == 0 {
-            self.start(server, actions);
-        } else {
-            self.state = State::Backoff { until_ns: now_ns.saturating_add(delay_ns) };
-            push(actions, Action::TellBackoff(server, delay_ns));
-        }
     }
 }
 

@@ -1,18 +1,22 @@
-//! The restart policy of one server, in nanoseconds: intensity, period, exponential back-off.
+//! The restart policy of one server or group, in nanoseconds: intensity, period, exponential
+//! back-off.
 
 use heapless::Deque;
-use skink_manifest::{Experiment, Restart, Server};
+use skink_manifest::{Experiment, Group, Server};
 
 /// Deaths remembered: an intensity above this (less one) counts as this (less one).
 pub const MAX_RECENT: usize = 256;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// What the manifest says about one server's deaths, with the experiment's overrides.
+/// Nanoseconds of so many milliseconds.
+pub const fn ns(ms: u32) -> u64 {
+    ms as u64 * NS_PER_MS
+}
+
+/// What the manifest says about deaths, with the experiment's overrides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Restart type.
-    pub restart: Restart,
     /// Restarts tolerated within `period_ns`; `None`: any number.
     pub intensity: Option<u16>,
     /// Nanoseconds.
@@ -21,30 +25,42 @@ pub struct Policy {
     pub backoff_ns: u64,
     /// Bound of the delay.
     pub backoff_max_ns: u64,
-    /// Nanoseconds between heartbeats, 0 for none.
-    pub heartbeat_ns: u64,
 }
 
 impl Policy {
-    /// From the manifest.
-    pub fn new(server: &Server, experiment: Option<&Experiment>) -> Policy {
-        let ns = |ms: u32| u64::from(ms) * NS_PER_MS;
-        let mut policy = Policy {
-            restart: server.restart,
-            intensity: Some(server.intensity.min(MAX_RECENT as u16 - 1)),
+    /// A server's.
+    pub fn of_server(server: &Server, experiment: Option<&Experiment>) -> Policy {
+        let policy = Policy {
+            intensity: Some(server.intensity),
             period_ns: ns(server.intensity_period_ms),
             backoff_ns: ns(server.backoff_ms),
             backoff_max_ns: ns(server.backoff_max_ms),
-            heartbeat_ns: ns(server.heartbeat_ms),
         };
+        policy.bounded(experiment)
+    }
+
+    /// A group's.
+    pub fn of_group(group: &Group, experiment: Option<&Experiment>) -> Policy {
+        let policy = Policy {
+            intensity: Some(group.intensity),
+            period_ns: ns(group.intensity_period_ms),
+            backoff_ns: ns(group.backoff_ms),
+            backoff_max_ns: ns(group.backoff_max_ms),
+        };
+        policy.bounded(experiment)
+    }
+
+    /// With an intensity that can be counted to, and the experiment's overrides.
+    fn bounded(mut self, experiment: Option<&Experiment>) -> Policy {
+        self.intensity = self.intensity.map(|intensity| intensity.min(MAX_RECENT as u16 - 1));
         if let Some(experiment) = experiment {
-            policy.backoff_ns = ns(experiment.backoff_ms);
-            policy.backoff_max_ns = policy.backoff_ns;
+            self.backoff_ns = ns(experiment.backoff_ms);
+            self.backoff_max_ns = self.backoff_ns;
             if experiment.unlimited_intensity {
-                policy.intensity = None;
+                self.intensity = None;
             }
         }
-        policy
+        self
     }
 
     /// Whether the `deaths`-th death within the period is one too many.
@@ -61,7 +77,7 @@ impl Policy {
     }
 }
 
-/// The times of a server's recent deaths.
+/// The times of recent deaths.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
     times_ns: Deque<u64, MAX_RECENT>,
@@ -79,6 +95,11 @@ impl Recent {
         debug_assert!(added.is_ok());
         self.times_ns.len()
     }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.times_ns.clear();
+    }
 }
 
 #[cfg(test)]
@@ -86,14 +107,7 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy {
-            restart: Restart::Permanent,
-            intensity: Some(3),
-            period_ns: 1000,
-            backoff_ns: 10,
-            backoff_max_ns: 55,
-            heartbeat_ns: 0,
-        }
+        Policy { intensity: Some(3), period_ns: 1000, backoff_ns: 10, backoff_max_ns: 55 }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
-use skink_manifest::{Experiment, Privileges, Server};
+use skink_manifest::{Experiment, Group, Privileges, Server, Strategy as GroupStrategy};
 use std::vec::Vec as StdVec;
+
+mod groups;
 
 const MS: u64 = 1_000_000;
 
@@ -43,6 +45,7 @@ pub(crate) fn server(name: &str, restart: Restart) -> Server {
         survivor_bytes: 0,
         privileges: Privileges::default(),
         restart,
+        group: None,
         intensity: 3,
         intensity_period_ms: 1000,
         backoff_ms: 10,
@@ -51,11 +54,24 @@ pub(crate) fn server(name: &str, restart: Restart) -> Server {
     }
 }
 
+pub(crate) fn group(name: &str, strategy: GroupStrategy, parent: Option<u8>) -> Group {
+    Group {
+        name: name.try_into().unwrap(),
+        strategy,
+        parent,
+        intensity: 2,
+        intensity_period_ms: 10_000,
+        backoff_ms: 20,
+        backoff_max_ms: 100,
+    }
+}
+
 fn manifest(servers: &[Server]) -> Manifest {
     Manifest {
         version: skink_manifest::VERSION,
         target: "host".try_into().unwrap(),
         experiment: None,
+        groups: Default::default(),
         servers: servers.iter().cloned().collect(),
         edges: Default::default(),
     }
@@ -207,7 +223,8 @@ fn any_event(servers: u8) -> impl Strategy<Value = Event> {
         Just(Cause::Exit(3)),
         Just(Cause::Killed)
     ];
-    let order = prop_oneof![Just(Order::Kill), Just(Order::Restart), Just(Order::Stop)];
+    let order =
+        prop_oneof![Just(Order::Kill), Just(Order::Restart), Just(Order::Stop), Just(Order::Start)];
     prop_oneof![
         1 => Just(Event::Boot),
         4 => id.clone().prop_map(Event::Started),
@@ -259,7 +276,7 @@ proptest! {
                         prop_assert!(!world.alive[s.index()], "started twice");
                         prop_assert_eq!(incarnation, supervisor.incarnation(s));
                         world.alive[s.index()] = true;
-                        if !matches!(event, Event::Order(_, Order::Restart)) {
+                        if !matches!(event, Event::Order(_, Order::Restart | Order::Start)) {
                             world.restarts[s.index()].push(now);
                         } else {
                             world.restarts[s.index()].clear();

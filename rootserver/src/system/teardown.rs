@@ -124,12 +124,17 @@ impl System {
             (Cause::Budget, _) => Told::BudgetExhausted,
             (Cause::OutOfCapabilities, _) => Told::OutOfCapabilities,
             (Cause::Device, _) => Told::DeviceSilent,
+            (Cause::Group(_), _) => Told::Group,
         };
         let name = self.name(server);
         let mut record = match state.control() {
             Some(page) => crash::from_control(name, incarnation, told, page),
             None => return crash::empty(name, incarnation, told),
         };
+        if let Cause::Group(dead) = cause {
+            record.message.clear();
+            let _ = record.message.push_str(self.name(dead));
+        }
         let tcb = kit_cptr(server.0, kit::TCBS + u64::from(detail.thread));
         let mut words = [0; REGISTER_WORDS];
         if Cap::<cap::Tcb>::new(tcb).read_registers(Then::Leave, &mut words).is_ok() {
@@ -210,6 +215,10 @@ impl System {
             Told::Panic | Told::OutOfMemory | Told::DeviceSilent if !record.message.is_empty() => {
                 let (word, message) = (cause.word(), record.message.as_str());
                 say!("{name} died ({word}: {message}, {number}){next}");
+            }
+            Told::Group => {
+                let dead = record.message.as_str();
+                say!("{name} is taken down with {dead}'s group ({number}){next}");
             }
             Told::Exit(code) => say!("{name} ended with code {code} ({number}){next}"),
             _ => say!("{name} died ({}, {number}){next}", cause.word()),

@@ -33,6 +33,8 @@ pub enum Cause {
     OutOfCapabilities,
     /// Its device does not answer: see the message.
     DeviceSilent,
+    /// It was taken down with its group, for the death of the server that the message names.
+    Group,
     /// It used up its budget (loops for ever, or its manifest gives it too little).
     BudgetExhausted,
 }
@@ -113,7 +115,8 @@ pub struct CrashRecord {
     pub placed: Option<Placed>,
     /// Return addresses, innermost first, as linked.
     pub backtrace: Vec<u64, BACKTRACE>,
-    /// Text of the panic, `FILE:LINE: MESSAGE`, or what is wrong with the device.
+    /// Text of the panic, `FILE:LINE: MESSAGE`, or what is wrong with the device, or whose death
+    /// took down the group.
     pub message: String<MESSAGE>,
     /// The last IPCs, oldest first.
     pub history: Vec<IpcRecord, HISTORY>,
