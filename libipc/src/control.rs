@@ -43,6 +43,8 @@ pub struct Control {
     pub loops: AtomicU64,
     /// Answers to heartbeats.
     pub heartbeats: AtomicU64,
+    /// Until when (ns of the kernel's clock) no answer is to be expected: [`crate::heartbeat`].
+    pub busy_until_ns: AtomicU64,
     /// Next place in `history`, counting up for ever.
     pub history_next: AtomicU64,
     /// The last IPCs: time (ns of the kernel's clock), badge, label.

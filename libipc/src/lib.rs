@@ -25,6 +25,7 @@ pub mod control;
 pub mod error;
 pub mod events;
 pub mod heap;
+pub mod heartbeat;
 mod logger;
 pub mod misbehave;
 pub mod mmio;

@@ -1,12 +1,8 @@
 //! Programs that want floating-point registers (`fpu = true` in the manifest): compiled with hard
 //! floats on aarch64, in software on x86_64, with the same results to the bit.
 
-use std::fmt::Write;
-
 use anyhow::{Result, ensure};
 use skink_tests::Fixture;
-use skink_tool::session::Recipe;
-use skink_tool::workspace::Workspace;
 
 use crate::Test;
 
@@ -17,29 +13,21 @@ pub const TESTS: &[Test] = &[Test {
 
 const SEEDS: [u32; 3] = [123, 456, 789];
 
-/// The shipped manifest with a program for each seed, all at one priority, in turns that are over many
-/// times before the result is there.
-fn manifest(fixture: &Fixture) -> Result<String> {
-    let targets = Workspace::find()?.root.join("targets");
-    let text = std::fs::read_to_string(targets.join(fixture.arch().target()).join("system.toml"))?;
-    let mut text = text.replace("\"../", &format!("\"{}/", targets.display()));
-    for seed in SEEDS {
-        write!(
-            text,
+/// A program for each seed, all at one priority, in turns that are over many times before the
+/// result is there.
+fn programs() -> String {
+    let program = |seed| {
+        format!(
             "\n[[server]]\nname = \"floats-{seed}\"\nbinary = \"floats\"\nargs = \"{seed}\"\n\
              priority = 50\nbudget_us = 1_000\nmemory = \"512KiB\"\n\
              fpu = true\nprivileges = [\"log\"]\nrestart = \"temporary\"\n"
-        )?;
-    }
-    Ok(text)
+        )
+    };
+    SEEDS.map(program).concat()
 }
 
 fn side_by_side(shipped: &Fixture) -> Result<()> {
-    let folder = Workspace::find()?.results()?;
-    let path = folder.join(format!("floats-{}.toml", shipped.arch().name()));
-    std::fs::write(&path, manifest(shipped)?)?;
-    let recipe = Recipe { manifest: Some(path), ..Recipe::default() };
-    let fixture = Fixture::of(shipped.arch(), &recipe)?;
+    let fixture = Fixture::with_tables(shipped.arch(), "floats", &programs())?;
     let is_done = |console: &str| console.matches(": orbit of").count() == SEEDS.len();
     let console = fixture.console_when("sleep 0.1", is_done)?;
     for seed in SEEDS {

@@ -1,11 +1,7 @@
 //! Groups of the manifest on real servers: who is restarted with whom, escalation, giving up.
 
-use std::fmt::Write;
-
 use anyhow::{Result, ensure};
 use skink_tests::Fixture;
-use skink_tool::session::Recipe;
-use skink_tool::workspace::Workspace;
 
 use crate::Test;
 
@@ -24,30 +20,24 @@ pub const TESTS: &[Test] = &[
 /// The shipped manifest with four more servers: `second` needs `first`, `third` needs nobody;
 /// `fourth` has no group.
 fn fixture(shipped: &Fixture, name: &str, groups: &str) -> Result<Fixture> {
-    let workspace = Workspace::find()?;
-    let targets = workspace.root.join("targets");
-    let text = std::fs::read_to_string(targets.join(shipped.arch().target()).join("system.toml"))?;
-    let mut text = text.replace("\"../", &format!("\"{}/", targets.display()));
-    text.push_str(groups);
     let need = "needs = [{ name = \"x\", server = \"first\", protocol = \"hello\" }]";
     let in_group = "group = \"trio\"";
-    for (name, priority, more) in [
+    let servers = [
         ("first", 60, in_group.to_owned()),
         ("second", 50, format!("{in_group}\n{need}")),
         ("third", 40, in_group.to_owned()),
         ("fourth", 30, String::new()),
-    ] {
-        write!(
-            text,
+    ];
+    let server = |(name, priority, more)| {
+        format!(
             "\n[[server]]\nname = \"{name}\"\nbinary = \"hello\"\npriority = {priority}\n\
              memory = \"512KiB\"\nheap = \"64KiB\"\nprovides = [\"hello\"]\n\
              privileges = [\"log\"]\nrestart = \"permanent\"\nintensity = 2\nbackoff_ms = 5\n\
              {more}\n"
-        )?;
-    }
-    let path = workspace.results()?.join(format!("{name}-{}.toml", shipped.arch().name()));
-    std::fs::write(&path, text)?;
-    Fixture::of(shipped.arch(), &Recipe { manifest: Some(path), ..Recipe::default() })
+        )
+    };
+    let tables: String = servers.into_iter().map(server).collect();
+    Fixture::with_tables(shipped.arch(), name, &(groups.to_owned() + &tables))
 }
 
 /// The servers that were restarted or given up, as `ps` shows them: name, state, restarts.

@@ -9,6 +9,7 @@ mod disks;
 mod floats;
 mod fsdeath;
 mod groups;
+mod heartbeats;
 mod kills;
 mod shell;
 
@@ -55,6 +56,7 @@ fn main() {
         floats::TESTS,
         fsdeath::TESTS,
         groups::TESTS,
+        heartbeats::TESTS,
         campaigns::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));

@@ -11,9 +11,22 @@ pub const REGISTER_WORDS: usize = registers::X86_64_WORDS;
 #[cfg(not(target_arch = "aarch64"))]
 pub const FRAME_POINTER: usize = registers::GENERAL + 6;
 
+/// Index of the register that a system call's number is in (rax).
+#[cfg(not(target_arch = "aarch64"))]
+pub const CALL_NUMBER: usize = registers::GENERAL;
+/// Index of the register that the invoked capability is in (rdi).
+#[cfg(not(target_arch = "aarch64"))]
+pub const CALL_CAP: usize = registers::GENERAL + 5;
+
 /// Words of the register file of this machine.
 #[cfg(target_arch = "aarch64")]
 pub const REGISTER_WORDS: usize = registers::AARCH64_WORDS;
 /// Index of the frame pointer (x29): it points to the caller's, with the return address above.
 #[cfg(target_arch = "aarch64")]
 pub const FRAME_POINTER: usize = registers::GENERAL + 29;
+/// Index of the register that a system call's number is in (x7).
+#[cfg(target_arch = "aarch64")]
+pub const CALL_NUMBER: usize = registers::GENERAL + 7;
+/// Index of the register that the invoked capability is in (x0).
+#[cfg(target_arch = "aarch64")]
+pub const CALL_CAP: usize = registers::GENERAL;

@@ -3,7 +3,7 @@
 //!
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
 //! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
-//! * [`group`]: who is restarted with whom, and escalation.
+//! * [`pulse`]: heartbeats. [`group`]: who is restarted with whom, and escalation.
 //!
 //! # Who is restarted
 //!
@@ -35,6 +35,7 @@
 
 pub mod group;
 pub mod policy;
+pub mod pulse;
 pub mod words;
 
 use heapless::Vec;
@@ -42,13 +43,8 @@ use skink_manifest::{MAX_GROUPS, MAX_SERVERS, Manifest, Restart};
 
 use group::{Group, Set};
 use policy::{Policy, Recent};
+use pulse::{Pulse, Verdict};
 pub use words::{Action, Actions, Cause, Event, Failure, Order, ServerId, State};
-
-/// Heartbeats answered by each server since boot.
-pub trait Heartbeats {
-    /// The counter of `server`.
-    fn answered(&self, server: ServerId) -> u64;
-}
 
 /// Whether a server has what it drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +70,8 @@ struct Service {
     recent: Recent,
     /// When the next heartbeat is due; `u64::MAX`: none.
     ping_at_ns: u64,
-    /// Heartbeats answered when the last was asked for; `None`: none asked of this instance.
-    pinged: Option<u64>,
+    /// The pulse when the last heartbeat was asked for; `None`: none asked of this instance.
+    pinged: Option<Pulse>,
 }
 
 /// The state machine.
@@ -169,14 +165,9 @@ impl Supervisor {
         self.services.get(server.index()).map_or(0, |s| s.incarnation)
     }
 
-    /// Takes one event at `now_ns`; `actions` gets what is to be done.
-    pub fn step(
-        &mut self,
-        now_ns: u64,
-        event: Event,
-        heartbeats: &impl Heartbeats,
-        actions: &mut Actions,
-    ) {
+    /// Takes one event at `now_ns`; `actions` gets what is to be done. `pulses` are the servers', for
+    /// `TimerFired` alone.
+    pub fn step(&mut self, now_ns: u64, event: Event, pulses: &[Pulse], actions: &mut Actions) {
         match event {
             Event::Boot => self.boot(actions),
             Event::Started(server) => self.started(now_ns, server),
@@ -184,7 +175,7 @@ impl Supervisor {
             Event::Died(server, cause) => self.died(now_ns, server, cause, actions),
             Event::DeviceReady(server) => self.device_ready(server, actions),
             Event::NoDevice(server) => self.no_device(server, actions),
-            Event::TimerFired => self.timer_fired(now_ns, heartbeats, actions),
+            Event::TimerFired => self.timer_fired(now_ns, pulses, actions),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -260,7 +251,7 @@ impl Supervisor {
         }
     }
 
-    fn timer_fired(&mut self, now: u64, heartbeats: &impl Heartbeats, actions: &mut Actions) {
+    fn timer_fired(&mut self, now: u64, pulses: &[Pulse], actions: &mut Actions) {
         self.armed_ns = None;
         for server in self.ids() {
             let Some(service) = self.get(server) else {
@@ -271,12 +262,17 @@ impl Supervisor {
                     self.waiting = self.waiting.or(Set::of(server));
                 }
                 State::Running if service.ping_at_ns <= now => {
-                    let answered = heartbeats.answered(server);
-                    if service.pinged == Some(answered) {
+                    let pulse = pulses.get(server.index()).copied().unwrap_or_default();
+                    let verdict = pulse.judge(service.pinged);
+                    if verdict == Verdict::Missed {
                         self.died(now, server, Cause::Heartbeat, actions);
-                    } else {
-                        service.pinged = Some(answered);
-                        service.ping_at_ns = now.saturating_add(service.heartbeat_ns);
+                        continue;
+                    }
+                    service.ping_at_ns = now.saturating_add(service.heartbeat_ns);
+                    if verdict != Verdict::Late {
+                        service.pinged = Some(pulse);
+                    }
+                    if verdict == Verdict::Alive {
                         push(actions, Action::Ping(server));
                     }
                 }

@@ -1,5 +1,6 @@
 //! Tests of supervision: named cases, and random events against the invariants.
 
+use super::pulse::Duty;
 use super::*;
 use proptest::prelude::*;
 use skink_manifest::{Experiment, Group, Privileges, Server, Strategy as GroupStrategy};
@@ -8,20 +9,6 @@ use std::vec::Vec as StdVec;
 mod groups;
 
 const MS: u64 = 1_000_000;
-
-struct NoBeats;
-impl Heartbeats for NoBeats {
-    fn answered(&self, _: ServerId) -> u64 {
-        7
-    }
-}
-
-struct Beats(u64);
-impl Heartbeats for Beats {
-    fn answered(&self, _: ServerId) -> u64 {
-        self.0
-    }
-}
 
 pub(crate) fn server(name: &str, restart: Restart) -> Server {
     Server {
@@ -85,7 +72,7 @@ fn with_device(mut server: Server) -> Server {
 
 fn step(supervisor: &mut Supervisor, now_ns: u64, event: Event) -> StdVec<Action> {
     let mut actions = Actions::new();
-    supervisor.step(now_ns, event, &NoBeats, &mut actions);
+    supervisor.step(now_ns, event, &[], &mut actions);
     actions.iter().copied().collect()
 }
 
@@ -189,21 +176,44 @@ fn a_driver_waits_for_its_device_and_its_clients_do_not() {
     assert_eq!(step(&mut without, 1, Event::Order(A, Order::Restart)), []);
 }
 
-#[test]
-fn a_missed_heartbeat_is_a_death() {
-    let mut beating = server("a", Restart::Permanent);
-    beating.heartbeat_ms = 20;
+/// A server with a heartbeat every 20 ms that was asked for its first at 20 ms; fires the timer at
+/// 40 ms and 60 ms, when these are its pulses.
+fn heartbeats(pulses: [Pulse; 2]) -> [Action; 2] {
+    let beating = Server { heartbeat_ms: 20, ..server("a", Restart::Permanent) };
     let mut s = Supervisor::new(&manifest(&[beating]));
     step(&mut s, 0, Event::Boot);
     assert_eq!(step(&mut s, 0, Event::Started(A)), [Action::ArmTimer(20 * MS)]);
-    let mut fire = |now, beats| {
+    let mut fire = |now, pulse: Pulse| {
         let mut actions = Actions::new();
-        s.step(now, Event::TimerFired, &Beats(beats), &mut actions);
-        actions.iter().copied().collect::<StdVec<_>>()
+        s.step(now, Event::TimerFired, &[pulse], &mut actions);
+        actions[0]
     };
-    assert_eq!(fire(20 * MS, 0), [Action::Ping(A), Action::ArmTimer(40 * MS)]);
-    assert_eq!(fire(40 * MS, 1), [Action::Ping(A), Action::ArmTimer(60 * MS)]);
-    assert_eq!(fire(60 * MS, 1)[0], Action::TearDown(A, Cause::Heartbeat));
+    assert_eq!(fire(20 * MS, Pulse::default()), Action::Ping(A));
+    [fire(40 * MS, pulses[0]), fire(60 * MS, pulses[1])]
+}
+
+#[test]
+fn a_missed_heartbeat_is_a_death() {
+    let pulse = |answered, turn_ns| Pulse { answered, turn_ns, duty: Duty::Serving };
+    let dead = Action::TearDown(A, Cause::Heartbeat);
+    assert_eq!(heartbeats([pulse(1, 5), pulse(2, 9)]), [Action::Ping(A); 2]);
+    assert_eq!(heartbeats([pulse(1, 5), pulse(1, 9)]), [Action::Ping(A), dead]);
+    assert_eq!(heartbeats([pulse(0, 5), pulse(0, 5)])[0], dead);
+}
+
+#[test]
+fn who_is_late_or_excused_is_not_dead() {
+    let pulse = |turn_ns, duty| Pulse { answered: 0, turn_ns, duty };
+    let waits = |due| Action::ArmTimer(due * MS);
+    let dead = Action::TearDown(A, Cause::Heartbeat);
+    // Those above it had the CPU all the time, then it was its turn.
+    let late = [pulse(0, Duty::Serving), pulse(3, Duty::Serving)];
+    assert_eq!(heartbeats(late), [waits(60), dead]);
+    // Excused, and from then on a whole interval in which it could have answered.
+    let excused = [pulse(3, Duty::Excused), pulse(4, Duty::Serving)];
+    assert_eq!(heartbeats(excused), [waits(60), dead]);
+    let on_time = [pulse(3, Duty::Excused), Pulse { answered: 1, turn_ns: 9, duty: Duty::Serving }];
+    assert_eq!(heartbeats(on_time), [waits(60), Action::Ping(A)]);
 }
 
 #[test]

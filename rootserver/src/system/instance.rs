@@ -63,6 +63,7 @@ impl System {
     fn reset_control(&mut self, index: u8) {
         let server = &mut self.servers[usize::from(index)];
         let Some(page) = server.control() else { return };
+        page.busy_until_ns.store(0, Relaxed);
         page.in_flight.store(0, Relaxed);
         page.exit_reason.store(0, Relaxed);
         page.message_size.store(0, Relaxed);

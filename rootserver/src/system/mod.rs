@@ -8,7 +8,7 @@
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
-//! * [`arming`]: deaths placed by events.
+//! * [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
 //! here waits for a server, and nothing that a server says can make it panic.
@@ -23,6 +23,7 @@ pub mod grants;
 pub mod instance;
 pub mod platform;
 pub mod prepare;
+pub mod pulse;
 pub mod setup;
 pub mod teardown;
 pub mod wiring;
@@ -39,7 +40,7 @@ use crate::image::{BootImage, FileError, NO_MANIFEST};
 use crate::kernel::RootCaps;
 use crate::loader::ElfError;
 use crate::plan::{MAX_THREADS, Plan, PlanError};
-use crate::supervise::{Action, Actions, Event, Heartbeats, ServerId, State, Supervisor};
+use crate::supervise::{Action, Actions, Event, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
 use arming::{Armed, Watch};
 use devices::Assigned;
@@ -355,13 +356,6 @@ impl Server {
     }
 }
 
-impl Heartbeats for [Server; MAX_SERVERS] {
-    fn answered(&self, server: ServerId) -> u64 {
-        let page = self.get(server.index()).and_then(Server::control);
-        page.map_or(0, |c| c.heartbeats.load(core::sync::atomic::Ordering::Relaxed))
-    }
-}
-
 impl System {
     /// Before [`setup`]. All bytes are zero, so that it takes no space in the boot image.
     pub const EMPTY: System = System {
@@ -421,7 +415,11 @@ impl System {
         while let Some(event) = next {
             let mut actions = Actions::new();
             let now_ns = libipc::time::now_ns();
-            self.supervisor.step(now_ns, event, &self.servers, &mut actions);
+            let pulses = match event {
+                Event::TimerFired => self.pulses(),
+                _ => Vec::new(),
+            };
+            self.supervisor.step(now_ns, event, &pulses, &mut actions);
             for action in actions {
                 if let Some(event) = self.act(action, now_ns) {
                     let kept = queue.push_back(event);
