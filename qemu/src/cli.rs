@@ -5,7 +5,7 @@
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
-use crate::campaign::{soak, throughput};
+use crate::campaign::{soak, sweep, throughput};
 use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
 use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// The exit code of a time-out.
 pub const TIMED_OUT: u8 = 124;
+/// The exit code of commands with which the shell died.
+pub const KILLED: u8 = 137;
 /// The exit code after Ctrl-C or another signal.
 pub const STOPPED: u8 = 130;
 
@@ -110,6 +112,8 @@ enum Sub {
     Soak(soak::Args),
     /// Measures what a death a second costs a client, in pairs of runs
     Throughput(throughput::Args),
+    /// Kill servers and clients at every step of a workload, and check its result
+    Sweep(sweep::Args),
     /// Counts the kernel's lines of code and checks the rules that no compiler does
     Tidy,
     /// Runs `cargo test` with these words
@@ -242,6 +246,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Matrix { arch, only } => matrix::command(workspace, arch, only.as_deref()),
         Sub::Soak(args) => soak::command(workspace, &args),
         Sub::Throughput(args) => throughput::command(workspace, &args),
+        Sub::Sweep(args) => sweep::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;
@@ -309,7 +314,8 @@ fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
     if !headless {
         terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
     }
-    let ending = guest.watch(|text| eprint!("{}", text.replace('\n', "\r\n")))?;
+    let ending =
+        guest.watch(|text| eprint!("{}", system.with_names(text).replace('\n', "\r\n")))?;
     drop(raw);
     let Some(ending) = ending else {
         eprintln!();
@@ -337,13 +343,18 @@ fn exec(
         let mut out = std::io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
     };
-    let mut crash = |text: &str| eprint!("{text}");
+    let mut crash = |text: &str| eprint!("{}", system.with_names(text));
     let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
     let mut outcome = Outcome::Status(0);
     for command in commands {
         outcome = guest.run(command, deadline, &mut sink)?;
-        if !matches!(outcome, Outcome::Status(_)) {
-            break;
+        match outcome {
+            Outcome::Status(_) => {}
+            Outcome::ShellDied => {
+                note(&format!("the shell died with `{command}`; its successor goes on"));
+                outcome = Outcome::Status(i32::from(KILLED));
+            }
+            _ => break,
         }
     }
     let log = watch.log.clone().unwrap_or_default();
@@ -377,6 +388,7 @@ fn exec(
             Ok(TIMED_OUT)
         }
         Outcome::Stopped => Ok(STOPPED),
+        Outcome::ShellDied => Ok(KILLED),
     }
 }
 

@@ -25,6 +25,10 @@ use std::time::{Duration, Instant};
 const ROOT_SERVER: &str = "rootserver";
 /// How often waiting looks at the stop flag and at QEMU.
 const LOOK: Duration = Duration::from_millis(20);
+/// The server that runs commands.
+const SHELL: &str = "shell";
+/// How long a new shell may take to send the record of the death before it.
+const SHELL_RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a guest may take to shut down when it was told to.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -100,6 +104,12 @@ impl System {
     pub fn elf_of(&self, server: &str) -> Option<&Path> {
         let binary = self.binaries.get(server).map_or(server, String::as_str);
         self.programs.user(binary).ok()
+    }
+
+    /// A crash record with function, file and line beside each address.
+    pub fn with_names(&self, record: &str) -> String {
+        let elf = symbolize::crashed_server(record).and_then(|server| self.elf_of(server));
+        symbolize::crash_record(record, elf, &self.root)
     }
 
     fn pack(
@@ -195,6 +205,8 @@ pub enum Outcome {
     Status(i32),
     /// The deadline passed.
     TimedOut,
+    /// The shell died with the commands; its successor listens.
+    ShellDied,
     /// The guest ended meanwhile.
     Ended(Ending),
     /// The user stopped the tool.
@@ -205,8 +217,16 @@ pub enum Outcome {
 pub struct Sink<'a> {
     /// What commands print.
     pub output: &'a mut dyn FnMut(&[u8]) -> Result<()>,
-    /// Crash records, with names beside the addresses; without it nobody looks the names up.
+    /// Crash records, `key=value` a line; [`System::with_names`] makes them readable.
     pub crash: Option<&'a mut dyn FnMut(&str)>,
+}
+
+impl Sink<'_> {
+    fn take_crash(&mut self, text: &str) {
+        if let Some(crash) = &mut self.crash {
+            crash(text);
+        }
+    }
 }
 
 /// How a guest is watched.
@@ -290,13 +310,6 @@ impl<'a> Guest<'a> {
         }
     }
 
-    fn show_crash(&self, text: &str, sink: &mut Sink) {
-        let Some(show) = &mut sink.crash else { return };
-        let elf = symbolize::crashed_server(text).and_then(|server| self.system.elf_of(server));
-        let record = symbolize::crash_record(text, elf, &self.system.root);
-        show(&record);
-    }
-
     /// Waits until the shell listens.
     ///
     /// # Errors
@@ -305,7 +318,7 @@ impl<'a> Guest<'a> {
         while !self.ready {
             match self.next(deadline)? {
                 Ok(Message::Ready) => self.ready = true,
-                Ok(Message::Crash(text)) => self.show_crash(&text, sink),
+                Ok(Message::Crash(text)) => sink.take_crash(&text),
                 Ok(other) => bail!("the guest sent {other:?} before it was ready"),
                 Err(outcome) => return Ok(Some(outcome)),
             }
@@ -323,14 +336,26 @@ impl<'a> Guest<'a> {
             return Ok(outcome);
         }
         self.channel.run(commands)?;
+        // A shell that was restarted says that it listens, and sends the record of the death before
+        // it, in any order.
+        let (mut listens, mut is_told, mut deadline) = (false, false, deadline);
         loop {
             match self.next(deadline)? {
                 Ok(Message::Output(bytes)) => (sink.output)(&bytes)?,
                 Ok(Message::Exit(status)) => return Ok(Outcome::Status(status)),
-                Ok(Message::Crash(text)) => self.show_crash(&text, sink),
-                // A shell that was restarted says so again: what it ran is lost.
-                Ok(Message::Ready) => bail!("the shell was restarted while it ran `{commands}`"),
+                Ok(Message::Crash(text)) => {
+                    is_told |= symbolize::crashed_server(&text) == Some(SHELL);
+                    sink.take_crash(&text);
+                }
+                Ok(Message::Ready) => {
+                    listens = true;
+                    deadline = deadline.min(Instant::now() + SHELL_RECORD_TIMEOUT);
+                }
+                Err(Outcome::TimedOut) if listens => return Ok(Outcome::ShellDied),
                 Err(outcome) => return Ok(outcome),
+            }
+            if listens && is_told {
+                return Ok(Outcome::ShellDied);
             }
         }
     }
@@ -341,19 +366,9 @@ impl<'a> Guest<'a> {
     /// As [`Guest::run`]; if the shell survives or does not come back.
     pub fn restart_shell(&mut self, commands: &str, deadline: Instant) -> Result<()> {
         let mut sink = Sink { output: &mut |_| Ok(()), crash: None };
-        if let Some(outcome) = self.wait_ready(deadline, &mut sink)? {
-            bail!("the shell does not listen: {outcome:?}");
-        }
-        self.channel.run(commands)?;
-        loop {
-            match self.next(deadline)? {
-                Ok(Message::Ready) => return Ok(()),
-                Ok(Message::Exit(status)) => {
-                    bail!("`{commands}` ended with status {status}, not with the shell");
-                }
-                Ok(_) => {}
-                Err(outcome) => bail!("`{commands}`: {outcome:?}\n{}", self.post_mortem()),
-            }
+        match self.run(commands, deadline, &mut sink)? {
+            Outcome::ShellDied => Ok(()),
+            outcome => bail!("`{commands}`: {outcome:?}, not the shell's death"),
         }
     }
 
@@ -402,8 +417,7 @@ impl<'a> Guest<'a> {
         loop {
             match self.next(Instant::now() + forever) {
                 Ok(Ok(Message::Crash(text))) => {
-                    let mut sink = Sink { output: &mut |_| Ok(()), crash: Some(&mut crash) };
-                    self.show_crash(&text, &mut sink);
+                    crash(&text);
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(Outcome::Ended(ending))) => return Ok(Some(ending)),

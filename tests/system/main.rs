@@ -11,6 +11,7 @@ mod fsdeath;
 mod groups;
 mod heartbeats;
 mod kills;
+mod live;
 mod shell;
 
 use std::sync::OnceLock;
@@ -57,6 +58,7 @@ fn main() {
         fsdeath::TESTS,
         groups::TESTS,
         heartbeats::TESTS,
+        live::TESTS,
         campaigns::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));

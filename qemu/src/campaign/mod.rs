@@ -2,9 +2,12 @@
 //! forms are system tests.
 //!
 //! * [`soak`]: very many restarts in one boot leave nothing behind and do not get dearer.
+//! * [`sweep`]: kill at every step of a workload.
 //! * [`throughput`]: what a death a second costs a client that reads or writes.
 
+pub mod lab;
 pub mod soak;
+pub mod sweep;
 pub mod throughput;
 
 use crate::disk::{self, Disk, Entry};

@@ -165,6 +165,14 @@ impl Supervisor {
         self.services.get(server.index()).map_or(0, |s| s.incarnation)
     }
 
+    /// Its policy, and how many of its deaths the period holds at `now_ns`.
+    pub fn policy(&self, server: ServerId, now_ns: u64) -> (Policy, usize) {
+        let service = self.services.get(server.index());
+        service.map_or((Policy::default(), 0), |service| {
+            (service.policy, service.recent.count(now_ns, service.policy.period_ns))
+        })
+    }
+
     /// Takes one event at `now_ns`; `actions` gets what is to be done. `pulses` are the servers', for
     /// `TimerFired` alone.
     pub fn step(&mut self, now_ns: u64, event: Event, pulses: &[Pulse], actions: &mut Actions) {

@@ -15,7 +15,7 @@ pub const fn ns(ms: u32) -> u64 {
 }
 
 /// What the manifest says about deaths, with the experiment's overrides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Restarts tolerated within `period_ns`; `None`: any number.
     pub intensity: Option<u16>,
@@ -96,6 +96,12 @@ impl Recent {
         self.times_ns.len()
     }
 
+    /// Deaths within the last `period_ns`.
+    pub fn count(&self, now_ns: u64, period_ns: u64) -> usize {
+        let since = now_ns.saturating_sub(period_ns);
+        self.times_ns.iter().filter(|at| **at >= since).count()
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.times_ns.clear();
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(recent.add(900, 1000), 2);
         assert_eq!(recent.add(1000, 1000), 3);
         assert_eq!(recent.add(1901, 1000), 2);
+        assert_eq!((recent.count(2000, 1000), recent.count(2900, 1000)), (2, 1));
         assert_eq!(recent.add(9000, 1000), 1);
         for _ in 0..2 * MAX_RECENT {
             assert!(recent.add(9000, 1000) <= MAX_RECENT);

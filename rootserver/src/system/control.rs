@@ -12,12 +12,13 @@ use libipc::trigger::Moment;
 use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{
-    Control, ControlError, ControlServer, CrashRecord, Free, KillSpec, ServerState, ServerStatus,
+    Control, ControlError, ControlServer, CrashRecord, Free, KillSpec,
+    SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service, ServiceSession,
 };
 use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
-use super::System;
 use super::arming::Reached;
+use super::{Server, System};
 use crate::custody::Owner;
 use crate::supervise::{Event, Failure, Order, ServerId, State};
 
@@ -55,7 +56,8 @@ impl System {
         index.map(|i| ServerId(i as u8)).ok_or(ControlError::UnknownServer)
     }
 
-    fn status_of(&self, server: ServerId) -> Option<ServerStatus> {
+    /// A line of `ps`.
+    pub fn status_of(&self, server: ServerId) -> Option<ServerStatus> {
         let manifest = self.manifest.servers.get(server.index())?;
         let state = &self.servers[server.index()];
         let page = state.control()?;
@@ -153,6 +155,48 @@ impl ControlServer for Call<'_> {
         if self.system.is_running(server) { Ok(()) } else { Err(ControlError::NotRunning) }
     }
 
+    fn stop(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        match self.system.supervisor.state(server) {
+            State::Failed(_) | State::Waiting => Err(ControlError::NotRunning),
+            _ => {
+                self.system.event(Event::Order(server, Order::Stop));
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        match self.system.supervisor.state(server) {
+            State::Failed(Failure::NoDevice) | State::Waiting => Err(ControlError::NoDevice),
+            State::Failed(_) => {
+                self.system.event(Event::Order(server, Order::Start));
+                if self.system.is_running(server) { Ok(()) } else { Err(ControlError::NotRunning) }
+            }
+            _ => Err(ControlError::Running),
+        }
+    }
+
+    fn service(&mut self, _caller: Caller, name: &str) -> Result<Service, ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        self.system.service(server).ok_or(ControlError::UnknownServer)
+    }
+
+    fn sessions(
+        &mut self,
+        _caller: Caller,
+        name: &str,
+        first: u32,
+    ) -> Result<Vec<ServiceSession, SERVICE_SESSIONS>, ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        Ok(self.system.sessions_told(server, first))
+    }
+
     fn crash(&mut self, _caller: Caller, index: u32) -> Result<Option<CrashRecord>, ControlError> {
         self.permitted()?;
         for server in 0..self.system.manifest.servers.len() as u8 {
@@ -171,6 +215,7 @@ impl ControlServer for Call<'_> {
         let system = &self.system;
         let bytes = system.custody.untyped.free_bytes();
         let statistics = Cap::<cap::Log>::from_slot(boot::LOG).statistics();
+        let sum = |of: fn(&Server) -> usize| system.servers.iter().map(of).sum::<usize>() as u64;
         Ok(Free {
             ram_bytes: system.facts.map_or(0, |f| f.ram_bytes),
             untyped_bytes: bytes,
@@ -178,6 +223,9 @@ impl ControlServer for Call<'_> {
             frames: 0,
             slots: system.custody.slots.free(),
             objects: statistics.map_or(0, |s| s[1]),
+            interrupts: sum(|server| server.interrupts.len()),
+            timers: sum(|server| server.threads.len()),
+            sessions: system.sessions.len() as u64,
         })
     }
 

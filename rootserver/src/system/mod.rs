@@ -7,7 +7,8 @@
 //! * [`firmware`]: what firmware left: ACPI's tables or a device tree.
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
-//! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols.
+//! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols;
+//!   [`service`]: what they tell of one server.
 //! * [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
@@ -24,6 +25,7 @@ pub mod instance;
 pub mod platform;
 pub mod prepare;
 pub mod pulse;
+pub mod service;
 pub mod setup;
 pub mod teardown;
 pub mod wiring;
@@ -31,7 +33,7 @@ pub mod wiring;
 use heapless::Vec;
 use libipc::control::Control;
 use skink_abi::Slot;
-use skink_manifest::{MAX_SERVERS, Manifest};
+use skink_manifest::{MAX_SERVERS, Manifest, Name};
 
 use crate::crash::Crashes;
 use crate::custody::untyped::Block;

@@ -3,16 +3,12 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use heapless::Vec;
-use libipc::cap::{self, Cap, Then};
+use libipc::cap::{self, Cap};
 use libipc::heartbeat::MAX_BUSY_NS;
-use skink_abi::Syscall;
 use skink_abi::bootinfo::slot as boot;
 use skink_manifest::MAX_SERVERS;
 
 use super::System;
-use crate::arch::{CALL_CAP, CALL_NUMBER, REGISTER_WORDS};
-use crate::kernel::kit_cptr;
-use crate::plan::kit;
 use crate::supervise::ServerId;
 use crate::supervise::pulse::{Duty, Pulse};
 
@@ -51,16 +47,13 @@ impl System {
 
     /// Whether the server's first thread stands in a call by one of its sessions.
     fn waits_for_another(&self, server: ServerId) -> bool {
-        let tcb = Cap::<cap::Tcb>::new(kit_cptr(server.0, kit::TCBS));
-        let mut words = [0; REGISTER_WORDS];
-        if tcb.read_registers(Then::Leave, &mut words).is_err() {
+        let Some(called) = self.called_by(server, 0) else {
             return false;
-        }
-        let is_its = |session: &&super::Session| {
-            let edge = &self.manifest.edges[usize::from(session.edge)];
-            edge.client == server.0 && session.client_slot == words[CALL_CAP]
         };
-        words[CALL_NUMBER] == Syscall::Call as u64 && self.sessions.iter().any(|s| is_its(&s))
+        self.sessions.iter().any(|session| {
+            let edge = &self.manifest.edges[usize::from(session.edge)];
+            edge.client == server.0 && session.client_slot == called
+        })
     }
 
     /// Time since boot in which nobody had anything to do, nanoseconds.

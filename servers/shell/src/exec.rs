@@ -5,8 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 
-use libipc::StartInfo;
 use libipc::events::Events;
+use libipc::{Shared, StartInfo};
 use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
 
@@ -86,42 +86,66 @@ pub fn reader(
 
 /// The life of the worker that runs the host's lines.
 pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'static Jobs) -> ! {
+    let open = || {
+        run::context(start, thread, Channel::Exec, events, jobs)
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
     let mut context = None;
-    let mut reported = 0;
+    let mut reported = Reported::of(start);
+    if start.incarnation > 1 {
+        // Nobody else would tell of the death before it.
+        let context = context.get_or_insert_with(open);
+        reported.send_new(context);
+        context.out.flush();
+    }
     loop {
         events.wait_for(libipc::start::event::TIMER);
         let Some(job) = jobs.take(run::EXEC) else {
             continue;
         };
         // Opened for the first line: on a machine without the port none ever comes.
-        let context = context.get_or_insert_with(|| {
-            run::context(start, thread, Channel::Exec, events, jobs)
-                .unwrap_or_else(|error| panic!("{error}"))
-        });
+        let context = context.get_or_insert_with(open);
         let status = match core::str::from_utf8(job.line.as_bytes()) {
             Ok(text) => run::line(context, text, Channel::Exec),
             Err(_) => USAGE,
         };
         context.out.flush();
-        report_crashes(context, &mut reported);
+        reported.send_new(context);
         jobs.finish(run::EXEC, status);
         context.out.frame(Kind::Exit, &status.to_le_bytes());
     }
 }
 
-/// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
-fn report_crashes(context: &mut Context<'_>, reported: &mut u64) {
-    let Ok(total) = context.sessions.control.crash_count() else {
-        return;
-    };
-    let new = total.saturating_sub(*reported).min(32) as u32;
-    for index in (0..new).rev() {
-        if let Ok(Some(record)) = context.sessions.control.crash(index) {
-            let text = crash_frame(&record);
-            context.out.frame(Kind::Crash, text.as_bytes());
+/// How many deaths the host has been told of. In the survivor region, if there is one, so that a
+/// new shell goes on with those that are new.
+struct Reported {
+    count: u64,
+    region: Option<Shared>,
+}
+
+impl Reported {
+    fn of(start: &StartInfo) -> Reported {
+        let region = (start.survivor.size > 0).then(|| Shared::granted(start.survivor));
+        Reported { count: region.map_or(0, |region| region.word(0).load(SeqCst)), region }
+    }
+
+    /// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
+    fn send_new(&mut self, context: &mut Context<'_>) {
+        let Ok(total) = context.sessions.control.crash_count() else {
+            return;
+        };
+        let new = total.saturating_sub(self.count).min(32) as u32;
+        for index in (0..new).rev() {
+            if let Ok(Some(record)) = context.sessions.control.crash(index) {
+                let text = crash_frame(&record);
+                context.out.frame(Kind::Crash, text.as_bytes());
+            }
+        }
+        self.count = total;
+        if let Some(region) = self.region {
+            region.word(0).store(total, SeqCst);
         }
     }
-    *reported = total;
 }
 
 #[cfg(test)]

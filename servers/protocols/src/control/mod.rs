@@ -6,11 +6,15 @@
 
 mod crash;
 mod kill;
+mod service;
 
 pub use crash::{BACKTRACE, Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Placed, Timeline};
 pub use kill::{At, KillSpec, When};
+pub use service::{
+    Holdings, MAX_NAMES, Policy, RestartType, SESSIONS_PER_PAGE, Service, ServiceSession,
+};
 
-use heapless::String;
+use heapless::{String, Vec};
 use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +31,9 @@ pub enum ServerState {
     Running,
     /// Died, and is started again after its back-off.
     BackingOff,
-    /// Ended as it should, and stays so.
+    /// Ended as it should, or was stopped, and stays so.
     Exited,
-    /// Died too often, and is given up; `restart` starts it again.
+    /// Died too often, and is given up; `start` starts it again.
     Failed,
 }
 
@@ -86,6 +90,12 @@ pub struct Free {
     pub slots: u64,
     /// Kernel objects alive.
     pub objects: u64,
+    /// Interrupts that servers hold.
+    pub interrupts: u64,
+    /// Timers that servers hold: one a thread.
+    pub timers: u64,
+    /// Sessions between servers.
+    pub sessions: u64,
 }
 
 /// Why the root server did not.
@@ -97,6 +107,10 @@ pub enum ControlError {
     NotPermitted,
     /// The server does not run.
     NotRunning,
+    /// The server runs already, or is about to.
+    Running,
+    /// The server waits for its device, or that is not there.
+    NoDevice,
     /// The specification makes no sense.
     InvalidArgument,
     /// The server has no heartbeat: nobody would notice that it hangs.
@@ -120,7 +134,9 @@ impl core::fmt::Display for ControlError {
             ControlError::NotPermitted => {
                 "not permitted; the manifest must grant the privilege `control`"
             }
-            ControlError::NotRunning => "the server does not run; `restart` starts it",
+            ControlError::NotRunning => "the server does not run; `start` starts it",
+            ControlError::Running => "it runs already",
+            ControlError::NoDevice => "its device is not there",
             ControlError::InvalidArgument => "the numbers make no sense",
             ControlError::NoHeartbeat => {
                 "nobody would notice: the manifest gives the server no `heartbeat_ms`"
@@ -134,7 +150,7 @@ impl core::fmt::Display for ControlError {
 impl core::error::Error for ControlError {}
 
 /// The calls.
-#[libipc::protocol(name = "control", version = 1)]
+#[libipc::protocol(name = "control", version = 2)]
 pub trait Control {
     /// Entry `index` of the list of servers.
     ///
@@ -154,6 +170,36 @@ pub trait Control {
     /// # Errors
     /// As [`ControlError`] says.
     fn restart(&self, name: &str) -> Result<(), ControlError>;
+
+    /// Ends a server for good: its callers are told at once. Nobody else is touched.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    fn stop(&self, name: &str) -> Result<(), ControlError>;
+
+    /// Starts a server that was stopped, ended, or was given up, with a clean history.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    fn start(&self, name: &str) -> Result<(), ControlError>;
+
+    /// What is known of a server.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn service(&self, name: &str) -> Result<Service, ControlError>;
+
+    /// Its sessions from number `first` on; empty behind the last.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn sessions(
+        &self,
+        name: &str,
+        first: u32,
+    ) -> Result<Vec<ServiceSession, SESSIONS_PER_PAGE>, ControlError>;
 
     /// Crash record `index`, 0 the latest.
     ///

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use skink_protocols::control::{Cause, CrashRecord, Placed};
+use skink_protocols::control::{Cause, CrashRecord, Placed, Timeline};
 
 use super::misused;
 use crate::context::{Context, Outcome};
@@ -104,6 +104,19 @@ fn place(placed: &Placed) -> String {
     format!("{}:{}:{}", placed.server, placed.moment.name(), placed.count)
 }
 
+/// The timeline, by the names that people see.
+fn phases(line: &Timeline) -> [(&'static str, u64); 7] {
+    [
+        ("noticed", line.noticed),
+        ("declared", line.declared),
+        ("silenced", line.silenced),
+        ("revoked", line.revoked),
+        ("reloaded", line.reloaded),
+        ("started", line.started),
+        ("answered", line.answered),
+    ]
+}
+
 fn details(record: &CrashRecord) -> String {
     let mut text = format!("    ip {:#x}, sp {:#x}", record.ip, record.sp);
     for (depth, address) in record.backtrace.iter().enumerate() {
@@ -111,16 +124,8 @@ fn details(record: &CrashRecord) -> String {
     }
     let line = &record.timeline;
     let since = |at: u64| at.checked_sub(line.noticed).map_or("-".into(), |ns| ns.to_string());
-    let phases = [
-        ("declared", line.declared),
-        ("silenced", line.silenced),
-        ("revoked", line.revoked),
-        ("reloaded", line.reloaded),
-        ("started", line.started),
-        ("answered", line.answered),
-    ];
     let phases: Vec<String> =
-        phases.iter().map(|(name, at)| format!("{name} {}", since(*at))).collect();
+        phases(line)[1..].iter().map(|(name, at)| format!("{name} {}", since(*at))).collect();
     text += &format!("\n    ns after the death: {}", phases.join(", "));
     for ipc in &record.history {
         let (_, method) = libipc::protocol::ProtocolId::of_label(ipc.label);
@@ -147,6 +152,9 @@ pub fn crash_frame(record: &CrashRecord) -> String {
     }
     for address in &record.backtrace {
         text += &format!("frame={address:#x}\n");
+    }
+    for (name, at) in phases(&record.timeline) {
+        text += &format!("{name}_ns={at}\n");
     }
     text
 }

@@ -6,6 +6,7 @@ mod crashes;
 mod files;
 mod kill;
 mod measure;
+mod service;
 mod system;
 mod tree;
 
@@ -60,7 +61,10 @@ pub const COMMANDS: &[Command] = &[
     command("ps", "ps", "list the servers", system::ps),
     command("kill", kill::KILL_USAGE, "kill a server, now or at a moment", kill::kill),
     command("moments", "moments [NAME]...", "show what `kill --at` counts", kill::moments),
-    command("restart", "restart NAME", "end a server and start it again", system::restart),
+    command("restart", "restart NAME", "end a server and start it again", service::restart),
+    command("stop", "stop NAME", "end a server for good", service::stop),
+    command("start", "start NAME", "start a server that was stopped or given up", service::start),
+    command("service", "service NAME", "show all that is known of a server", service::service),
     command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
     command("free", "free", "show free memory and capability slots", system::free),
     command("uptime", "uptime [--ns]", "show the time since boot", system::uptime),

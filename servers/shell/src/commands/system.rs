@@ -1,4 +1,4 @@
-//! Commands about the system: what runs, what is free, restarting, the end.
+//! Commands about the system: what runs, what is free, the end.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -45,14 +45,6 @@ fn row(status: &ServerStatus, uptime: u64) -> Vec<String> {
     ]
 }
 
-pub fn restart(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let [name] = words else {
-        return Err(misused("restart"));
-    };
-    context.sessions.control.restart(name)?;
-    Ok(())
-}
-
 pub fn free(context: &mut Context<'_>, words: &[String]) -> Outcome {
     if !words.is_empty() {
         return Err(misused("free"));
@@ -63,6 +55,9 @@ pub fn free(context: &mut Context<'_>, words: &[String]) -> Outcome {
     context.line(format_args!("free bytes          {}", free.untyped_bytes + free.frames * 4096));
     context.line(format_args!("free capability slots {}", free.slots));
     context.line(format_args!("kernel objects      {}", free.objects));
+    context.line(format_args!("interrupts          {}", free.interrupts));
+    context.line(format_args!("timers              {}", free.timers));
+    context.line(format_args!("sessions            {}", free.sessions));
     Ok(())
 }
 

@@ -1,0 +1,338 @@
+//! `skink sweep`: kill at every step. A fixed workload runs once for each server, moment and N: the
+//! server dies when it reaches its N-th moment of that kind (or it has a client of its die there),
+//! and the workload's result must be right.
+//!
+//! The moments are counters of the shipped system (`moments` in the shell). How many there are in the
+//! workload is counted in a calm run; `not reached` are those that come a little less often in
+//! another run. A wrong result is a failure. The only error that is documented for this workload
+//! is the death of the shell itself, which ends the line that it ran: then the successor must be
+//! able to do all of it.
+
+use super::lab::{Heard, Lab};
+use super::{disk, system};
+use crate::machine::Options;
+use crate::progress::note;
+use crate::session::{Outcome, Watch};
+use crate::terminal;
+use crate::workspace::{Arch, Workspace};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Bytes of the file that is read: more than `fs` has cache for, so that the driver has work.
+const FILE_BYTES: usize = 9 << 20;
+/// Cells of one boot.
+const PER_BOOT: usize = 400;
+/// What is swept: who has the moments, and who dies there.
+const PAIRS: [(&str, &str); 6] = [
+    ("virtio-blk", "virtio-blk"),
+    ("fs", "fs"),
+    ("console", "console"),
+    ("virtio-blk", "fs"),
+    ("fs", "shell"),
+    ("console", "shell"),
+];
+const MOMENTS: [&str; 5] = ["receive", "reply", "notification", "ring", "interrupt"];
+/// Reads, writes, changes names, lists, syncs; leaves the disk as it was.
+const WORKLOAD: &str = "sha256 /disk/BIG.BIN; fill /disk/W.BIN 64k 9; sha256 /disk/W.BIN; \
+    mkdir /disk/D; mv /disk/W.BIN /disk/D/V.BIN; append /disk/D/T.TXT one; append /disk/D/T.TXT two; \
+    cat /disk/D/T.TXT; ls /disk/D; sync; rm -r /disk/D; hexdump /disk/BIG.BIN 0 256; ls /disk";
+/// Removes what a line that ended early left.
+const CLEAN_UP: &str = "rm -r /disk/D; rm /disk/W.BIN";
+
+/// How `sweep` is called.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The machine
+    #[arg(long, value_enum, default_value = "x86_64")]
+    pub arch: Arch,
+    /// Only moments of this server
+    #[arg(long)]
+    pub server: Option<String>,
+    /// Only deaths of this server
+    #[arg(long)]
+    pub victim: Option<String>,
+    /// Only this moment
+    #[arg(long)]
+    pub moment: Option<String>,
+    /// One cell in so many, chosen by the seed
+    #[arg(long, default_value_t = 1)]
+    pub one_in: u64,
+    /// Chooses the cells
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// A cell of the sweep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cell {
+    server: &'static str,
+    victim: &'static str,
+    moment: &'static str,
+    number: u64,
+}
+
+impl Cell {
+    /// How the death is armed.
+    fn kill(&self) -> String {
+        let Cell { server, victim, moment, number } = self;
+        if server == victim {
+            format!("kill {victim} --at {moment}:{number}")
+        } else {
+            format!("kill {victim} --when {server}:{moment}:{number}")
+        }
+    }
+}
+
+/// What came of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The result is right: nobody noticed.
+    Unseen,
+    /// The shell died with the line, as it must; its successor did all of it.
+    Ended,
+    /// The moment did not come.
+    NotReached,
+    Failed(String),
+}
+
+/// Cells by verdict, for each row of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Right.
+    pub unseen: usize,
+    /// The line ended with the shell.
+    pub ended: usize,
+    /// The moment did not come.
+    pub not_reached: usize,
+    /// Wrong.
+    pub failed: usize,
+}
+
+/// All rows, and what failed.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// By server, victim and moment.
+    pub rows: BTreeMap<(&'static str, &'static str, &'static str), Tally>,
+    /// A line for each failure: how to see it again, and what was wrong.
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// The table.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<12}{:<12}{:<14}{:>7}{:>8}{:>12}{:>8}\n",
+            "moments of", "who dies", "moment", "unseen", "ended", "not reached", "FAILED"
+        );
+        for ((server, victim, moment), tally) in &self.rows {
+            text += &format!(
+                "{server:<12}{victim:<12}{moment:<14}{:>7}{:>8}{:>12}{:>8}\n",
+                tally.unseen, tally.ended, tally.not_reached, tally.failed
+            );
+        }
+        text
+    }
+
+    fn add(&mut self, cell: &Cell, verdict: Verdict) {
+        let tally = self.rows.entry((cell.server, cell.victim, cell.moment)).or_default();
+        match verdict {
+            Verdict::Unseen => tally.unseen += 1,
+            Verdict::Ended => tally.ended += 1,
+            Verdict::NotReached => tally.not_reached += 1,
+            Verdict::Failed(why) => {
+                tally.failed += 1;
+                let failure = format!("`{}`: {why}", cell.kill());
+                note(&failure);
+                self.failures.push(failure);
+            }
+        }
+    }
+}
+
+/// `skink sweep`. Returns exit code 1 if a cell failed.
+///
+/// # Errors
+/// If the system does not build, or the guest does not answer.
+pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
+    let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
+    let began = Instant::now();
+    let report = run(workspace, args, &watch)?;
+    print!("{}", report.table());
+    let cells: usize =
+        report.rows.values().map(|t| t.unseen + t.ended + t.not_reached + t.failed).sum();
+    println!(
+        "{cells} cells on {} in {:.0} s, {} failed",
+        args.arch.name(),
+        began.elapsed().as_secs_f64(),
+        report.failures.len()
+    );
+    Ok(u8::from(!report.failures.is_empty()))
+}
+
+/// Boots, counts, kills.
+///
+/// # Errors
+/// If the system does not build, or the guest does not answer.
+pub fn run(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<Report> {
+    let system = system(workspace, args.arch)?;
+    let disk = disk(workspace, "sweep", FILE_BYTES)?;
+    let options = Options { disk: Some(disk.image.clone()), ..Options::default() };
+    let mut lab = Lab::boot(&system, &options, watch)?;
+    let expected = lab.ask(WORKLOAD)?;
+    let cells = cells(&count(&mut lab, &expected)?, args);
+    ensure!(!cells.is_empty(), "no cell: is there such a server, victim and moment?");
+    note(&format!("{} cells", cells.len()));
+    let mut report = Report::default();
+    for (index, cell) in cells.iter().enumerate() {
+        let verdict = try_cell(&mut lab, cell, &expected)
+            .unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
+        let begin_anew = matches!(verdict, Verdict::Failed(_)) || (index + 1) % PER_BOOT == 0;
+        report.add(cell, verdict);
+        if begin_anew {
+            // After a failure it is not to be trusted to end by itself.
+            drop(lab);
+            lab = Lab::boot(&system, &options, watch)?;
+            lab.say(CLEAN_UP)?;
+            let calm = lab.say(WORKLOAD)?;
+            ensure!(calm.is(&expected), "without a death: {calm:?}");
+        }
+    }
+    lab.end()?;
+    Ok(report)
+}
+
+/// How often each server reaches each moment in the workload.
+fn count(lab: &mut Lab, expected: &str) -> Result<BTreeMap<(String, String), u64>> {
+    let before = moments(&lab.ask("moments")?)?;
+    let calm = lab.say(WORKLOAD)?;
+    ensure!(calm.is(expected), "the second calm run differs from the first: {calm:?}");
+    let after = moments(&lab.ask("moments")?)?;
+    let of = |key: &(String, String)| after[key].saturating_sub(before[key]);
+    Ok(before.keys().map(|key| (key.clone(), of(key))).collect())
+}
+
+/// The table that `moments` prints, by server and moment.
+fn moments(table: &str) -> Result<BTreeMap<(String, String), u64>> {
+    let mut lines = table.lines();
+    let head: Vec<&str> = lines.next().context("no table")?.split_whitespace().collect();
+    let mut all = BTreeMap::new();
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for (name, word) in head.iter().zip(&words).skip(1) {
+            all.insert((words[0].to_owned(), name.to_lowercase()), word.parse()?);
+        }
+    }
+    Ok(all)
+}
+
+/// The cells to try.
+fn cells(counts: &BTreeMap<(String, String), u64>, args: &Args) -> Vec<Cell> {
+    let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
+    let mut cells = Vec::new();
+    let mut random = args.seed.max(1);
+    for (server, victim) in PAIRS {
+        if !wanted(&args.server, server) || !wanted(&args.victim, victim) {
+            continue;
+        }
+        for moment in MOMENTS.into_iter().filter(|moment| wanted(&args.moment, moment)) {
+            let key = (server.to_owned(), moment.to_owned());
+            for number in 1..=counts.get(&key).copied().unwrap_or(0) {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                if random % args.one_in.max(1) == 0 {
+                    cells.push(Cell { server, victim, moment, number });
+                }
+            }
+        }
+    }
+    cells
+}
+
+fn try_cell(lab: &mut Lab, cell: &Cell, expected: &str) -> Result<Verdict> {
+    let heard = lab.say(&format!("{}; {WORKLOAD}", cell.kill()))?;
+    let verdict = judge(cell, &heard, expected);
+    if verdict == Verdict::NotReached {
+        lab.ask(&format!("kill {} --disarm", cell.victim))?;
+    }
+    if verdict == Verdict::Ended {
+        lab.say(CLEAN_UP)?;
+        let again = lab.say(WORKLOAD)?;
+        if !again.is(expected) || !again.deaths.is_empty() {
+            return Ok(Verdict::Failed(format!("after the shell's death: {again:?}")));
+        }
+    }
+    Ok(verdict)
+}
+
+fn judge(cell: &Cell, heard: &Heard, expected: &str) -> Verdict {
+    let placed = format!("{}:{}:", cell.server, cell.moment);
+    let died = match heard.deaths.as_slice() {
+        [] => false,
+        [death] if death.server == cell.victim && death.placed.starts_with(&placed) => true,
+        _ => return Verdict::Failed(format!("deaths: {:?}", heard.deaths)),
+    };
+    match heard.outcome {
+        Outcome::ShellDied if died && cell.victim == "shell" => Verdict::Ended,
+        _ if !heard.is(expected) => {
+            Verdict::Failed(format!("{:?}: {:?}", heard.outcome, heard.text))
+        }
+        _ if died => Verdict::Unseen,
+        _ => Verdict::NotReached,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lab::Death;
+    use super::*;
+
+    fn args() -> Args {
+        Args {
+            arch: Arch::X86_64,
+            server: None,
+            victim: None,
+            moment: Some("ring".to_owned()),
+            one_in: 1,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn every_number_is_a_cell_and_a_seed_chooses_some() {
+        let table = "NAME  RECEIVE  RING\nfs  3  40\nvirtio-blk  9  10\n";
+        let counts = moments(table).unwrap();
+        let all = cells(&counts, &args());
+        assert_eq!(all.len(), 10 + 40 + 10 + 40, "blk, fs, fs at blk, shell at fs");
+        assert_eq!(all[0].kill(), "kill virtio-blk --at ring:1");
+        let some = cells(&counts, &Args { one_in: 10, seed: 7, ..args() });
+        assert!(!some.is_empty() && some.len() < 30, "{}", some.len());
+        assert_eq!(some, cells(&counts, &Args { one_in: 10, seed: 7, ..args() }));
+        assert_ne!(some, cells(&counts, &Args { one_in: 10, seed: 8, ..args() }));
+    }
+
+    #[test]
+    fn only_the_right_result_and_the_right_death_pass() {
+        let cell = Cell { server: "fs", victim: "fs", moment: "ring", number: 3 };
+        let death = Death { server: "fs".into(), placed: "fs:ring:77".into(), ..Death::default() };
+        let heard = |text: &str, deaths: &[Death]| Heard {
+            text: text.into(),
+            outcome: Outcome::Status(0),
+            deaths: deaths.to_vec(),
+        };
+        let one = [death.clone()];
+        assert_eq!(judge(&cell, &heard("x", &one), "x"), Verdict::Unseen);
+        assert_eq!(judge(&cell, &heard("x", &[]), "x"), Verdict::NotReached);
+        for wrong in [heard("y", &one), heard("x", &[death.clone(), death.clone()])] {
+            assert!(matches!(judge(&cell, &wrong, "x"), Verdict::Failed(_)));
+        }
+        let other = Death { server: "hello".into(), ..death };
+        assert!(matches!(judge(&cell, &heard("x", &[other]), "x"), Verdict::Failed(_)));
+        let ended = Heard { outcome: Outcome::ShellDied, ..heard("", &one) };
+        assert!(
+            matches!(judge(&cell, &ended, "x"), Verdict::Failed(_)),
+            "it was fs that was to die"
+        );
+    }
+}
