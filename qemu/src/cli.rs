@@ -5,7 +5,7 @@
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
-use crate::campaign::{soak, sweep, throughput};
+use crate::campaign::{deaths, soak, sweep, throughput};
 use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
 use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
@@ -112,6 +112,8 @@ enum Sub {
     Soak(soak::Args),
     /// Measures what a death a second costs a client, in pairs of runs
     Throughput(throughput::Args),
+    /// Let each server die in each way at each time, and check what others see of it
+    Deaths(deaths::Args),
     /// Kill servers and clients at every step of a workload, and check its result
     Sweep(sweep::Args),
     /// Counts the kernel's lines of code and checks the rules that no compiler does
@@ -246,6 +248,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Matrix { arch, only } => matrix::command(workspace, arch, only.as_deref()),
         Sub::Soak(args) => soak::command(workspace, &args),
         Sub::Throughput(args) => throughput::command(workspace, &args),
+        Sub::Deaths(args) => deaths::command(workspace, &args),
         Sub::Sweep(args) => sweep::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {

@@ -1,10 +1,12 @@
 //! Campaigns: long experiments with deaths in them, as commands of the tool. Their short, seeded
 //! forms are system tests.
 //!
+//! * [`deaths`]: the matrix of deaths: each server, each way, each time.
 //! * [`soak`]: very many restarts in one boot leave nothing behind and do not get dearer.
 //! * [`sweep`]: kill at every step of a workload.
 //! * [`throughput`]: what a death a second costs a client that reads or writes.
 
+pub mod deaths;
 pub mod lab;
 pub mod soak;
 pub mod sweep;
@@ -18,13 +20,20 @@ use anyhow::{Result, bail};
 use skink_manifest::Experiment;
 use std::time::Duration;
 
-/// What every campaign boots: no server is given up, none waits to be restarted.
+/// What most campaigns boot: no server is given up, none waits to be restarted.
 const EXPERIMENT: Experiment = Experiment { unlimited_intensity: true, backoff_ms: 0 };
+
+/// A back-off that leaves time for something else to happen, milliseconds.
+const BACKOFF_MS: u32 = 20;
 
 /// The shipped system, with [`EXPERIMENT`].
 fn system(workspace: &Workspace, arch: Arch) -> Result<System> {
+    system_with(workspace, arch, EXPERIMENT)
+}
+
+fn system_with(workspace: &Workspace, arch: Arch, experiment: Experiment) -> Result<System> {
     crate::doctor::ensure(workspace, arch)?;
-    let recipe = Recipe { experiment: Some(EXPERIMENT), ..Recipe::default() };
+    let recipe = Recipe { experiment: Some(experiment), ..Recipe::default() };
     System::build(workspace, arch, &recipe)
 }
 

@@ -123,6 +123,9 @@ impl System {
         let manifest = manifest.ok_or(ControlError::UnknownServer)?;
         let page = self.servers[victim.index()].control();
         match how {
+            Misbehaviour::Loop if manifest.budget_us >= manifest.period_us => {
+                Err(ControlError::NoBudget)
+            }
             Misbehaviour::Hang if manifest.heartbeat_ms == 0 => Err(ControlError::NoHeartbeat),
             Misbehaviour::MuteDevice if page.is_none_or(|p| p.has_deadline.load(Relaxed) == 0) => {
                 Err(ControlError::NoDeadline)

@@ -117,6 +117,8 @@ pub enum ControlError {
     NoHeartbeat,
     /// The server watches no device by a deadline.
     NoDeadline,
+    /// The server may use the CPU for ever.
+    NoBudget,
     /// The call itself failed.
     Ipc(libipc::Error),
 }
@@ -140,6 +142,9 @@ impl core::fmt::Display for ControlError {
             ControlError::InvalidArgument => "the numbers make no sense",
             ControlError::NoHeartbeat => {
                 "nobody would notice: the manifest gives the server no `heartbeat_ms`"
+            }
+            ControlError::NoBudget => {
+                "nobody would notice: the manifest gives the server all of the CPU"
             }
             ControlError::NoDeadline => "the server watches no device by a deadline",
             ControlError::Ipc(error) => return error.fmt(f),

@@ -1,0 +1,412 @@
+//! `skink deaths`: the matrix of deaths. Each server of the manifest dies in each way, while
+//! nobody asks it for anything, under load, when it starts, and while another server is restarted.
+//!
+//! Of each cell it is asserted that the death came with the cause that was meant (and with requests
+//! in flight where the cell says so), what the clients saw, and that nobody else was restarted. A
+//! way to die that does not apply is refused by the guest itself, with the reason that the table
+//! counts as `-`.
+
+use super::lab::{Death, Heard, Lab};
+use super::{BACKOFF_MS, disk, system_with};
+use crate::machine::Options;
+use crate::manifest;
+use crate::progress::note;
+use crate::session::{Outcome, Watch};
+use crate::terminal;
+use crate::workspace::{Arch, Workspace};
+use anyhow::{Context, Result, ensure};
+use skink_manifest::{Experiment, Manifest};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Bytes of the file that is read: more than `fs` has cache for, so that the driver has work.
+const FILE_BYTES: usize = 9 << 20;
+/// A death comes within this, or not at all.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Runs the lines.
+const SHELL: &str = "shell";
+
+/// The ways to die, as `kill --how` names them, and how the record tells them.
+const WAYS: [(&str, &[&str]); 11] = [
+    ("kill", &["killed"]),
+    ("null", &["null pointer"]),
+    ("illegal", &["undefined instruction"]),
+    ("stack", &["stack overflow", "store to"]),
+    ("memory", &["memory quota exhausted"]),
+    ("loop", &["budget exhausted"]),
+    ("panic", &["panic: "]),
+    ("exit", &["exit with code 1"]),
+    ("hang", &["heartbeat missed"]),
+    ("caps", &["capability quota exhausted"]),
+    ("device", &["device does not answer"]),
+];
+/// How the guest refuses a way that does not apply.
+const REFUSALS: [&str; 3] = ["no `heartbeat_ms`", "by a deadline", "all of the CPU"];
+
+/// When a server dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Time {
+    /// Nobody asks it for anything.
+    Idle,
+    /// With a request in flight.
+    Load,
+    /// A new instance, before its `main`.
+    StartUp,
+    /// Another server is dead, and waits for its restart.
+    OthersRestart,
+}
+
+impl Time {
+    const NAMED: [(&str, Time); 4] = [
+        ("idle", Time::Idle),
+        ("load", Time::Load),
+        ("start-up", Time::StartUp),
+        ("other's restart", Time::OthersRestart),
+    ];
+}
+
+/// How `deaths` is called.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The machine
+    #[arg(long, value_enum, default_value = "x86_64")]
+    pub arch: Arch,
+    /// Only deaths of this server
+    #[arg(long)]
+    pub server: Option<String>,
+    /// Only this way to die, as `kill --how` names it
+    #[arg(long)]
+    pub how: Option<String>,
+    /// One cell in so many, chosen by the seed
+    #[arg(long, default_value_t = 1)]
+    pub one_in: u64,
+    /// Chooses the cells
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// A cell of the matrix.
+#[derive(Clone, Debug)]
+struct Cell {
+    server: String,
+    way: &'static str,
+    words: &'static [&'static str],
+    time: Time,
+    /// Who dies first in [`Time::OthersRestart`]: whom the server needs, else a neighbour.
+    other: String,
+}
+
+/// What came of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it must be; what the clients saw, and with how many requests in flight it died.
+    Good(&'static str, u64),
+    /// The guest refused it: such a death cannot come.
+    Refused,
+    /// Nobody asks this server for anything, so that no request is in flight.
+    NoClients,
+    /// Not as it must be.
+    Failed(String),
+}
+
+/// Cells with their verdicts, printed as they come.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Cells that are as they must be.
+    pub good: usize,
+    /// Cells that do not apply.
+    pub none: usize,
+    /// What is not as it must be.
+    pub failures: Vec<String>,
+}
+
+/// `skink deaths`. Returns exit code 1 if a cell failed.
+///
+/// # Errors
+/// If the system does not build, or the guest does not answer.
+pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
+    let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
+    let began = Instant::now();
+    let report = run(workspace, args, &watch, &mut |line| println!("{line}"))?;
+    println!(
+        "{} cells on {} in {:.0} s: {} as they must be, {} do not apply, {} failed",
+        report.good + report.none + report.failures.len(),
+        args.arch.name(),
+        began.elapsed().as_secs_f64(),
+        report.good,
+        report.none,
+        report.failures.len()
+    );
+    Ok(u8::from(!report.failures.is_empty()))
+}
+
+/// Boots and kills; `say` gets a line for each cell.
+///
+/// # Errors
+/// If the system does not build, or the guest does not answer.
+pub fn run(
+    workspace: &Workspace,
+    args: &Args,
+    watch: &Watch,
+    say: &mut dyn FnMut(&str),
+) -> Result<Report> {
+    let path = workspace.target_folder(args.arch).join("system.toml");
+    let manifest = manifest::load(&path, args.arch.target())?;
+    let cells = cells(&manifest, args);
+    ensure!(!cells.is_empty(), "no cell: is there such a server and way?");
+    let experiment = Experiment { unlimited_intensity: true, backoff_ms: BACKOFF_MS };
+    let system = system_with(workspace, args.arch, experiment)?;
+    let disk = disk(workspace, "deaths", FILE_BYTES)?;
+    let options = Options { disk: Some(disk.image.clone()), ..Options::default() };
+    let mut bench = Bench::new(Lab::boot(&system, &options, watch)?, &manifest)?;
+    let mut report = Report::default();
+    for cell in &cells {
+        let verdict =
+            bench.try_cell(cell).unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
+        let (time, _) = Time::NAMED[cell.time as usize];
+        let told = match &verdict {
+            Verdict::Good(view, in_flight) => format!("{view}, {in_flight} in flight"),
+            Verdict::Refused => "- (cannot come)".to_owned(),
+            Verdict::NoClients => "- (nobody asks it for anything)".to_owned(),
+            Verdict::Failed(why) => format!("FAILED: {why}"),
+        };
+        let line = format!("{:<12}{:<9}{time:<17}{told}", cell.server, cell.way);
+        say(&line);
+        match verdict {
+            Verdict::Good(..) => report.good += 1,
+            Verdict::Refused | Verdict::NoClients => report.none += 1,
+            Verdict::Failed(_) => {
+                note(&line);
+                report.failures.push(line);
+                // It gives the disk back before the next one takes it.
+                drop(bench);
+                bench = Bench::new(Lab::boot(&system, &options, watch)?, &manifest)?;
+            }
+        }
+    }
+    bench.lab.end()?;
+    Ok(report)
+}
+
+fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
+    let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
+    let mut random = args.seed.max(1);
+    let mut cells = Vec::new();
+    for (index, server) in manifest.servers.iter().enumerate() {
+        for (way, words) in WAYS {
+            for (_, time) in Time::NAMED {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let chosen = random % args.one_in.max(1) == 0;
+                if chosen && wanted(&args.server, &server.name) && wanted(&args.how, way) {
+                    let other = other_than(manifest, index);
+                    cells.push(Cell { server: server.name.to_string(), way, words, time, other });
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Whom the server needs, else the one behind it; never the shell, which runs the lines.
+fn other_than(manifest: &Manifest, index: usize) -> String {
+    let needed = manifest.edges.iter().find(|edge| usize::from(edge.client) == index);
+    let next = (1..manifest.servers.len()).map(|step| (index + step) % manifest.servers.len());
+    let named = |index: usize| manifest.servers[index].name.as_str();
+    let needed = needed.map(|edge| usize::from(edge.server));
+    let found = needed.into_iter().chain(next).map(named).find(|name| *name != SHELL);
+    found.unwrap_or_default().to_owned()
+}
+
+/// A line that needs the server, if any can be asked for anything.
+fn use_of(server: &str) -> Option<&'static str> {
+    match server {
+        "console" => Some("echo so long"),
+        "virtio-blk" | "fs" => Some("sha256 /disk/BIG.BIN"),
+        "bootfs" => Some("cat /boot/motd"),
+        "hello" => Some("hello"),
+        // The line itself is what the shell is for.
+        SHELL => Some("ls /disk"),
+        _ => None,
+    }
+}
+
+/// What clears away all that could hide a death, and shows that everything works.
+const ALL: &str = "ls /disk; cat /boot/motd; hello; echo all";
+
+struct Bench<'a> {
+    lab: Lab<'a>,
+    /// What lines print when nobody dies.
+    calm: BTreeMap<&'static str, String>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(mut lab: Lab<'a>, manifest: &Manifest) -> Result<Bench<'a>> {
+        let mut calm = BTreeMap::new();
+        let uses = manifest.servers.iter().filter_map(|server| use_of(&server.name));
+        for line in uses.chain([ALL]) {
+            calm.insert(line, lab.ask(line)?);
+        }
+        Ok(Bench { lab, calm })
+    }
+
+    fn try_cell(&mut self, cell: &Cell) -> Result<Verdict> {
+        let Cell { server, way, .. } = cell;
+        let request = use_of(server);
+        if cell.time == Time::Load && request.is_none() {
+            return Ok(Verdict::NoClients);
+        }
+        let before = self.lab.restarts()?;
+        let kill = format!("kill {server} --how {way}");
+        let line = match cell.time {
+            Time::Idle => kill,
+            // The shell asks others: a job of its reads while it dies.
+            Time::Load if server == SHELL => format!("sha256 /disk/BIG.BIN & {kill}; sleep 5"),
+            Time::Load => format!("{kill} --at receive:1; {}", request.unwrap_or_default()),
+            Time::StartUp => format!("{kill} --at start:1; restart {server}"),
+            Time::OthersRestart => format!("kill {}; {kill}", cell.other),
+        };
+        let mut heard = self.lab.say(&line)?;
+        if REFUSALS.iter().any(|words| heard.text.contains(words)) {
+            self.wait_until_all_run()?;
+            return Ok(Verdict::Refused);
+        }
+        let deaths = self.wait_for_deaths(cell, &mut heard)?;
+        let view = self.check_view(cell, request, &heard)?;
+        self.check_deaths(cell, &deaths)?;
+        self.check_restarts(cell, &before)?;
+        let in_flight = deaths.last().map_or(0, |death| death.in_flight);
+        Ok(Verdict::Good(view, in_flight))
+    }
+
+    /// Waits out the back-off of those who died for a cell that does not apply.
+    fn wait_until_all_run(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while self.lab.ask("ps")?.contains("back-off") {
+            ensure!(Instant::now() < until, "somebody is not started again");
+        }
+        Ok(())
+    }
+
+    /// Waits until the deaths of the cell have come, and everything works again.
+    fn wait_for_deaths(&mut self, cell: &Cell, heard: &mut Heard) -> Result<Vec<Death>> {
+        let mut deaths = core::mem::take(&mut heard.deaths);
+        let is_there = |deaths: &[Death]| {
+            deaths.iter().any(|death| {
+                death.server == cell.server && cell.words.iter().any(|w| death.cause.contains(w))
+            })
+        };
+        let until = Instant::now() + PATIENCE;
+        // Some come only when the server has something to do.
+        let line = use_of(&cell.server).unwrap_or("true");
+        while !is_there(&deaths) {
+            ensure!(Instant::now() < until, "no such death; there were {deaths:?}");
+            let idle = cell.time == Time::Idle && cell.way != "device";
+            let more = self.lab.say(if idle { "true" } else { line })?;
+            deaths.extend(more.deaths);
+        }
+        let all = self.lab.say(ALL)?;
+        let expected = &self.calm[ALL];
+        ensure!(all.is(expected), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
+        deaths.extend(all.deaths);
+        Ok(deaths)
+    }
+
+    /// What the clients saw of it.
+    fn check_view(
+        &self,
+        cell: &Cell,
+        request: Option<&'static str>,
+        heard: &Heard,
+    ) -> Result<&'static str> {
+        if cell.server == SHELL {
+            // Its death ends the line; where it comes later, there is no line any more.
+            let over = matches!(heard.outcome, Outcome::ShellDied | Outcome::Status(_));
+            ensure!(over, "{:?}", heard.outcome);
+            return Ok("the line ends with it");
+        }
+        let expected = match cell.time {
+            Time::Load => request.map_or("", |line| self.calm[line].as_str()),
+            _ => "",
+        };
+        ensure!(heard.is(expected), "{:?}, printed {:?}", heard.outcome, heard.text);
+        Ok("unseen")
+    }
+
+    fn check_deaths(&self, cell: &Cell, deaths: &[Death]) -> Result<()> {
+        let others: &[&str] = match cell.time {
+            Time::StartUp => &["restarted by command"],
+            Time::OthersRestart => &["killed"],
+            _ => &[],
+        };
+        ensure!(deaths.len() == 1 + others.len(), "deaths: {deaths:?}");
+        let its = deaths.iter().find(|death| {
+            death.server == cell.server && cell.words.iter().any(|w| death.cause.contains(w))
+        });
+        let its = its.context("no such death")?;
+        match cell.time {
+            Time::Load if cell.server != SHELL => {
+                ensure!(its.in_flight > 0, "no request in flight: {its:?}");
+                let placed = format!("{}:receive:", cell.server);
+                ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
+            }
+            Time::StartUp => {
+                let placed = format!("{}:start:", cell.server);
+                ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
+            }
+            Time::OthersRestart => {
+                let other = deaths.iter().find(|death| death.server == cell.other);
+                let other = other.context("the other one did not die")?;
+                ensure!(other.noticed_ns <= its.noticed_ns, "in the wrong order: {deaths:?}");
+                // These are found by time, which may be longer than any restart.
+                let is_prompt = !matches!(cell.way, "loop" | "hang" | "device");
+                let during = other.started_ns == 0 || its.noticed_ns < other.started_ns;
+                ensure!(during || !is_prompt, "not during the other's restart: {deaths:?}");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Nobody was restarted but those who died.
+    fn check_restarts(&mut self, cell: &Cell, before: &BTreeMap<String, u64>) -> Result<()> {
+        let mut expected = before.clone();
+        *expected.entry(cell.server.clone()).or_default() +=
+            if cell.time == Time::StartUp { 2 } else { 1 };
+        if cell.time == Time::OthersRestart {
+            *expected.entry(cell.other.clone()).or_default() += 1;
+        }
+        // Whom nobody asks for anything may be waiting out its back-off still.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = self.lab.restarts()?;
+            if now == expected {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "restarts: {now:?}, expected {expected:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(one_in: u64, seed: u64) -> Args {
+        Args { arch: Arch::X86_64, server: None, how: None, one_in, seed }
+    }
+
+    #[test]
+    fn every_server_of_the_manifest_dies_in_every_way_at_every_time() {
+        let path = Workspace::find().unwrap().target_folder(Arch::X86_64).join("system.toml");
+        let manifest = manifest::load(&path, Arch::X86_64.target()).unwrap();
+        let all = cells(&manifest, &args(1, 1));
+        assert_eq!(all.len(), manifest.servers.len() * 11 * 4);
+        let other = |name: &str| all.iter().find(|cell| cell.server == name).unwrap().other.clone();
+        assert_eq!((other("fs"), other("virtio-blk")), ("virtio-blk".into(), "fs".into()));
+        assert!(all.iter().all(|cell| cell.other != SHELL && cell.other != cell.server));
+        let some = cells(&manifest, &args(10, 3));
+        assert!((10..60).contains(&some.len()), "{}", some.len());
+    }
+}
