@@ -1,4 +1,4 @@
-//! The command line: `skink run`, `exec`, `image`, `doctor`, `bench`, `suite`, `matrix`, `soak`,
+//! The command line: `skink run`, `exec`, `symbolize`, `image`, `doctor`, `bench`, `suite`, `matrix`, `soak`,
 //! `throughput`, `tidy`, `test`.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
@@ -6,6 +6,7 @@
 //! machine was reset or QEMU failed.
 
 use crate::campaign::{deaths, soak, sweep, throughput};
+use crate::crash_file::CrashFolder;
 use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
 use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
@@ -13,7 +14,7 @@ use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, matrix, suite, tidy};
+use crate::{bench, compile, doctor, machine, matrix, suite, symbolize, tidy};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use skink_manifest::Experiment;
@@ -56,6 +57,20 @@ enum Sub {
         /// More words for QEMU
         #[arg(last = true)]
         extra: Vec<String>,
+    },
+    /// Prints a pasted dump (the console's or that of `crashes -v`) with function, file and line
+    Symbolize {
+        /// The machine that it comes from
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
+        /// Whose addresses they are, where the dump does not say it (`kernel` or a server)
+        #[arg(long, default_value = "kernel")]
+        server: String,
+        /// The ELF file with symbols, for all addresses
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// The dump [default: standard input]
+        file: Option<PathBuf>,
     },
     /// Writes the kernel, the boot image and the QEMU line that boots them
     Image {
@@ -206,6 +221,9 @@ struct GuestArgs {
     /// Where the console is logged [default: target/skink/console.log]
     #[arg(long)]
     log: Option<PathBuf>,
+    /// A folder that gets each death as a JSON file, NNNN-SERVER.json
+    #[arg(long)]
+    crash_dir: Option<PathBuf>,
 }
 
 /// Does what the command line says.
@@ -227,6 +245,9 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Run(args) => run(workspace, args),
         Sub::Exec { guest, timeout, commands, extra } => {
             exec(workspace, guest, Duration::from_secs(timeout), &commands, extra)
+        }
+        Sub::Symbolize { arch, server, binary, file } => {
+            symbolize::command(workspace, arch, &server, binary, file.as_deref())
         }
         Sub::Image { arch, manifest, out } => image(workspace, arch, manifest, &out),
         Sub::Doctor { install } => {
@@ -263,8 +284,22 @@ struct Prepared {
     system: System,
     options: Options,
     watch: Watch,
+    /// Where crash records are kept as files.
+    crashes: Option<CrashFolder>,
     /// Keeps an image that was made for this run.
     _disk: Option<Disk>,
+}
+
+impl Prepared {
+    /// Keeps a crash record as a file, if that is wanted; its text with names beside addresses.
+    fn told(&self, record: &str) -> String {
+        if let Some(folder) = &self.crashes
+            && let Err(error) = folder.write(record, self.system.crashed(record), &self.system.root)
+        {
+            note(&format!("{error:#}"));
+        }
+        self.system.with_names(record)
+    }
 }
 
 /// What `run` and `exec` have in common: everything is there, built and checked.
@@ -279,6 +314,7 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         ..args.machine.options()?
     };
     options.check(arch)?;
+    let crashes = args.crash_dir.as_deref().map(CrashFolder::open).transpose()?;
     machine::probe(args.accel)?;
     doctor::ensure(workspace, arch)?;
     let choice = match args.disk {
@@ -303,15 +339,16 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         Some(log) => log,
         None => workspace.results()?.join("console.log"),
     };
-    let watch = Watch { log: Some(log), show_console: false, stop: terminal::stop_flag()? };
-    Ok(Prepared { system, options, watch, _disk: disk })
+    let stop = terminal::stop_flag()?;
+    let watch = Watch { log: Some(log), show_console: false, stop };
+    Ok(Prepared { system, options, watch, crashes, _disk: disk })
 }
 
 fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
     let RunArgs { guest, headless, extra } = args;
     let mut prepared = prepare(workspace, guest, extra)?;
     prepared.watch.show_console = true;
-    let Prepared { system, options, watch, _disk } = &prepared;
+    let Prepared { system, options, watch, .. } = &prepared;
     let mut guest = Guest::boot(system, options, watch)?;
     let raw = if headless { None } else { RawTerminal::enter().context("the terminal")? };
     if !headless {
@@ -339,14 +376,14 @@ fn exec(
     extra: Vec<String>,
 ) -> Result<u8> {
     let prepared = prepare(workspace, args, extra)?;
-    let Prepared { system, options, watch, _disk } = &prepared;
+    let Prepared { system, options, watch, .. } = &prepared;
     let mut guest = Guest::boot(system, options, watch)?;
     let deadline = Instant::now() + timeout;
     let mut output = |bytes: &[u8]| -> Result<()> {
         let mut out = std::io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
     };
-    let mut crash = |text: &str| eprint!("{}", system.with_names(text));
+    let mut crash = |text: &str| eprint!("{}", prepared.told(text));
     let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
     let mut outcome = Outcome::Status(0);
     for command in commands {

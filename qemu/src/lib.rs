@@ -21,6 +21,7 @@ pub mod bootimage;
 pub mod campaign;
 pub mod cli;
 pub mod compile;
+pub mod crash_file;
 pub mod devicetree;
 pub mod disk;
 pub mod doctor;

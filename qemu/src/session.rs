@@ -106,10 +106,14 @@ impl System {
         self.programs.user(binary).ok()
     }
 
+    /// The ELF file of the server that a crash record is about.
+    pub fn crashed(&self, record: &str) -> Option<&Path> {
+        symbolize::crashed_server(record).and_then(|server| self.elf_of(server))
+    }
+
     /// A crash record with function, file and line beside each address.
     pub fn with_names(&self, record: &str) -> String {
-        let elf = symbolize::crashed_server(record).and_then(|server| self.elf_of(server));
-        symbolize::crash_record(record, elf, &self.root)
+        symbolize::crash_record(record, self.crashed(record), &self.root)
     }
 
     fn pack(

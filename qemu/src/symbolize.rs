@@ -5,7 +5,10 @@
 //! `key=value`, where `server` names the program, and addresses, as linked, are the values of `ip`
 //! (exact) and `frame` (return addresses).
 
+use crate::session::{Recipe, System};
+use crate::workspace::{Arch, Workspace};
 use addr2line::Loader;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
 /// Finds names for addresses of one program.
@@ -83,17 +86,106 @@ pub fn crash_record(text: &str, elf: Option<&Path>, root: &Path) -> String {
     let mut shown = String::new();
     for line in text.lines() {
         push_line(&mut shown, line);
-        let address = match line.split_once('=') {
-            Some(("ip", value)) => number(value),
-            // In the middle of the call and not behind it.
-            Some(("frame", value)) => number(value).map(|address| address - 1),
-            _ => None,
-        };
+        let address = line.split_once('=').and_then(|(key, value)| record_address(key, value));
         if let (Some(symbols), Some(address)) = (&symbols, address) {
             push_names(&mut shown, symbols, address);
         }
     }
     shown
+}
+
+/// The code address that a line of a crash record has, in the middle of the call for a caller.
+pub fn record_address(key: &str, value: &str) -> Option<u64> {
+    match key {
+        "ip" => number(value),
+        "frame" => number(value).map(|address| address - 1),
+        _ => None,
+    }
+}
+
+/// A pasted dump, the console's or that of `crashes -v`, with names beside its code addresses;
+/// each that has no name says so. `elf_of` finds the program of a server's name, as the summary
+/// lines of `crashes` say it; until the first such line it is asked for `first`.
+pub fn dump(
+    text: &str,
+    first: &str,
+    elf_of: &dyn Fn(&str) -> Option<PathBuf>,
+    root: &Path,
+) -> String {
+    let load = |server: &str| elf_of(server).map(|elf| Symbolizer::new(&elf, root));
+    let mut symbols = load(first);
+    let mut shown = String::new();
+    for line in text.lines() {
+        push_line(&mut shown, line);
+        if let Some(server) = summary_server(line) {
+            symbols = load(server);
+        }
+        let Some(address) = dump_address(line) else { continue };
+        let names = symbols.as_ref().map(|s| s.describe(address)).unwrap_or_default();
+        if names.is_empty() {
+            push_line(&mut shown, "        (no symbol)");
+        }
+        for name in names {
+            push_line(&mut shown, &format!("        {name}"));
+        }
+    }
+    shown
+}
+
+/// The server of a summary line, `#NUMBER TIME SERVER (incarnation …`, or of `server=SERVER`.
+fn summary_server(line: &str) -> Option<&str> {
+    if let Some(server) = line.strip_prefix("server=") {
+        return Some(server.trim());
+    }
+    let (head, _) = line.split_once(" (incarnation ")?;
+    head.trim_start().starts_with('#').then(|| head.rsplit(' ').next())?
+}
+
+/// The code address of a line of a dump: `#N 0xADDRESS`, `ip 0xADDRESS, sp …`, `ip=` or `frame=`.
+fn dump_address(line: &str) -> Option<u64> {
+    let line = line.trim();
+    if let Some((key, value)) = line.split_once('=') {
+        return record_address(key, value);
+    }
+    if let Some(rest) = line.strip_prefix("ip ") {
+        return number(rest.split(',').next()?);
+    }
+    frame_address(line)
+}
+
+/// `skink symbolize`: the dump in `file` or on standard input, by the system as it is built now.
+///
+/// # Errors
+/// If the dump cannot be read, the system does not build, or the binary is not there.
+pub fn command(
+    workspace: &Workspace,
+    arch: Arch,
+    server: &str,
+    binary: Option<PathBuf>,
+    file: Option<&Path>,
+) -> Result<u8> {
+    let text = match file {
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?
+        }
+        None => std::io::read_to_string(std::io::stdin()).context("reading standard input")?,
+    };
+    let shown = match binary {
+        Some(binary) => {
+            std::fs::metadata(&binary).with_context(|| format!("reading {}", binary.display()))?;
+            dump(&text, server, &|_| Some(binary.clone()), &workspace.root)
+        }
+        None => {
+            let system = System::build(workspace, arch, &Recipe::default())?;
+            let elf_of = |name: &str| match name {
+                "kernel" => Some(system.programs.kernel.clone()),
+                server => system.elf_of(server).map(Path::to_path_buf),
+            };
+            dump(&text, server, &elf_of, &workspace.root)
+        }
+    };
+    print!("{shown}");
+    Ok(0)
 }
 
 fn push_line(to: &mut String, line: &str) {
@@ -157,6 +249,27 @@ mod tests {
         assert_eq!(crash_record(record, None, Path::new("/")), record);
         let elf = std::env::current_exe().unwrap();
         assert!(crash_record(record, Some(&elf), Path::new("/")).starts_with("number=1\n"));
+    }
+
+    #[test]
+    fn a_recorded_dump_is_read_as_it_is_pasted() {
+        let pasted = "#3 1.250 s fs (incarnation 2): fault: load from 0x8 (null pointer); 1 requests \
+                      in flight\n    ip 0x1234, sp 0x10010000\n          rip 0x0000000000201234\n    \
+                      #0 0x55\n    1200 ns before: badge 0x3, file.read\n";
+        assert_eq!(summary_server(pasted.lines().next().unwrap()), Some("fs"));
+        let addresses: Vec<u64> = pasted.lines().filter_map(dump_address).collect();
+        assert_eq!(addresses, [0x1234, 0x55]);
+        let asked = std::cell::RefCell::new(Vec::new());
+        let elf_of = |server: &str| {
+            asked.borrow_mut().push(server.to_string());
+            None
+        };
+        let shown = dump(pasted, "kernel", &elf_of, Path::new("/"));
+        assert_eq!(*asked.borrow(), ["kernel", "fs"]);
+        assert_eq!(shown.matches("(no symbol)").count(), 2, "{shown}");
+        for line in pasted.lines() {
+            assert!(shown.contains(line), "{shown} lost {line}");
+        }
     }
 
     #[test]

@@ -1,18 +1,14 @@
-//! Crash records: what is known about each death, in a ring of bounded size, and what happens at
-//! a fault in plain words.
+//! Crash records: what is known about each death, in a ring of bounded size.
 //!
-//! Not here: reading registers and stacks (`system::teardown`), symbols (the host tool).
+//! Not here: reading registers and stacks (`system::teardown`), a fault in words
+//! (`skink_protocols::control`), symbols (the host tool).
 
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
 use heapless::{Deque, String, Vec};
 use libipc::control::{Control, HISTORY, MESSAGE_SIZE};
-use skink_abi::Fault;
-use skink_abi::fault::Access;
-use skink_protocols::control::{Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Timeline};
-
-use libipc::arch::exceptions::exception_name;
+use skink_protocols::control::{Cause, CrashRecord, IpcRecord, MESSAGE, Timeline};
 
 /// Records kept; older ones are forgotten.
 pub const RECORDS: usize = 32;
@@ -65,6 +61,7 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
         cause,
         ip: 0,
         sp: 0,
+        registers: Vec::new(),
         in_flight: 0,
         placed: None,
         backtrace: Vec::new(),
@@ -76,9 +73,10 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
 
 /// A record with what the control page tells.
 pub fn from_control(server: &str, incarnation: u32, cause: Cause, page: &Control) -> CrashRecord {
+    let has_message = matches!(cause, Cause::Panic | Cause::OutOfMemory | Cause::DeviceSilent);
     let mut record = empty(server, incarnation, cause);
     record.in_flight = page.in_flight.load(Relaxed);
-    if matches!(cause, Cause::Panic | Cause::OutOfMemory | Cause::DeviceSilent) {
+    if has_message {
         record.message = message(page);
     }
     let next = page.history_next.load(Relaxed);
@@ -122,49 +120,10 @@ impl fmt::Display for Count {
     }
 }
 
-/// A fault in plain words.
-#[derive(Clone, Copy, Debug)]
-pub struct Words<'a> {
-    /// The fault.
-    pub fault: FaultRecord,
-    /// What is at the faulting address, if the plan says so.
-    pub place: &'a str,
-}
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FaultRecord { kind, address, detail, .. } = self.fault;
-        match Fault::from_raw(kind) {
-            Some(Fault::PageFault) => {
-                let verb = match Access::from_raw(detail) {
-                    Some(Access::Read) => "load from",
-                    Some(Access::Write) => "store to",
-                    Some(Access::Execute) => "jump to",
-                    None => "access to",
-                };
-                write!(f, "{verb} {address:#x}")?;
-                if address < 4096 {
-                    f.write_str(" (null pointer)")
-                } else if !self.place.is_empty() {
-                    write!(f, " ({})", self.place)
-                } else {
-                    Ok(())
-                }
-            }
-            Some(Fault::Exception) => f.write_str(exception_name(detail).unwrap_or("exception")),
-            Some(Fault::CapFault) => write!(f, "no such capability: {address:#x}"),
-            Some(Fault::UnknownSyscall) => write!(f, "no such system call: {address}"),
-            Some(Fault::Timeout) => f.write_str("budget used up without progress"),
-            None => f.write_str("unknown fault"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::boxed::Box;
-    use std::string::ToString;
 
     fn page() -> Box<Control> {
         // SAFETY: a `Control` is made of atomic integers, for which zeroes are valid.
@@ -202,20 +161,5 @@ mod tests {
         assert_eq!(record.message, "x");
         page.history_next.store(u64::MAX, Relaxed);
         assert_eq!(from_control("a", 1, Cause::Exit(0), &page).history.len(), HISTORY);
-    }
-
-    #[test]
-    fn faults_are_told_in_words() {
-        let words = |kind: Fault, address, detail, place| {
-            let fault = FaultRecord { kind: kind.raw(), address, syndrome: 0, detail };
-            Words { fault, place }.to_string()
-        };
-        assert_eq!(words(Fault::PageFault, 8, 0, ""), "load from 0x8 (null pointer)");
-        let place = "stack overflow";
-        assert_eq!(words(Fault::PageFault, 0x5000, 1, place), "store to 0x5000 (stack overflow)");
-        assert_eq!(words(Fault::CapFault, 9, 0, ""), "no such capability: 0x9");
-        let named = words(Fault::Exception, 0, 7, "");
-        assert_eq!(named, "FPU instruction without FPU state", "on either machine");
-        assert_eq!(words(Fault::Exception, 0, 0x3f, ""), "exception");
     }
 }

@@ -53,6 +53,7 @@ fn main() {
         shell::TESTS,
         disks::TESTS,
         kills::TESTS,
+        live::TESTS,
         bad_input::TESTS,
         floats::TESTS,
         fsdeath::TESTS,

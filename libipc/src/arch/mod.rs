@@ -14,6 +14,7 @@ mod aarch64;
 pub mod exceptions;
 #[cfg(not(target_os = "none"))]
 pub mod host;
+pub mod registers;
 #[cfg(not(all(target_os = "none", target_arch = "aarch64")))]
 mod volatile;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]

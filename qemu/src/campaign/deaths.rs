@@ -198,7 +198,7 @@ fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                let chosen = random % args.one_in.max(1) == 0;
+                let chosen = random.is_multiple_of(args.one_in.max(1));
                 if chosen && wanted(&args.server, &server.name) && wanted(&args.how, way) {
                     let other = other_than(manifest, index);
                     cells.push(Cell { server: server.name.to_string(), way, words, time, other });

@@ -241,7 +241,7 @@ fn cells(counts: &BTreeMap<(String, String), u64>, args: &Args) -> Vec<Cell> {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                if random % args.one_in.max(1) == 0 {
+                if random.is_multiple_of(args.one_in.max(1)) {
                     cells.push(Cell { server, victim, moment, number });
                 }
             }

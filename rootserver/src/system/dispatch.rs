@@ -177,6 +177,8 @@ fn fault_record(message: &Message) -> FaultRecord {
         syndrome: message.words[3],
         // The fifth word is the first that does not fit the registers.
         detail: buffer::word(4),
+        // The plan says it when the record is made.
+        place: Default::default(),
     }
 }
 

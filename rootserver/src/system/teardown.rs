@@ -17,22 +17,22 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
-use skink_abi::invocation::{map_rights, registers};
+use skink_abi::invocation::{MemoryType, map_rights, registers};
 use skink_abi::{CPtr, Fault, PAGE_SIZE};
-use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord};
+use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
 use super::{Server, System, lasting};
 use crate::arch::{FRAME_POINTER, REGISTER_WORDS};
-use crate::crash::{self, Count, Words};
+use crate::crash::{self, Count};
 use crate::kernel::kit_cptr;
-use crate::plan::{IMAGE_BASE, kit};
+use crate::plan::{FIRST_REGION, IMAGE_BASE, Mapping, Source, kit};
 use crate::say;
 use crate::supervise::{Cause, Failure, ServerId};
 use crate::system::arming::Reached;
 use crate::system::dispatch;
 
 /// What is known of a death beyond its cause.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Detail {
     /// The fault, if it was one.
     pub fault: Option<FaultRecord>,
@@ -113,8 +113,12 @@ impl System {
     fn record(&self, server: ServerId, cause: Cause, detail: &Detail) -> CrashRecord {
         let state = &self.servers[server.index()];
         let incarnation = state.incarnation;
-        let told = match (cause, detail.fault) {
-            (Cause::Fault, fault) => Told::Fault(fault.unwrap_or_default()),
+        let told = match (cause, &detail.fault) {
+            (Cause::Fault, fault) => {
+                let fault = fault.clone().unwrap_or_default();
+                let place = self.place_of(server, fault.address);
+                Told::Fault(FaultRecord { place, ..fault })
+            }
             (Cause::Panic, _) => Told::Panic,
             (Cause::Exit(code), _) => Told::Exit(code),
             (Cause::OutOfMemory, _) => Told::OutOfMemory,
@@ -140,6 +144,7 @@ impl System {
         if Cap::<cap::Tcb>::new(tcb).read_registers(Then::Leave, &mut words).is_ok() {
             record.ip = as_linked(words[registers::IP], &self.servers[server.index()]);
             record.sp = words[registers::SP];
+            let _ = record.registers.extend_from_slice(&words);
             let frame = words[FRAME_POINTER];
             record.backtrace = self.backtrace(server, detail.thread, frame);
         }
@@ -205,12 +210,10 @@ impl System {
             true => Next(None),
             false => Next(Some(record.incarnation)),
         };
-        match record.cause {
+        match &record.cause {
             Told::Fault(fault) => {
-                let place = self.place_of(server, fault.address);
-                let words = Words { fault, place };
                 let ip = record.ip;
-                say!("{name} died ({words} at {ip:#x}, {number}){next}");
+                say!("{name} died ({fault} at {ip:#x}, {number}){next}");
             }
             Told::Panic | Told::OutOfMemory | Told::DeviceSilent if !record.message.is_empty() => {
                 let (word, message) = (cause.word(), record.message.as_str());
@@ -225,14 +228,46 @@ impl System {
         }
     }
 
-    /// What is at an address of a server, as far as it explains a fault.
-    fn place_of(&self, server: ServerId, address: u64) -> &'static str {
-        let threads = &self.servers[server.index()].threads;
-        let below = |place: &&super::ThreadPlace| {
-            let bottom = place.stack_top - place.stack_frames * PAGE_SIZE as u64;
-            (bottom - PAGE_SIZE as u64..bottom).contains(&address)
+    /// What is at an address of a server, by its plan.
+    fn place_of(&self, server: ServerId, address: u64) -> Place {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        let state = &self.servers[server.index()];
+        let bottom = |place: &super::ThreadPlace| place.stack_top - place.stack_frames * PAGE;
+        let below = |place| (bottom(place) - PAGE..bottom(place)).contains(&address);
+        if address < PAGE {
+            return Place::NullPointer;
+        }
+        if state.threads.iter().any(below) {
+            return Place::StackGuard;
+        }
+        let holds = |m: &&Mapping| {
+            (m.vaddr..m.vaddr + (u64::from(m.count) << m.size_bits)).contains(&address)
         };
-        if threads.iter().any(|place| below(&place)) { "stack overflow" } else { "" }
+        let Some(mapping) = state.plan.mappings.iter().find(holds) else {
+            return Place::Unmapped;
+        };
+        let is_stack =
+            |place: &super::ThreadPlace| (bottom(place)..place.stack_top).contains(&address);
+        match mapping.source {
+            _ if mapping.vaddr < FIRST_REGION => Place::Image,
+            Source::Own if state.threads.iter().any(is_stack) => Place::Stack,
+            Source::Own if state.threads.iter().any(|t| t.ipc_buffer == mapping.vaddr) => {
+                Place::IpcBuffer
+            }
+            Source::Own => Place::Heap,
+            Source::Granted(_) if mapping.memory != MemoryType::Normal => Place::Device,
+            Source::Granted(slot) => self.shared_at(slot).unwrap_or(Place::Granted),
+        }
+    }
+
+    /// The edge whose sessions share the frames from `slot` on.
+    fn shared_at(&self, slot: skink_abi::Slot) -> Option<Place> {
+        let session = self.sessions.iter().find(|session| {
+            let frames = &session.shared;
+            (frames.first..frames.first + frames.count).contains(&slot)
+        })?;
+        let edge = self.manifest.edges.get(usize::from(session.edge))?;
+        Some(Place::Shared(edge.name.as_str().try_into().ok()?))
     }
 
     /// Signals one of the server's badged notifications ([`lasting`]).
@@ -339,7 +374,7 @@ fn context(index: u8, thread: u64) -> Cap<cap::SchedContext> {
 
 /// An address in the image, from its base; 0 for any other.
 fn as_linked(address: u64, server: &Server) -> u64 {
-    let image = server.plan.mappings.iter().take_while(|m| m.vaddr < crate::plan::FIRST_REGION);
+    let image = server.plan.mappings.iter().take_while(|m| m.vaddr < FIRST_REGION);
     let end = image.last().map_or(IMAGE_BASE, |m| m.vaddr + u64::from(m.count) * PAGE_SIZE as u64);
     if (IMAGE_BASE..end).contains(&address) { address - IMAGE_BASE } else { 0 }
 }

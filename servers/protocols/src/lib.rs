@@ -16,6 +16,7 @@ pub mod console;
 pub mod control;
 pub mod file;
 pub mod hello;
+pub mod names;
 pub mod pci;
 pub mod span;
 

@@ -1,11 +1,12 @@
 //! What is known of a death.
 
 use heapless::{String, Vec};
+use libipc::arch::registers::MOST_REGISTERS;
 use libipc::control::HISTORY;
 use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{FaultRecord, Name};
 
 /// Return addresses in a crash record.
 pub const BACKTRACE: usize = 16;
@@ -13,7 +14,7 @@ pub const BACKTRACE: usize = 16;
 pub const MESSAGE: usize = 512;
 
 /// Why an instance ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// It faulted.
     Fault(FaultRecord),
@@ -37,19 +38,6 @@ pub enum Cause {
     Group,
     /// It used up its budget (loops for ever, or its manifest gives it too little).
     BudgetExhausted,
-}
-
-/// A fault, as the kernel told it ([`libipc::abi::fault`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FaultRecord {
-    /// Number of the [`libipc::abi::Fault`].
-    pub kind: u64,
-    /// Faulting address, where there is one.
-    pub address: u64,
-    /// The CPU's code (x86_64 error code, aarch64 ESR).
-    pub syndrome: u64,
-    /// [`libipc::abi::fault::Access`] of a page fault; vector or class of an exception.
-    pub detail: u64,
 }
 
 /// The count at which `kill` had placed a death.
@@ -109,6 +97,9 @@ pub struct CrashRecord {
     pub ip: u64,
     /// Stack pointer.
     pub sp: u64,
+    /// The thread's registers, in the order of [`libipc::abi::invocation::registers`]; empty if
+    /// they could not be read.
+    pub registers: Vec<u64, MOST_REGISTERS>,
     /// Requests received and not answered.
     pub in_flight: u32,
     /// Where the death was placed, if it was.

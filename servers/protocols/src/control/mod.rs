@@ -5,10 +5,12 @@
 //! `None`: an entry is a snapshot of its own.
 
 mod crash;
+mod fault;
 mod kill;
 mod service;
 
-pub use crash::{BACKTRACE, Cause, CrashRecord, FaultRecord, IpcRecord, MESSAGE, Placed, Timeline};
+pub use crash::{BACKTRACE, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
+pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
 pub use service::{
     Holdings, MAX_NAMES, Policy, RestartType, SESSIONS_PER_PAGE, Service, ServiceSession,

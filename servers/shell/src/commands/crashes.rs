@@ -4,7 +4,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use skink_protocols::control::{Cause, CrashRecord, Placed, Timeline};
+use libipc::arch::registers::register_name;
+use skink_protocols::control::{Cause, CrashRecord, IpcRecord, Placed, Timeline};
+use skink_protocols::names::method_of;
 
 use super::misused;
 use crate::context::{Context, Outcome};
@@ -42,10 +44,7 @@ pub fn crashes(context: &mut Context<'_>, words: &[String]) -> Outcome {
 /// The cause of a death in plain words.
 pub fn cause(record: &CrashRecord) -> String {
     match &record.cause {
-        Cause::Fault(fault) => format!(
-            "fault: {}",
-            describe_fault(fault.kind, fault.address, fault.syndrome, fault.detail)
-        ),
+        Cause::Fault(fault) => format!("fault: {fault}"),
         Cause::Exit(code) => format!("exit with code {code}"),
         Cause::Panic => format!("panic: {}", record.message),
         Cause::OutOfMemory => "memory quota exhausted".into(),
@@ -56,34 +55,6 @@ pub fn cause(record: &CrashRecord) -> String {
         Cause::Group => format!("restarted with {}'s group", record.message),
         Cause::HeartbeatMissed => "heartbeat missed".into(),
         Cause::BudgetExhausted => "CPU budget exhausted without progress (a loop?)".into(),
-    }
-}
-
-fn describe_fault(kind: u64, address: u64, syndrome: u64, detail: u64) -> String {
-    use libipc::abi::Fault;
-    use libipc::abi::fault::Access;
-    use libipc::arch::exceptions::exception_name;
-    match Fault::from_raw(kind) {
-        Some(Fault::PageFault) => {
-            let doing = match Access::from_raw(detail) {
-                Some(Access::Write) => "store to",
-                Some(Access::Execute) => "jump to",
-                _ => "load from",
-            };
-            let near = match address {
-                0..4096 => " (null pointer)",
-                _ => "",
-            };
-            format!("{doing} {address:#x}{near}")
-        }
-        Some(Fault::Exception) => match exception_name(detail) {
-            Some(name) => format!("{name} (code {syndrome:#x})"),
-            None => format!("exception {detail:#x} (code {syndrome:#x})"),
-        },
-        Some(Fault::CapFault) => format!("no capability at {address:#x}"),
-        Some(Fault::UnknownSyscall) => format!("unknown system call {address}"),
-        Some(Fault::Timeout) => "budget used up".into(),
-        None => format!("unknown fault {kind}"),
     }
 }
 
@@ -119,20 +90,34 @@ fn phases(line: &Timeline) -> [(&'static str, u64); 7] {
 
 fn details(record: &CrashRecord) -> String {
     let mut text = format!("    ip {:#x}, sp {:#x}", record.ip, record.sp);
+    for (index, value) in record.registers.iter().enumerate() {
+        // Four in a line.
+        text += if index % 4 == 0 { "\n   " } else { "" };
+        let name = register_name(index).unwrap_or("?");
+        text += &format!(" {name:>9} {value:#018x}");
+    }
     for (depth, address) in record.backtrace.iter().enumerate() {
         text += &format!("\n    #{depth} {address:#x}");
     }
     let line = &record.timeline;
-    let since = |at: u64| at.checked_sub(line.noticed).map_or("-".into(), |ns| ns.to_string());
-    let phases: Vec<String> =
-        phases(line)[1..].iter().map(|(name, at)| format!("{name} {}", since(*at))).collect();
-    text += &format!("\n    ns after the death: {}", phases.join(", "));
+    for (phase, at) in phases(line).into_iter().skip(1) {
+        let after = at.checked_sub(line.noticed).map_or("-".into(), |ns| ns.to_string());
+        text += &format!("\n    {phase:<9} {after} ns after it was noticed");
+    }
     for ipc in &record.history {
-        let (_, method) = libipc::protocol::ProtocolId::of_label(ipc.label);
+        let method = method(ipc.label);
         let before = line.noticed.saturating_sub(ipc.time_ns);
-        text += &format!("\n    {before} ns before: badge {:#x}, method {method}", ipc.badge);
+        text += &format!("\n    {before} ns before: badge {:#x}, {method}", ipc.badge);
     }
     text
+}
+
+/// A request's protocol and method by name, or its label if the system does not know it.
+fn method(label: u64) -> String {
+    match method_of(label) {
+        Some((protocol, method)) => format!("{protocol}.{method}"),
+        None => format!("{label:#x}"),
+    }
 }
 
 /// What the host tool is told of a death: `key=value` lines ([`skink_abi::exec::Kind::Crash`]).
@@ -150,6 +135,14 @@ pub fn crash_frame(record: &CrashRecord) -> String {
     if let Some(placed) = &record.placed {
         text += &format!("placed={}\n", place(placed));
     }
+    for (index, value) in record.registers.iter().enumerate() {
+        let name = register_name(index).unwrap_or("?");
+        text += &format!("register={name} {value:#x}\n");
+    }
+    for ipc in &record.history {
+        let IpcRecord { time_ns, badge, label } = ipc;
+        text += &format!("ipc={time_ns} {badge:#x} {}\n", method(*label));
+    }
     for address in &record.backtrace {
         text += &format!("frame={address:#x}\n");
     }
@@ -157,17 +150,4 @@ pub fn crash_frame(record: &CrashRecord) -> String {
         text += &format!("{name}_ns={at}\n");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_are_told_in_plain_words() {
-        assert_eq!(describe_fault(1, 0, 4, 0), "load from 0x0 (null pointer)");
-        assert_eq!(describe_fault(1, 0x5000, 6, 1), "store to 0x5000");
-        assert_eq!(describe_fault(2, 0, 0, 6), "undefined instruction (code 0x0)");
-        assert_eq!(describe_fault(99, 0, 0, 0), "unknown fault 99");
-    }
 }
