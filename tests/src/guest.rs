@@ -11,6 +11,9 @@ use skink_tool::workspace::{Arch, Workspace};
 /// Seconds that a line of commands may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The status of a line with which the shell died.
+pub const SHELL_DIED: i32 = 137;
+
 /// A built system.
 #[derive(Debug)]
 pub struct Fixture {
@@ -134,6 +137,7 @@ fn say(guest: &mut Guest, line: &str) -> Result<Said> {
     let text = String::from_utf8_lossy(&bytes).into_owned();
     match outcome {
         Outcome::Status(status) => Ok(Said { text, status }),
+        Outcome::ShellDied => Ok(Said { text, status: SHELL_DIED }),
         other => bail!("`{line}`: {other:?} after {text:?}\n{}", guest.post_mortem()),
     }
 }

@@ -10,7 +10,7 @@ pub mod disk;
 pub mod guest;
 
 pub use disk::Disk;
-pub use guest::{Fixture, Said};
+pub use guest::{Fixture, SHELL_DIED, Said};
 
 use std::sync::{Mutex, MutexGuard};
 

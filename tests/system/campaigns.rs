@@ -2,20 +2,57 @@
 
 use anyhow::{Result, ensure};
 use skink_tests::{Fixture, one_at_a_time};
-use skink_tool::campaign::soak;
+use skink_tool::campaign::{deaths, soak, sweep};
 use skink_tool::session::Watch;
 use skink_tool::workspace::Workspace;
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "SOAK0001 350 restarts of all servers in turn leave nothing behind and do not get dearer",
-    run: short_soak,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "SOAK0001 350 restarts of all servers in turn leave nothing behind and do not get dearer",
+        run: short_soak,
+    },
+    Test {
+        name: "DEATHS0001 a tenth of the matrix of deaths: each with its cause, unseen, alone",
+        run: some_deaths,
+    },
+    Test {
+        name: "SWEEP0001 a sample of kill-at-every-step: the workload's result is right",
+        run: some_steps,
+    },
+];
 
 fn short_soak(fixture: &Fixture) -> Result<()> {
     let _alone = one_at_a_time();
     let report = soak::run(&Workspace::find()?, fixture.arch(), 350, &Watch::default())?;
     ensure!(report.restarts >= 350, "{} restarts", report.restarts);
     report.check()
+}
+
+fn some_deaths(fixture: &Fixture) -> Result<()> {
+    let _alone = one_at_a_time();
+    let args =
+        deaths::Args { arch: fixture.arch(), server: None, how: None, one_in: 10, seed: 0x5eed };
+    let workspace = Workspace::find()?;
+    let report = deaths::run(&workspace, &args, &Watch::default(), &mut |_| ())?;
+    ensure!(report.failures.is_empty(), "{:#?}", report.failures);
+    ensure!(report.good >= 20, "{} cells", report.good);
+    Ok(())
+}
+
+fn some_steps(fixture: &Fixture) -> Result<()> {
+    let _alone = one_at_a_time();
+    let args = sweep::Args {
+        arch: fixture.arch(),
+        server: None,
+        victim: None,
+        moment: None,
+        one_in: 60,
+        seed: 0x5eed,
+    };
+    let report = sweep::run(&Workspace::find()?, &args, &Watch::default())?;
+    ensure!(report.failures.is_empty(), "{:#?}\n{}", report.failures, report.table());
+    ensure!(report.rows.len() >= 10, "{}", report.table());
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod heartbeats;
 mod kills;
 mod live;
 mod shell;
+mod together;
 
 use std::sync::OnceLock;
 
@@ -60,6 +61,7 @@ fn main() {
         groups::TESTS,
         heartbeats::TESTS,
         live::TESTS,
+        together::TESTS,
         campaigns::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));
