@@ -12,10 +12,16 @@ use crate::{misbehave, time};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
+/// The same, if the instance is to count.
+static RECORD: AtomicPtr<Control> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Says where the control page is.
 pub fn set_control(page: &'static Control) {
-    CONTROL.store(core::ptr::from_ref(page).cast_mut(), Relaxed);
+    let place = core::ptr::from_ref(page).cast_mut();
+    CONTROL.store(place, Relaxed);
+    if page.is_recording.load(Relaxed) != 0 {
+        RECORD.store(place, Relaxed);
+    }
 }
 
 /// The control page, if there is one.
@@ -23,6 +29,23 @@ pub fn set_control(page: &'static Control) {
 pub fn control() -> Option<&'static Control> {
     // SAFETY: null, or from the static reference given to `set_control`.
     unsafe { CONTROL.load(Relaxed).as_ref() }
+}
+
+/// The control page, if there is one and the instance is to count.
+#[inline(always)]
+fn record() -> Option<&'static Control> {
+    // SAFETY: as in `control`.
+    unsafe { RECORD.load(Relaxed).as_ref() }
+}
+
+/// Says that the instance serves from now on. The server loop does this by itself, if nobody has
+/// before.
+pub fn ready() {
+    if let Some(control) = record()
+        && control.ready_ns.load(Relaxed) == 0
+    {
+        control.ready_ns.store(time::now_ns(), Relaxed);
+    }
 }
 
 /// Adds one to a counter that only this server writes, one thread at a time: no locked
@@ -62,7 +85,7 @@ fn reached(control: &Control, moment: Moment, count: u64) {
 /// Counts a request received, and records it in the history.
 #[inline]
 pub fn begin(badge: u64, label: u64) {
-    let Some(control) = control() else { return };
+    let Some(control) = record() else { return };
     control.in_flight.fetch_add(1, Relaxed);
     let place = control.history_next.load(Relaxed);
     let entry = &control.history[place as usize % HISTORY];
@@ -76,7 +99,7 @@ pub fn begin(badge: u64, label: u64) {
 /// Counts an answer that is ready. The request is in flight until this returns.
 #[inline]
 pub fn end() {
-    let Some(control) = control() else { return };
+    let Some(control) = record() else { return };
     count(control, Moment::Reply);
     if control.first_answer_ns.load(Relaxed) == 0 {
         control.first_answer_ns.store(time::now_ns(), Relaxed);
@@ -87,14 +110,14 @@ pub fn end() {
 /// Counts a step of a ring.
 #[inline(always)]
 pub(crate) fn ring_step() {
-    if let Some(control) = control() {
+    if let Some(control) = record() {
         count(control, Moment::Ring);
     }
 }
 
 /// Counts the start of the instance.
 pub(crate) fn started() {
-    if let Some(control) = control() {
+    if let Some(control) = record() {
         count(control, Moment::Start);
     }
 }
@@ -153,7 +176,7 @@ pub const RING_LABEL: u64 = 1;
 
 /// Counts requests that were received and will not be answered, because their client is gone.
 pub(crate) fn cancel(count: u64) {
-    let Some(control) = control() else { return };
+    let Some(control) = record() else { return };
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)));
 }

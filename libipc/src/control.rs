@@ -43,6 +43,8 @@ pub struct Control {
     pub loops: AtomicU64,
     /// Answers to heartbeats.
     pub heartbeats: AtomicU64,
+    /// 1 if the instance is to count its moments and keep its requests.
+    pub is_recording: AtomicU32,
     /// Until when (ns of the kernel's clock) no answer is to be expected: [`crate::heartbeat`].
     pub busy_until_ns: AtomicU64,
     /// Next place in `history`, counting up for ever.
@@ -51,6 +53,9 @@ pub struct Control {
     pub history: [[AtomicU64; 3]; HISTORY],
     /// Text of the panic, `FILE:LINE: MESSAGE`, UTF-8, cut.
     pub message: [AtomicU8; MESSAGE_SIZE],
+    /// When the instance was ready to serve (ns of the kernel's clock), 0: not yet; reset as the
+    /// next.
+    pub ready_ns: AtomicU64,
     /// When the instance first answered a request (ns of the kernel's clock), 0: not yet; reset
     /// by the root server at a restart.
     pub first_answer_ns: AtomicU64,

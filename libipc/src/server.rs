@@ -158,6 +158,7 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
         server.on_notification(pending);
     }
     let mut answer = None;
+    accounting::ready();
     loop {
         accounting::looped();
         let slot = take(&reply);

@@ -39,8 +39,9 @@ enum Clock {
 }
 
 /// Rows that the shell's command `bench ROW` measures, and how.
-const SHELL_ROWS: [(&str, Clock); 7] = [
+const SHELL_ROWS: [(&str, Clock); 8] = [
     ("hello.add", Clock::Instructions),
+    ("fs.read.4k", Clock::Instructions),
     ("fs.read.seq", Clock::Wall),
     ("fs.read.rand4k", Clock::Wall),
     ("fs.write.seq", Clock::Wall),
@@ -139,8 +140,7 @@ impl Run<'_> {
     }
 
     fn system_rows(&mut self, boot: bool, rows: &[(&str, Clock)]) -> Result<()> {
-        let experiment = Experiment { unlimited_intensity: true, backoff_ms: 0 };
-        let recipe = Recipe { experiment: Some(experiment), ..Recipe::default() };
+        let recipe = Recipe { experiment: Some(Experiment::KILLS), ..Recipe::default() };
         let system = System::build(self.workspace, self.arch, &recipe)?;
         let big = Entry::bytes("BIG.BIN", disk::pseudo_random(BIG, 1));
         let disk = Disk::temporary(self.workspace, "bench", &[big])?;

@@ -5,7 +5,7 @@
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
-use crate::campaign::{deaths, soak, sweep, throughput};
+use crate::campaign::{deaths, overhead, soak, sweep, throughput};
 use crate::crash_file::CrashFolder;
 use crate::disk::{self, Disk, DiskChoice};
 use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
@@ -131,6 +131,8 @@ enum Sub {
     Deaths(deaths::Args),
     /// Kill servers and clients at every step of a workload, and check its result
     Sweep(sweep::Args),
+    /// Measure what heartbeats and recording cost, on against off
+    Overhead(overhead::Args),
     /// Counts the kernel's lines of code and checks the rules that no compiler does
     Tidy,
     /// Runs `cargo test` with these words
@@ -270,6 +272,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Soak(args) => soak::command(workspace, &args),
         Sub::Throughput(args) => throughput::command(workspace, &args),
         Sub::Deaths(args) => deaths::command(workspace, &args),
+        Sub::Overhead(args) => overhead::command(workspace, &args),
         Sub::Sweep(args) => sweep::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
@@ -323,7 +326,7 @@ fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result
         Some(path) => DiskChoice::Path(path),
     };
     let disk = disk::provide(workspace, &choice)?;
-    let unlimited = Experiment { unlimited_intensity: true, backoff_ms: 0 };
+    let unlimited = Experiment::KILLS;
     let recipe = Recipe {
         manifest: args.manifest,
         experiment: args.experiment.then_some(unlimited),

@@ -7,7 +7,7 @@ use core::fmt;
 
 use serde::de::DeserializeOwned;
 use skink_abi::bootimage::{Header, ImageError, checksum};
-use skink_manifest::{Edge, Experiment, Group, Manifest, Name, Server, VERSION};
+use skink_manifest::{Edge, Experiment, Group, Manifest, Name, Server, Switch, VERSION};
 
 use crate::loader::Machine;
 
@@ -85,7 +85,12 @@ impl BootImage {
 pub const NO_MANIFEST: Manifest = Manifest {
     version: 0,
     target: Name::new(),
-    experiment: Some(Experiment { unlimited_intensity: false, backoff_ms: 0 }),
+    experiment: Some(Experiment {
+        unlimited_intensity: false,
+        backoff_ms: 0,
+        recording: Switch::On,
+        heartbeats: Switch::On,
+    }),
     groups: heapless::Vec::new(),
     servers: heapless::Vec::new(),
     edges: heapless::Vec::new(),
@@ -149,7 +154,7 @@ mod tests {
         let mut manifest = NO_MANIFEST;
         manifest.version = VERSION;
         manifest.target = "host".try_into().unwrap();
-        manifest.experiment = Some(Experiment { unlimited_intensity: true, backoff_ms: 3 });
+        manifest.experiment = Some(Experiment { backoff_ms: 3, ..Experiment::KILLS });
         manifest.groups.push(group("g", Strategy::RestForOne, None)).unwrap();
         manifest.groups.push(group("h", Strategy::OneForAll, Some(0))).unwrap();
         for (name, group) in [("a", None), ("b", Some(1))] {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use skink_tests::{Fixture, one_at_a_time};
-use skink_tool::campaign::{deaths, soak, sweep};
+use skink_tool::campaign::{deaths, overhead, soak, sweep};
 use skink_tool::session::Watch;
 use skink_tool::workspace::Workspace;
 
@@ -18,6 +18,10 @@ pub const TESTS: &[Test] = &[
         run: some_deaths,
     },
     Test {
+        name: "OVERHEAD0001 heartbeats and recording cost at most 1% of a read of 4 KiB",
+        run: cost,
+    },
+    Test {
         name: "SWEEP0001 a sample of kill-at-every-step: the workload's result is right",
         run: some_steps,
     },
@@ -28,6 +32,13 @@ fn short_soak(fixture: &Fixture) -> Result<()> {
     let report = soak::run(&Workspace::find()?, fixture.arch(), 350, &Watch::default())?;
     ensure!(report.restarts >= 350, "{} restarts", report.restarts);
     report.check()
+}
+
+fn cost(fixture: &Fixture) -> Result<()> {
+    let _alone = one_at_a_time();
+    let rows = overhead::run(&Workspace::find()?, fixture.arch(), &Watch::default())?;
+    ensure!(rows.iter().all(overhead::Row::holds), "{rows:?}");
+    Ok(())
 }
 
 fn some_deaths(fixture: &Fixture) -> Result<()> {

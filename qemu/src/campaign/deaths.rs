@@ -154,7 +154,7 @@ pub fn run(
     let manifest = manifest::load(&path, args.arch.target())?;
     let cells = cells(&manifest, args);
     ensure!(!cells.is_empty(), "no cell: is there such a server and way?");
-    let experiment = Experiment { unlimited_intensity: true, backoff_ms: BACKOFF_MS };
+    let experiment = Experiment { backoff_ms: BACKOFF_MS, ..Experiment::KILLS };
     let system = system_with(workspace, args.arch, experiment)?;
     let disk = disk(workspace, "deaths", FILE_BYTES)?;
     let options = Options { disk: Some(disk.image.clone()), ..Options::default() };

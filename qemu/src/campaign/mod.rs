@@ -2,12 +2,14 @@
 //! forms are system tests.
 //!
 //! * [`deaths`]: the matrix of deaths: each server, each way, each time.
+//! * [`overhead`]: what heartbeats and recording cost.
 //! * [`soak`]: very many restarts in one boot leave nothing behind and do not get dearer.
 //! * [`sweep`]: kill at every step of a workload.
 //! * [`throughput`]: what a death a second costs a client that reads or writes.
 
 pub mod deaths;
 pub mod lab;
+pub mod overhead;
 pub mod soak;
 pub mod sweep;
 pub mod throughput;
@@ -20,15 +22,12 @@ use anyhow::{Result, bail};
 use skink_manifest::Experiment;
 use std::time::Duration;
 
-/// What most campaigns boot: no server is given up, none waits to be restarted.
-const EXPERIMENT: Experiment = Experiment { unlimited_intensity: true, backoff_ms: 0 };
-
 /// A back-off that leaves time for something else to happen, milliseconds.
 const BACKOFF_MS: u32 = 20;
 
-/// The shipped system, with [`EXPERIMENT`].
+/// The shipped system, with [`Experiment::KILLS`].
 fn system(workspace: &Workspace, arch: Arch) -> Result<System> {
-    system_with(workspace, arch, EXPERIMENT)
+    system_with(workspace, arch, Experiment::KILLS)
 }
 
 fn system_with(workspace: &Workspace, arch: Arch, experiment: Experiment) -> Result<System> {

@@ -52,6 +52,8 @@ pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<
         experiment: file.experiment.as_ref().map(|experiment| Experiment {
             unlimited_intensity: experiment.intensity.is_some(),
             backoff_ms: experiment.backoff_ms,
+            recording: experiment.recording,
+            heartbeats: experiment.heartbeats,
         }),
         groups: check.groups(file)?,
         servers: heapless::Vec::new(),

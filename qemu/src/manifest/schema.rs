@@ -6,6 +6,7 @@ use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use skink_manifest::Switch;
 use std::fmt;
 use toml::Spanned;
 
@@ -58,6 +59,12 @@ pub struct Experiment {
     /// Milliseconds between death and restart of every server.
     #[serde(default)]
     pub backoff_ms: u32,
+    /// `"off"`: servers keep nothing for crash records.
+    #[serde(default)]
+    pub recording: Switch,
+    /// `"off"`: nobody is asked for heartbeats.
+    #[serde(default)]
+    pub heartbeats: Switch,
 }
 
 /// The word `"unlimited"`.

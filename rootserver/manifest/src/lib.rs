@@ -14,7 +14,7 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -51,6 +51,31 @@ pub struct Experiment {
     pub unlimited_intensity: bool,
     /// Milliseconds between death and restart, in place of the servers' back-off.
     pub backoff_ms: u32,
+    /// Counting moments and keeping the last requests, for crash records.
+    pub recording: Switch,
+    /// Asking for heartbeats.
+    pub heartbeats: Switch,
+}
+
+impl Experiment {
+    /// What kill experiments use: no server is given up, or waits to be started again.
+    pub const KILLS: Experiment = Experiment {
+        unlimited_intensity: true,
+        backoff_ms: 0,
+        recording: Switch::On,
+        heartbeats: Switch::On,
+    };
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// It is.
+    #[default]
+    On,
+    /// It is not, to measure what it costs.
+    Off,
 }
 
 /// One server.

@@ -39,7 +39,7 @@ pub mod pulse;
 pub mod words;
 
 use heapless::Vec;
-use skink_manifest::{MAX_GROUPS, MAX_SERVERS, Manifest, Restart};
+use skink_manifest::{MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Switch};
 
 use group::{Group, Set};
 use policy::{Policy, Recent};
@@ -121,7 +121,10 @@ impl Supervisor {
                     true => Hardware::NotNeeded,
                     false => Hardware::Awaited,
                 },
-                heartbeat_ns: policy::ns(server.heartbeat_ms),
+                heartbeat_ns: match experiment.map(|experiment| experiment.heartbeats) {
+                    Some(Switch::Off) => 0,
+                    _ => policy::ns(server.heartbeat_ms),
+                },
                 state: State::Waiting,
                 incarnation: 0,
                 recent: Recent::default(),

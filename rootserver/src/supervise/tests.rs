@@ -151,7 +151,7 @@ fn restart_types_decide_what_an_exit_means() {
 #[test]
 fn an_experiment_restarts_at_once_and_for_ever() {
     let mut m = manifest(&[server("a", Restart::Permanent)]);
-    m.experiment = Some(Experiment { unlimited_intensity: true, backoff_ms: 0 });
+    m.experiment = Some(Experiment::KILLS);
     let mut s = Supervisor::new(&m);
     step(&mut s, 0, Event::Boot);
     step(&mut s, 0, Event::Started(A));

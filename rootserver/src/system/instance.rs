@@ -13,6 +13,8 @@ use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE};
 
 use super::grants::From;
 use super::{Server, StartError, StartInfoPage, System, lasting};
+use skink_manifest::Switch;
+
 use crate::custody::{Memory as _, SMALL_BITS};
 use crate::kernel::{Kernel, kit_cptr, kit_guard, zero_guard};
 use crate::plan::{Content, IMAGE_BASE, Mapping, Source, kit};
@@ -68,6 +70,10 @@ impl System {
         page.exit_reason.store(0, Relaxed);
         page.message_size.store(0, Relaxed);
         page.first_answer_ns.store(0, Relaxed);
+        page.ready_ns.store(0, Relaxed);
+        let experiment = self.manifest.experiment.as_ref();
+        let records = experiment.is_none_or(|experiment| experiment.recording == Switch::On);
+        page.is_recording.store(u32::from(records), Relaxed);
         page.fired.store(0, Relaxed);
         page.at_once.store(0, Relaxed);
         page.has_deadline.store(0, Relaxed);
@@ -261,11 +267,13 @@ impl System {
     pub fn note_answered(&mut self, index: u8) {
         let server = &self.servers[usize::from(index)];
         let Some(page) = server.control() else { return };
-        let answered_ns = page.first_answer_ns.load(Relaxed);
+        let (ready_ns, answered_ns) =
+            (page.ready_ns.load(Relaxed), page.first_answer_ns.load(Relaxed));
         let name = &self.manifest.servers[usize::from(index)].name;
         if let Some(record) = self.crashes.latest_of(name)
             && record.timeline.started != 0
         {
+            record.timeline.ready = ready_ns;
             record.timeline.answered = answered_ns;
         }
     }

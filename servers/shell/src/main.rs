@@ -34,6 +34,7 @@ mod guest {
             }
         };
         libipc::thread::start(reader, frames).expect("start the reader of frames");
+        libipc::accounting::ready();
         let ended = terminal::run(start, 0, libipc::events::main(), jobs);
         panic!("the terminal cannot be used: {ended:?}");
     }

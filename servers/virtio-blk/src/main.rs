@@ -52,6 +52,7 @@ fn serve(start: &'static StartInfo) -> i32 {
         accounting::declare_deadline();
     }
     server.interrupts.acknowledge_all();
+    accounting::ready();
     server.turn(0);
     server::run(&mut server)
 }

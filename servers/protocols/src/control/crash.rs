@@ -78,6 +78,8 @@ pub struct Timeline {
     pub reloaded: u64,
     /// The successor was started.
     pub started: u64,
+    /// The successor had initialised its device and itself, and began to serve.
+    pub ready: u64,
     /// The successor answered its first request.
     pub answered: u64,
 }

@@ -11,7 +11,7 @@ use skink_protocols::file::client::{File, remove};
 use skink_protocols::file::{Access, Create};
 
 use super::files::open;
-use super::measure::{PIECE, SOURCE, Stopwatch, TARGET, WRITTEN, rate};
+use super::measure::{PIECE, SOURCE, Stopwatch, TARGET, WRITTEN, far_apart, rate};
 use crate::context::{Context, Failure, Outcome};
 
 /// The servers that a round restarts, from the driver up.
@@ -36,7 +36,8 @@ pub fn restarts(context: &mut Context<'_>, id: &str, server: &str, kills: u64) -
 }
 
 /// The parts of the last restart. Up to the successor's start the root server alone runs, and
-/// never waits: its nanoseconds are busy ones.
+/// never waits; then the driver initialises its device, the client attaches to the rings again,
+/// and the request is served: all nanoseconds but those of the device's work are busy ones.
 fn parts(context: &mut Context<'_>, id: &str) -> Outcome {
     let Some(record) = context.sessions.control.crash(0)? else {
         return Err(Failure::new("no crash record of a server that was killed"));
@@ -48,16 +49,13 @@ fn parts(context: &mut Context<'_>, id: &str) -> Outcome {
         ("revoke", line.silenced, line.revoked),
         ("reload", line.revoked, line.reloaded),
         ("build", line.reloaded, line.started),
+        ("device-init", line.started, line.ready),
+        ("reconnect", line.ready, line.answered),
     ];
     for (part, from, to) in steps {
         context.line(format_args!("sample {id}.{part} {} busy-ns", to.saturating_sub(from)));
     }
     Ok(())
-}
-
-/// A position of a read that neither cache nor read-ahead has.
-fn far_apart(number: u64, blocks: u64) -> u64 {
-    (number * 7919 + 13) % blocks * 4096
 }
 
 /// From a server's fault, with a request in flight, to its callers' being woken.

@@ -76,7 +76,7 @@ fn place(placed: &Placed) -> String {
 }
 
 /// The timeline, by the names that people see.
-fn phases(line: &Timeline) -> [(&'static str, u64); 7] {
+fn phases(line: &Timeline) -> [(&'static str, u64); 8] {
     [
         ("noticed", line.noticed),
         ("declared", line.declared),
@@ -84,6 +84,7 @@ fn phases(line: &Timeline) -> [(&'static str, u64); 7] {
         ("revoked", line.revoked),
         ("reloaded", line.reloaded),
         ("started", line.started),
+        ("ready", line.ready),
         ("answered", line.answered),
     ]
 }

@@ -46,6 +46,7 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
         _ => return Err(misused("bench")),
     };
     match name.as_str() {
+        "fs.read.4k" => read_4k(context, count.unwrap_or(50)),
         "fs.read.seq" => read_sequential(context, count.unwrap_or(5)),
         "fs.read.rand4k" => read_random(context, count.unwrap_or(5)),
         "fs.write.seq" => write_sequential(context, count.unwrap_or(5)),
@@ -60,7 +61,7 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
 fn unknown(name: &str) -> Failure {
     Failure::at(
         name,
-        "unknown; there are fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
+        "unknown; there are fs.read.4k, fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
          restart.round, death.wake, hello.add (with COUNT), timed.read, timed.write (with SECONDS [VICTIM])",
     )
 }
@@ -126,6 +127,27 @@ fn read_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
             position += length as u64;
         }
         rate(context, "fs.read.seq", size, time::now_ns() - start, "MB/s");
+    }
+    Ok(())
+}
+
+/// A position of a read that neither cache nor read-ahead has.
+pub(super) fn far_apart(number: u64, blocks: u64) -> u64 {
+    (number * 7919 + 13) % blocks * 4096
+}
+
+/// One read of 4 KiB that the cache does not have, through `fs` and the driver.
+fn read_4k(context: &mut Context<'_>, samples: u64) -> Outcome {
+    const READS: u64 = 100;
+    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
+    let blocks = (size / 4096).max(1);
+    for sample in 0..samples {
+        context.check_interrupt()?;
+        let watch = Stopwatch::start();
+        for read in 0..READS {
+            file.read_shared(far_apart(sample * READS + read, blocks), 4096)?;
+        }
+        watch.sample(context, "fs.read.4k", READS);
     }
     Ok(())
 }
