@@ -51,17 +51,14 @@ pub fn ready() {
 /// Adds one to a counter that only this server writes, one thread at a time: no locked
 /// instruction is needed, and a lost count between threads harms nothing.
 #[inline(always)]
-fn bump(counter: &AtomicU64) -> u64 {
-    let value = counter.load(Relaxed).wrapping_add(1);
-    counter.store(value, Relaxed);
-    value
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 /// Counts a moment. Does not return if the server's death is armed for this count.
 #[inline(always)]
 fn count(control: &Control, moment: Moment) {
-    let count = bump(&control.counts[moment as usize]);
-    if count == control.goals[moment as usize].load(Relaxed) {
+    if let Some(count) = control.pass(moment) {
         reached(control, moment, count);
     }
 }
@@ -85,11 +82,17 @@ fn reached(control: &Control, moment: Moment, count: u64) {
 /// Counts a request received, and records it in the history.
 #[inline]
 pub fn begin(badge: u64, label: u64) {
-    let Some(control) = record() else { return };
-    control.in_flight.fetch_add(1, Relaxed);
+    if let Some(control) = record() {
+        received(control, badge, label);
+    }
+}
+
+#[inline(always)]
+fn received(control: &Control, badge: u64, label: u64) {
+    add_in_flight(control, 1);
     let place = control.history_next.load(Relaxed);
     let entry = &control.history[place as usize % HISTORY];
-    entry[0].store(time::now_ns(), Relaxed);
+    entry[0].store(crate::arch::counter(), Relaxed);
     entry[1].store(badge, Relaxed);
     entry[2].store(label, Relaxed);
     control.history_next.store(place.wrapping_add(1), Relaxed);
@@ -99,12 +102,43 @@ pub fn begin(badge: u64, label: u64) {
 /// Counts an answer that is ready. The request is in flight until this returns.
 #[inline]
 pub fn end() {
-    let Some(control) = record() else { return };
+    if let Some(control) = record() {
+        answered(control);
+    }
+}
+
+#[inline(always)]
+fn answered(control: &Control) {
     count(control, Moment::Reply);
     if control.first_answer_ns.load(Relaxed) == 0 {
         control.first_answer_ns.store(time::now_ns(), Relaxed);
     }
-    let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+    add_in_flight(control, -1);
+}
+
+/// One thread counts, as with `bump`.
+#[inline(always)]
+fn add_in_flight(control: &Control, change: i32) {
+    let now = control.in_flight.load(Relaxed);
+    control.in_flight.store(now.saturating_add_signed(change), Relaxed);
+}
+
+/// Counts a request that is taken from a ring.
+#[inline]
+pub(crate) fn take_from_ring(badge: u64) {
+    if let Some(control) = record() {
+        received(control, badge, RING_LABEL);
+        count(control, Moment::Ring);
+    }
+}
+
+/// Counts an answer that is about to be put into a ring.
+#[inline]
+pub(crate) fn complete_in_ring() {
+    if let Some(control) = record() {
+        answered(control);
+        count(control, Moment::Ring);
+    }
 }
 
 /// Counts a step of a ring.
@@ -172,11 +206,11 @@ pub fn declare_deadline() {
 }
 
 /// The label of a ring's request in the history: no message has it.
-pub const RING_LABEL: u64 = 1;
+const RING_LABEL: u64 = 1;
 
 /// Counts requests that were received and will not be answered, because their client is gone.
 pub(crate) fn cancel(count: u64) {
     let Some(control) = record() else { return };
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let _ = control.in_flight.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(count)));
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    add_in_flight(control, -count);
 }

@@ -17,9 +17,11 @@ pub const MESSAGE_SIZE: usize = 512;
 /// The page. All counters are since boot, over all incarnations, unless said otherwise.
 #[repr(C, align(4096))]
 pub struct Control {
-    /// Counts of the [`Moment`]s.
-    pub counts: [AtomicU64; Moment::COUNT],
-    /// The next count of each moment at which anything is to happen; 0: none.
+    /// Of each [`Moment`], how many are still to come before anything is to happen. Counted down,
+    /// so that it is one instruction where nothing is.
+    pub left: [AtomicU64; Moment::COUNT],
+    /// The count of each moment at which that is; 0: never. So `goals - left` (modulo 2^64) is how
+    /// many there were: [`Control::count`].
     pub goals: [AtomicU64; Moment::COUNT],
     /// Requests received and not answered, now; reset by the root server at a restart.
     pub in_flight: AtomicU32,
@@ -49,7 +51,7 @@ pub struct Control {
     pub busy_until_ns: AtomicU64,
     /// Next place in `history`, counting up for ever.
     pub history_next: AtomicU64,
-    /// The last IPCs: time (ns of the kernel's clock), badge, label.
+    /// The last IPCs: time (the counter, [`crate::time::at_ns`]), badge, label.
     pub history: [[AtomicU64; 3]; HISTORY],
     /// Text of the panic, `FILE:LINE: MESSAGE`, UTF-8, cut.
     pub message: [AtomicU8; MESSAGE_SIZE],

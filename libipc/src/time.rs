@@ -34,7 +34,13 @@ pub fn counts_to_ns(counts: u64) -> u64 {
 /// Nanoseconds on the kernel's clock.
 #[inline]
 pub fn now_ns() -> u64 {
-    counts_to_ns(arch::counter().wrapping_sub(BASE.load(Relaxed)))
+    at_ns(arch::counter())
+}
+
+/// What the kernel's clock showed when the counter was this, nanoseconds.
+#[inline]
+pub fn at_ns(counter: u64) -> u64 {
+    counts_to_ns(counter.wrapping_sub(BASE.load(Relaxed)))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! counters can be armed.
 //!
 //! Every server counts its [`Moment`]s in the control page, in the shipped system as in every
-//! other. The root server arms a number (`kill NAME --at reply:3`); the server compares each count
-//! with the one goal of its moment, and only where they are equal looks at who set it. At most two
+//! other. The root server arms a number (`kill NAME --at reply:3`); the server counts down to the one
+//! goal of its moment, and only where that is reached looks at who set it. At most two
 //! did: [`Control::own`], the server's own death, and [`Control::watch`], somebody else's, which
 //! the server reports to the root server before it goes on.
 //!
@@ -116,7 +116,23 @@ pub struct GoesOff {
 impl Control {
     /// The count of a moment, since boot.
     pub fn count(&self, moment: Moment) -> u64 {
-        self.counts[moment as usize].load(Relaxed)
+        let goal = self.goals[moment as usize].load(Relaxed);
+        goal.wrapping_sub(self.left[moment as usize].load(Relaxed))
+    }
+
+    /// Counts a moment; returns the count if something is to happen at it.
+    #[inline(always)]
+    pub fn pass(&self, moment: Moment) -> Option<u64> {
+        // One step for whoever interrupts it too, since the root server moves the goal.
+        let left = self.left[moment as usize].fetch_sub(1, Relaxed);
+        (left == 1).then(|| self.goals[moment as usize].load(Relaxed))
+    }
+
+    /// Moves the goal of a moment, and keeps its count.
+    fn aim(&self, moment: Moment, goal: u64) {
+        let left = goal.wrapping_sub(self.count(moment));
+        self.left[moment as usize].store(left, Relaxed);
+        self.goals[moment as usize].store(goal, Relaxed);
     }
 
     /// Makes the goals follow from the triggers.
@@ -124,7 +140,7 @@ impl Control {
         for (_, moment) in Moment::NAMED {
             let armed = [self.own.goal(moment), self.watch.goal(moment)];
             let least = armed.into_iter().flatten().min().unwrap_or(0);
-            self.goals[moment as usize].store(least, Relaxed);
+            self.aim(moment, least);
         }
     }
 
@@ -166,6 +182,27 @@ mod tests {
             assert_eq!(moment.name(), name);
         }
         assert_eq!((Moment::named("x"), Moment::from_raw(6)), (None, None));
+    }
+
+    #[test]
+    fn counts_stay_when_goals_move() {
+        let page = page();
+        let pass = |times: u64| (0..times).filter_map(|_| page.pass(Moment::Ring)).collect();
+        let passed: std::vec::Vec<u64> = pass(5);
+        assert_eq!((passed.len(), page.count(Moment::Ring)), (0, 5));
+        page.own.set(Moment::Ring, 8, 1);
+        page.refresh();
+        let passed: std::vec::Vec<u64> = pass(7);
+        assert_eq!((passed.as_slice(), page.count(Moment::Ring)), ([8].as_slice(), 12));
+        page.own.clear();
+        page.refresh();
+        let passed: std::vec::Vec<u64> = pass(9);
+        assert_eq!((passed.len(), page.count(Moment::Ring)), (0, 21));
+        // A goal behind the count never comes.
+        page.own.set(Moment::Ring, 20, 1);
+        page.refresh();
+        let passed: std::vec::Vec<u64> = pass(9);
+        assert_eq!((passed.len(), page.count(Moment::Ring)), (0, 30));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub fn from_control(server: &str, incarnation: u32, cause: Cause, page: &Control
     for place in next - kept..next {
         let [time, badge, label] = &page.history[place as usize % HISTORY];
         let entry = IpcRecord {
-            time_ns: time.load(Relaxed),
+            time_ns: libipc::time::at_ns(time.load(Relaxed)),
             badge: badge.load(Relaxed),
             label: label.load(Relaxed),
         };

@@ -92,8 +92,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         let request = self.layout.read_entry(self.layout.submission(self.taken));
         self.taken = self.taken.wrapping_add(1);
         self.outstanding += 1;
-        accounting::begin(self.badge, accounting::RING_LABEL);
-        accounting::ring_step();
+        accounting::take_from_ring(self.badge);
         Some(request)
     }
 
@@ -123,14 +122,14 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
             return;
         }
         self.outstanding -= 1;
-        accounting::end();
         if self.unreaped() >= self.layout.capacity as u64 {
+            accounting::end();
             return;
         }
         let place = self.layout.completion(self.completed);
         self.layout.write_entry(place, &response);
         self.completed = self.completed.wrapping_add(1);
-        accounting::ring_step();
+        accounting::complete_in_ring();
     }
 
     /// Makes all completions seen; says whether to signal the client's doorbell.
