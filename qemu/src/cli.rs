@@ -357,8 +357,7 @@ fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
     if !headless {
         terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
     }
-    let ending =
-        guest.watch(|text| eprint!("{}", system.with_names(text).replace('\n', "\r\n")))?;
+    let ending = guest.watch(|text| eprint!("{}", prepared.told(text).replace('\n', "\r\n")))?;
     drop(raw);
     let Some(ending) = ending else {
         eprintln!();

@@ -4,7 +4,8 @@
 //! `cause` (text); `ip`, `sp` (text, hexadecimal, as linked); `noticed_ns` … `answered_ns` (numbers,
 //! the kernel's clock, 0: not reached when the record was sent). `registers`: an object of name to
 //! value (text, hexadecimal). `ipcs`: the last requests, oldest first, each with `time_ns`,
-//! `badge`, `method`. `backtrace`: `ip` and then the callers, each with `address` and `functions`:
+//! `badge`, `method`. `capabilities`: what the instance held, a line each as `crashes -v` prints it.
+//! `backtrace`: `ip` and then the callers, each with `address` and `functions`:
 //! `name at file:line`, the innermost inlined one first, empty without symbols.
 //!
 //! Not here: reading symbols ([`crate::symbolize`]), how a record comes to the host.
@@ -60,6 +61,7 @@ fn fields(record: &str) -> impl Iterator<Item = (&str, &str)> {
 fn json(record: &str, symbols: Option<&Symbolizer>) -> String {
     let mut members = Vec::new();
     let (mut registers, mut ipcs, mut backtrace) = (Vec::new(), Vec::new(), Vec::new());
+    let mut capabilities = Vec::new();
     for (key, value) in fields(record) {
         match key {
             "register" => {
@@ -78,6 +80,7 @@ fn json(record: &str, symbols: Option<&Symbolizer>) -> String {
                 members.push(format!("{}: {}", text(key), number(value)));
             }
             _ if key.ends_with("_ns") => members.push(format!("{}: {}", text(key), number(value))),
+            "capability" => capabilities.push(text(value)),
             "frame" => {}
             _ => members.push(format!("{}: {}", text(key), text(value))),
         }
@@ -90,6 +93,7 @@ fn json(record: &str, symbols: Option<&Symbolizer>) -> String {
     }
     members.push(format!("\"registers\": {{{}}}", registers.join(", ")));
     members.push(format!("\"ipcs\": [{}]", list(&ipcs)));
+    members.push(format!("\"capabilities\": [{}]", list(&capabilities)));
     members.push(format!("\"backtrace\": [{}]", list(&backtrace)));
     format!("{{\n  {}\n}}\n", members.join(",\n  "))
 }

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const SHELL: &str = "shell";
 /// How long a new shell may take to send the record of the death before it.
 const SHELL_RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a guest that nobody gives commands is looked at for deaths.
+const ASK_AFTER: Duration = Duration::from_millis(200);
 /// How long a guest may take to shut down when it was told to.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -192,6 +194,16 @@ impl Console {
     fn text(&self) -> String {
         let text = self.text.lock().map(|text| text.clone()).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Deaths that the root server has told of so far.
+    fn deaths(&self) -> usize {
+        const TOLD: &[u8] = b" requests in flight)";
+        const ONE: &[u8] = b" request in flight)";
+        self.text.lock().map_or(0, |text| {
+            let is = |told: &[u8]| text.windows(told.len()).filter(|at| *at == told).count();
+            is(TOLD) + is(ONE)
+        })
     }
 
     /// Waits until everything that the guest printed is here. Only after QEMU's end.
@@ -412,18 +424,26 @@ impl<'a> Guest<'a> {
         })
     }
 
-    /// Shows crash records until the guest ends, or the stop flag is set (`None`).
+    /// Gives out crash records as servers die, until the guest ends, or the stop flag is set (`None`).
     ///
     /// # Errors
     /// If the system does not tell about QEMU.
     pub fn watch(&mut self, mut crash: impl FnMut(&str)) -> Result<Option<Ending>> {
-        let forever = Duration::from_secs(1 << 30);
+        /// The shell sends the records of new deaths after each line.
+        const ASK: &str = "true";
+        let mut asked = 0;
         loop {
-            match self.next(Instant::now() + forever) {
-                Ok(Ok(Message::Crash(text))) => {
-                    crash(&text);
-                }
+            match self.next(Instant::now() + ASK_AFTER) {
+                Ok(Ok(Message::Crash(text))) => crash(&text),
+                Ok(Ok(Message::Ready)) => self.ready = true,
                 Ok(Ok(_)) => {}
+                Ok(Err(Outcome::TimedOut)) => {
+                    let deaths = self.console.deaths();
+                    if self.ready && deaths > asked {
+                        asked = deaths;
+                        self.channel.run(ASK)?;
+                    }
+                }
                 Ok(Err(Outcome::Ended(ending))) => return Ok(Some(ending)),
                 Ok(Err(_)) => return Ok(None),
                 Err(error) => {

@@ -82,6 +82,11 @@ impl Fixture {
         self.system.arch
     }
 
+    /// What was built.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
     /// Boots it on a disk (or none), runs each line of commands, and shuts it down.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod groups;
 mod heartbeats;
 mod kills;
 mod live;
+mod records;
 mod shell;
 mod together;
 
@@ -55,6 +56,7 @@ fn main() {
         disks::TESTS,
         kills::TESTS,
         live::TESTS,
+        records::TESTS,
         bad_input::TESTS,
         floats::TESTS,
         fsdeath::TESTS,

@@ -12,8 +12,9 @@ use libipc::trigger::Moment;
 use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{
-    Control, ControlError, ControlServer, CrashRecord, Free, KillSpec,
-    SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service, ServiceSession,
+    CAPABILITIES_PER_PAGE, Capability, Control, ControlError, ControlServer, CrashRecord, Free,
+    KillSpec, SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service,
+    ServiceSession,
 };
 use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
@@ -195,6 +196,17 @@ impl ControlServer for Call<'_> {
         self.permitted()?;
         let server = self.system.find(name)?;
         Ok(self.system.sessions_told(server, first))
+    }
+
+    fn capabilities(
+        &mut self,
+        _caller: Caller,
+        name: &str,
+        first: u32,
+    ) -> Result<Vec<Capability, CAPABILITIES_PER_PAGE>, ControlError> {
+        self.permitted()?;
+        let server = self.system.find(name)?;
+        Ok(self.system.capabilities(server, first))
     }
 
     fn crash(&mut self, _caller: Caller, index: u32) -> Result<Option<CrashRecord>, ControlError> {

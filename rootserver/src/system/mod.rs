@@ -8,13 +8,14 @@
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols;
-//!   [`service`]: what they tell of one server.
+//!   [`service`], [`capabilities`]: what they tell of one server.
 //! * [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
 //! here waits for a server, and nothing that a server says can make it panic.
 
 pub mod arming;
+pub mod capabilities;
 pub mod control;
 pub mod devices;
 pub mod dispatch;

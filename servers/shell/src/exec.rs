@@ -10,7 +10,7 @@ use libipc::{Shared, StartInfo};
 use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
 
-use crate::commands::crash_frame;
+use crate::commands::{capabilities, crash_frame};
 use crate::context::{Context, USAGE};
 use crate::jobs::{Job, Jobs};
 use crate::run;
@@ -137,7 +137,8 @@ impl Reported {
         let new = total.saturating_sub(self.count).min(32) as u32;
         for index in (0..new).rev() {
             if let Ok(Some(record)) = context.sessions.control.crash(index) {
-                let text = crash_frame(&record);
+                let held = capabilities(context, &record.server).unwrap_or_default();
+                let text = crash_frame(&record, &held);
                 context.out.frame(Kind::Crash, text.as_bytes());
             }
         }

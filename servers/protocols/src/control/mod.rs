@@ -4,11 +4,13 @@
 //! `control`; everybody else is refused. Lists are read by index, one entry a call, and end with
 //! `None`: an entry is a snapshot of its own.
 
+mod capability;
 mod crash;
 mod fault;
 mod kill;
 mod service;
 
+pub use capability::{CAPABILITIES_PER_PAGE, Capability, Held};
 pub use crash::{BACKTRACE, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
 pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
@@ -207,6 +209,17 @@ pub trait Control {
         name: &str,
         first: u32,
     ) -> Result<Vec<ServiceSession, SESSIONS_PER_PAGE>, ControlError>;
+
+    /// What it (or its last instance) holds, from number `first` on; empty behind the last.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn capabilities(
+        &self,
+        name: &str,
+        first: u32,
+    ) -> Result<Vec<Capability, CAPABILITIES_PER_PAGE>, ControlError>;
 
     /// Crash record `index`, 0 the latest.
     ///

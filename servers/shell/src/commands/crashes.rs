@@ -1,15 +1,16 @@
 //! `crashes`: what is known of each death.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use libipc::abi::CapRights;
 use libipc::arch::registers::register_name;
-use skink_protocols::control::{Cause, CrashRecord, IpcRecord, Placed, Timeline};
+use skink_protocols::control::{Capability, Cause, CrashRecord, Held, IpcRecord, Placed, Timeline};
 use skink_protocols::names::method_of;
 
 use super::misused;
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Failure, Outcome};
 use crate::format as look;
 
 pub fn crashes(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -36,9 +37,57 @@ pub fn crashes(context: &mut Context<'_>, words: &[String]) -> Outcome {
         context.line(summary(record));
         if !flags.is_empty() {
             context.line(details(record));
+            for capability in capabilities(context, &record.server)? {
+                context.line(format_args!("    {}", held(&capability)));
+            }
         }
     }
     Ok(())
+}
+
+/// What a server holds.
+pub fn capabilities(context: &mut Context<'_>, server: &str) -> Result<Vec<Capability>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let page = context.sessions.control.capabilities(server, all.len() as u32)?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
+}
+
+/// A capability in a line: slot, what it is for, rights, badge.
+fn held(capability: &Capability) -> String {
+    let what = match &capability.held {
+        Held::Thread(number) => format!("thread {number}"),
+        Held::CSpace => "its own CSpace".into(),
+        Held::Supervisor => "the root server".into(),
+        Held::Endpoint => "its endpoint".into(),
+        Held::Notification(number) => format!("notification of thread {number}"),
+        Held::Timer(number) => format!("timer of thread {number}"),
+        Held::Reply => "reply".into(),
+        Held::Log => "the kernel's log".into(),
+        Held::Session(name, server) => format!("session {name} of {server}"),
+        Held::Doorbell(server) => format!("doorbell of {server}"),
+        Held::Interrupt(bit) => format!("interrupt, bit {bit}"),
+        Held::Ports => "I/O ports".into(),
+    };
+    let rights = CapRights::from_bits_truncate(capability.rights);
+    let mut letters = String::new();
+    for (right, letter) in [
+        (CapRights::READ, 'r'),
+        (CapRights::WRITE, 'w'),
+        (CapRights::GRANT, 'g'),
+        (CapRights::GRANT_REPLY, 'c'),
+    ] {
+        letters.push(if rights.contains(right) { letter } else { '-' });
+    }
+    let badge = match capability.badge {
+        0 => String::new(),
+        badge => format!(", badge {badge:#x}"),
+    };
+    format!("slot {:>3} {letters} {what}{badge}", capability.slot)
 }
 
 /// The cause of a death in plain words.
@@ -102,8 +151,10 @@ fn details(record: &CrashRecord) -> String {
     }
     let line = &record.timeline;
     for (phase, at) in phases(line).into_iter().skip(1) {
-        let after = at.checked_sub(line.noticed).map_or("-".into(), |ns| ns.to_string());
-        text += &format!("\n    {phase:<9} {after} ns after it was noticed");
+        text += &match at.checked_sub(line.noticed) {
+            Some(ns) => format!("\n    {phase:<9} {ns} ns after it was noticed"),
+            None => format!("\n    {phase:<9} not yet"),
+        };
     }
     for ipc in &record.history {
         let method = method(ipc.label);
@@ -122,7 +173,7 @@ fn method(label: u64) -> String {
 }
 
 /// What the host tool is told of a death: `key=value` lines ([`skink_abi::exec::Kind::Crash`]).
-pub fn crash_frame(record: &CrashRecord) -> String {
+pub fn crash_frame(record: &CrashRecord, capabilities: &[Capability]) -> String {
     let mut text = format!(
         "number={}\nserver={}\nincarnation={}\ncause={}\nin_flight={}\nip={:#x}\nsp={:#x}\n",
         record.number,
@@ -146,6 +197,9 @@ pub fn crash_frame(record: &CrashRecord) -> String {
     }
     for address in &record.backtrace {
         text += &format!("frame={address:#x}\n");
+    }
+    for capability in capabilities {
+        text += &format!("capability={}\n", held(capability));
     }
     for (name, at) in phases(&record.timeline) {
         text += &format!("{name}_ns={at}\n");

@@ -12,7 +12,7 @@ mod tree;
 
 use alloc::string::String;
 
-pub use crashes::crash_frame;
+pub use crashes::{capabilities, crash_frame};
 pub use tree::completions;
 
 use crate::context::{Context, Failure, Outcome, UNKNOWN};
