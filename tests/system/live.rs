@@ -1,7 +1,7 @@
 //! Live operations: `stop`, `start`, `service`, and what callers see meanwhile.
 
 use anyhow::{Result, ensure};
-use skink_tests::Fixture;
+use skink_tests::{Disk, Fixture, noise};
 
 use crate::Test;
 
@@ -13,6 +13,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "LIVE0002 service tells what is known of a server, and who waits on it",
         run: told,
+    },
+    Test {
+        name: "LIVE0003 an idle file system notices that its driver is stopped, and that it is back",
+        run: driver,
     },
 ];
 
@@ -40,6 +44,20 @@ fn stop_and_start(fixture: &Fixture) -> Result<()> {
     ];
     for (said, (status, words, what)) in said.iter().zip(expected) {
         ensure!(said.status == status && said.text.contains(words), "{what}: {said:?}");
+    }
+    Ok(())
+}
+
+fn driver(fixture: &Fixture) -> Result<()> {
+    let disk = Disk::fat32(64 << 20, 1)?;
+    disk.put("/BIG.BIN", &noise(42, 9 << 20))?;
+    let read = "sha256 /disk/BIG.BIN";
+    let lines = [read, "stop virtio-blk; sleep 0.1", read, read, "start virtio-blk", read];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    ensure!(said[0].status == 0 && said[5] == said[0], "{said:?}");
+    for said in &said[2..4] {
+        let told = said.text.contains("the disk failed") || said.text.contains("not running");
+        ensure!(said.status == 1 && told, "{said:?}");
     }
     Ok(())
 }

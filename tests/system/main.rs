@@ -62,7 +62,6 @@ fn main() {
         fsdeath::TESTS,
         groups::TESTS,
         heartbeats::TESTS,
-        live::TESTS,
         together::TESTS,
         campaigns::TESTS,
     ];

@@ -7,7 +7,7 @@
 //! counts as `-`.
 
 use super::lab::{Death, Heard, Lab};
-use super::{BACKOFF_MS, disk, system_with};
+use super::{BACKOFF_MS, Choice, disk, system_with};
 use crate::machine::Options;
 use crate::manifest;
 use crate::progress::note;
@@ -190,15 +190,12 @@ pub fn run(
 
 fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
     let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
-    let mut random = args.seed.max(1);
+    let mut choice = Choice::new(args.seed, args.one_in);
     let mut cells = Vec::new();
     for (index, server) in manifest.servers.iter().enumerate() {
         for (way, words) in WAYS {
             for (_, time) in Time::NAMED {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let chosen = random.is_multiple_of(args.one_in.max(1));
+                let chosen = choice.takes_next();
                 if chosen && wanted(&args.server, &server.name) && wanted(&args.how, way) {
                     let other = other_than(manifest, index);
                     cells.push(Cell { server: server.name.to_string(), way, words, time, other });

@@ -42,6 +42,26 @@ fn disk(workspace: &Workspace, name: &str, bytes: usize) -> Result<Disk> {
     Disk::temporary(workspace, name, &[big])
 }
 
+/// Chooses one cell in so many, by a seed (xorshift64, Marsaglia 2003).
+struct Choice {
+    state: u64,
+    one_in: u64,
+}
+
+impl Choice {
+    fn new(seed: u64, one_in: u64) -> Choice {
+        Choice { state: seed.max(1), one_in: one_in.max(1) }
+    }
+
+    /// Whether the next cell is one of them.
+    fn takes_next(&mut self) -> bool {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state.is_multiple_of(self.one_in)
+    }
+}
+
 /// Runs a line that must succeed; what it printed.
 fn say(guest: &mut Guest, line: &str, timeout: Duration) -> Result<String> {
     let (bytes, outcome) = guest.capture(line, timeout)?;

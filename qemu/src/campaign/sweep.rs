@@ -9,7 +9,7 @@
 //! able to do all of it.
 
 use super::lab::{Heard, Lab};
-use super::{disk, system};
+use super::{Choice, disk, system};
 use crate::machine::Options;
 use crate::progress::note;
 use crate::session::{Outcome, Watch};
@@ -230,7 +230,7 @@ fn moments(table: &str) -> Result<BTreeMap<(String, String), u64>> {
 fn cells(counts: &BTreeMap<(String, String), u64>, args: &Args) -> Vec<Cell> {
     let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
     let mut cells = Vec::new();
-    let mut random = args.seed.max(1);
+    let mut choice = Choice::new(args.seed, args.one_in);
     for (server, victim) in PAIRS {
         if !wanted(&args.server, server) || !wanted(&args.victim, victim) {
             continue;
@@ -238,10 +238,7 @@ fn cells(counts: &BTreeMap<(String, String), u64>, args: &Args) -> Vec<Cell> {
         for moment in MOMENTS.into_iter().filter(|moment| wanted(&args.moment, moment)) {
             let key = (server.to_owned(), moment.to_owned());
             for number in 1..=counts.get(&key).copied().unwrap_or(0) {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                if random.is_multiple_of(args.one_in.max(1)) {
+                if choice.takes_next() {
                     cells.push(Cell { server, victim, moment, number });
                 }
             }

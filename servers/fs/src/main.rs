@@ -41,6 +41,10 @@ mod guest {
             disk.is_lost()
         }
 
+        fn neighbours_changed(&self, disk: &RingDisk) {
+            disk.neighbours_changed();
+        }
+
         fn has_news(&self, disk: &RingDisk) -> bool {
             disk.take_news()
         }

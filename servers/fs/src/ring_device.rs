@@ -33,6 +33,8 @@ pub struct RingDisk {
     is_lost: bool,
     /// Sessions changed while this was waited for.
     news: Cell<bool>,
+    /// The driver may have been given up while nothing was asked of it.
+    must_ask: Cell<bool>,
 }
 
 impl RingDisk {
@@ -53,6 +55,7 @@ impl RingDisk {
             pending: Vec::new(),
             is_lost: false,
             news: Cell::new(false),
+            must_ask: Cell::new(false),
         })
     }
 
@@ -64,6 +67,12 @@ impl RingDisk {
     /// Whether sessions changed while this was waited for; forgets it.
     pub fn take_news(&self) -> bool {
         self.news.take()
+    }
+
+    /// A neighbour died, maybe the driver: it is asked after before it is asked for anything. (Not
+    /// now: its restart may take time, and the cache may have what clients want.)
+    pub fn neighbours_changed(&self) {
+        self.must_ask.set(true);
     }
 
     /// The root server says that a neighbour died, maybe the driver. Its successor answers, or the root server in
@@ -122,6 +131,9 @@ impl CacheDevice for RingDisk {
             offset: u64::from(request.buffer.0) * LINE_BYTES as u64
                 + u64::from(request.skip_sectors) * SECTOR_BYTES as u64,
         };
+        if self.must_ask.take() {
+            self.ask_after_driver();
+        }
         if self.is_lost {
             self.pending.push(request.id);
             return Ok(());

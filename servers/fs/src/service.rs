@@ -43,6 +43,9 @@ pub trait Host {
     /// Whether nothing will come of the disk any more: its driver was given up.
     fn is_lost(&self, disk: &Self::Disk) -> bool;
 
+    /// Servers around this one died, were given up or came: among them may be the disk's driver.
+    fn neighbours_changed(&self, disk: &Self::Disk);
+
     /// Whether clients died or came while the disk was waited for; forgets it.
     fn has_news(&self, disk: &Self::Disk) -> bool;
 
@@ -73,8 +76,11 @@ impl<H: Host> Service<H> {
         Service { host, volume: None, limits, incarnation, buffer, sessions: Vec::new() }
     }
 
-    /// Clients died or came: closes what the dead ones had open.
+    /// Neighbours died or came: closes what dead clients had open, has the driver looked after.
     pub fn sessions_changed(&mut self) {
+        if let Some(volume) = &self.volume {
+            self.host.neighbours_changed(volume.device());
+        }
         self.sessions = self.host.sessions();
         let sessions = &self.sessions;
         let is_gone = |owner: Owner| {

@@ -36,6 +36,8 @@ impl Host for Fake {
         self.is_lost
     }
 
+    fn neighbours_changed(&self, _: &FakeDisk) {}
+
     fn has_news(&self, _: &FakeDisk) -> bool {
         false
     }

@@ -136,6 +136,8 @@ impl Host for Around {
         false
     }
 
+    fn neighbours_changed(&self, _: &Lent) {}
+
     fn has_news(&self, _: &Lent) -> bool {
         false
     }
