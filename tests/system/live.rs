@@ -56,7 +56,8 @@ fn driver(fixture: &Fixture) -> Result<()> {
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!(said[0].status == 0 && said[5] == said[0], "{said:?}");
     for said in &said[2..4] {
-        let told = said.text.contains("the disk failed") || said.text.contains("not running");
+        let told =
+            said.text.contains("the disk failed") || said.text.contains("driver does not run");
         ensure!(said.status == 1 && told, "{said:?}");
     }
     Ok(())

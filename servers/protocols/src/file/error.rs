@@ -214,7 +214,9 @@ impl fmt::Display for Damage {
 impl fmt::Display for MountFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MountFailure::NoDisk => f.write_str("there is no disk; start with --disk"),
+            MountFailure::NoDisk => f.write_str(
+                "there is no disk (start with --disk), or its driver does not run (see `ps`)",
+            ),
             MountFailure::Empty => {
                 f.write_str("the disk is empty (all zero); format it with mkfs.fat -F 32")
             }
