@@ -1,5 +1,6 @@
 //! `skink deaths`: the matrix of deaths. Each server of the manifest dies in each way, while
 //! nobody asks it for anything, under load, when it starts, and while another server is restarted.
+//! And each is stopped for good, as one that was given up: then its clients must be told at once.
 //!
 //! Of each cell it is asserted that the death came with the cause that was meant (and with requests
 //! in flight where the cell says so), what the clients saw, and that nobody else was restarted. A
@@ -40,6 +41,13 @@ const WAYS: [(&str, &[&str]); 11] = [
     ("caps", &["capability quota exhausted"]),
     ("device", &["device does not answer"]),
 ];
+/// The end of a server by its operator, not by `kill`.
+const STOP: &str = "stop";
+/// What clients are told of a service that is not to be had: directly, or by `fs` of its disk.
+const UNAVAILABLE: [&str; 3] =
+    ["the service is not running", "its driver does not run", "the disk failed at"];
+/// A client is told within this.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// How the guest refuses a way that does not apply.
 const REFUSALS: [&str; 3] = ["no `heartbeat_ms`", "by a deadline", "all of the CPU"];
 
@@ -54,14 +62,17 @@ enum Time {
     StartUp,
     /// Another server is dead, and waits for its restart.
     OthersRestart,
+    /// It is not started again.
+    ForGood,
 }
 
 impl Time {
-    const NAMED: [(&str, Time); 4] = [
+    const NAMED: [(&str, Time); 5] = [
         ("idle", Time::Idle),
         ("load", Time::Load),
         ("start-up", Time::StartUp),
         ("other's restart", Time::OthersRestart),
+        ("for good", Time::ForGood),
     ];
 }
 
@@ -193,8 +204,14 @@ fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
     let mut choice = Choice::new(args.seed, args.one_in);
     let mut cells = Vec::new();
     for (index, server) in manifest.servers.iter().enumerate() {
-        for (way, words) in WAYS {
+        // Without these two no line runs.
+        let carries_lines = matches!(server.name.as_str(), "console" | SHELL);
+        let stop = [(STOP, [].as_slice())].into_iter().filter(|_| !carries_lines);
+        for (way, words) in WAYS.into_iter().chain(stop) {
             for (_, time) in Time::NAMED {
+                if (time == Time::ForGood) != (way == STOP) {
+                    continue;
+                }
                 let chosen = choice.takes_next();
                 if chosen && wanted(&args.server, &server.name) && wanted(&args.how, way) {
                     let other = other_than(manifest, index);
@@ -263,6 +280,7 @@ impl<'a> Bench<'a> {
             Time::Load => format!("{kill} --at receive:1; {}", request.unwrap_or_default()),
             Time::StartUp => format!("{kill} --at start:1; restart {server}"),
             Time::OthersRestart => format!("kill {}; {kill}", cell.other),
+            Time::ForGood => return self.try_stop(cell, request, before),
         };
         let mut heard = self.lab.say(&line)?;
         if REFUSALS.iter().any(|words| heard.text.contains(words)) {
@@ -275,6 +293,32 @@ impl<'a> Bench<'a> {
         self.check_restarts(cell, &before)?;
         let in_flight = deaths.last().map_or(0, |death| death.in_flight);
         Ok(Verdict::Good(view, in_flight))
+    }
+
+    /// Stops the server, asks it for something, and starts it again.
+    fn try_stop(
+        &mut self,
+        cell: &Cell,
+        request: Option<&'static str>,
+        mut expected: BTreeMap<String, u64>,
+    ) -> Result<Verdict> {
+        let server = &cell.server;
+        self.lab.ask(&format!("stop {server}"))?;
+        if let Some(request) = request {
+            let began = Instant::now();
+            let heard = self.lab.say(request)?;
+            let told = UNAVAILABLE.iter().any(|words| heard.text.contains(words));
+            ensure!(told, "`{request}`: {:?}, {:?}", heard.outcome, heard.text);
+            ensure!(began.elapsed() < AT_ONCE, "told after {:?}", began.elapsed());
+        }
+        self.lab.ask(&format!("start {server}"))?;
+        let all = self.lab.say(ALL)?;
+        ensure!(all.is(&self.calm[ALL]), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
+        *expected.entry(server.clone()).or_default() += 1;
+        let now = self.lab.restarts()?;
+        ensure!(now == expected, "restarts: {now:?}, expected {expected:?}");
+        let view = if request.is_some() { "service unavailable" } else { "nobody asks" };
+        Ok(Verdict::Good(view, 0))
     }
 
     /// Waits out the back-off of those who died for a cell that does not apply.
@@ -399,7 +443,8 @@ mod tests {
         let path = Workspace::find().unwrap().target_folder(Arch::X86_64).join("system.toml");
         let manifest = manifest::load(&path, Arch::X86_64.target()).unwrap();
         let all = cells(&manifest, &args(1, 1));
-        assert_eq!(all.len(), manifest.servers.len() * 11 * 4);
+        let stops = manifest.servers.len() - 2;
+        assert_eq!(all.len(), manifest.servers.len() * 11 * 4 + stops);
         let other = |name: &str| all.iter().find(|cell| cell.server == name).unwrap().other.clone();
         assert_eq!((other("fs"), other("virtio-blk")), ("virtio-blk".into(), "fs".into()));
         assert!(all.iter().all(|cell| cell.other != SHELL && cell.other != cell.server));
