@@ -388,6 +388,15 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// Drops what the guest says, until it has been quiet for so long.
+    ///
+    /// # Errors
+    /// As [`Guest::run`].
+    pub fn drain(&mut self, quiet: Duration) -> Result<()> {
+        while self.next(Instant::now() + quiet)?.is_ok() {}
+        Ok(())
+    }
+
     /// Runs commands and returns what they printed with what became of them.
     ///
     /// # Errors

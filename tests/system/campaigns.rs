@@ -1,6 +1,6 @@
 //! The short forms of the tool's campaigns.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use skink_tests::{Fixture, one_at_a_time};
 use skink_tool::campaign::{deaths, overhead, soak, sweep};
 use skink_tool::session::Watch;
@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[
         run: some_deaths,
     },
     Test {
-        name: "OVERHEAD0001 heartbeats and recording cost at most 1% of a read of 4 KiB",
+        name: "OVERHEAD0001 heartbeats and recording cost a typed call at most 40 instructions",
         run: cost,
     },
     Test {
@@ -37,7 +37,9 @@ fn short_soak(fixture: &Fixture) -> Result<()> {
 fn cost(fixture: &Fixture) -> Result<()> {
     let _alone = one_at_a_time();
     let rows = overhead::run(&Workspace::find()?, fixture.arch(), &Watch::default())?;
-    ensure!(rows.iter().all(overhead::Row::holds), "{rows:?}");
+    // What a read from the disk costs depends on how soon the device is done: not for a test.
+    let call = rows.iter().find(|row| row.id == "hello.add").context("no such row")?;
+    ensure!(call.on > call.off && call.on <= call.off + 40.0, "{rows:?}");
     Ok(())
 }
 
