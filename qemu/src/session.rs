@@ -196,14 +196,15 @@ impl Console {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Deaths that the root server has told of so far.
-    fn deaths(&self) -> usize {
-        const TOLD: &[u8] = b" requests in flight)";
-        const ONE: &[u8] = b" request in flight)";
-        self.text.lock().map_or(0, |text| {
-            let is = |told: &[u8]| text.windows(told.len()).filter(|at| *at == told).count();
-            is(TOLD) + is(ONE)
-        })
+    /// Whether the root server tells of a death in the lines from byte `seen` on, which are seen
+    /// then.
+    fn tells_of_death(&self, seen: &mut usize) -> bool {
+        let Ok(text) = self.text.lock() else { return false };
+        let new = &text[*seen..];
+        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        *seen += whole;
+        let lines = String::from_utf8_lossy(&new[..whole]);
+        [" requests in flight)", " request in flight)"].iter().any(|told| lines.contains(told))
     }
 
     /// Waits until everything that the guest printed is here. Only after QEMU's end.
@@ -440,16 +441,16 @@ impl<'a> Guest<'a> {
     pub fn watch(&mut self, mut crash: impl FnMut(&str)) -> Result<Option<Ending>> {
         /// The shell sends the records of new deaths after each line.
         const ASK: &str = "true";
-        let mut asked = 0;
+        let (mut seen, mut must_ask) = (0, false);
         loop {
             match self.next(Instant::now() + ASK_AFTER) {
                 Ok(Ok(Message::Crash(text))) => crash(&text),
                 Ok(Ok(Message::Ready)) => self.ready = true,
                 Ok(Ok(_)) => {}
                 Ok(Err(Outcome::TimedOut)) => {
-                    let deaths = self.console.deaths();
-                    if self.ready && deaths > asked {
-                        asked = deaths;
+                    must_ask |= self.console.tells_of_death(&mut seen);
+                    if self.ready && must_ask {
+                        must_ask = false;
                         self.channel.run(ASK)?;
                     }
                 }

@@ -44,6 +44,16 @@ impl Disk {
         Ok(disk)
     }
 
+    /// A FAT32 disk of 64 MiB with `/BIG.BIN`, `size` bytes of [`crate::noise`] by the seed 42.
+    ///
+    /// # Errors
+    /// As [`Disk::fat32`] and [`Disk::put`].
+    pub fn with_noise(size: usize) -> Result<Disk> {
+        let disk = Disk::fat32(64 << 20, 1)?;
+        disk.put("/BIG.BIN", &crate::noise(42, size))?;
+        Ok(disk)
+    }
+
     /// The image.
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,9 +6,11 @@
 //! Not here: the tests.
 #![forbid(unsafe_code)]
 
-pub mod disk;
+pub mod died;
+mod disk;
 pub mod guest;
 
+pub use died::Died;
 pub use disk::Disk;
 pub use guest::{Fixture, SHELL_DIED, Said};
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skink_tests::{Fixture, one_at_a_time};
-use skink_tool::campaign::{deaths, overhead, soak, sweep};
+use skink_tool::campaign::{Sample, deaths, overhead, soak, sweep};
 use skink_tool::session::Watch;
 use skink_tool::workspace::Workspace;
 
@@ -45,8 +45,8 @@ fn cost(fixture: &Fixture) -> Result<()> {
 
 fn some_deaths(fixture: &Fixture) -> Result<()> {
     let _alone = one_at_a_time();
-    let args =
-        deaths::Args { arch: fixture.arch(), server: None, how: None, one_in: 10, seed: 0x5eed };
+    let sample = Sample { one_in: 10, seed: 0x5eed };
+    let args = deaths::Args { arch: fixture.arch(), server: None, how: None, sample };
     let workspace = Workspace::find()?;
     let report = deaths::run(&workspace, &args, &Watch::default(), &mut |_| ())?;
     ensure!(report.failures.is_empty(), "{:#?}", report.failures);
@@ -61,8 +61,7 @@ fn some_steps(fixture: &Fixture) -> Result<()> {
         server: None,
         victim: None,
         moment: None,
-        one_in: 60,
-        seed: 0x5eed,
+        sample: Sample { one_in: 60, seed: 0x5eed },
     };
     let report = sweep::run(&Workspace::find()?, &args, &Watch::default())?;
     ensure!(report.failures.is_empty(), "{:#?}\n{}", report.failures, report.table());

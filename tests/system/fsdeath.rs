@@ -2,7 +2,7 @@
 //! names change exactly once, handles go on, and the disk is whole after a `sync`.
 
 use anyhow::{Result, ensure};
-use skink_tests::{Disk, Fixture, noise};
+use skink_tests::{Died, Disk, Fixture, noise};
 
 use crate::Test;
 use crate::disks::sha256;
@@ -28,19 +28,8 @@ pub const TESTS: &[Test] = &[
 
 const SIZE: usize = 2 << 20;
 
-fn disk() -> Result<Disk> {
-    let disk = Disk::fat32(64 << 20, 1)?;
-    disk.put("/BIG.BIN", &noise(42, SIZE))?;
-    Ok(disk)
-}
-
-/// Deaths of a server, as `crashes` printed them.
-fn deaths(text: &str, server: &str) -> usize {
-    text.lines().filter(|line| line.contains(&format!(" {server} (incarnation"))).count()
-}
-
 fn unsynced(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = [
         "kill fs --every 2 --times 7",
         "fill /disk/NEW.BIN 2m 9",
@@ -55,7 +44,7 @@ fn unsynced(fixture: &Fixture) -> Result<()> {
         ensure!((said.text.as_str(), said.status) == (expected.as_str(), 0), "{said:?}");
     }
     ensure!(said[1].status == 0 && said[4].status == 0, "{said:?}");
-    ensure!(deaths(&said[5].text, "fs") == 9, "{}", said[5].text);
+    ensure!(Died::count_of(&said[5].text, "fs") == 9, "{}", said[5].text);
     ensure!(disk.get("/NEW.BIN")? == noise(9, SIZE), "NEW.BIN differs on the disk");
     disk.check()
 }
@@ -64,7 +53,7 @@ fn unsynced(fixture: &Fixture) -> Result<()> {
 /// and not yet answered (`reply`). Done twice, each of them would fail.
 fn names(fixture: &Fixture) -> Result<()> {
     for moment in ["receive", "reply"] {
-        let disk = disk()?;
+        let disk = Disk::with_noise(SIZE)?;
         let lines = [
             "ls /disk".to_owned(),
             format!("kill fs --at {moment}:1; mkdir /disk/one"),
@@ -80,7 +69,7 @@ fn names(fixture: &Fixture) -> Result<()> {
         for (line, said) in lines.iter().zip(&said).filter(|(line, _)| line.starts_with("kill")) {
             ensure!((said.text.as_str(), said.status) == ("", 0), "`{line}`: {said:?}");
         }
-        ensure!(deaths(&said[6].text, "fs") == 5, "{}", said[6].text);
+        ensure!(Died::count_of(&said[6].text, "fs") == 5, "{}", said[6].text);
         ensure!(disk.names("/")? == ["three"], "{:?}", disk.names("/")?);
         ensure!(disk.get("/three/moved.bin")? == noise(42, SIZE), "moved.bin differs");
         disk.check()?;
@@ -89,18 +78,18 @@ fn names(fixture: &Fixture) -> Result<()> {
 }
 
 fn handles(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     // One handle from the beginning to the end; its requests are counted from the first read.
     let lines = ["kill fs --at receive:2 --every 2 --times 8; sha256 /disk/BIG.BIN", "crashes 32"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     let expected = format!("{}  /disk/BIG.BIN\n", sha256(&noise(42, SIZE))?);
     ensure!((said[0].text.as_str(), said[0].status) == (expected.as_str(), 0), "{:?}", said[0]);
-    ensure!(deaths(&said[1].text, "fs") == 8, "{}", said[1].text);
+    ensure!(Died::count_of(&said[1].text, "fs") == 8, "{}", said[1].text);
     Ok(())
 }
 
 fn both(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = [
         "ls /disk",
         "kill fs --every 2 --times 6; kill virtio-blk --at ring:7 --every 40 --times 8",
@@ -110,7 +99,8 @@ fn both(fixture: &Fixture) -> Result<()> {
     ];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!((said[2].text.as_str(), said[2].status) == ("", 0), "{:?}", said[2]);
-    let (fs, driver) = (deaths(&said[3].text, "fs"), deaths(&said[3].text, "virtio-blk"));
+    let (fs, driver) =
+        (Died::count_of(&said[3].text, "fs"), Died::count_of(&said[3].text, "virtio-blk"));
     ensure!(fs >= 4 && driver >= 2, "{fs} and {driver} deaths: {}", said[3].text);
     let expected = format!("{}  /disk/NEW.BIN\n", sha256(&noise(9, SIZE))?);
     ensure!(said[4].text == expected, "{:?}", said[4]);

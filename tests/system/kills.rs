@@ -1,7 +1,7 @@
 //! Servers that die, and grow back.
 
 use anyhow::{Context, Result, ensure};
-use skink_tests::{Disk, Fixture, noise};
+use skink_tests::{Died, Disk, Fixture, noise};
 use skink_tool::compile::KernelVariant;
 use skink_tool::session::Recipe;
 
@@ -40,25 +40,15 @@ pub const TESTS: &[Test] = &[
 
 const SIZE: usize = 8 << 20;
 
-fn disk() -> Result<Disk> {
-    let disk = Disk::fat32(64 << 20, 1)?;
-    disk.put("/BIG.BIN", &noise(42, SIZE))?;
-    Ok(disk)
-}
-
 /// Requests in flight, added up over all crash records that `crashes` printed.
 fn in_flight(text: &str) -> Result<Vec<u64>> {
-    let of_line = |line: &str| {
-        let (_, rest) = line.rsplit_once("; ")?;
-        rest.strip_suffix(" requests in flight")?.parse().ok()
-    };
-    let counts: Vec<u64> = text.lines().filter_map(of_line).collect();
+    let counts: Vec<u64> = Died::all(text).iter().map(|died| died.in_flight).collect();
     ensure!(!counts.is_empty(), "no crash record in {text}");
     Ok(counts)
 }
 
 fn read_under_kills(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = ["kill virtio-blk --every 2 --times 20", "sha256 /disk/BIG.BIN", "crashes 40"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     let expected = format!("{}  /disk/BIG.BIN\n", sha256(&noise(42, SIZE))?);
@@ -70,7 +60,7 @@ fn read_under_kills(fixture: &Fixture) -> Result<()> {
 }
 
 fn write_under_kills(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = [
         "ls /disk",
         "kill virtio-blk --every 2 --times 20",
@@ -85,7 +75,7 @@ fn write_under_kills(fixture: &Fixture) -> Result<()> {
 }
 
 fn no_leak(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let kill = "repeat 90 kill virtio-blk";
     let lines =
         ["kill virtio-blk; sha256 /disk/BIG.BIN", "free", kill, "sha256 /disk/BIG.BIN", "free"];
@@ -96,7 +86,7 @@ fn no_leak(fixture: &Fixture) -> Result<()> {
 }
 
 fn every_way(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let ways = [
         ("null", "null pointer"),
         ("illegal", "undefined instruction"),
@@ -121,7 +111,7 @@ fn every_way(fixture: &Fixture) -> Result<()> {
 }
 
 fn every_server(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     for server in ["console", "pci", "virtio-blk", "fs", "bootfs", "hello"] {
         let kill = format!("kill {server}; sleep 0.2; ls /disk; hello; ls /boot/server; ps");
         let text = fixture.ok(disk.path(), &kill).with_context(|| server.to_string())?;
@@ -135,7 +125,7 @@ fn every_server(fixture: &Fixture) -> Result<()> {
 }
 
 fn budget(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     // The shell, far below the driver, goes on counting while the driver loops.
     let line = "kill virtio-blk --at-request 1 --how loop; sha256 /disk/BIG.BIN & repeat 200 true; echo alive; wait; crashes 1";
     let text = fixture.ok(disk.path(), line)?;
@@ -167,7 +157,7 @@ fn debug_kernel(shipped: &Fixture) -> Result<()> {
 
 /// A driver that is killed more often than its manifest tolerates is given up: clients are told.
 fn given_up(fixture: &Fixture) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = [
         "sha256 /disk/BIG.BIN",
         "kill virtio-blk --every 1; sha256 /disk/BIG.BIN",

@@ -1,7 +1,7 @@
 //! Live operations: `stop`, `start`, `service`, and what callers see meanwhile.
 
 use anyhow::{Result, ensure};
-use skink_tests::{Disk, Fixture, noise};
+use skink_tests::{Disk, Fixture};
 
 use crate::Test;
 
@@ -49,8 +49,7 @@ fn stop_and_start(fixture: &Fixture) -> Result<()> {
 }
 
 fn driver(fixture: &Fixture) -> Result<()> {
-    let disk = Disk::fat32(64 << 20, 1)?;
-    disk.put("/BIG.BIN", &noise(42, 9 << 20))?;
+    let disk = Disk::with_noise(9 << 20)?;
     let read = "sha256 /disk/BIG.BIN";
     let lines = [read, "stop virtio-blk; sleep 0.1", read, read, "start virtio-blk", read];
     let said = fixture.exec(Some(disk.path()), &lines)?;

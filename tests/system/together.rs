@@ -2,7 +2,7 @@
 //! of a call; and a server that dies at once at every start.
 
 use anyhow::{Context, Result, ensure};
-use skink_tests::{Disk, Fixture, SHELL_DIED, noise};
+use skink_tests::{Died, Disk, Fixture, SHELL_DIED, noise};
 use skink_tool::machine::Options;
 
 use crate::Test;
@@ -23,27 +23,18 @@ pub const TESTS: &[Test] = &[
 
 const SIZE: usize = 9 << 20;
 
-fn disk() -> Result<Disk> {
-    let disk = Disk::fat32(64 << 20, 1)?;
-    disk.put("/BIG.BIN", &noise(42, SIZE))?;
-    Ok(disk)
-}
-
-/// The deaths that `crashes` printed, as `SERVER: CAUSE`.
-fn deaths(text: &str) -> Vec<String> {
-    let of_line = |line: &str| {
-        let (head, rest) = line.split_once(" (incarnation ")?;
-        let server = head.split_whitespace().last()?;
-        let (_, rest) = rest.split_once("): ")?;
-        Some(format!("{server}: {}", rest.split_once("; ")?.0))
+/// Whether these servers were killed, in this order, each at a place that has these words.
+fn were_killed(died: &[Died], expected: &[(&str, &str)]) -> bool {
+    let is = |(died, (server, place)): (&Died, &(&str, &str))| {
+        died.server == *server && died.told.starts_with("killed") && died.told.contains(place)
     };
-    text.lines().filter_map(of_line).collect()
+    died.len() == expected.len() && died.iter().zip(expected).all(is)
 }
 
 /// Arms deaths, reads the whole file, and looks at the deaths and at what is free; `status` is how
 /// the reading ends.
 fn read_while(fixture: &Fixture, arm: &str, status: i32, expected: &[(&str, &str)]) -> Result<()> {
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let read = "sha256 /disk/BIG.BIN";
     let armed = format!("{arm}; {read}");
     let lines = [read, "free", armed.as_str(), "crashes", read, "free"];
@@ -51,12 +42,8 @@ fn read_while(fixture: &Fixture, arm: &str, status: i32, expected: &[(&str, &str
     let sum = format!("{}  /disk/BIG.BIN\n", sha256(&noise(42, SIZE))?);
     ensure!(said[2].status == status, "`{armed}`: {:?}", said[2]);
     ensure!(status != 0 || said[2].text == sum, "`{armed}`: {:?}", said[2]);
-    let died = deaths(&said[3].text);
-    let is = |(death, (server, place)): (&String, &(&str, &str))| {
-        death.starts_with(&format!("{server}: killed")) && death.contains(place)
-    };
-    let all = died.len() == expected.len() && died.iter().zip(expected).all(is);
-    ensure!(all, "`{arm}`: {died:?}, expected {expected:?}");
+    let died = Died::all(&said[3].text);
+    ensure!(were_killed(&died, expected), "`{arm}`: {died:?}, expected {expected:?}");
     ensure!(said[4].text == sum, "afterwards: {:?}", said[4]);
     ensure!(said[1].text == said[5].text, "{} and {}", said[1].text, said[5].text);
     Ok(())
@@ -89,16 +76,13 @@ fn during_recovery(fixture: &Fixture) -> Result<()> {
     // The new instance of the dead one dies as well.
     let arm = "kill fs --at start:1; kill fs; kill virtio-blk --at start:1; kill virtio-blk";
     let expected = [("fs", ""), ("fs", "start"), ("virtio-blk", ""), ("virtio-blk", "start")];
-    let disk = disk()?;
+    let disk = Disk::with_noise(SIZE)?;
     let lines = ["ls /disk", arm, "sha256 /disk/BIG.BIN", "crashes"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!(said[2].text.starts_with(&sha256(&noise(42, SIZE))?), "{:?}", said[2]);
-    let mut died = deaths(&said[3].text);
-    died.sort();
-    let matches = |(death, (server, place)): (&String, &(&str, &str))| {
-        death.starts_with(&format!("{server}: killed")) && death.contains(place)
-    };
-    ensure!(died.len() == 4 && died.iter().zip(&expected).all(matches), "{died:?}");
+    let mut died = Died::all(&said[3].text);
+    died.sort_by_key(|died| (died.server.clone(), died.told.clone()));
+    ensure!(were_killed(&died, &expected), "{died:?}");
     Ok(())
 }
 
@@ -139,7 +123,7 @@ fn crash_loop(fixture: &Fixture) -> Result<()> {
     ensure!(wait < 10.0, "given up after {wait} s, its period is 10 s");
     ensure!(later < 0.002, "told after {later} s");
     // One by `restart`, ten that are tolerated, and the last.
-    ensure!(deaths(&said[4].text).len() == 12, "{}", said[4].text);
+    ensure!(Died::all(&said[4].text).len() == 12, "{}", said[4].text);
     ensure!(said[5].text.starts_with("hello: failed (died too often)"), "{}", said[5].text);
     Ok(())
 }

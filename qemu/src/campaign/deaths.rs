@@ -8,7 +8,7 @@
 //! counts as `-`.
 
 use super::lab::{Death, Heard, Lab};
-use super::{BACKOFF_MS, Choice, disk, system_with};
+use super::{BACKOFF_MS, Sample, disk, system_with, wanted};
 use crate::machine::Options;
 use crate::manifest;
 use crate::progress::note;
@@ -88,12 +88,9 @@ pub struct Args {
     /// Only this way to die, as `kill --how` names it
     #[arg(long)]
     pub how: Option<String>,
-    /// One cell in so many, chosen by the seed
-    #[arg(long, default_value_t = 1)]
-    pub one_in: u64,
-    /// Chooses the cells
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Which of the cells
+    #[command(flatten)]
+    pub sample: Sample,
 }
 
 /// A cell of the matrix.
@@ -105,6 +102,13 @@ struct Cell {
     time: Time,
     /// Who dies first in [`Time::OthersRestart`]: whom the server needs, else a neighbour.
     other: String,
+}
+
+impl Cell {
+    /// Whether this is the death that was meant.
+    fn is_meant(&self, death: &Death) -> bool {
+        death.server == self.server && self.words.iter().any(|words| death.cause.contains(words))
+    }
 }
 
 /// What came of a cell.
@@ -200,8 +204,7 @@ pub fn run(
 }
 
 fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
-    let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
-    let mut choice = Choice::new(args.seed, args.one_in);
+    let mut choice = args.sample.choice();
     let mut cells = Vec::new();
     for (index, server) in manifest.servers.iter().enumerate() {
         // Without these two no line runs.
@@ -213,7 +216,9 @@ fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
                     continue;
                 }
                 let chosen = choice.takes_next();
-                if chosen && wanted(&args.server, &server.name) && wanted(&args.how, way) {
+                let is_wanted =
+                    wanted(args.server.as_ref(), &server.name) && wanted(args.how.as_ref(), way);
+                if chosen && is_wanted {
                     let other = other_than(manifest, index);
                     cells.push(Cell { server: server.name.to_string(), way, words, time, other });
                 }
@@ -312,8 +317,7 @@ impl<'a> Bench<'a> {
             ensure!(began.elapsed() < AT_ONCE, "told after {:?}", began.elapsed());
         }
         self.lab.ask(&format!("start {server}"))?;
-        let all = self.lab.say(ALL)?;
-        ensure!(all.is(&self.calm[ALL]), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
+        self.check_all()?;
         *expected.entry(server.clone()).or_default() += 1;
         let now = self.lab.restarts()?;
         ensure!(now == expected, "restarts: {now:?}, expected {expected:?}");
@@ -333,25 +337,24 @@ impl<'a> Bench<'a> {
     /// Waits until the deaths of the cell have come, and everything works again.
     fn wait_for_deaths(&mut self, cell: &Cell, heard: &mut Heard) -> Result<Vec<Death>> {
         let mut deaths = core::mem::take(&mut heard.deaths);
-        let is_there = |deaths: &[Death]| {
-            deaths.iter().any(|death| {
-                death.server == cell.server && cell.words.iter().any(|w| death.cause.contains(w))
-            })
-        };
         let until = Instant::now() + PATIENCE;
         // Some come only when the server has something to do.
         let line = use_of(&cell.server).unwrap_or("true");
-        while !is_there(&deaths) {
+        while !deaths.iter().any(|death| cell.is_meant(death)) {
             ensure!(Instant::now() < until, "no such death; there were {deaths:?}");
             let idle = cell.time == Time::Idle && cell.way != "device";
             let more = self.lab.say(if idle { "true" } else { line })?;
             deaths.extend(more.deaths);
         }
-        let all = self.lab.say(ALL)?;
-        let expected = &self.calm[ALL];
-        ensure!(all.is(expected), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
-        deaths.extend(all.deaths);
+        deaths.extend(self.check_all()?);
         Ok(deaths)
+    }
+
+    /// Everything works again; who died meanwhile.
+    fn check_all(&mut self) -> Result<Vec<Death>> {
+        let all = self.lab.say(ALL)?;
+        ensure!(all.is(&self.calm[ALL]), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
+        Ok(all.deaths)
     }
 
     /// What the clients saw of it.
@@ -382,10 +385,7 @@ impl<'a> Bench<'a> {
             _ => &[],
         };
         ensure!(deaths.len() == 1 + others.len(), "deaths: {deaths:?}");
-        let its = deaths.iter().find(|death| {
-            death.server == cell.server && cell.words.iter().any(|w| death.cause.contains(w))
-        });
-        let its = its.context("no such death")?;
+        let its = deaths.iter().find(|death| cell.is_meant(death)).context("no such death")?;
         match cell.time {
             Time::Load if cell.server != SHELL => {
                 ensure!(its.in_flight > 0, "no request in flight: {its:?}");
@@ -435,7 +435,8 @@ mod tests {
     use super::*;
 
     fn args(one_in: u64, seed: u64) -> Args {
-        Args { arch: Arch::X86_64, server: None, how: None, one_in, seed }
+        let sample = Sample { one_in, seed };
+        Args { arch: Arch::X86_64, server: None, how: None, sample }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod throughput;
 
 use crate::disk::{self, Disk, Entry};
 use crate::session::{Guest, Outcome, Recipe, System};
-use crate::stats::{self, Sample};
+use crate::stats;
 use crate::workspace::{Arch, Workspace};
 use anyhow::{Result, bail};
 use skink_manifest::Experiment;
@@ -42,6 +42,23 @@ fn disk(workspace: &Workspace, name: &str, bytes: usize) -> Result<Disk> {
     Disk::temporary(workspace, name, &[big])
 }
 
+/// Which cells of a campaign are tried.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Sample {
+    /// One cell in so many, chosen by the seed
+    #[arg(long, default_value_t = 1)]
+    pub one_in: u64,
+    /// Chooses the cells
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl Sample {
+    fn choice(&self) -> Choice {
+        Choice { state: self.seed.max(1), one_in: self.one_in.max(1) }
+    }
+}
+
 /// Chooses one cell in so many, by a seed (xorshift64, Marsaglia 2003).
 struct Choice {
     state: u64,
@@ -49,10 +66,6 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(seed: u64, one_in: u64) -> Choice {
-        Choice { state: seed.max(1), one_in: one_in.max(1) }
-    }
-
     /// Whether the next cell is one of them.
     fn takes_next(&mut self) -> bool {
         self.state ^= self.state << 13;
@@ -60,6 +73,11 @@ impl Choice {
         self.state ^= self.state << 17;
         self.state.is_multiple_of(self.one_in)
     }
+}
+
+/// Whether a filter of the command line takes this name.
+fn wanted(filter: Option<&String>, name: &str) -> bool {
+    filter.is_none_or(|filter| filter == name)
 }
 
 /// Runs a line that must succeed; what it printed.
@@ -73,12 +91,12 @@ fn say(guest: &mut Guest, line: &str, timeout: Duration) -> Result<String> {
 }
 
 /// The samples that a line printed.
-fn samples(guest: &mut Guest, line: &str, timeout: Duration) -> Result<Vec<Sample>> {
+fn samples(guest: &mut Guest, line: &str, timeout: Duration) -> Result<Vec<stats::Sample>> {
     Ok(stats::parse(&say(guest, line, timeout)?))
 }
 
 /// The value of the one sample with this ID and unit.
-fn value(samples: &[Sample], id: &str, unit: &str) -> Result<f64> {
+fn value(samples: &[stats::Sample], id: &str, unit: &str) -> Result<f64> {
     let found = samples.iter().find(|sample| sample.id == id && sample.unit == unit);
     match found {
         Some(sample) => Ok(sample.value),

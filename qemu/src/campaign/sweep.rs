@@ -9,7 +9,7 @@
 //! able to do all of it.
 
 use super::lab::{Heard, Lab};
-use super::{Choice, disk, system};
+use super::{Sample, disk, system, wanted};
 use crate::machine::Options;
 use crate::progress::note;
 use crate::session::{Outcome, Watch};
@@ -55,12 +55,9 @@ pub struct Args {
     /// Only this moment
     #[arg(long)]
     pub moment: Option<String>,
-    /// One cell in so many, chosen by the seed
-    #[arg(long, default_value_t = 1)]
-    pub one_in: u64,
-    /// Chooses the cells
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Which of the cells
+    #[command(flatten)]
+    pub sample: Sample,
 }
 
 /// A cell of the sweep.
@@ -228,14 +225,13 @@ fn moments(table: &str) -> Result<BTreeMap<(String, String), u64>> {
 
 /// The cells to try.
 fn cells(counts: &BTreeMap<(String, String), u64>, args: &Args) -> Vec<Cell> {
-    let wanted = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
     let mut cells = Vec::new();
-    let mut choice = Choice::new(args.seed, args.one_in);
+    let mut choice = args.sample.choice();
     for (server, victim) in PAIRS {
-        if !wanted(&args.server, server) || !wanted(&args.victim, victim) {
+        if !wanted(args.server.as_ref(), server) || !wanted(args.victim.as_ref(), victim) {
             continue;
         }
-        for moment in MOMENTS.into_iter().filter(|moment| wanted(&args.moment, moment)) {
+        for moment in MOMENTS.into_iter().filter(|moment| wanted(args.moment.as_ref(), moment)) {
             let key = (server.to_owned(), moment.to_owned());
             for number in 1..=counts.get(&key).copied().unwrap_or(0) {
                 if choice.takes_next() {
@@ -295,8 +291,7 @@ mod tests {
             server: None,
             victim: None,
             moment: Some("ring".to_owned()),
-            one_in: 1,
-            seed: 1,
+            sample: Sample { one_in: 1, seed: 1 },
         }
     }
 
@@ -307,10 +302,16 @@ mod tests {
         let all = cells(&counts, &args());
         assert_eq!(all.len(), 10 + 40 + 10 + 40, "blk, fs, fs at blk, shell at fs");
         assert_eq!(all[0].kill(), "kill virtio-blk --at ring:1");
-        let some = cells(&counts, &Args { one_in: 10, seed: 7, ..args() });
+        let some = cells(&counts, &Args { sample: Sample { one_in: 10, seed: 7 }, ..args() });
         assert!(!some.is_empty() && some.len() < 30, "{}", some.len());
-        assert_eq!(some, cells(&counts, &Args { one_in: 10, seed: 7, ..args() }));
-        assert_ne!(some, cells(&counts, &Args { one_in: 10, seed: 8, ..args() }));
+        assert_eq!(
+            some,
+            cells(&counts, &Args { sample: Sample { one_in: 10, seed: 7 }, ..args() })
+        );
+        assert_ne!(
+            some,
+            cells(&counts, &Args { sample: Sample { one_in: 10, seed: 8 }, ..args() })
+        );
     }
 
     #[test]

@@ -8,37 +8,31 @@ use libipc::trigger::Moment;
 use skink_protocols::control::{Name, Policy, RestartType, Service, ServiceSession};
 
 use super::misused;
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Failure, Outcome};
 use crate::format as look;
 
 pub fn restart(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let [name] = words else {
-        return Err(misused("restart"));
-    };
-    context.sessions.control.restart(name)?;
-    Ok(())
+    Ok(context.sessions.control.restart(only_name("restart", words)?)?)
 }
 
 pub fn stop(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let [name] = words else {
-        return Err(misused("stop"));
-    };
-    context.sessions.control.stop(name)?;
-    Ok(())
+    Ok(context.sessions.control.stop(only_name("stop", words)?)?)
 }
 
 pub fn start(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let [name] = words else {
-        return Err(misused("start"));
-    };
-    context.sessions.control.start(name)?;
-    Ok(())
+    Ok(context.sessions.control.start(only_name("start", words)?)?)
+}
+
+/// The one word that a command takes.
+fn only_name<'a>(command: &str, words: &'a [String]) -> Result<&'a str, Failure> {
+    match words {
+        [name] => Ok(name),
+        _ => Err(misused(command)),
+    }
 }
 
 pub fn service(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let [name] = words else {
-        return Err(misused("service"));
-    };
+    let name = only_name("service", words)?;
     let service = context.sessions.control.service(name)?;
     context.line(describe(&service));
     let mut sessions = Vec::new();
