@@ -94,6 +94,8 @@ pub struct StartInfo {
     /// Slots of interrupt handlers of wired lines, in the manifest's order; entry `i` signals
     /// bit `IRQ_FIRST + i`. The vectors of devices follow with the next bits.
     pub lines: Vec<u64, 8>,
+    /// [`slot::LOG`] is there.
+    pub has_log: bool,
 }
 
 /// A thread that the server may start.

@@ -14,7 +14,7 @@ use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, matrix, suite, symbolize, tidy};
+use crate::{bench, compile, doctor, machine, matrix, program, suite, symbolize, tidy};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use skink_manifest::Experiment;
@@ -84,6 +84,8 @@ enum Sub {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Builds a user program as a file for the guest's `run`
+    Program(program::Args),
     /// Says what is installed, what is missing, how to get it
     Doctor {
         /// Installs what is missing, where it may
@@ -252,6 +254,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             symbolize::command(workspace, arch, &server, binary, file.as_deref())
         }
         Sub::Image { arch, manifest, out } => image(workspace, arch, manifest, &out),
+        Sub::Program(args) => program::command(workspace, &args),
         Sub::Doctor { install } => {
             if install {
                 doctor::ensure_all(workspace)?;

@@ -115,10 +115,7 @@ pub fn build(
     };
     let mut programs =
         Programs { kernel: kernel.run(workspace, arch)?.join("kernel"), user: BTreeMap::new() };
-    let user_flags = match arch {
-        Arch::X86_64 => USER_FLAGS.to_vec(),
-        Arch::Aarch64 => [&USER_FLAGS[..], &PIE_FLAGS].concat(),
-    };
+    let user_flags = user_flags(arch);
     let of_abi = |abi: FloatAbi| -> Vec<(&str, &str)> {
         let of_abi = servers.iter().filter(|server| server.float == abi);
         of_abi.map(|server| (&*server.name, &*server.name)).collect()
@@ -142,6 +139,30 @@ pub fn build(
         programs.user.extend(built);
     }
     Ok(programs)
+}
+
+/// Builds one user program; returns its ELF file, with symbols.
+///
+/// # Errors
+/// As [`build`].
+pub fn program(workspace: &Workspace, arch: Arch, program: &Binary) -> Result<PathBuf> {
+    let name = program.name.as_str();
+    let call = CargoCall {
+        what: &format!("the program {name}"),
+        packages: &[(name, name)],
+        float: program.float,
+        features: &[],
+        flags: &user_flags(arch),
+        target_dir: workspace.target_dir.clone(),
+    };
+    Ok(call.run(workspace, arch)?.join(name))
+}
+
+fn user_flags(arch: Arch) -> Vec<&'static str> {
+    match arch {
+        Arch::X86_64 => USER_FLAGS.to_vec(),
+        Arch::Aarch64 => [&USER_FLAGS[..], &PIE_FLAGS].concat(),
+    }
 }
 
 struct CargoCall<'a> {

@@ -4,7 +4,7 @@
 //!
 //! Data flows one way: [`workspace`] finds the sources; [`install`] provides what the host lacks;
 //! [`compile`] calls cargo for the guest; [`manifest`] checks `system.toml`; [`elf`] and
-//! [`bootimage`] pack; [`disk`] makes the FAT32 image; [`machine`] starts QEMU; [`terminal`] and
+//! [`bootimage`] pack; [`disk`] makes the FAT32 image, [`program`] a file for it; [`machine`] starts QEMU; [`terminal`] and
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
 //! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
 //! line. [`campaign`] runs the long experiments with deaths. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
@@ -31,6 +31,7 @@ pub mod install;
 pub mod machine;
 pub mod manifest;
 pub mod matrix;
+pub mod program;
 pub mod progress;
 pub mod session;
 pub mod stats;

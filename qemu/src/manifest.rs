@@ -5,6 +5,7 @@
 //! * [`source`]: the text, and which file each byte is from.
 //! * [`schema`]: what may stand in the files.
 //! * [`hardware`]: what only one machine has, given to its servers.
+//! * [`programs`]: slots for what `run` starts from a disk.
 //! * [`check`]: what it must mean together; [`devices`]: what is driven; [`graph`]: who needs whom.
 
 pub mod check;
@@ -12,6 +13,7 @@ pub mod devices;
 pub mod graph;
 mod groups;
 pub mod hardware;
+mod programs;
 pub mod schema;
 pub mod source;
 
@@ -62,13 +64,18 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The servers that the manifest starts itself: all but the slots.
+pub fn servers(manifest: &Manifest) -> impl Iterator<Item = &skink_manifest::Server> {
+    manifest.servers.iter().filter(|server| !server.is_slot)
+}
+
 /// The programs that the manifest's servers run, each once.
 pub fn binaries(manifest: &Manifest) -> Vec<Binary> {
     let of_server = |server: &skink_manifest::Server| Binary {
         name: server.binary.to_string(),
         float: if server.fpu { FloatAbi::Hard } else { FloatAbi::Soft },
     };
-    let mut all: Vec<Binary> = manifest.servers.iter().map(of_server).collect();
+    let mut all: Vec<Binary> = servers(manifest).map(of_server).collect();
     all.sort();
     all.dedup();
     all

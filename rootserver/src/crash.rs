@@ -13,6 +13,10 @@ use skink_protocols::control::{Cause, CrashRecord, IpcRecord, MESSAGE, Timeline}
 /// Records kept; older ones are forgotten.
 pub const RECORDS: usize = 32;
 
+/// Records up to a time; at first none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Records(u64);
+
 /// The last deaths.
 #[derive(Clone, Debug, Default)]
 pub struct Crashes {
@@ -46,9 +50,14 @@ impl Crashes {
         self.records.iter().nth(from_front)
     }
 
-    /// The latest record of a server, to complete its timeline.
-    pub fn latest_of(&mut self, server: &str) -> Option<&mut CrashRecord> {
-        self.records.iter_mut().rev().find(|r| r.server == server)
+    /// All records until now.
+    pub fn now(&self) -> Records {
+        Records(self.count)
+    }
+
+    /// The latest record of a server that is not among those, to complete its timeline.
+    pub fn latest_of(&mut self, server: &str, since: Records) -> Option<&mut CrashRecord> {
+        self.records.iter_mut().rev().find(|r| r.server == server && r.number > since.0)
     }
 }
 
@@ -141,7 +150,11 @@ mod tests {
         assert_eq!(crashes.get(0).map(|r| (r.number, r.incarnation)), Some((100, 99)));
         assert_eq!(crashes.get(RECORDS as u32 - 1).map(|r| r.number), Some(69));
         assert!(crashes.get(RECORDS as u32).is_none() && crashes.get(u32::MAX).is_none());
-        assert!(crashes.latest_of("a").is_some() && crashes.latest_of("b").is_none());
+        let before = Records::default();
+        assert!(crashes.latest_of("a", before).is_some());
+        assert!(crashes.latest_of("b", before).is_none());
+        let now = crashes.now();
+        assert!(crashes.latest_of("a", now).is_none(), "nothing has been added since");
     }
 
     #[test]

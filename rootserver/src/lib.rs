@@ -10,6 +10,7 @@
 //! * [`image`], [`loader`], [`plan`]: from the boot image to what an instance is made of.
 //! * [`acpi`], [`devicetree`], [`pci`], [`virtio_mmio`]: finding devices, and silencing them
 //!   without help.
+//! * [`entry`]: what a program from a disk may have.
 //! * [`crash`], [`mod@say`]: what is known of a death.
 //! * [`system`]: all of it at work.
 //!
@@ -23,6 +24,7 @@ pub mod arch;
 pub mod crash;
 pub mod custody;
 pub mod devicetree;
+pub mod entry;
 pub mod image;
 pub mod kernel;
 pub mod loader;

@@ -2,7 +2,7 @@
 //!
 //! Everything lies from [`BASE`] on, behind what the kernel mapped. Most mappings stay for ever
 //! (control pages, configuration pages, pristine images); one page, the *scratch* page, shows one
-//! frame after the other.
+//! frame after the other, and *panes* show what belongs to one program after the other.
 //!
 //! All dereferencing of such memory is in this file. Memory that a server or a device may change
 //! at any time is read and written by volatile accesses of one word or byte, never by reference
@@ -16,7 +16,7 @@ use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{CPtr, Error, ObjectType, PAGE_SIZE};
 
-use crate::custody::{Custody, CustodyError, Frames};
+use crate::custody::{Custody, CustodyError, Frames, LARGE_BITS, SMALL_BITS};
 use crate::kernel::Kernel;
 use crate::pci::Registers;
 
@@ -35,11 +35,33 @@ pub struct Window {
     /// Bytes of address space in use from [`BASE`] on.
     used: u64,
     scratch: u64,
+    /// A frame that is mapped nowhere, to have paging structures made.
+    probe: CPtr,
+}
+
+/// Addresses for what comes and goes, with their paging structures: showing something there takes
+/// no memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pane {
+    base: u64,
+    bytes: u64,
+    /// Bytes shown, with the unmapped pages behind.
+    used: u64,
+}
+
+impl Pane {
+    /// No addresses.
+    pub const EMPTY: Pane = Pane { base: 0, bytes: 0, used: 0 };
+
+    /// Nothing is shown any more: the frames are gone.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
 }
 
 impl Window {
     /// Nothing mapped.
-    pub const EMPTY: Window = Window { used: 0, scratch: 0 };
+    pub const EMPTY: Window = Window { used: 0, scratch: 0, probe: CPtr(0) };
 
     /// Prepares the scratch page: its paging structures.
     ///
@@ -55,7 +77,40 @@ impl Window {
         )?;
         map(custody, CPtr(frame.first), self.scratch, map_rights::READ, MemoryType::Normal)?;
         Cap::<cap::Frame>::from_slot(frame.first).unmap()?;
+        self.probe = CPtr(frame.first);
         Ok(())
+    }
+
+    /// A pane for `bytes` of frames of 4 KiB.
+    ///
+    /// # Errors
+    /// Memory or slots are short.
+    pub fn pane(&mut self, custody: &mut Custody, bytes: u64) -> Result<Pane, CustodyError> {
+        const STEP: u64 = 1 << LARGE_BITS;
+        let base = self.place(bytes, STEP);
+        for at in (base..base + bytes).step_by(STEP as usize) {
+            map(custody, self.probe, at, map_rights::READ, MemoryType::Normal)?;
+            Cap::<cap::Frame>::new(self.probe).unmap()?;
+        }
+        Ok(Pane { base, bytes, used: 0 })
+    }
+
+    /// Shows frames in a pane, behind what it shows already, until they are destroyed.
+    ///
+    /// # Errors
+    /// They do not fit, or the kernel refuses.
+    pub fn show(&self, pane: &mut Pane, frames: &Frames) -> Result<Memory, CustodyError> {
+        let end = pane.used + frames.bytes();
+        if end > pane.bytes || frames.size_bits != SMALL_BITS {
+            return Err(CustodyError::NoRoom { most: pane.bytes });
+        }
+        let base = pane.base + pane.used;
+        for i in 0..frames.count {
+            let frame = Cap::<cap::Frame>::from_slot(frames.first + i);
+            frame.map(vspace(), base + i * PAGE, READ_WRITE, MemoryType::Normal)?;
+        }
+        pane.used = end + PAGE;
+        Ok(Memory { base: base as usize as *mut u8, bytes: frames.bytes() as usize })
     }
 
     fn place(&mut self, bytes: u64, align: u64) -> u64 {
@@ -135,6 +190,16 @@ impl Window {
         let result = body(&Memory { base: self.scratch as usize as *mut u8, bytes: PAGE_SIZE });
         frame.unmap()?;
         Ok(result)
+    }
+}
+
+impl Window {
+    /// Fills a frame of 4 KiB with zeroes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn clear_frame(&self, frame: CPtr) -> Result<(), libipc::SysError> {
+        self.with_frame(frame, READ_WRITE, |memory| memory.with_slice(|bytes| bytes.fill(0)))
     }
 }
 
@@ -218,8 +283,9 @@ impl Memory {
         if self.bytes == 0 {
             return body(&mut []);
         }
-        // SAFETY: callers use this for RAM that is mapped nowhere else yet (pristine images being
-        // made, start info of a dead instance); the slice does not outlive `body`.
+        // SAFETY: callers use this for RAM that nobody else touches (pristine images being made,
+        // start info and control page of nobody's, files being loaded); the slice does not
+        // outlive `body`.
         body(unsafe { core::slice::from_raw_parts_mut(self.base, self.bytes) })
     }
 

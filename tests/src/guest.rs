@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use skink_tool::machine::{Ending, Options};
+use skink_tool::program;
 use skink_tool::session::{Guest, Outcome, Recipe, System, Watch};
-use skink_tool::workspace::{Arch, Workspace};
+use skink_tool::workspace::{Arch, FloatAbi, Workspace};
 
 /// Seconds that a line of commands may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -101,11 +102,28 @@ impl Fixture {
     /// # Errors
     /// As there.
     pub fn exec_with(&self, options: &Options, lines: &[&str]) -> Result<Vec<Said>> {
+        Ok(self.exec_heard(options, lines)?.0)
+    }
+
+    /// As [`Fixture::exec_with`], with all that was printed on the console.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exec_heard(&self, options: &Options, lines: &[&str]) -> Result<(Vec<Said>, String)> {
         let _alone = crate::one_at_a_time();
         let mut guest = Guest::boot(&self.system, options, &Watch::default())?;
         let said = lines.iter().map(|line| say(&mut guest, line)).collect::<Result<_>>()?;
+        let console = guest.console();
         shut_down(guest)?;
-        Ok(said)
+        Ok((said, console))
+    }
+
+    /// Builds a program of the workspace for this machine, as a file for the guest's `run`.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn program(&self, name: &str) -> Result<Vec<u8>> {
+        program::build(&Workspace::find()?, self.arch(), name, FloatAbi::Soft)
     }
 
     /// Boots it without a disk and runs `line` again and again until `is_done` says so of all

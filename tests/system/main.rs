@@ -12,6 +12,7 @@ mod groups;
 mod heartbeats;
 mod kills;
 mod live;
+mod programs;
 mod records;
 mod shell;
 mod together;
@@ -56,6 +57,7 @@ fn main() {
         disks::TESTS,
         kills::TESTS,
         live::TESTS,
+        programs::TESTS,
         records::TESTS,
         bad_input::TESTS,
         floats::TESTS,

@@ -16,7 +16,7 @@ use crate::session::{Outcome, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
 use anyhow::{Context, Result, ensure};
-use skink_manifest::{Experiment, Manifest};
+use skink_manifest::{Experiment, Manifest, Server};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -206,7 +206,7 @@ pub fn run(
 fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
     let mut choice = args.sample.choice();
     let mut cells = Vec::new();
-    for (index, server) in manifest.servers.iter().enumerate() {
+    for (index, server) in manifest::servers(manifest).enumerate() {
         // Without these two no line runs.
         let carries_lines = matches!(server.name.as_str(), "console" | SHELL);
         let stop = [(STOP, [].as_slice())].into_iter().filter(|_| !carries_lines);
@@ -231,8 +231,9 @@ fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
 /// Whom the server needs, else the one behind it; never the shell, which runs the lines.
 fn other_than(manifest: &Manifest, index: usize) -> String {
     let needed = manifest.edges.iter().find(|edge| usize::from(edge.client) == index);
-    let next = (1..manifest.servers.len()).map(|step| (index + step) % manifest.servers.len());
-    let named = |index: usize| manifest.servers[index].name.as_str();
+    let servers: Vec<&Server> = manifest::servers(manifest).collect();
+    let next = (1..servers.len()).map(|step| (index + step) % servers.len());
+    let named = |index: usize| servers[index].name.as_str();
     let needed = needed.map(|edge| usize::from(edge.server));
     let found = needed.into_iter().chain(next).map(named).find(|name| *name != SHELL);
     found.unwrap_or_default().to_owned()
@@ -263,7 +264,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(mut lab: Lab<'a>, manifest: &Manifest) -> Result<Bench<'a>> {
         let mut calm = BTreeMap::new();
-        let uses = manifest.servers.iter().filter_map(|server| use_of(&server.name));
+        let uses = manifest::servers(manifest).filter_map(|server| use_of(&server.name));
         for line in uses.chain([ALL]) {
             calm.insert(line, lab.ask(line)?);
         }
@@ -444,8 +445,8 @@ mod tests {
         let path = Workspace::find().unwrap().target_folder(Arch::X86_64).join("system.toml");
         let manifest = manifest::load(&path, Arch::X86_64.target()).unwrap();
         let all = cells(&manifest, &args(1, 1));
-        let stops = manifest.servers.len() - 2;
-        assert_eq!(all.len(), manifest.servers.len() * 11 * 4 + stops);
+        let servers = manifest::servers(&manifest).count();
+        assert_eq!(all.len(), servers * 11 * 4 + (servers - 2));
         let other = |name: &str| all.iter().find(|cell| cell.server == name).unwrap().other.clone();
         assert_eq!((other("fs"), other("virtio-blk")), ("virtio-blk".into(), "fs".into()));
         assert!(all.iter().all(|cell| cell.other != SHELL && cell.other != cell.server));

@@ -2,12 +2,12 @@
 //! go uphill, nothing is given twice, sizes are what the root server can hand out. The result is
 //! in start order.
 
-use super::schema::{self, Bytes, Privilege};
+use super::schema::{self, Privilege};
 use super::{Source, devices};
 use anyhow::Result;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::{
-    Experiment, Group, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
+    Bytes, Experiment, Group, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
     Privileges, Restart, Server, VERSION,
 };
 use toml::Spanned;
@@ -35,6 +35,7 @@ pub const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
 pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<Manifest> {
     let check = Check { source };
     check.merge_hardware(&mut file)?;
+    check.add_slots(&mut file)?;
     let file = &file;
     if file.system.target.get_ref() != target {
         let said = file.system.target.get_ref();
@@ -260,7 +261,11 @@ impl Check<'_> {
         }
         Ok(Server {
             name: self.name(&server.name)?,
-            binary: self.name(program(server))?,
+            binary: match server.is_slot {
+                true => Name::new(),
+                false => self.name(program(server))?,
+            },
+            is_slot: server.is_slot,
             args: match &server.args {
                 Some(args) => self.text(args)?,
                 None => heapless::String::new(),

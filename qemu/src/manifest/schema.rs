@@ -1,13 +1,11 @@
-//! What may stand in a `system.toml`, and in a file that it includes: the latter has `[[server]]`
-//! and `[[group]]` tables only. An unknown field is an error; sizes are numbers of bytes or texts such as
+//! What may stand in a `system.toml`, and in a file that it includes: the latter has `[[server]]`,
+//! `[[group]]` and `[programs]` tables only. An unknown field is an error; sizes are numbers of bytes or texts such as
 //! `"256KiB"`.
 
 use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use skink_manifest::Switch;
-use std::fmt;
+use skink_manifest::{Bytes, Switch};
 use toml::Spanned;
 
 /// The whole file, with what it includes behind it.
@@ -21,6 +19,8 @@ pub struct File {
     /// `[[hardware]]`, one a server at most.
     #[serde(default)]
     pub hardware: Vec<Hardware>,
+    /// `[programs]`.
+    pub programs: Option<Programs>,
     /// `[[group]]`, any number of them.
     #[serde(default, rename = "group")]
     pub groups: Vec<Group>,
@@ -33,6 +33,8 @@ pub struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Included {
+    #[serde(rename = "programs")]
+    _programs: Option<Programs>,
     #[serde(default, rename = "group")]
     _groups: Vec<Group>,
     #[serde(default, rename = "server")]
@@ -93,6 +95,21 @@ pub struct Group {
     pub backoff_ms: Option<u32>,
     /// Longest delay, milliseconds.
     pub backoff_max_ms: Option<u32>,
+}
+
+/// `[programs]`: what `run` may start from a disk, beside the servers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Programs {
+    /// So many at once.
+    pub count: Spanned<u8>,
+    /// At most.
+    pub priority: Spanned<u8>,
+    /// Quota of each, at most; a power of two.
+    pub memory: Spanned<Bytes>,
+    /// What each may be given to talk to.
+    #[serde(default)]
+    pub needs: Vec<Spanned<Need>>,
 }
 
 /// OTP's strategies.
@@ -189,6 +206,9 @@ pub struct Server {
     pub backoff_max_ms: Option<u32>,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: Option<u32>,
+    /// It is a slot of `[programs]`.
+    #[serde(skip)]
+    pub is_slot: bool,
 }
 
 /// One of `devices`.
@@ -256,7 +276,7 @@ pub struct Line {
 }
 
 /// One of `needs`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Need {
     /// What the client calls it.
@@ -298,42 +318,6 @@ pub enum Restart {
     Transient,
     /// Never.
     Temporary,
-}
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u64);
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        struct BytesVisitor;
-        impl Visitor<'_> for BytesVisitor {
-            type Value = Bytes;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a number of bytes, or a text such as \"256KiB\" or \"4MiB\"")
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Bytes, E> {
-                let wrong = || E::invalid_value(Unexpected::Signed(value), &self);
-                u64::try_from(value).map(Bytes).map_err(|_| wrong())
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-                parse_bytes(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(BytesVisitor)
-    }
-}
-
-fn parse_bytes(text: &str) -> Option<Bytes> {
-    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let (number, unit) = units
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-        .unwrap_or((text, 1));
-    number.trim().parse::<u64>().ok()?.checked_mul(unit).map(Bytes)
 }
 
 /// Reads the text.

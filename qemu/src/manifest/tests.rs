@@ -46,7 +46,7 @@ fn the_shipped_manifests_are_good_and_in_start_order() {
         assert_eq!((blk.quota_bytes, blk.devices.len()), (1 << 20, 1));
         let encoded = encode(&manifest).unwrap();
         assert_eq!(postcard::from_bytes::<Manifest>(&encoded).unwrap(), manifest);
-        assert_eq!(binaries(&manifest).len(), manifest.servers.len());
+        assert_eq!(binaries(&manifest).len(), servers(&manifest).count());
     }
 }
 
@@ -281,4 +281,35 @@ fn values_out_of_range() {
     refused(&server("a", 1, "devices = [{ compatible = \"x\", vectors = 1 }]"), 8, "for PCI");
     let other = server("b", 1, "binary = \"a\"\nfpu = true");
     refused(&(server("a", 1, "") + &other), 10, "only one of them has `fpu = true`");
+}
+
+#[test]
+fn programs_have_slots_with_all_that_one_may_be_given() {
+    let text = format!(
+        "{HEAD}[programs]\ncount = 2\npriority = 20\nmemory = \"1MiB\"\n\
+         needs = [{{ name = \"x\", server = \"a\", protocol = \"p\", shared = \"8KiB\" }}]\n{}",
+        server("a", 30, "provides = [\"p\"]")
+    );
+    let manifest = parse(&source(&text), "t").unwrap();
+    let slots: Vec<&Server> = manifest.servers.iter().filter(|s| s.is_slot).collect();
+    assert_eq!((slots.len(), manifest.edges.len()), (2, 2));
+    assert_eq!((slots[1].name.as_str(), slots[1].binary.as_str()), ("program-2", ""));
+    assert_eq!((slots[1].priority, slots[1].quota_bytes), (20, 1 << 20));
+    assert_eq!(slots[1].restart, Restart::Temporary);
+    assert_eq!(binaries(&manifest).len(), 1, "a slot has no program of its own");
+}
+
+#[test]
+fn programs_may_not_have_what_no_program_can() {
+    let programs = |count: u8, priority: u8, more: &str| {
+        let table = format!("[programs]\ncount = {count}\npriority = {priority}\n");
+        let need = format!("name = \"x\", server = \"a\", protocol = \"p\"{more}");
+        let needs = format!("memory = \"1MiB\"\nneeds = [{{ {need} }}]\n");
+        table + &needs + &server("a", 30, "provides = [\"p\"]")
+    };
+    refused(&programs(9, 20, ""), 4, "at most 8 programs");
+    refused(&programs(1, 30, ""), 7, "calls go uphill");
+    refused(&programs(1, 20, ", shared = \"512KiB\""), 7, "shares 256 KiB at most");
+    refused(&programs(1, 20, ", shared = \"4KiB\", dma = true"), 7, "no memory with devices");
+    refused(&programs(1, 20, ", sessions = 0"), 7, "at least one session");
 }

@@ -10,11 +10,15 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod size;
+
+pub use size::Bytes;
+
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -78,13 +82,16 @@ pub enum Switch {
     Off,
 }
 
-/// One server.
+/// One server, or a slot: a place for a program that `run` starts from a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     /// Its name, unique.
     pub name: Name,
-    /// File `server/BINARY` of the boot image.
+    /// File `server/BINARY` of the boot image; empty for a slot.
     pub binary: Name,
+    /// It is a slot. Until a program is in it, what stands here is the most that one may have; the
+    /// slot's edges are those that one may be given.
+    pub is_slot: bool,
     /// Words for the server, split by itself.
     pub args: String<96>,
     /// Fixed priority, 1 to 250 (the root server is above all).

@@ -27,6 +27,8 @@ pub const LARGE_BITS: u8 = 21;
 pub const SMALL_BITS: u8 = 12;
 /// Most objects that one retype makes.
 pub const RETYPE_MAX: u64 = 256;
+/// Blocks that frames made together lie in at most; more only where memory is in small pieces.
+const MAX_BLOCKS: usize = 64;
 
 /// Whose a resource is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,12 @@ pub enum Owner {
     Root,
     /// A server's, surviving its instances: control page, survivor region, DMA memory, image.
     Server(u8),
+    /// A program's in the slot of this server: as a server's, but given back at its end.
+    Program(u8),
     /// What the instances of a server are made of.
     Quota(u8),
+    /// A program's file, while it is loaded.
+    Load,
     /// Shared by the two ends of an edge.
     Edge(u8),
     /// A PCI function's or another device's registers.
@@ -84,6 +90,11 @@ pub enum CustodyError {
     NoNodes,
     /// The manifest asks for more sessions than there is room for.
     TooManySessions,
+    /// It does not fit where programs are looked at.
+    NoRoom {
+        /// Bytes that do.
+        most: u64,
+    },
     /// The kernel refused.
     Kernel(SysError),
 }
@@ -109,6 +120,9 @@ impl fmt::Display for CustodyError {
             }
             CustodyError::NoSlots(count) => write!(f, "no {count} free capability slots in a row"),
             CustodyError::TooManySessions => write!(f, "too many sessions in the manifest"),
+            CustodyError::NoRoom { most } => {
+                write!(f, "it is too large: {} KiB of code and data at most", most >> 10)
+            }
             CustodyError::NoNodes => write!(f, "memory is split into too many blocks"),
             CustodyError::Kernel(error) => write!(f, "the kernel refused: {error}"),
         }
@@ -212,25 +226,70 @@ impl Custody {
         let count = bytes.div_ceil(1 << size_bits);
         let first = self.take_slots(count)?;
         let mut frames = Frames { first, count, size_bits, paddr: 0 };
+        let mut blocks = heapless::Vec::new();
+        let made = self.make_frames(memory, owner, &mut frames, placement, &mut blocks);
+        if let Err(error) = made {
+            // All or nothing: what is half made is given back.
+            for block in blocks {
+                self.untyped.give_back(memory, block)?;
+            }
+            self.slots.give_back(first, count);
+            return Err(error);
+        }
+        Ok(frames)
+    }
+
+    fn make_frames(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        frames: &mut Frames,
+        placement: Placement,
+        blocks: &mut heapless::Vec<Block, MAX_BLOCKS>,
+    ) -> Result<(), CustodyError> {
         let mut made = 0;
-        while made < count {
-            let left = count - made;
+        while made < frames.count {
+            let left = frames.count - made;
             // The largest power of two that is wanted, or all at once rounded up.
             let log = match placement {
                 Placement::Scattered => left.ilog2() as u8,
                 Placement::Contiguous => left.next_power_of_two().ilog2() as u8,
             };
-            let block = self.take_at_most(memory, owner, size_bits, log, placement)?;
+            if blocks.is_full() {
+                return Err(CustodyError::NoMemory { size_bits: frames.size_bits + log });
+            }
+            let block = self.take_at_most(memory, owner, frames.size_bits, log, placement)?;
             let (block, log) = block;
+            let _ = blocks.push(block);
             let here = left.min(1 << log);
             let slot = self.untyped.slot(block);
-            self.retype_many(memory, slot, size_bits, first + made, here)?;
+            self.retype_many(memory, slot, frames.size_bits, frames.first + made, here)?;
             if placement == Placement::Contiguous {
                 frames.paddr = self.untyped.paddr(block);
             }
             made += here;
         }
-        Ok(frames)
+        Ok(())
+    }
+
+    /// Destroys all that this owner has, and takes it back: its memory, and the slots of these of
+    /// its frames, which must be all that have slots of their own.
+    ///
+    /// # Errors
+    /// The kernel refuses to revoke, which it never should.
+    pub fn release(
+        &mut self,
+        memory: &mut impl Memory,
+        owner: Owner,
+        frames: &[Frames],
+    ) -> Result<(), CustodyError> {
+        while let Some(block) = self.untyped.first_of(owner) {
+            self.untyped.give_back(memory, block)?;
+        }
+        for frames in frames.iter().filter(|frames| frames.count > 0) {
+            self.slots.give_back(frames.first, frames.count);
+        }
+        Ok(())
     }
 
     /// A block of `2^log` frames, or of fewer where so many are not to be had together.

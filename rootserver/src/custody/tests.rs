@@ -226,3 +226,36 @@ proptest! {
         prop_assert_eq!(k.caps.len(), 3);
     }
 }
+
+#[test]
+fn what_an_owner_has_is_given_back_as_a_whole_and_nothing_else() {
+    let (mut custody, mut kernel) = system();
+    let mine = custody.small_frames(&mut kernel, Owner::Server(1), 5 * PAGE).unwrap();
+    let before = (custody.untyped.free_bytes(), custody.slots.free(), kernel.frames().len());
+    for _ in 0..50 {
+        let owner = Owner::Program(1);
+        let some = custody.small_frames(&mut kernel, owner, 77 * PAGE).unwrap();
+        let more = custody.small_frames(&mut kernel, owner, 4 * PAGE).unwrap();
+        custody.untyped.take(&mut kernel, owner, 16).unwrap();
+        custody.release(&mut kernel, owner, &[some, more, Frames::NONE]).unwrap();
+        let after = (custody.untyped.free_bytes(), custody.slots.free(), kernel.frames().len());
+        assert_eq!(after, before);
+    }
+    assert_eq!(custody.untyped.bytes_of(Owner::Server(1)), mine.bytes());
+}
+
+#[test]
+fn frames_that_cannot_all_be_had_take_nothing() {
+    let (mut custody, mut kernel) = system();
+    let before = (custody.untyped.free_bytes(), custody.slots.free());
+    // There are 1,280 of them, and slots for more.
+    let owner = Owner::Program(0);
+    assert!(custody.small_frames(&mut kernel, owner, 1281 * PAGE).is_err());
+    assert_eq!((custody.untyped.free_bytes(), custody.slots.free()), before);
+    assert!(kernel.frames().is_empty());
+    let all = custody.small_frames(&mut kernel, owner, 1280 * PAGE).unwrap();
+    assert_eq!(all.count, 1280);
+    assert!(custody.small_frames(&mut kernel, owner, PAGE).is_err());
+    custody.release(&mut kernel, owner, &[all]).unwrap();
+    assert_eq!((custody.untyped.free_bytes(), custody.slots.free()), before);
+}

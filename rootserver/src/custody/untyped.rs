@@ -102,6 +102,12 @@ impl UntypedTree {
         nodes.filter(mine).map(|n| 1u64 << n.size_bits).sum()
     }
 
+    /// A block of this owner, if it has any.
+    pub fn first_of(&self, owner: Owner) -> Option<Block> {
+        let nodes = &self.nodes[..self.used as usize];
+        nodes.iter().position(|n| n.state == NodeState::Used(owner)).map(|i| Block(i as u16))
+    }
+
     /// The slot of its capability.
     pub fn slot(&self, block: Block) -> Slot {
         u64::from(self.nodes[block.0 as usize].slot)

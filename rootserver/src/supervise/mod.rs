@@ -39,7 +39,7 @@ pub mod pulse;
 pub mod words;
 
 use heapless::Vec;
-use skink_manifest::{MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Switch};
+use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
 use group::{Group, Set};
 use policy::{Policy, Recent};
@@ -112,25 +112,7 @@ impl Supervisor {
                 let further = self.services.get(usize::from(edge.server)).map(|s| s.needs);
                 needs.or(Set::of(ServerId(edge.server))).or(further.unwrap_or_default())
             });
-            let service = Service {
-                policy: Policy::of_server(server, experiment),
-                restart: server.restart,
-                group: server.group,
-                needs,
-                hardware: match server.devices.is_empty() {
-                    true => Hardware::NotNeeded,
-                    false => Hardware::Awaited,
-                },
-                heartbeat_ns: match experiment.map(|experiment| experiment.heartbeats) {
-                    Some(Switch::Off) => 0,
-                    _ => policy::ns(server.heartbeat_ms),
-                },
-                state: State::Waiting,
-                incarnation: 0,
-                recent: Recent::default(),
-                ping_at_ns: u64::MAX,
-                pinged: None,
-            };
+            let service = Service::of(server, experiment, needs);
             let kept = self.services.push(service);
             debug_assert!(kept.is_ok(), "as many as the manifest has at most");
         }
@@ -155,6 +137,19 @@ impl Supervisor {
                 group.members = group.members.or(Set::of(ServerId(index as u8)));
                 next = group.parent;
             }
+        }
+    }
+
+    /// Another program is in a slot whose last one is gone: `server` is how that is restarted. It is
+    /// started by `Order::Start`. Its incarnations go on counting: they are the epochs of the slot's
+    /// edges.
+    pub fn occupy(&mut self, slot: ServerId, server: &Server, experiment: Option<&Experiment>) {
+        if let Some(service) = self.get(slot)
+            && matches!(service.state, State::Failed(_))
+        {
+            let (needs, incarnation) = (service.needs, service.incarnation);
+            let state = State::Failed(Failure::NoProgram);
+            *service = Service { state, incarnation, ..Service::of(server, experiment, needs) };
         }
     }
 
@@ -377,6 +372,31 @@ fn push(actions: &mut Actions, action: Action) {
 }
 
 impl Service {
+    fn of(server: &Server, experiment: Option<&Experiment>, needs: Set) -> Service {
+        Service {
+            policy: Policy::of_server(server, experiment),
+            restart: server.restart,
+            group: server.group,
+            needs,
+            hardware: match server.devices.is_empty() {
+                true => Hardware::NotNeeded,
+                false => Hardware::Awaited,
+            },
+            heartbeat_ns: match experiment.map(|experiment| experiment.heartbeats) {
+                Some(Switch::Off) => 0,
+                _ => policy::ns(server.heartbeat_ms),
+            },
+            state: match server.is_slot {
+                true => State::Failed(Failure::NoProgram),
+                false => State::Waiting,
+            },
+            incarnation: 0,
+            recent: Recent::default(),
+            ping_at_ns: u64::MAX,
+            pinged: None,
+        }
+    }
+
     fn start(&mut self, server: ServerId, actions: &mut Actions) {
         self.state = State::Starting;
         self.incarnation = self.incarnation.saturating_add(1);

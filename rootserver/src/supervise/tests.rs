@@ -14,6 +14,7 @@ pub(crate) fn server(name: &str, restart: Restart) -> Server {
     Server {
         name: name.try_into().unwrap(),
         binary: name.try_into().unwrap(),
+        is_slot: false,
         args: Default::default(),
         priority: 100,
         budget_us: 1000,
@@ -99,6 +100,33 @@ fn a_death_is_followed_by_a_restart_after_the_delay() {
     // Too early: nothing is due, the wish is renewed.
     assert_eq!(step(&mut s, due - 1, Event::TimerFired), [Action::ArmTimer(due)]);
     assert_eq!(step(&mut s, due, Event::TimerFired), [Action::Start(A, 2)]);
+    assert_eq!(s.state(A), State::Starting);
+}
+
+#[test]
+fn a_slot_waits_for_a_program_and_each_has_a_history_of_its_own() {
+    let slot = Server { is_slot: true, ..server("slot", Restart::Temporary) };
+    let mut s = Supervisor::new(&manifest(&[slot]));
+    assert_eq!(step(&mut s, 0, Event::Boot), []);
+    assert_eq!(s.state(A), State::Failed(Failure::NoProgram));
+    let program = Server { intensity: 1, backoff_ms: 0, ..server("p", Restart::Permanent) };
+    s.occupy(A, &program, None);
+    let actions = step(&mut s, 5, Event::Order(A, Order::Start));
+    assert_eq!(actions, [Action::Revive(A), Action::Start(A, 1)]);
+    step(&mut s, 5, Event::Started(A));
+    // Nobody takes the place of one that runs.
+    s.occupy(A, &server("q", Restart::Temporary), None);
+    let actions = step(&mut s, 6, Event::Died(A, Cause::Fault));
+    assert_eq!(actions, [Action::TearDown(A, Cause::Fault), Action::Start(A, 2)]);
+    step(&mut s, 6, Event::Started(A));
+    let actions = step(&mut s, 7, Event::Died(A, Cause::Fault));
+    assert!(actions.contains(&Action::MarkFailed(A, Failure::Intensity)), "{actions:?}");
+    // The next one may die as often, and its incarnations go on counting.
+    s.occupy(A, &program, None);
+    step(&mut s, 8, Event::Order(A, Order::Start));
+    assert_eq!(s.incarnation(A), 3);
+    step(&mut s, 8, Event::Started(A));
+    step(&mut s, 9, Event::Died(A, Cause::Fault));
     assert_eq!(s.state(A), State::Starting);
 }
 

@@ -73,6 +73,8 @@ pub enum Failure {
     DeviceQuarantined,
     /// It ended, and is not one to be started again; or the operator stopped it.
     Stopped,
+    /// A slot without a program.
+    NoProgram,
 }
 
 impl Failure {
@@ -84,6 +86,7 @@ impl Failure {
             Failure::CannotStart => "cannot start",
             Failure::DeviceQuarantined => "device does not reset",
             Failure::Stopped => "stopped",
+            Failure::NoProgram => "no program",
         }
     }
 }

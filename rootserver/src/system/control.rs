@@ -13,8 +13,8 @@ use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{
     CAPABILITIES_PER_PAGE, Capability, Control, ControlError, ControlServer, CrashRecord, Free,
-    KillSpec, SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service,
-    ServiceSession,
+    KillSpec, ProgramEntry, ProgramState, RunError, SESSIONS_PER_PAGE as SERVICE_SESSIONS,
+    ServerState, ServerStatus, Service, ServiceSession, Started,
 };
 use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
@@ -53,8 +53,22 @@ impl System {
 
     /// The server with this name.
     pub fn find(&self, name: &str) -> Result<ServerId, ControlError> {
-        let index = self.manifest.servers.iter().position(|s| s.name == name);
-        index.map(|i| ServerId(i as u8)).ok_or(ControlError::UnknownServer)
+        let is_called = |server: &ServerId| self.name(*server) == name;
+        self.known().find(is_called).ok_or(ControlError::UnknownServer)
+    }
+
+    /// The server with this name; or the program that had it last, whose slot is still empty.
+    fn find_dead_or_alive(&self, name: &str) -> Result<ServerId, ControlError> {
+        self.find(name).or_else(|error| {
+            let index = self.manifest.servers.iter().position(|s| s.name == name);
+            index.map(|i| ServerId(i as u8)).ok_or(error)
+        })
+    }
+
+    /// All servers and programs, but no slots without a program.
+    pub fn known(&self) -> impl Iterator<Item = ServerId> + '_ {
+        let all = (0..self.manifest.servers.len() as u8).map(ServerId);
+        all.filter(|server| !self.is_vacant(*server))
     }
 
     /// A line of `ps`.
@@ -65,15 +79,17 @@ impl System {
         let handlers = state.interrupts.iter().map(|interrupt| {
             Cap::<cap::IrqHandler>::from_slot(interrupt.handler).count().unwrap_or(0)
         });
+        let incarnation = self.told(server, self.supervisor.incarnation(server));
         Some(ServerStatus {
             name: manifest.name.clone(),
             state: told(self.supervisor.state(server)),
-            incarnation: self.supervisor.incarnation(server),
-            restarts: self.supervisor.incarnation(server).saturating_sub(1),
+            incarnation,
+            restarts: incarnation.saturating_sub(1),
             priority: manifest.priority,
-            cpu_ns: self.cpu_ns(server),
+            cpu_ns: self.cpu_ns_told(server),
             memory_bytes: self.custody.untyped.bytes_of(Owner::Quota(server.0))
-                + self.custody.untyped.bytes_of(Owner::Server(server.0)),
+                + self.custody.untyped.bytes_of(Owner::Server(server.0))
+                + self.custody.untyped.bytes_of(Owner::Program(server.0)),
             interrupts: handlers.sum(),
             moments: Moment::NAMED.map(|(_, moment)| page.count(moment)),
             in_flight: page.in_flight.load(Relaxed),
@@ -88,7 +104,7 @@ fn told(state: State) -> ServerState {
         State::Starting | State::Running => ServerState::Running,
         State::Backoff { .. } => ServerState::BackingOff,
         State::Failed(Failure::NoDevice) => ServerState::NoDevice,
-        State::Failed(Failure::Stopped) => ServerState::Exited,
+        State::Failed(Failure::Stopped | Failure::NoProgram) => ServerState::Exited,
         State::Failed(_) => ServerState::Failed,
     }
 }
@@ -139,8 +155,8 @@ impl ControlServer for Call<'_> {
         index: u32,
     ) -> Result<Option<ServerStatus>, ControlError> {
         self.permitted()?;
-        let index = u8::try_from(index).ok();
-        Ok(index.and_then(|index| self.system.status_of(ServerId(index))))
+        let server = self.system.known().nth(index as usize);
+        Ok(server.and_then(|server| self.system.status_of(server)))
     }
 
     fn kill(&mut self, _caller: Caller, name: &str, spec: KillSpec) -> Result<(), ControlError> {
@@ -205,7 +221,7 @@ impl ControlServer for Call<'_> {
         first: u32,
     ) -> Result<Vec<Capability, CAPABILITIES_PER_PAGE>, ControlError> {
         self.permitted()?;
-        let server = self.system.find(name)?;
+        let server = self.system.find_dead_or_alive(name)?;
         Ok(self.system.capabilities(server, first))
     }
 
@@ -239,6 +255,37 @@ impl ControlServer for Call<'_> {
             timers: sum(|server| server.threads.len()),
             sessions: system.sessions.len() as u64,
         })
+    }
+
+    fn load(&mut self, _caller: Caller, size: u32) -> Result<u32, RunError> {
+        self.permitted()?;
+        self.system.load(self.caller, size)
+    }
+
+    fn load_piece(
+        &mut self,
+        _caller: Caller,
+        load: u32,
+        offset: u32,
+        bytes: &[u8],
+    ) -> Result<(), RunError> {
+        self.permitted()?;
+        self.system.load_piece(self.caller, load, offset, bytes)
+    }
+
+    fn unload(&mut self, _caller: Caller, load: u32) -> Result<(), RunError> {
+        self.permitted()?;
+        self.system.unload(self.caller, load)
+    }
+
+    fn run(&mut self, _: Caller, load: u32, entry: ProgramEntry) -> Result<Started, RunError> {
+        self.permitted()?;
+        self.system.run_program(self.caller, load, &entry)
+    }
+
+    fn program(&mut self, _caller: Caller, number: u32) -> Result<ProgramState, ControlError> {
+        self.permitted()?;
+        Ok(self.system.program_state(number))
     }
 
     fn shutdown(&mut self, _caller: Caller, code: u8) -> Result<(), ControlError> {

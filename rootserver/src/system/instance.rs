@@ -20,6 +20,7 @@ use crate::kernel::{Kernel, kit_cptr, kit_guard, zero_guard};
 use crate::plan::{Content, IMAGE_BASE, Mapping, Source, kit};
 use crate::say;
 use crate::supervise::{Event, Failure, ServerId};
+use crate::window::Memory;
 
 const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
 const NS_PER_US: u64 = 1000;
@@ -257,8 +258,7 @@ impl System {
     /// Notes in the record of the last death that the image is loaded anew.
     fn note_reloaded(&mut self, index: u8) {
         let now_ns = libipc::time::now_ns();
-        let name = &self.manifest.servers[usize::from(index)].name;
-        if let Some(record) = self.crashes.latest_of(name) {
+        if let Some(record) = self.latest_record(ServerId(index)) {
             record.timeline.reloaded = now_ns;
         }
     }
@@ -269,8 +269,7 @@ impl System {
         let Some(page) = server.control() else { return };
         let (ready_ns, answered_ns) =
             (page.ready_ns.load(Relaxed), page.first_answer_ns.load(Relaxed));
-        let name = &self.manifest.servers[usize::from(index)].name;
-        if let Some(record) = self.crashes.latest_of(name)
+        if let Some(record) = self.latest_record(ServerId(index))
             && record.timeline.started != 0
         {
             record.timeline.ready = ready_ns;
@@ -290,8 +289,7 @@ impl System {
         }
         if incarnation > 1 {
             let now_ns = libipc::time::now_ns();
-            let name = &self.manifest.servers[server.index()].name;
-            if let Some(record) = self.crashes.latest_of(name) {
+            if let Some(record) = self.latest_record(server) {
                 record.timeline.started = now_ns;
             }
         }
@@ -327,6 +325,10 @@ impl Counters {
 }
 
 impl StartInfoPage {
+    /// Before there is one.
+    pub const NONE: StartInfoPage =
+        StartInfoPage { memory: Memory::EMPTY, vaddr: 0, head: 0, number: 0, tail: 0 };
+
     /// Bytes of the encoded start info.
     pub fn bytes(&self) -> u64 {
         (self.head + self.number + self.tail) as u64
@@ -359,7 +361,6 @@ extern "C" fn no_entry(_: u64, _: u64) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Memory;
     use std::vec;
 
     #[test]

@@ -9,7 +9,7 @@
 //!   tree: registers, interrupts, activation, silence.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols;
 //!   [`service`], [`capabilities`]: what they tell of one server.
-//! * [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
+//! * [`slots`]: programs from a disk. [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
 //! here waits for a server, and nothing that a server says can make it panic.
@@ -28,6 +28,7 @@ pub mod prepare;
 pub mod pulse;
 pub mod service;
 pub mod setup;
+pub mod slots;
 pub mod teardown;
 pub mod wiring;
 
@@ -153,6 +154,8 @@ pub struct Server {
     pub armed: Option<Armed>,
     /// Whose death is armed at one of its moments.
     pub watch: Option<Watch>,
+    /// It is a place for programs.
+    pub slot: Option<slots::Slot>,
 }
 
 /// Where a thread has its stack and IPC buffer.
@@ -252,6 +255,8 @@ pub struct System {
     pub platform: Platform,
     /// The device tree as it was left in memory; empty where there is none.
     pub device_tree: &'static [u8],
+    /// Programs from a disk.
+    pub programs: slots::Programs,
     /// Every device that there is was assigned, if anybody wants it.
     pub devices_assigned: bool,
     /// The last deaths.
@@ -337,7 +342,7 @@ impl Server {
         grants: Vec::new(),
         threads: Vec::new(),
         replies: (0, 0),
-        info: StartInfoPage { memory: Memory::EMPTY, vaddr: 0, head: 0, number: 0, tail: 0 },
+        info: StartInfoPage::NONE,
         interrupts: Vec::new(),
         devices: Vec::new(),
         has_devices: false,
@@ -351,6 +356,7 @@ impl Server {
         loops_at_timeout: 0,
         armed: None,
         watch: None,
+        slot: None,
     };
 
     /// Its control page.
@@ -372,6 +378,7 @@ impl System {
         functions: Functions::EMPTY,
         platform: Platform::EMPTY,
         device_tree: &[],
+        programs: slots::Programs::EMPTY,
         devices_assigned: false,
         crashes: Crashes::EMPTY,
         death: Detail { fault: None, thread: 0, watched: None },
@@ -395,8 +402,10 @@ impl System {
 
     /// Says what runs, and under which overrides.
     pub fn say_start(&self) {
-        let (servers, edges) = (self.manifest.servers.len(), self.manifest.edges.len());
-        crate::say!("{}: {servers} servers, {edges} edges", self.manifest.target);
+        let (all, edges) = (self.manifest.servers.len(), self.manifest.edges.len());
+        let slots = self.manifest.servers.iter().filter(|server| server.is_slot).count();
+        let (target, servers) = (&self.manifest.target, all - slots);
+        crate::say!("{target}: {servers} servers, {slots} slots for programs, {edges} edges");
         if let Some(experiment) = &self.manifest.experiment {
             let unlimited = experiment.unlimited_intensity;
             let backoff = experiment.backoff_ms;

@@ -100,17 +100,27 @@ impl System {
         grants.push(grant).map_err(|_| StartError::TooManyGrants)
     }
 
-    /// Checks the program, relocates it into the pristine copy, and plans its pages.
+    /// Takes the program from the boot image, or what was just loaded.
     fn load_image(&mut self, draft: &mut Draft) -> Result<(), StartError> {
-        let i = usize::from(draft.index);
+        let server = &self.manifest.servers[usize::from(draft.index)];
+        if server.is_slot {
+            let (memory, size) = self.loaded().ok_or(FileError::Missing)?;
+            return memory.with_slice(|file| self.load_file(draft, &file[..size]));
+        }
         let image = self.facts.map(|f| f.image).ok_or(FileError::Missing)?;
-        let machine = image.machine().unwrap_or(Machine::X86_64);
-        let file = image.file("server/", &self.manifest.servers[i].binary)?;
+        self.load_file(draft, image.file("server/", &server.binary)?)
+    }
+
+    /// Checks the program, relocates it into the pristine copy, and plans its pages.
+    fn load_file(&mut self, draft: &mut Draft, file: &[u8]) -> Result<(), StartError> {
+        let i = usize::from(draft.index);
+        let machine = self.facts.and_then(|f| f.image.machine()).unwrap_or(Machine::X86_64);
         let program = Program::parse(file, machine)?;
         let bytes = program.pristine_pages() * PAGE_SIZE as u64;
-        let owner = Owner::Server(draft.index);
+        let owner = self.owner_of(draft.index);
         let frames = self.custody.small_frames(&mut Kernel, owner, bytes)?;
-        let pristine = self.window.map_ram(&mut self.custody, &frames)?;
+        self.note_frames(draft.index, frames);
+        let pristine = self.show(draft.index, &frames)?;
         pristine.with_slice(|memory| {
             program.write_pages(IMAGE_BASE, memory)?;
             // The pages with code are executed where they are, through other mappings.
@@ -130,6 +140,7 @@ impl System {
         let server = &self.manifest.servers[usize::from(draft.index)];
         draft.info.name = server.name.clone();
         draft.info.args = server.args.clone();
+        draft.info.has_log = server.privileges.log;
         if let Some(facts) = &self.facts {
             draft.info.counter_hz = facts.counter_hz;
             draft.info.counter_base = facts.counter_base;
@@ -178,7 +189,7 @@ impl System {
     fn memory(&mut self, draft: &mut Draft) -> Result<(), StartError> {
         let i = usize::from(draft.index);
         let manifest = &self.manifest.servers[i];
-        let (heap, owner) = (u64::from(manifest.heap_bytes), Owner::Server(draft.index));
+        let (heap, owner) = (u64::from(manifest.heap_bytes), self.owner_of(draft.index));
         let (survivor, dma) = (manifest.survivor_bytes, manifest.dma_bytes);
         let wants_image = manifest.privileges.boot_image;
         let heap = heap.next_multiple_of(PAGE_SIZE as u64);
@@ -186,15 +197,16 @@ impl System {
         draft.info.heap = Region { vaddr, size: heap, paddr: 0 };
         let control = self.servers[i].control_frame;
         draft.info.control = draft.granted(&control, READ_WRITE)?;
-        let kernel = &mut Kernel;
         if survivor > 0 {
             let bytes = u64::from(survivor);
-            let frames = self.custody.frames(kernel, owner, bytes, Placement::Scattered)?;
+            let frames = self.custody.frames(&mut Kernel, owner, bytes, Placement::Scattered)?;
+            self.note_frames(draft.index, frames);
             self.servers[i].survivor = frames;
             draft.info.survivor = draft.granted(&frames, READ_WRITE)?;
         }
         if dma > 0 {
-            let frames = self.custody.frames(kernel, owner, dma.into(), Placement::Contiguous)?;
+            let frames =
+                self.custody.frames(&mut Kernel, owner, dma.into(), Placement::Contiguous)?;
             self.servers[i].dma = frames;
             draft.info.dma = draft.granted(&frames, READ_WRITE)?;
         }
@@ -257,9 +269,10 @@ impl System {
 
     /// Encodes the start info into pages of its own, and plans their place.
     fn write_info(&mut self, draft: &mut Draft) -> Result<StartInfoPage, StartError> {
-        let owner = Owner::Server(draft.index);
+        let owner = self.owner_of(draft.index);
         let frames = self.custody.small_frames(&mut Kernel, owner, INFO_BYTES as u64)?;
-        let memory = self.window.map_ram(&mut self.custody, &frames)?;
+        self.note_frames(draft.index, frames);
+        let memory = self.show(draft.index, &frames)?;
         let info = &draft.info;
         let encoded = memory.with_slice(|bytes| {
             let head = postcard::to_slice(&(&info.name, &info.args), bytes).map(|b| b.len())?;
@@ -318,6 +331,7 @@ fn empty_info() -> StartInfo {
         devices: heapless::Vec::new(),
         ports: heapless::Vec::new(),
         lines: heapless::Vec::new(),
+        has_log: false,
     }
 }
 

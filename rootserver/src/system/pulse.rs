@@ -52,7 +52,7 @@ impl System {
         };
         self.sessions.iter().any(|session| {
             let edge = &self.manifest.edges[usize::from(session.edge)];
-            edge.client == server.0 && session.client_slot == called
+            edge.client == server.0 && session.client_slot == called && called != 0
         })
     }
 

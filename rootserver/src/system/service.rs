@@ -27,9 +27,10 @@ impl System {
             State::Backoff { until_ns } => ("died", until_ns.saturating_sub(now)),
             State::Failed(why) => (why.words(), 0),
         };
-        let edges = &self.manifest.edges;
-        let outgoing = edges.iter().filter(|edge| edge.client == server.0);
-        let incoming = edges.iter().filter(|edge| edge.server == server.0);
+        let edges = self.manifest.edges.iter().enumerate();
+        let edges = edges.filter(|(index, _)| self.is_granted(*index as u8)).map(|(_, edge)| edge);
+        let outgoing = edges.clone().filter(|edge| edge.client == server.0);
+        let incoming = edges.filter(|edge| edge.server == server.0);
         Some(Service {
             status,
             reason: reason.try_into().unwrap_or_default(),
@@ -111,7 +112,8 @@ impl System {
         let incoming = self.sessions.iter().filter_map(|session| {
             let edge = self.manifest.edges.get(usize::from(session.edge))?;
             let client = ServerId(edge.client);
-            (edge.server == server.0).then(|| ServiceSession {
+            let is_its = edge.server == server.0 && self.is_granted(session.edge);
+            is_its.then(|| ServiceSession {
                 client: self.manifest.servers[client.index()].name.clone(),
                 edge: edge.name.clone(),
                 index: session.index,

@@ -79,6 +79,7 @@ impl System {
             self.lasting_resources(index)?;
         }
         self.edges();
+        self.set_up_slots()?;
         self.find_hardware(info);
         Ok(())
     }

@@ -19,6 +19,7 @@ use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use skink_abi::invocation::{MemoryType, map_rights, registers};
 use skink_abi::{CPtr, Fault, PAGE_SIZE};
+use skink_manifest::Restart;
 use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
 use super::{Server, System, lasting};
@@ -66,9 +67,19 @@ impl System {
         record.timeline.silenced = silenced;
         record.timeline.revoked = libipc::time::now_ns();
         self.say_death(server, &record, cause);
-        self.crashes.add(record);
+        if !self.is_orderly(server, cause) {
+            self.crashes.add(record);
+        }
         self.use_up_armed(server);
+        self.note_end(server, cause);
+        self.forget_load_of(server);
         self.tell_neighbours(server);
+    }
+
+    /// Whether it ended as one may that is not to run for ever: no crash.
+    fn is_orderly(&self, server: ServerId, cause: Cause) -> bool {
+        let restart = self.manifest.servers.get(server.index()).map(|server| server.restart);
+        cause == Cause::Exit(0) && restart != Some(Restart::Permanent)
     }
 
     fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
@@ -112,7 +123,7 @@ impl System {
 
     fn record(&self, server: ServerId, cause: Cause, detail: &Detail) -> CrashRecord {
         let state = &self.servers[server.index()];
-        let incarnation = state.incarnation;
+        let incarnation = self.told(server, state.incarnation);
         let told = match (cause, &detail.fault) {
             (Cause::Fault, fault) => {
                 let fault = fault.clone().unwrap_or_default();
@@ -290,7 +301,9 @@ impl System {
     /// The service is not to be had: whoever waits in its queue is woken, whoever calls later is
     /// answered by the root server.
     pub fn mark_failed(&mut self, server: ServerId, why: Failure) {
-        say!("{}: {}; its clients are told", self.name(server), why.words());
+        if !self.is_slot(server) {
+            say!("{}: {}; its clients are told", self.name(server), why.words());
+        }
         for number in 0..self.sessions.len() {
             let session = self.sessions[number];
             let edge = &self.manifest.edges[usize::from(session.edge)];
@@ -307,6 +320,7 @@ impl System {
             // Nobody will report functions any more: those that wait for one wait in vain.
             self.assign_devices();
         }
+        self.program_failed(server, why);
     }
 
     /// Callers may queue again; what was armed against the server is forgotten.
@@ -323,10 +337,10 @@ impl System {
 
     /// Gives a running client the endpoint that its session has now.
     fn connect_client(&self, number: u8, client: ServerId) {
-        if !self.is_running(client) {
+        let session = &self.sessions[usize::from(number)];
+        if !self.is_running(client) || !self.is_granted(session.edge) {
             return;
         }
-        let session = &self.sessions[usize::from(number)];
         let radix = self.servers[client.index()].plan.cspace_radix;
         let cspace = Cap::<cap::CNode>::new(kit_cptr(client.0, kit::CSPACE));
         let place = cspace.slot_at(session.client_slot, radix);

@@ -21,6 +21,11 @@ impl System {
     pub(super) fn sessions_of(&mut self, draft: &mut Draft) -> Result<(), StartError> {
         for number in 0..self.sessions.len() {
             let session = self.sessions[number];
+            if self.manifest.edges[usize::from(session.edge)].client == draft.index
+                && !self.is_granted(session.edge)
+            {
+                continue;
+            }
             let edge = &self.manifest.edges[usize::from(session.edge)];
             let (client, server) = (edge.client, edge.server);
             let (edge_name, protocol) = (edge.name.clone(), edge.protocol.clone());

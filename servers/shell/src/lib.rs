@@ -2,6 +2,7 @@
 //!
 //! * [`line`]: the line editor. [`parse`]: the command language. [`format`]: how things look.
 //! * [`stream`]: console sessions as byte streams. [`context`]: what a command works with.
+//! * [`entry`]: what stands beside a program.
 //! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
 //! * [`terminal`]: the user's side. [`exec`]: the host tool's side.
 //!
@@ -13,6 +14,7 @@ extern crate alloc;
 
 pub mod commands;
 pub mod context;
+pub mod entry;
 pub mod exec;
 pub mod format;
 pub mod jobs;

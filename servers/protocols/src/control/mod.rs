@@ -8,12 +8,17 @@ mod capability;
 mod crash;
 mod fault;
 mod kill;
+mod program;
 mod service;
 
 pub use capability::{CAPABILITIES_PER_PAGE, Capability, Held};
 pub use crash::{BACKTRACE, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
 pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
+pub use program::{
+    MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PIECE, MAX_REFUSAL, ProgramEntry, ProgramNeed, ProgramState,
+    RunError, Started,
+};
 pub use service::{
     Holdings, MAX_NAMES, Policy, RestartType, SESSIONS_PER_PAGE, Service, ServiceSession,
 };
@@ -159,7 +164,7 @@ impl core::fmt::Display for ControlError {
 impl core::error::Error for ControlError {}
 
 /// The calls.
-#[libipc::protocol(name = "control", version = 2)]
+#[libipc::protocol(name = "control", version = 3)]
 pub trait Control {
     /// Entry `index` of the list of servers.
     ///
@@ -241,6 +246,40 @@ pub trait Control {
     /// As [`ControlError`] says.
     #[idempotent]
     fn free(&self) -> Result<Free, ControlError>;
+
+    /// Makes room for a program's file of `size` bytes; returns the number of this load. There is one
+    /// at a time.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    fn load(&self, size: u32) -> Result<u32, RunError>;
+
+    /// The next bytes of the file, which begin at `offset`: at most [`MAX_PIECE`].
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    fn load_piece(&self, load: u32, offset: u32, bytes: &[u8]) -> Result<(), RunError>;
+
+    /// Forgets what was loaded.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    #[idempotent]
+    fn unload(&self, load: u32) -> Result<(), RunError>;
+
+    /// Starts the program that was loaded, with no more than `entry` says. The load is over, also
+    /// if it is refused.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    fn run(&self, load: u32, entry: ProgramEntry) -> Result<Started, RunError>;
+
+    /// What has become of the program with this number.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn program(&self, number: u32) -> Result<ProgramState, ControlError>;
 
     /// Ends the machine with an exit code (0 to 127).
     ///

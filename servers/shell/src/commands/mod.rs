@@ -6,6 +6,7 @@ mod crashes;
 mod files;
 mod kill;
 mod measure;
+mod program;
 mod service;
 mod system;
 mod tree;
@@ -65,6 +66,12 @@ pub const COMMANDS: &[Command] = &[
     command("stop", "stop NAME", "end a server for good", service::stop),
     command("start", "start NAME", "start a server that was stopped or given up", service::start),
     command("service", "service NAME", "show all that is known of a server", service::service),
+    command(
+        "run",
+        "run [-d] FILE [ARG]...",
+        "start a program; wait until it ends or serves (-d: do not)",
+        program::run,
+    ),
     command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
     command("free", "free", "show free memory and capability slots", system::free),
     command("uptime", "uptime [--ns]", "show the time since boot", system::uptime),

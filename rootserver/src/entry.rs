@@ -1,0 +1,195 @@
+//! What a program's entry comes to: the server that it describes, if its slot allows that. Pure:
+//! the entry comes from a file that anybody may have written, and nothing in it is believed.
+//!
+//! What an entry cannot say, it cannot get: devices, ports, lines, DMA memory, the boot image, PCI
+//! configuration, `control`.
+
+use heapless::{String, Vec};
+use skink_abi::PAGE_SIZE;
+use skink_manifest::{MAX_SERVERS, Manifest, Name, Privileges, Restart, Server};
+use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed, RestartType};
+
+/// Bytes of survivor region of a program at most: it is not part of its quota.
+const MAX_SURVIVOR: u32 = 256 << 10;
+const MAX_EXTRA_THREADS: u8 = 8;
+const MAX_REPLIES: u8 = 16;
+const MIN_BUDGET_US: u32 = 100;
+const MAX_PERIOD_US: u32 = 10_000_000;
+const MIN_QUOTA: u64 = 16 * PAGE_SIZE as u64;
+
+/// Why an entry is refused, in words.
+pub type Refusal = String<MAX_REFUSAL>;
+
+/// The most that a program in a slot may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Priority.
+    pub priority: u8,
+    /// Quota, bytes.
+    pub quota_bytes: u64,
+}
+
+/// An edge that a program gets, and what it calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantedEdge {
+    /// Its index in the manifest.
+    pub edge: u8,
+    /// Its name to the program.
+    pub name: Name,
+}
+
+/// The text of a refusal; what does not fit is cut.
+macro_rules! refuse {
+    ($($words:tt)*) => {{
+        let mut text = Refusal::new();
+        let _ = core::fmt::Write::write_fmt(&mut text, format_args!($($words)*));
+        text
+    }};
+}
+
+/// The server that `entry` describes, called `name`.
+///
+/// # Errors
+/// What it asks for and cannot have.
+pub fn server_of(entry: &ProgramEntry, name: Name, limits: Limits) -> Result<Server, Refusal> {
+    let priority = entry.priority.unwrap_or(limits.priority);
+    within("priority", priority.into(), 1, limits.priority.into())?;
+    let (budget, period) = (entry.budget_us, entry.period_us);
+    within("budget_us", budget.into(), MIN_BUDGET_US.into(), MAX_PERIOD_US.into())?;
+    within("period_us", period.into(), budget.into(), MAX_PERIOD_US.into())?;
+    within("memory", entry.memory_bytes, MIN_QUOTA, limits.quota_bytes)?;
+    if !entry.memory_bytes.is_power_of_two() {
+        return Err(refuse!("`memory` of {} bytes is no power of two", entry.memory_bytes));
+    }
+    within("extra_threads", entry.extra_threads.into(), 0, MAX_EXTRA_THREADS.into())?;
+    within("replies", entry.replies.into(), 1, MAX_REPLIES.into())?;
+    within("stack", entry.stack_bytes.into(), PAGE_SIZE as u64, entry.memory_bytes)?;
+    within("survivor", entry.survivor_bytes.into(), 0, MAX_SURVIVOR.into())?;
+    let sizes = [
+        ("stack", entry.stack_bytes),
+        ("heap", entry.heap_bytes),
+        ("survivor", entry.survivor_bytes),
+    ];
+    for (what, bytes) in sizes {
+        if !bytes.is_multiple_of(PAGE_SIZE as u32) {
+            return Err(refuse!("`{what}` of {bytes} bytes is not whole pages of {PAGE_SIZE}"));
+        }
+    }
+    let stacks = u64::from(entry.stack_bytes) * (1 + u64::from(entry.extra_threads));
+    if stacks + u64::from(entry.heap_bytes) >= entry.memory_bytes {
+        let memory = entry.memory_bytes;
+        return Err(refuse!("stacks and heap do not fit into `memory` of {memory} bytes"));
+    }
+    Ok(Server {
+        name,
+        binary: Name::new(),
+        is_slot: true,
+        args: entry.args.clone(),
+        priority,
+        budget_us: budget,
+        period_us: period,
+        quota_bytes: entry.memory_bytes,
+        stack_bytes: entry.stack_bytes,
+        heap_bytes: entry.heap_bytes,
+        extra_threads: entry.extra_threads,
+        replies: entry.replies,
+        fpu: entry.fpu,
+        devices: Vec::new(),
+        ports: Vec::new(),
+        lines: Vec::new(),
+        provides: Vec::new(),
+        dma_bytes: 0,
+        survivor_bytes: entry.survivor_bytes,
+        privileges: Privileges { log: entry.log, ..Privileges::default() },
+        restart: match entry.restart {
+            RestartType::Permanent => Restart::Permanent,
+            RestartType::Transient => Restart::Transient,
+            RestartType::Temporary => Restart::Temporary,
+        },
+        group: None,
+        intensity: entry.intensity,
+        intensity_period_ms: entry.intensity_period_ms,
+        backoff_ms: entry.backoff_ms,
+        backoff_max_ms: entry.backoff_max_ms,
+        heartbeat_ms: entry.heartbeat_ms,
+    })
+}
+
+fn within(what: &str, value: u64, least: u64, most: u64) -> Result<(), Refusal> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(refuse!("`{what}` is {value}: a program may have {least} to {most}")),
+    }
+}
+
+/// The edges of slot `slot` that the entry's needs come to, each once.
+///
+/// # Errors
+/// A need that the slot has no edge for, or that is named twice.
+pub fn edges_of(
+    entry: &ProgramEntry,
+    manifest: &Manifest,
+    slot: u8,
+) -> Result<Vec<GrantedEdge, MAX_NEEDS>, Refusal> {
+    let mut granted: Vec<GrantedEdge, MAX_NEEDS> = Vec::new();
+    for need in &entry.needs {
+        let ProgramNeed { name, server, protocol, shared_bytes } = need;
+        check_name(name)?;
+        if granted.iter().any(|other| other.name == *name) {
+            return Err(refuse!("two needs are called `{name}`"));
+        }
+        let serves = |index: u8| manifest.servers[usize::from(index)].name == *server;
+        let fits = |edge: &&(usize, &skink_manifest::Edge)| {
+            edge.1.client == slot && serves(edge.1.server) && edge.1.protocol == *protocol
+        };
+        let is_left = |edge: &&(usize, &skink_manifest::Edge)| {
+            fits(edge) && granted.iter().all(|other| usize::from(other.edge) != edge.0)
+        };
+        let edges = manifest.edges.iter().enumerate();
+        let Some((index, edge)) = edges.clone().find(|edge| is_left(&edge)) else {
+            let word = if edges.clone().any(|edge| fits(&&edge)) { "another" } else { "a" };
+            return Err(refuse!(
+                "need `{name}`: no program may have {word} session of `{protocol}` with `{server}`"
+            ));
+        };
+        if *shared_bytes > edge.shared_bytes {
+            let most = edge.shared_bytes;
+            return Err(refuse!("need `{name}`: {shared_bytes} bytes shared; there are {most}"));
+        }
+        let new = GrantedEdge { edge: index as u8, name: name.clone() };
+        granted.push(new).map_err(|_| refuse!("more than {MAX_NEEDS} needs"))?;
+    }
+    Ok(granted)
+}
+
+/// A name that nobody has: `wanted`, or that with a number behind it.
+///
+/// # Errors
+/// It is no name.
+pub fn unique_name(wanted: &Name, is_taken: impl Fn(&str) -> bool) -> Result<Name, Refusal> {
+    check_name(wanted)?;
+    if !is_taken(wanted) {
+        return Ok(wanted.clone());
+    }
+    for number in 2..=MAX_SERVERS + 1 {
+        let mut name = Name::new();
+        // Names are ASCII: any byte is the end of a letter. Five are for the number.
+        let head = &wanted[..wanted.len().min(name.capacity() - 5)];
+        let written = core::fmt::Write::write_fmt(&mut name, format_args!("{head}-{number}"));
+        if written.is_ok() && !is_taken(&name) {
+            return Ok(name);
+        }
+    }
+    Err(refuse!("too many programs are called `{wanted}`"))
+}
+
+fn check_name(name: &Name) -> Result<(), Refusal> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    match name.is_empty() || !name.chars().all(good) {
+        true => Err(refuse!("`{name}`: a name has lower case letters, digits, `-` and `_`")),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

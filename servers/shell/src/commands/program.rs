@@ -1,0 +1,151 @@
+//! `run`: starts a program from a file, with what the entry beside it says that it may have.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+
+use skink_protocols::control::{
+    ControlClient, MAX_ARGS, MAX_PIECE, ProgramEntry, ProgramState, RunError, Started,
+};
+use skink_protocols::file::client::File;
+use skink_protocols::file::{Access, Create, FileError};
+
+use super::misused;
+use crate::context::{Context, Failure, INTERRUPTED, Outcome};
+use crate::entry;
+
+/// The status of a program that was killed or died.
+const DIED: i32 = 128;
+/// Nanoseconds between two looks at a program: doubled up to the bound.
+const FIRST_LOOK_NS: u64 = 500_000;
+const LAST_LOOK_NS: u64 = 32_000_000;
+/// Looks at another's load before giving up.
+const LOAD_TRIES: u32 = 200;
+const LOAD_TRY_NS: u64 = 10_000_000;
+
+pub fn run(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let (detached, words) = match words.split_first() {
+        Some((flag, rest)) if flag == "-d" => (true, rest),
+        _ => (false, words),
+    };
+    let (path, arguments) = words.split_first().ok_or_else(|| misused("run"))?;
+    if path.starts_with('-') {
+        return Err(misused("run"));
+    }
+    let mut entry = entry_beside(context, path)?;
+    if !arguments.is_empty() {
+        let arguments = arguments.join(" ");
+        entry.args = entry::text_of::<MAX_ARGS>("arguments", &arguments).map_err(Failure::new)?;
+    }
+    let started = start(context, path, entry)?;
+    match detached {
+        true => {
+            context.line(format_args!("{} runs", started.name));
+            Ok(())
+        }
+        false => wait_for(context, &started),
+    }
+}
+
+/// What stands in `FILE.toml`, or the least if there is no such file.
+fn entry_beside(context: &Context<'_>, path: &str) -> Result<ProgramEntry, Failure> {
+    let beside = format!("{path}.toml");
+    let at = |error: String| Failure::at(&beside, error);
+    let (client, inner) = context.resolve(&beside)?;
+    let (file, metadata) = match File::open(client, &inner, Access::Read, Create::Never) {
+        Ok(opened) => opened,
+        Err(FileError::NotFound) => return entry::without_file(path).map_err(Failure::new),
+        Err(error) => return Err(Failure::at(&beside, error)),
+    };
+    if metadata.size > entry::MAX_ENTRY {
+        return Err(at(format!("more than {} bytes", entry::MAX_ENTRY)));
+    }
+    let mut bytes = vec![0; metadata.size as usize];
+    let length = file.read_at(0, &mut bytes).map_err(|error| Failure::at(&beside, error))?;
+    let text = core::str::from_utf8(&bytes[..length]);
+    let text = text.map_err(|_| Failure::at(&beside, "it is no text"))?;
+    entry::parse(path, text).map_err(at)
+}
+
+/// A load, forgotten at the root server unless it is finished.
+struct Load {
+    control: ControlClient,
+    number: u32,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.control.unload(self.number);
+    }
+}
+
+/// Hands the file to the root server, and has it started.
+fn start(context: &mut Context<'_>, path: &str, entry: ProgramEntry) -> Result<Started, Failure> {
+    let at = |error: RunError| Failure::at(path, error);
+    let (file, size) = super::files::open(context, path, Access::Read, Create::Never)?;
+    let size = u32::try_from(size).map_err(|_| at(RunError::FileSize))?;
+    let load = begin(context, size).map_err(|failure| match failure {
+        Ok(error) => at(error),
+        Err(interrupted) => interrupted,
+    })?;
+    let mut buffer = vec![0; MAX_PIECE * 16];
+    let mut done = 0;
+    while done < size {
+        context.check_interrupt()?;
+        let length = file.read_at(done.into(), &mut buffer).map_err(|e| Failure::at(path, e))?;
+        if length == 0 {
+            return Err(Failure::at(path, "it became shorter while it was read"));
+        }
+        let left = (size - done) as usize;
+        for piece in buffer[..length.min(left)].chunks(MAX_PIECE) {
+            load.control.load_piece(load.number, done, piece).map_err(at)?;
+            done += piece.len() as u32;
+        }
+    }
+    load.control.run(load.number, entry).map_err(at)
+}
+
+/// Begins a load, when no other is under way.
+fn begin(context: &Context<'_>, size: u32) -> Result<Load, Result<RunError, Failure>> {
+    let control = context.sessions.control;
+    for _ in 0..LOAD_TRIES {
+        match control.load(size) {
+            Ok(number) => return Ok(Load { control, number }),
+            Err(RunError::Busy) => context.events.sleep_ns(LOAD_TRY_NS),
+            Err(error) => return Err(Ok(error)),
+        }
+        context.check_interrupt().map_err(Err)?;
+    }
+    Err(Ok(RunError::Busy))
+}
+
+/// Waits until the program has ended or serves. Ctrl-C stops it.
+fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
+    let name = &started.name;
+    let mut pause_ns = FIRST_LOOK_NS;
+    let died = |what: &str| Failure { text: format!("{name} {what}"), status: DIED };
+    loop {
+        match context.sessions.control.program(started.number)? {
+            ProgramState::Running { serves: true } => {
+                context.line(format_args!("{name} serves; `stop {name}` ends it"));
+                return Ok(());
+            }
+            ProgramState::Running { serves: false } => {}
+            ProgramState::Exited(0) => return Ok(()),
+            ProgramState::Exited(status) => {
+                return Err(Failure { text: String::new(), status });
+            }
+            ProgramState::Stopped => return Err(died("was stopped")),
+            ProgramState::Died => return Err(died("died; `crashes` says how")),
+            ProgramState::GivenUp => return Err(died("died too often; `crashes` says how")),
+            ProgramState::Unknown => return Err(died("ended; it is not known how")),
+        }
+        if let Err(interrupted) = context.check_interrupt() {
+            debug_assert_eq!(interrupted.status, INTERRUPTED);
+            let _ = context.sessions.control.stop(name);
+            return Err(interrupted);
+        }
+        context.events.sleep_ns(pause_ns);
+        pause_ns = (2 * pause_ns).min(LAST_LOOK_NS);
+    }
+}

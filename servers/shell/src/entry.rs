@@ -1,0 +1,231 @@
+//! The manifest entry beside a program: `FILE.toml` says what the program in `FILE` may have, in
+//! the words of a `[[server]]` table of the system's manifest. A field that is not known, or that no
+//! program can have (`devices`, `ports`, `dma` …), is an error with its line. What it asks for is
+//! checked by the root server, which believes nothing.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Deserialize;
+use skink_manifest::Bytes;
+use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, RestartType};
+
+/// Bytes of an entry at most.
+pub const MAX_ENTRY: u64 = 16 << 10;
+const DEFAULT_STACK: u64 = 32 << 10;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Option<String>,
+    args: Option<String>,
+    priority: Option<u8>,
+    budget_us: Option<u32>,
+    period_us: Option<u32>,
+    memory: Option<Bytes>,
+    stack: Option<Bytes>,
+    heap: Option<Bytes>,
+    survivor: Option<Bytes>,
+    extra_threads: Option<u8>,
+    replies: Option<u8>,
+    #[serde(default)]
+    fpu: bool,
+    #[serde(default)]
+    privileges: Vec<Privilege>,
+    #[serde(default)]
+    needs: Vec<Need>,
+    restart: Option<Restart>,
+    intensity: Option<u16>,
+    intensity_period_ms: Option<u32>,
+    backoff_ms: Option<u32>,
+    backoff_max_ms: Option<u32>,
+    heartbeat_ms: Option<u32>,
+}
+
+/// What a program may be trusted with beyond talking to servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Privilege {
+    Log,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Need {
+    name: String,
+    server: String,
+    protocol: String,
+    shared: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Restart {
+    Permanent,
+    Transient,
+    Temporary,
+}
+
+/// The entry of a program without one, called after its file.
+///
+/// # Errors
+/// The file's name has nothing that a name can have.
+pub fn without_file(path: &str) -> Result<ProgramEntry, String> {
+    Ok(ProgramEntry { name: name_of(path)?, ..ProgramEntry::default() })
+}
+
+/// Reads the entry of the program at `path`.
+///
+/// # Errors
+/// What is wrong with it, with the line.
+pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line}: {}", error.message().trim_end())
+    })?;
+    let plain = ProgramEntry::default();
+    let budget_us = file.budget_us.unwrap_or(plain.budget_us);
+    let needs: Vec<ProgramNeed> = file.needs.iter().map(need).collect::<Result<_, _>>()?;
+    Ok(ProgramEntry {
+        name: match &file.name {
+            Some(name) => text_of("name", name)?,
+            None => name_of(path)?,
+        },
+        args: text_of("args", file.args.as_deref().unwrap_or_default())?,
+        priority: file.priority,
+        budget_us,
+        period_us: file.period_us.unwrap_or(budget_us),
+        memory_bytes: file.memory.map_or(plain.memory_bytes, |Bytes(bytes)| bytes),
+        stack_bytes: size("stack", file.stack, DEFAULT_STACK)?,
+        // As for a server: what the entry does not speak of is not there.
+        heap_bytes: size("heap", file.heap, 0)?,
+        survivor_bytes: size("survivor", file.survivor, 0)?,
+        extra_threads: file.extra_threads.unwrap_or(0),
+        replies: file.replies.unwrap_or(1),
+        fpu: file.fpu,
+        log: file.privileges.contains(&Privilege::Log),
+        needs: needs.as_slice().try_into().map_err(|_| format!("more than {MAX_NEEDS} needs"))?,
+        restart: match file.restart {
+            Some(Restart::Permanent) => RestartType::Permanent,
+            Some(Restart::Transient) => RestartType::Transient,
+            Some(Restart::Temporary) | None => RestartType::Temporary,
+        },
+        intensity: file.intensity.unwrap_or(plain.intensity),
+        intensity_period_ms: file.intensity_period_ms.unwrap_or(plain.intensity_period_ms),
+        backoff_ms: file.backoff_ms.unwrap_or(plain.backoff_ms),
+        backoff_max_ms: file.backoff_max_ms.unwrap_or(plain.backoff_max_ms),
+        heartbeat_ms: file.heartbeat_ms.unwrap_or(0),
+    })
+}
+
+fn need(need: &Need) -> Result<ProgramNeed, String> {
+    Ok(ProgramNeed {
+        name: text_of("name", &need.name)?,
+        server: text_of("server", &need.server)?,
+        protocol: text_of("protocol", &need.protocol)?,
+        shared_bytes: size("shared", need.shared, 0)?,
+    })
+}
+
+/// A text of bounded length.
+pub fn text_of<const N: usize>(what: &str, text: &str) -> Result<heapless::String<N>, String> {
+    text.try_into().map_err(|_| format!("`{what}` is longer than {N} bytes"))
+}
+
+fn size(what: &str, size: Option<Bytes>, default: u64) -> Result<u32, String> {
+    let bytes = size.map_or(default, |Bytes(bytes)| bytes);
+    u32::try_from(bytes).map_err(|_| format!("`{what}` is 4 GiB or more"))
+}
+
+/// A name made of a file's: without folder and ending, in lower case, other letters as `-`.
+fn name_of(path: &str) -> Result<Name, String> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let letter = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' => c,
+        _ => '-',
+    };
+    let name: String = stem.chars().map(letter).take(32).collect();
+    match name.chars().any(|c| c != '-') {
+        true => text_of("name", &name),
+        false => Err(format!("`{file}` makes no name; give it one (`name`) in {path}.toml")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_the_name_is_made_of_the_path() {
+        let name = |path: &str| without_file(path).map(|entry| String::from(entry.name.as_str()));
+        assert_eq!(name("/disk/bin/PRIMES.ELF"), Ok("primes".into()));
+        assert_eq!(name("/disk/my tool"), Ok("my-tool".into()));
+        assert_eq!(name("/disk/a.b.elf"), Ok("a-b".into()));
+        assert_eq!(name(&format!("/disk/{}", "x".repeat(99))), Ok("x".repeat(32)));
+        assert!(name("/disk/...").is_err() && name("/disk/ä").is_err());
+    }
+
+    #[test]
+    fn an_entry_says_what_a_server_s_does() {
+        let text = r#"
+            name = "counter"
+            args = "1 2"
+            priority = 50
+            memory = "512KiB"
+            heap = "64KiB"
+            needs = [{ name = "files", server = "fs", protocol = "file", shared = "4KiB" }]
+            privileges = ["log"]
+            restart = "permanent"
+            intensity = 3
+            budget_us = 5_000
+        "#;
+        let entry = parse("/disk/c", text).unwrap();
+        assert_eq!((entry.name.as_str(), entry.args.as_str()), ("counter", "1 2"));
+        assert_eq!(
+            (entry.memory_bytes, entry.heap_bytes, entry.stack_bytes),
+            (1 << 19, 1 << 16, 1 << 15)
+        );
+        assert_eq!((entry.budget_us, entry.period_us, entry.priority), (5000, 5000, Some(50)));
+        assert!(entry.log && entry.restart == RestartType::Permanent && entry.intensity == 3);
+        let need = &entry.needs[0];
+        assert_eq!((need.name.as_str(), need.server.as_str()), ("files", "fs"));
+        assert_eq!((need.protocol.as_str(), need.shared_bytes), ("file", 4096));
+    }
+
+    #[test]
+    fn an_empty_entry_grants_nothing() {
+        let entry = parse("/disk/x", "").unwrap();
+        assert!(!entry.log && entry.needs.is_empty() && entry.heap_bytes == 0);
+        assert_eq!((entry.name.as_str(), entry.restart), ("x", RestartType::Temporary));
+    }
+
+    #[test]
+    fn what_no_program_can_have_is_an_error_with_its_line() {
+        let cases = [
+            ("a = 1", "line 1: unknown field `a`"),
+            ("\ndevices = []", "line 2: unknown field `devices`"),
+            ("\n\nports = [{ first = 1, last = 2 }]", "line 3: unknown field `ports`"),
+            ("dma = \"64KiB\"", "unknown field `dma`"),
+            ("group = \"g\"", "unknown field `group`"),
+            ("privileges = [\"control\"]", "unknown variant `control`"),
+            ("privileges = [\"log\", \"pci-config\"]", "unknown variant `pci-config`"),
+            ("memory = \"many\"", "a number of bytes"),
+            ("priority = 900", "line 1"),
+            ("restart = \"often\"", "unknown variant `often`"),
+            ("name = \"x", "line 1"),
+            ("needs = [{ name = \"x\" }]", "missing field `server`"),
+            ("needs = [{ name = \"x\", server = \"s\", protocol = \"p\", dma = true }]", "`dma`"),
+        ];
+        for (text, words) in cases {
+            let error = parse("/disk/x", text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        let long = format!("args = \"{}\"", "x".repeat(97));
+        assert!(parse("/disk/x", &long).unwrap_err().contains("longer than 96 bytes"));
+        assert!(parse("/disk/x", "heap = \"4GiB\"").unwrap_err().contains("4 GiB or more"));
+    }
+}

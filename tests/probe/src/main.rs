@@ -1,0 +1,132 @@
+//! `probe`: a program for `run`, which does what its arguments say and tells what it can and cannot
+//! do.
+//!
+//! * `exit CODE`, `panic WORD`, `spin`: ends so, or never.
+//! * `say WORD...`: logs the words, and its incarnation.
+//! * `holds`: logs what it was given; `reach`: what it gets when it asks for more; `touch SLOT`:
+//!   calls by a capability that it was not given.
+//! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
+//! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
+//! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod guest {
+    extern crate alloc;
+
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use libipc::Session;
+    use libipc::cap::{Cap, Endpoint};
+    use libipc::start::{StartInfo, slot};
+    use skink_protocols::control::{ControlClient, KillSpec};
+    use skink_protocols::file::client::File;
+    use skink_protocols::file::{Access, Create, FileSystemClient};
+    use skink_protocols::hello::HelloClient;
+    use skink_protocols::pci::PciRegistryClient;
+
+    libipc::main!(main);
+
+    fn main(start: &'static StartInfo) -> i32 {
+        let words: Vec<&str> = start.args.split_whitespace().collect();
+        match words.as_slice() {
+            ["exit", code] => return code.parse().expect("a code"),
+            ["panic", word] => panic!("{word}"),
+            ["spin"] => loop {
+                libipc::raw::yield_now();
+            },
+            ["say", words @ ..] => {
+                log::info!("says {} (incarnation {})", words.join(" "), start.incarnation);
+            }
+            ["holds"] => holds(start),
+            ["reach"] => reach(),
+            ["touch", slot] => {
+                let slot = Cap::<Endpoint>::from_slot(slot.parse().expect("a slot"));
+                let client = HelloClient::new(Session::of_endpoint(slot));
+                log::info!("is answered {:?}", client.add(1, 1));
+            }
+            ["cat", edge, path] => return cat(start, edge, path),
+            ["greet", edge, name] => {
+                let client = HelloClient::connect(start, edge).expect("an edge of this name");
+                log::info!("hears {}", client.greet(name).expect("a greeting").text);
+            }
+            ["share", edge] => share(start, edge),
+            ["tries", code] => return tries(start, code.parse().expect("a code")),
+            _ => panic!("args `{}`: see the head of the program", start.args),
+        }
+        0
+    }
+
+    fn holds(start: &StartInfo) {
+        let edges: Vec<String> = start.outgoing.iter().map(|s| s.edge.as_str().into()).collect();
+        log::info!(
+            "holds edges [{}], {} incoming, {} devices, {} ports, {} lines, dma {}, image {}, \
+             survivor {}, heap {}, threads {}",
+            edges.join(" "),
+            start.incoming.len(),
+            start.devices.len(),
+            start.ports.len(),
+            start.lines.len(),
+            start.dma.size,
+            start.boot_image.size,
+            start.survivor.size,
+            start.heap.size,
+            start.threads.len()
+        );
+    }
+
+    /// Asks the root server for what it has no privilege for.
+    fn reach() {
+        let control = ControlClient::at(slot::SUPERVISOR);
+        log::info!("status: {:?}", control.status(0).err());
+        log::info!("kill: {:?}", control.kill("fs", KillSpec::default()).err());
+        log::info!("load: {:?}", control.load(1).err());
+        log::info!("shutdown: {:?}", control.shutdown(1).err());
+        log::info!("pci: {:?}", PciRegistryClient::at(slot::SUPERVISOR).done().err());
+    }
+
+    fn cat(start: &'static StartInfo, edge: &str, path: &str) -> i32 {
+        let Ok(session) = start.session(edge, 0) else {
+            log::info!("has no edge `{edge}`");
+            return 3;
+        };
+        let client = FileSystemClient::new(session);
+        let file = match File::open(client, path, Access::Read, Create::Never) {
+            Ok((file, _)) => file,
+            Err(error) => {
+                log::info!("{path}: {error}");
+                return 4;
+            }
+        };
+        let mut bytes = [0; 64];
+        let length = file.read_at(0, &mut bytes).expect("bytes");
+        let text = core::str::from_utf8(&bytes[..length]).unwrap_or("?");
+        log::info!("reads {}", text.lines().next().unwrap_or_default());
+        0
+    }
+
+    fn share(start: &'static StartInfo, edge: &str) {
+        let session = start.session(edge, 0).expect("an edge of this name");
+        let mut bytes = alloc::vec![0; session.shared.size()];
+        session.shared.read(0, &mut bytes);
+        let count = bytes.iter().filter(|byte| **byte != 0).count();
+        log::info!("finds {count} of {} bytes", bytes.len());
+        bytes.fill(0xa5);
+        session.shared.write(0, &bytes);
+    }
+
+    fn tries(start: &StartInfo, code: i32) -> i32 {
+        let count = libipc::Shared::granted(start.survivor);
+        let mut tries = [0];
+        count.read(0, &mut tries);
+        tries[0] += 1;
+        count.write(0, &tries);
+        assert!(tries[0] >= 3, "try {}", tries[0]);
+        code
+    }
+}
+
+/// The program runs in the guest only.
+#[cfg(not(target_os = "none"))]
+fn main() {}

@@ -1,0 +1,326 @@
+//! `run`: programs from a disk, with what the entry beside them allows and no more.
+
+use anyhow::{Context, Result, ensure};
+use skink_tests::{Disk, Fixture, SHELL_DIED, Said};
+use skink_tool::machine::Options;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "RUN0001 a program gets its arguments, and its exit code is the command's status",
+        run: arguments_and_status,
+    },
+    Test {
+        name: "RUN0002 without an entry a program has memory and the log, and reaches nothing else",
+        run: least_privilege,
+    },
+    Test {
+        name: "RUN0003 an entry grants what it says, and is refused where it asks for too much",
+        run: entries,
+    },
+    Test {
+        name: "RUN0004 programs are supervised as their entries say, and each is to be killed",
+        run: supervised,
+    },
+    Test {
+        name: "RUN0005 fifty programs, however they end, leave nothing behind",
+        run: nothing_is_left,
+    },
+];
+
+/// Runs lines on a disk with the program `/P` and these further files; what was said, and the
+/// console.
+fn tried(
+    fixture: &Fixture,
+    files: &[(&str, &[u8])],
+    lines: &[&str],
+) -> Result<(Vec<Said>, String)> {
+    let disk = Disk::fat32(64 << 20, 1)?;
+    disk.put("/P", &fixture.program("probe")?)?;
+    for (name, bytes) in files {
+        disk.put(name, bytes)?;
+    }
+    let options = Options { disk: Some(disk.path().into()), ..Options::default() };
+    fixture.exec_heard(&options, lines)
+}
+
+/// Each line's status and some words of it.
+fn check(said: &[Said], expected: &[(i32, &str)]) -> Result<()> {
+    ensure!(said.len() == expected.len(), "{} lines: {said:?}", said.len());
+    for (index, (said, (status, words))) in said.iter().zip(expected).enumerate() {
+        let as_expected = said.status == *status && said.text.contains(words);
+        ensure!(as_expected, "line {index}, {status} and `{words}`: {said:?}");
+    }
+    Ok(())
+}
+
+fn arguments_and_status(fixture: &Fixture) -> Result<()> {
+    let hello = fixture.program("hello")?;
+    let files: [(&str, &[u8]); 3] = [
+        ("/HELLO", &hello),
+        ("/NOTELF", b"no program, whatever it is called, and long enough to be looked at"),
+        ("/CUT", &hello[..hello.len() / 2]),
+    ];
+    let long = format!("run /disk/P say {}", "x".repeat(97));
+    let lines = [
+        "run /disk/P exit 0",
+        "run /disk/P exit 7",
+        "run /disk/P say so it is",
+        "run /disk/P panic ouch",
+        // An orderly end is no crash; another code is one.
+        "run /disk/P exit 0; crashes",
+        "run /disk/HELLO",
+        "ps; stop hello-2; ps",
+        "run; run -x /disk/P",
+        "run /disk/NOBODY",
+        "run /disk/NOTELF",
+        "run /disk/CUT",
+        &long,
+        "run /disk",
+        "run nowhere",
+        "run /boot/server/hello; stop hello-2; run -d /disk/P spin; stop p; hello",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(
+        &said,
+        &[
+            (0, ""),
+            (7, ""),
+            (0, ""),
+            (128, "p died; `crashes` says how"),
+            (0, "2 deaths since boot, the latest 2 shown\n#1"),
+            (0, "hello-2 serves; `stop hello-2` ends it"),
+            (0, "hello-2     running    1         0    90"),
+            (2, "usage: run [-d] FILE [ARG]..."),
+            (1, "/disk/NOBODY: no such file"),
+            (1, "/disk/NOTELF: not a 64-bit little-endian ELF file"),
+            (1, "/disk/CUT: "),
+            (1, "`arguments` is longer than 96 bytes"),
+            (1, "/disk.toml: "),
+            (1, "nowhere.toml: paths begin with"),
+            (0, "p runs\nHello, world!"),
+        ],
+    )?;
+    ensure!(said[6].text.matches("hello-2").count() == 1, "gone once stopped: {}", said[6].text);
+    ensure!(
+        said[4].text.contains("ouch") && said[4].text.contains("exit with code 7"),
+        "{:?}",
+        said[4]
+    );
+    ensure!(console.contains("p: says so it is (incarnation 3)"), "{console}");
+    ensure!(console.contains("p ended with code 7"), "{console}");
+    Ok(())
+}
+
+fn least_privilege(fixture: &Fixture) -> Result<()> {
+    let silent = "args = \"say silence\"\nheap = \"64KiB\"\n";
+    let files: [(&str, &[u8]); 3] = [
+        ("/SILENT", &fixture.program("probe")?),
+        ("/SILENT.toml", silent.as_bytes()),
+        ("/X", b"x"),
+    ];
+    let lines = [
+        "run /disk/P holds",
+        "run /disk/P reach",
+        "run /disk/P cat disk /X",
+        "run /disk/P touch 40",
+        "crashes -v 1",
+        "run /disk/SILENT",
+        "run -d /disk/P spin; service p; stop p",
+        // An unlimited program is below the shell: it takes nothing from it.
+        "run -d /disk/P spin; hello; stop p",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(
+        &said,
+        &[
+            (0, ""),
+            (0, ""),
+            (3, ""),
+            (128, "p died"),
+            (0, "fault: no such capability: 0x28"),
+            (0, ""),
+            (0, "needs        nobody\n"),
+            (0, "Hello, world!"),
+        ],
+    )?;
+    for words in [
+        "holds edges [], 0 incoming, 0 devices, 0 ports, 0 lines, dma 0, image 0, survivor 0, \
+         heap 131072, threads 0",
+        "status: Some(NotPermitted)",
+        "kill: Some(NotPermitted)",
+        "load: Some(Control(NotPermitted))",
+        "shutdown: Some(NotPermitted)",
+        "pci: Some(",
+        "has no edge `disk`",
+    ] {
+        ensure!(console.contains(&format!("p: {words}")), "`{words}`: {console}");
+    }
+    ensure!(!console.contains("silence"), "an entry without `log`: {console}");
+    ensure!(said[6].text.contains("privileges   log\n"), "{}", said[6].text);
+    Ok(())
+}
+
+fn entries(fixture: &Fixture) -> Result<()> {
+    let need = |server: &str, protocol: &str, more: &str| {
+        format!(
+            "privileges = [\"log\"]\nheap = \"64KiB\"\n\
+             needs = [{{ name = \"it\", server = \"{server}\", protocol = \"{protocol}\"{more} }}]\n"
+        )
+    };
+    let entries = [
+        ("/A.toml", need("fs", "file", ", shared = \"16KiB\"")),
+        ("/B.toml", need("hello", "hello", "")),
+        ("/C.toml", need("virtio-blk", "block", "")),
+        ("/D.toml", need("fs", "file", ", shared = \"1MiB\"")),
+        ("/E.toml", "priority = 150\n".into()),
+        ("/F.toml", "memory = \"64MiB\"\n".into()),
+        ("/G.toml", "\ndevices = [{ virtio = \"block\" }]\n".into()),
+        ("/H.toml", "privileges = [\"log\", \"control\"]\n".into()),
+        ("/I.toml", "memory = \"64KiB\"\nheap = \"16KiB\"\n".into()),
+        ("/J.toml", "name = \"j j\"\n".into()),
+        (
+            "/K.toml",
+            "extra_threads = 2\nheap = \"64KiB\"\nsurvivor = \"8KiB\"\nprivileges = [\"log\"]\n"
+                .into(),
+        ),
+    ];
+    let probe = fixture.program("probe")?;
+    let mut files: Vec<(&str, &[u8])> =
+        Vec::from([("/TEXT", b"the text\nof two lines".as_slice())]);
+    for (name, entry) in &entries {
+        files.push((name, entry.as_bytes()));
+        files.push((&name[..2], &probe));
+    }
+    let lines = [
+        "run /disk/A cat it /TEXT; run /disk/A share it; run /disk/A share it",
+        "run /disk/B greet it Ada",
+        "run /disk/C exit 0",
+        "run /disk/D exit 0",
+        "run /disk/E exit 0",
+        "run /disk/F exit 0",
+        "run /disk/G exit 0",
+        "run /disk/H exit 0",
+        "run /disk/I exit 0",
+        "run /disk/J exit 0",
+        "run /disk/K holds",
+        "run -d /disk/A spin; service a; service fs; stop a",
+        // The server that a program talks to dies, and comes back: unseen.
+        "kill fs --at receive:1; run /disk/A cat it /TEXT",
+        "stop hello; run /disk/B greet it Ada; start hello; run /disk/B greet it Bob",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(
+        &said,
+        &[
+            (0, ""),
+            (0, ""),
+            (1, "no program may have a session of `block` with `virtio-blk`"),
+            (1, "need `it`: 1048576 bytes shared; there are 32768"),
+            (1, "`priority` is 150: a program may have 1 to 90"),
+            (1, "`memory` is 67108864: a program may have 65536 to 16777216"),
+            (1, "/disk/G.toml: line 2: unknown field `devices`"),
+            (1, "/disk/H.toml: line 1: unknown variant `control`"),
+            (1, "its quota is 64 KiB: raise `memory`"),
+            (1, "`j j`: a name has lower case letters"),
+            (0, ""),
+            (0, "needs        fs\n"),
+            (0, ""),
+            (0, ""),
+        ],
+    )?;
+    ensure!(said[11].text.contains("a       it#0 "), "a session of fs: {}", said[11].text);
+    for (words, count) in [
+        ("a: reads the text", 2),
+        ("a: finds 0 of 32768 bytes", 2),
+        ("b: hears Hello, Ada!", 1),
+        ("b: hears Hello, Bob!", 1),
+        ("survivor 8192, heap 65536, threads 2", 1),
+    ] {
+        ensure!(console.matches(words).count() == count, "{count} of `{words}`: {console}");
+    }
+    Ok(())
+}
+
+fn supervised(fixture: &Fixture) -> Result<()> {
+    let probe = fixture.program("probe")?;
+    let common = "privileges = [\"log\"]\nheap = \"64KiB\"\nsurvivor = \"4KiB\"\n";
+    let transient = format!("{common}restart = \"transient\"\n");
+    let permanent = format!("{common}restart = \"permanent\"\nintensity = 2\n");
+    let files: [(&str, &[u8]); 4] = [
+        ("/T", &probe),
+        ("/T.toml", transient.as_bytes()),
+        ("/Q", &probe),
+        ("/Q.toml", permanent.as_bytes()),
+    ];
+    let lines = [
+        "run /disk/T tries 0",
+        "run /disk/Q panic again",
+        "crashes 5",
+        "run -d /disk/Q spin; run -d /disk/Q spin; run -d /disk/Q spin; run -d /disk/P spin",
+        "ps",
+        "run /disk/P exit 0",
+        "kill q-2; sleep 0.1; ps",
+        "kill p; sleep 0.1; restart q; ps",
+        "stop q; stop q-2; stop q-3; stop q",
+        "run /disk/P spin & sleep 0.3; stop p; wait; run /disk/P exit 0",
+        "kill q; service q; start q",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(
+        &said,
+        &[
+            (0, ""),
+            (128, "q died too often; `crashes` says how"),
+            (0, "q (incarnation 3): panic"),
+            (0, "q runs\nq-2 runs\nq-3 runs\np runs\n"),
+            (0, "q-3"),
+            (1, "no slot is free"),
+            (0, "q-2"),
+            (0, "q-2"),
+            (1, "no server has this name"),
+            (0, "p was stopped"),
+            (1, "no server has this name"),
+        ],
+    )?;
+    let of = |text: &str, name: &str| -> Result<(String, String)> {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let mut words = line.with_context(|| format!("{name}: {text}"))?.split_whitespace();
+        Ok((words.nth(1).unwrap_or("").into(), words.nth(1).unwrap_or("").into()))
+    };
+    let running = |restarts: &str| ("running".to_owned(), restarts.to_owned());
+    ensure!(of(&said[6].text, "q-2")? == running("1"), "killed, and back: {}", said[6].text);
+    ensure!(of(&said[6].text, "q")? == running("0"), "{}", said[6].text);
+    ensure!(of(&said[7].text, "q")? == running("1"), "{}", said[7].text);
+    ensure!(of(&said[7].text, "p").is_err(), "a temporary one is gone: {}", said[7].text);
+    ensure!(console.contains("t ended with code 0"), "{console}");
+    Ok(())
+}
+
+fn nothing_is_left(fixture: &Fixture) -> Result<()> {
+    let probe = fixture.program("probe")?;
+    let entry = "memory = \"2MiB\"\nheap = \"512KiB\"\nsurvivor = \"64KiB\"\nextra_threads = 3\n\
+                 needs = [{ name = \"it\", server = \"fs\", protocol = \"file\" }]\n";
+    let files: [(&str, &[u8]); 3] =
+        [("/L", &probe), ("/L.toml", entry.as_bytes()), ("/TEXT", b"text\n")];
+    let lines = [
+        "free",
+        "repeat 30 run /disk/P exit 0",
+        "free",
+        "repeat 10 run /disk/L cat it /TEXT; run /disk/L panic x; run /disk/P touch 40",
+        "run -d /disk/L spin; kill l; run -d /disk/P spin; stop p; sleep 0.1; free",
+        // The shell dies while it hands over a file.
+        "kill shell --when fs:reply:4; run /disk/P exit 0",
+        "free; run /disk/P exit 0; free",
+    ];
+    let (said, _) = tried(fixture, &files, &lines)?;
+    let before = &said[0].text;
+    ensure!(said[1].status == 0 && said[3].status == 128, "{said:?}");
+    ensure!(said[5].status == SHELL_DIED, "{:?}", said[5]);
+    for said in [&said[2], &said[4]] {
+        ensure!(said.text.ends_with(before.as_str()), "before:\n{before}after:\n{}", said.text);
+    }
+    ensure!(said[6].text == before.repeat(2), "before:\n{before}after:\n{}", said[6].text);
+    Ok(())
+}
