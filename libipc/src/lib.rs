@@ -33,6 +33,7 @@ pub mod protocol;
 pub mod raw;
 pub mod replies;
 pub mod ring;
+pub mod sealed;
 pub mod server;
 pub mod shared;
 pub mod start;

@@ -55,10 +55,13 @@ pub struct Channel<U> {
 impl<U: Uart> Channel<U> {
     /// Sets up the channel, or takes it over from an earlier instance. `None` without a UART.
     pub fn open(registers: U::Registers, record: Record) -> Option<Self> {
-        let uart = if record.get(Word::Ready) == 1 {
+        let is_intact = record.is_intact();
+        let uart = if is_intact && record.get(Word::Ready) == 1 {
             U::resume(registers)?
         } else {
-            record.clear();
+            if !is_intact {
+                record.discard("a word fails its check");
+            }
             U::start(registers)?
         };
         let mut channel = Channel { uart, record, wants_transmit: false };
@@ -78,9 +81,7 @@ impl<U: Uart> Channel<U> {
             || record.get(Word::Active) as usize <= crate::survivor::MAX_SESSIONS
                 && sent <= record.get(Word::Length);
         if kept > INPUT_BYTES || !is_possible || record.get(Word::Gap) > OVERRUN_GAPS {
-            record.clear();
-            record.set(Word::Gap, 1);
-            return;
+            return record.discard("its words do not agree");
         }
         if record.get(Word::Taking) == record.get(Word::Tail) + 1 {
             self.expect_gap(1);

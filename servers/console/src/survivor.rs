@@ -2,13 +2,14 @@
 //!
 //! Single words, each stored whole and in program order, so that a death between any two leaves
 //! a state that the next instance understands (`Channel::open`). The header is checked by magic,
-//! version and size; the words by what must hold between them. A region that fails the check is
-//! cleared: then input may be missing, and the readers are told.
+//! version and size; each word carries its own check ([`libipc::sealed`]), and together they are
+//! checked by what must hold between them. What fails is discarded, and that is logged: then input
+//! may be missing, and the readers are told.
 //!
 //! Not here: what the words mean for the device (`channel`).
 
 use core::sync::atomic::Ordering::{Acquire, Release};
-use libipc::Shared;
+use libipc::{Shared, sealed};
 
 /// Sessions remembered for each channel.
 pub const MAX_SESSIONS: usize = 32;
@@ -18,7 +19,7 @@ pub const INPUT_BYTES: u64 = 4096;
 pub const CHANNELS: usize = 2;
 
 /// "SkCons", and the version of this layout.
-const MAGIC: u64 = 0x536b_436f_6e73_0002;
+const MAGIC: u64 = 0x536b_436f_6e73_0003;
 const HEADER_BYTES: usize = 64;
 const WORDS_BYTES: usize = 128;
 const SESSIONS_BYTES: usize = MAX_SESSIONS * 16;
@@ -32,7 +33,6 @@ pub const REGION_BYTES: usize = HEADER_BYTES + CHANNELS * CHANNEL_BYTES;
 #[derive(Clone, Copy, Debug)]
 pub struct Survivor {
     memory: Shared,
-    is_inherited: bool,
 }
 
 /// Words of a channel, by index.
@@ -79,23 +79,23 @@ impl Survivor {
             memory.size()
         );
         let header = [MAGIC, REGION_BYTES as u64, MAGIC ^ REGION_BYTES as u64];
-        let word = |index: usize| memory.word(8 * index);
-        let is_inherited = (0..3).all(|i| word(i).load(Acquire) == header[i]);
-        if !is_inherited {
-            word(0).store(0, Release);
+        let survivor = Survivor { memory };
+        let found = [0, 1, 2].map(|index| memory.word(8 * index).load(Acquire));
+        if found != header {
             for offset in (0..REGION_BYTES).step_by(8) {
                 memory.word(offset).store(0, Release);
             }
+            for record in (0..CHANNELS).map(|index| survivor.record(index)) {
+                match found {
+                    [0, 0, 0] => record.clear(),
+                    _ => record.discard("the region's header is wrong"),
+                }
+            }
             for i in (0..3).rev() {
-                word(i).store(header[i], Release);
+                memory.word(8 * i).store(header[i], Release);
             }
         }
-        Survivor { memory, is_inherited }
-    }
-
-    /// Whether an earlier instance left it.
-    pub fn is_inherited(&self) -> bool {
-        self.is_inherited
+        survivor
     }
 
     /// The part of channel `index`.
@@ -113,22 +113,44 @@ pub struct Record {
 }
 
 impl Record {
+    /// The word at an offset; `None` if it fails its check.
+    fn load(&self, offset: usize) -> Option<u64> {
+        sealed::open(offset as u64, self.memory.word(offset).load(Acquire))
+    }
+
+    fn store(&self, offset: usize, value: u64) {
+        self.memory.word(offset).store(sealed::seal(offset as u64, value), Release);
+    }
+
+    /// Whether every word is one that an instance stored there.
+    pub fn is_intact(&self) -> bool {
+        (0..WORDS_BYTES + SESSIONS_BYTES).step_by(8).all(|offset| self.load(offset).is_some())
+    }
+
     /// Reads a word.
     pub fn get(&self, word: Word) -> u64 {
-        self.memory.word(8 * word as usize).load(Acquire)
+        self.load(8 * word as usize).unwrap_or(0)
     }
 
     /// Writes a word.
     pub fn set(&self, word: Word, value: u64) {
         crate::mortal();
-        self.memory.word(8 * word as usize).store(value, Release);
+        self.store(8 * word as usize, value);
         crate::mortal();
+    }
+
+    /// Gives up what an earlier instance left, says so, and has the reader told that input may be
+    /// missing.
+    pub fn discard(&self, why: &str) {
+        log::warn!("the state of an earlier instance is discarded: {why}; input may be missing");
+        self.clear();
+        self.set(Word::Gap, 1);
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
         for offset in (0..WORDS_BYTES + SESSIONS_BYTES).step_by(8) {
-            self.memory.word(offset).store(0, Release);
+            self.store(offset, 0);
         }
     }
 
@@ -140,24 +162,24 @@ impl Record {
             .clone()
             .position(|known| known == badge)
             .or_else(|| badges.clone().position(|known| known == 0))?;
-        self.memory.word(Self::session_word(entry)).store(badge, Release);
+        self.store(Self::session_word(entry), badge);
         Some(entry)
     }
 
     /// The badge of an entry; 0 if it is free.
     pub fn badge(&self, entry: usize) -> u64 {
-        self.memory.word(Self::session_word(entry)).load(Acquire)
+        self.load(Self::session_word(entry)).unwrap_or(0)
     }
 
     /// How far a session's output has come.
     pub fn written(&self, entry: usize) -> u64 {
-        self.memory.word(Self::session_word(entry) + 8).load(Acquire)
+        self.load(Self::session_word(entry) + 8).unwrap_or(0)
     }
 
     /// Notes how far it has come.
     pub fn set_written(&self, entry: usize, position: u64) {
         crate::mortal();
-        self.memory.word(Self::session_word(entry) + 8).store(position, Release);
+        self.store(Self::session_word(entry) + 8, position);
         crate::mortal();
     }
 

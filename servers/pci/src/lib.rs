@@ -45,5 +45,5 @@ pub mod windows;
 mod tests;
 
 pub use config::{ConfigSpace, Ecam};
-pub use survivor::Survivor;
+pub use survivor::{Kept, Survivor};
 pub use windows::Windows;

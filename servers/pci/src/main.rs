@@ -11,15 +11,15 @@ use alloc::vec::Vec;
 use libipc::mmio::Mmio;
 use libipc::start::{DeviceGrant, Region, StartInfo, slot};
 use libipc::{Caller, Error, Outcome, Request, Server, Shared, server};
-use pci::{ConfigSpace, Ecam, Survivor, Windows, walk};
+use pci::{ConfigSpace, Ecam, Kept, Survivor, Windows, walk};
 use skink_protocols::pci::{Function, Page, Pci, PciRegistryClient, PciServer};
 
 libipc::main!(serve);
 
 fn serve(start: &'static StartInfo) -> i32 {
-    let survivor = Survivor::open(Shared::granted(start.survivor));
+    let mut survivor = Survivor::open(Shared::granted(start.survivor));
     let functions = match start.devices.first() {
-        Some(grant) => find(start, grant, &survivor),
+        Some(grant) => find(start, grant, &mut survivor),
         None => {
             log::warn!("no configuration space is granted: there is no PCI here");
             Vec::new()
@@ -32,19 +32,29 @@ fn serve(start: &'static StartInfo) -> i32 {
 }
 
 /// The functions: those kept by an earlier instance, or found now.
-fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &Survivor) -> Vec<Function> {
+fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &mut Survivor) -> Vec<Function> {
     let first_bus = (grant.address >> 8) as u8;
     let Some(mut config) = Ecam::new(Mmio::granted(grant.bars[0]), first_bus) else {
         panic!("the configuration space granted is smaller than a bus: {:x?}", grant.bars[0]);
     };
     survivor.recover(&mut config);
-    if let Some(functions) = survivor.functions() {
-        log::debug!("{} functions, known from before", functions.len());
-        return functions;
-    }
-    if start.incarnation > 1 && !survivor.exists() {
-        log::warn!("drivers may be at work: not enumerated again (no survivor region)");
-        return Vec::new();
+    match survivor.functions() {
+        Kept::Functions(functions) => {
+            log::debug!("{} functions, known from before", functions.len());
+            return functions;
+        }
+        Kept::Spoiled => {
+            log::warn!(
+                "the state of an earlier instance is discarded: it fails its check; drivers may be \
+                 at work: not enumerated again"
+            );
+            return Vec::new();
+        }
+        Kept::Nothing if start.incarnation > 1 && !survivor.exists() => {
+            log::warn!("drivers may be at work: not enumerated again (no survivor region)");
+            return Vec::new();
+        }
+        Kept::Nothing => {}
     }
     let windows = Windows::new(range(&grant.bars[1]), range(&grant.bars[2]));
     let functions = walk::enumerate(&mut config, survivor, windows);

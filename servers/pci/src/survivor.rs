@@ -2,7 +2,8 @@
 //!
 //! After the first enumeration drivers are at work, and sizing would take their registers away.
 //! So the table of functions is kept (length and checksum written last), and a new instance that
-//! finds it touches no device. A probe is noted before it begins: should the server die in it, the
+//! finds it touches no device. A region that fails its checks is discarded, and then none is touched
+//! either. A probe is noted before it begins: should the server die in it, the
 //! next instance puts back what the function held.
 //!
 //! Without a region (size 0) nothing is kept; then only the first instance enumerates.
@@ -15,7 +16,7 @@ use libipc::Shared;
 use skink_protocols::pci::{Address, Function};
 
 /// "SkPci", and the version of this layout.
-const MAGIC: u64 = 0x536b_5063_6900_0001;
+const MAGIC: u64 = 0x536b_5063_6900_0002;
 const HEADER_BYTES: usize = 64;
 /// Words of the header, by index.
 const VERSION: usize = 0;
@@ -23,6 +24,18 @@ const TABLE_BYTES: usize = 1;
 const TABLE_CHECK: usize = 2;
 const PROBE: usize = 3;
 const PROBE_ORIGINAL: usize = 4;
+const PROBE_CHECK: usize = 5;
+
+/// What an earlier instance left about functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// There was none, or it died before it had found them all: no driver is at work yet.
+    Nothing,
+    /// It found these.
+    Functions(Vec<Function>),
+    /// Something that no instance left: drivers may be at work.
+    Spoiled,
+}
 
 /// A register that is being sized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +64,7 @@ pub trait Journal {
 #[derive(Clone, Copy, Debug)]
 pub struct Survivor {
     memory: Shared,
+    is_spoiled: bool,
 }
 
 impl Survivor {
@@ -58,8 +72,9 @@ impl Survivor {
     /// small for a header are not used.
     pub fn open(memory: Shared) -> Self {
         let memory = if memory.size() > HEADER_BYTES { memory } else { Shared::EMPTY };
-        let survivor = Survivor { memory };
+        let mut survivor = Survivor { memory, is_spoiled: false };
         if survivor.exists() && survivor.get(VERSION) != MAGIC {
+            survivor.is_spoiled = (0..HEADER_BYTES / 8).any(|index| survivor.get(index) != 0);
             for index in (0..HEADER_BYTES / 8).rev() {
                 survivor.set(index, 0);
             }
@@ -82,23 +97,36 @@ impl Survivor {
     }
 
     /// Undoes a probe that an earlier instance died in.
-    pub fn recover(&self, config: &mut impl ConfigSpace) {
+    pub fn recover(&mut self, config: &mut impl ConfigSpace) {
         if !self.exists() || self.get(PROBE) == 0 {
             return;
         }
-        let probe = unpack(self.get(PROBE), self.get(PROBE_ORIGINAL));
+        let (word, original) = (self.get(PROBE), self.get(PROBE_ORIGINAL));
+        if self.get(PROBE_CHECK) != probe_check(word, original) {
+            self.is_spoiled = true;
+            return self.end();
+        }
+        let probe = unpack(word, original);
         bars::restore(config, probe.address, probe.offset, probe.is_wide, probe.original);
         config.set_command(probe.address, probe.command);
         self.end();
     }
 
     /// The functions that an earlier instance found.
-    pub fn functions(&self) -> Option<Vec<Function>> {
-        if !self.exists() {
-            return None;
+    pub fn functions(&self) -> Kept {
+        if self.is_spoiled {
+            return Kept::Spoiled;
         }
+        match self.exists() && self.get(TABLE_BYTES) != 0 {
+            true => self.table().map_or(Kept::Spoiled, Kept::Functions),
+            false => Kept::Nothing,
+        }
+    }
+
+    /// The table, if it is as it was kept.
+    fn table(&self) -> Option<Vec<Function>> {
         let (bytes, check) = (self.get(TABLE_BYTES) as usize, self.get(TABLE_CHECK));
-        if bytes == 0 || bytes > self.memory.size() - HEADER_BYTES {
+        if bytes > self.memory.size() - HEADER_BYTES {
             return None;
         }
         let mut table = alloc::vec![0; bytes];
@@ -141,8 +169,10 @@ impl Survivor {
 impl Journal for Survivor {
     fn begin(&self, probe: Probe) {
         if self.exists() {
-            self.set(PROBE_ORIGINAL, probe.original);
-            self.set(PROBE, pack(&probe));
+            let (word, original) = (pack(&probe), probe.original);
+            self.set(PROBE_ORIGINAL, original);
+            self.set(PROBE_CHECK, probe_check(word, original));
+            self.set(PROBE, word);
         }
     }
 
@@ -169,6 +199,13 @@ fn unpack(word: u64, original: u64) -> Probe {
         is_wide: word >> 48 & 1 == 1,
         original,
     }
+}
+
+fn probe_check(word: u64, original: u64) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&word.to_le_bytes());
+    bytes[8..].copy_from_slice(&original.to_le_bytes());
+    checksum(&bytes)
 }
 
 /// FNV-1a.

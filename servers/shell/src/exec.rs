@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::events::Events;
-use libipc::{Shared, StartInfo};
+use libipc::{Shared, StartInfo, sealed};
 use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
 
@@ -116,6 +116,9 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
     }
 }
 
+/// What the one word of the survivor region is, and the version of that.
+const REPORTED: u64 = u64::from_le_bytes(*b"shell\x00\x00\x01");
+
 /// How many deaths the host has been told of. In the survivor region, if there is one, so that a
 /// new shell goes on with those that are new.
 struct Reported {
@@ -126,7 +129,12 @@ struct Reported {
 impl Reported {
     fn of(start: &StartInfo) -> Reported {
         let region = (start.survivor.size > 0).then(|| Shared::granted(start.survivor));
-        Reported { count: region.map_or(0, |region| region.word(0).load(SeqCst)), region }
+        let word = region.map_or(0, |region| region.word(0).load(SeqCst));
+        let known = sealed::open(REPORTED, word);
+        if known.is_none() && word != 0 {
+            log::warn!("the state of an earlier instance is discarded: deaths are told again");
+        }
+        Reported { count: known.unwrap_or(0), region }
     }
 
     /// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
@@ -144,7 +152,7 @@ impl Reported {
         }
         self.count = total;
         if let Some(region) = self.region {
-            region.word(0).store(total, SeqCst);
+            region.word(0).store(sealed::seal(REPORTED, total), SeqCst);
         }
     }
 }

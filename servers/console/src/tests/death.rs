@@ -245,7 +245,7 @@ fn the_successor_finishes_what_was_under_way_and_its_client_hears_of_it<D: Devic
 }
 
 fn a_spoiled_survivor_region_is_not_believed<D: Device>() {
-    for word in 0..24 {
+    for word in 0..40 {
         let mut world = World::<D>::new();
         world.shared[0].write(0, b"before");
         world.write(0, 0, 0, span(0, 6));
@@ -262,7 +262,10 @@ fn a_spoiled_survivor_region_is_not_believed<D: Device>() {
         assert!(world.sent(0).ends_with(b"after"));
         world.type_in(0, b"k");
         let slot = world.read(0, 0, positions.read, span(0, 1));
-        assert_eq!(slot.borrow().unwrap().unwrap().length, 1, "word {word}");
+        let input = slot.borrow().unwrap().unwrap();
+        assert_eq!(input.length, 1, "word {word}");
+        // The rest of the header is not used.
+        assert_eq!(input.gap, !(3..8).contains(&word), "word {word}");
     }
 }
 
