@@ -27,6 +27,8 @@ const ROOT_SERVER: &str = "rootserver";
 const LOOK: Duration = Duration::from_millis(20);
 /// The server that runs commands.
 const SHELL: &str = "shell";
+/// Silence after which a new shell has told of all deaths.
+const RECORDS_QUIET: Duration = Duration::from_millis(50);
 /// How long a new shell may take to send the record of the death before it.
 const SHELL_RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a guest that nobody gives commands is looked at for deaths.
@@ -372,6 +374,8 @@ impl<'a> Guest<'a> {
                 Err(outcome) => return Ok(outcome),
             }
             if listens && is_told {
+                // The records of further deaths before its start follow at once.
+                self.drain(RECORDS_QUIET, sink)?;
                 return Ok(Outcome::ShellDied);
             }
         }
@@ -389,12 +393,16 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Drops what the guest says, until it has been quiet for so long.
+    /// Drops what the guest says but for crash records, until it has been quiet for so long.
     ///
     /// # Errors
     /// As [`Guest::run`].
-    pub fn drain(&mut self, quiet: Duration) -> Result<()> {
-        while self.next(Instant::now() + quiet)?.is_ok() {}
+    pub fn drain(&mut self, quiet: Duration, sink: &mut Sink) -> Result<()> {
+        while let Ok(message) = self.next(Instant::now() + quiet)? {
+            if let Message::Crash(text) = message {
+                sink.take_crash(&text);
+            }
+        }
         Ok(())
     }
 

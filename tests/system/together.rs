@@ -19,6 +19,10 @@ pub const TESTS: &[Test] = &[
         name: "LOOP0001 a server that dies at every start is given up, and starves nobody",
         run: crash_loop,
     },
+    Test {
+        name: "LOOP0002 a driver that dies at every start without a back-off starves nobody either",
+        run: crash_loop_at_once,
+    },
 ];
 
 const SIZE: usize = 9 << 20;
@@ -105,6 +109,26 @@ fn client(fixture: &Fixture) -> Result<()> {
 fn seconds(text: &str) -> Result<f64> {
     let line = text.lines().last().context("nothing was printed")?;
     Ok(line.trim_end_matches(" s").parse()?)
+}
+
+/// The driver, which waits for no back-off: it may die a hundred times in a row.
+fn crash_loop_at_once(fixture: &Fixture) -> Result<()> {
+    let disk = Disk::with_noise(SIZE)?;
+    let options = Options { icount: true, disk: Some(disk.path().into()), ..Options::default() };
+    let work = "time repeat 1000000 true";
+    let while_it_dies =
+        format!("kill virtio-blk --at start:1 --every 1; restart virtio-blk; {work}");
+    let lines = [work, &while_it_dies, "service virtio-blk", "time cat /disk/BIG.BIN", "hello"];
+    let said = fixture.exec_with(&options, &lines)?;
+    let (calm, beside) = (seconds(&said[0].text)?, seconds(&said[1].text)?);
+    ensure!(beside <= calm * 1.10, "{calm} s of work took {beside} s");
+    ensure!(said[2].text.starts_with("virtio-blk: failed (died too often)"), "{}", said[2].text);
+    // One by `restart`, a hundred that are tolerated, and the last.
+    ensure!(said[2].text.contains("incarnation  102, "), "{}", said[2].text);
+    let later = seconds(&said[3].text)?;
+    ensure!(said[3].status == 1 && later < 0.01, "told after {later} s: {:?}", said[3]);
+    ensure!(said[4].text == "Hello, world!\n", "{:?}", said[4]);
+    Ok(())
 }
 
 fn crash_loop(fixture: &Fixture) -> Result<()> {

@@ -97,7 +97,7 @@ impl<'a> Lab<'a> {
         let outcome = self.guest.run(line, Instant::now() + TIMEOUT, &mut sink)?;
         if outcome == Outcome::ShellDied {
             // If it died between two lines, its successor may run this one.
-            self.guest.drain(QUIET)?;
+            self.guest.drain(QUIET, &mut sink)?;
         }
         Ok(Heard { text: String::from_utf8_lossy(&bytes).into_owned(), outcome, deaths })
     }
