@@ -4,7 +4,7 @@
 //! * [`arch`]: the machine; [`raw`]: the system calls; [`cap`]: the same, typed; [`buffer`]: the
 //!   IPC buffer.
 //! * [`start`], [`control`], [`supervisor`]: the contracts with the root server.
-//! * [`startup`] (with [`main!`]), [`heap`], `log`, [`time`], [`events`], [`thread`]: a program.
+//! * [`startup`] (with [`main!`]), [`heap`], `log`, [`output`], [`time`], [`events`], [`thread`]: a program.
 //! * [`macro@protocol`] with [`wire`], [`client`] and [`server`]: protocols. [`replies`]: answers
 //!   that come later. [`accounting`] and [`misbehave`]: what the control page is for.
 //! * [`shared`] and [`ring`]: bulk data. [`mmio`]: memory of devices.
@@ -29,6 +29,7 @@ pub mod heartbeat;
 mod logger;
 pub mod misbehave;
 pub mod mmio;
+pub mod output;
 pub mod protocol;
 pub mod raw;
 pub mod replies;

@@ -1,10 +1,12 @@
-//! `log` to the kernel's debug console, if the manifest grants it; else lines are dropped.
+//! `log` to the kernel's debug console, if the manifest grants it; else to whoever reads what the
+//! program prints ([`crate::output`]); else lines are dropped.
 //!
 //! A line is `NAME: LEVEL: TEXT`, info without its level. It is written in one message where it
 //! fits, so that lines of several servers do not mix.
 
 use crate::cap::{Cap, Log};
-use crate::start::slot;
+use crate::output::{self, Output};
+use crate::start::{StartInfo, slot};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,13 +15,16 @@ const LINE_SIZE: usize = 240;
 /// A line that is written out when it is full and at its end.
 struct Line {
     text: heapless::String<LINE_SIZE>,
-    log: Cap<Log>,
 }
 
 impl Line {
     fn flush(&mut self) {
-        // A log that refuses has nobody to be told.
-        let _ = self.log.write(self.text.as_bytes());
+        if GRANTED.load(Relaxed) {
+            // A log that refuses has nobody to be told.
+            let _ = Cap::<Log>::new(slot::LOG).write(self.text.as_bytes());
+        } else {
+            Output.write(self.text.as_bytes());
+        }
         self.text.clear();
     }
 }
@@ -49,14 +54,11 @@ static GRANTED: AtomicBool = AtomicBool::new(false);
 
 impl log::Log for Logger {
     fn enabled(&self, _: &log::Metadata) -> bool {
-        GRANTED.load(Relaxed)
+        true
     }
 
     fn log(&self, record: &log::Record) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let mut line = Line { text: heapless::String::new(), log: Cap::new(slot::LOG) };
+        let mut line = Line { text: heapless::String::new() };
         let name = crate::startup::name();
         let _ = match record.level() {
             log::Level::Info => writeln!(line, "{name}: {}", record.args()),
@@ -68,10 +70,11 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Installs the logger; lines are dropped unless the log is granted.
-pub(crate) fn init(is_granted: bool) {
-    GRANTED.store(is_granted, Relaxed);
-    if log::set_logger(&LOGGER).is_ok() {
+/// Installs the logger. Without the log and a reader of its output the program logs nothing.
+pub(crate) fn init(start: &StartInfo) {
+    GRANTED.store(start.has_log, Relaxed);
+    let is_heard = start.has_log || output::of(start).is_some();
+    if is_heard && log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
 }

@@ -72,7 +72,7 @@ pub unsafe fn run(info: u64, length: u64, main: fn(&'static StartInfo) -> i32) -
             start.heap.size, start.heap.vaddr
         );
     }
-    logger::init(start.has_log);
+    logger::init(start);
     accounting::started();
     end(ExitReason::Exit, main(start))
 }

@@ -5,6 +5,7 @@
 //! configuration, `control`.
 
 use heapless::{String, Vec};
+use libipc::output::EDGE;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::{MAX_SERVERS, Manifest, Name, Privileges, Restart, Server};
 use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed, RestartType};
@@ -16,6 +17,9 @@ const MAX_REPLIES: u8 = 16;
 const MIN_BUDGET_US: u32 = 100;
 const MAX_PERIOD_US: u32 = 10_000_000;
 const MIN_QUOTA: u64 = 16 * PAGE_SIZE as u64;
+
+/// Edges of one program at most: what it needs, and its output.
+pub const MAX_GRANTED: usize = MAX_NEEDS + 1;
 
 /// Why an entry is refused, in words.
 pub type Refusal = String<MAX_REFUSAL>;
@@ -122,7 +126,8 @@ fn within(what: &str, value: u64, least: u64, most: u64) -> Result<(), Refusal> 
     }
 }
 
-/// The edges of slot `slot` that the entry's needs come to, each once.
+/// The edges of slot `slot` that the entry's needs come to, each once; and, without asking, that for
+/// what the program prints.
 ///
 /// # Errors
 /// A need that the slot has no edge for, or that is named twice.
@@ -130,8 +135,8 @@ pub fn edges_of(
     entry: &ProgramEntry,
     manifest: &Manifest,
     slot: u8,
-) -> Result<Vec<GrantedEdge, MAX_NEEDS>, Refusal> {
-    let mut granted: Vec<GrantedEdge, MAX_NEEDS> = Vec::new();
+) -> Result<Vec<GrantedEdge, MAX_GRANTED>, Refusal> {
+    let mut granted: Vec<GrantedEdge, MAX_GRANTED> = Vec::new();
     for need in &entry.needs {
         let ProgramNeed { name, server, protocol, shared_bytes } = need;
         check_name(name)?;
@@ -158,6 +163,14 @@ pub fn edges_of(
         }
         let new = GrantedEdge { edge: index as u8, name: name.clone() };
         granted.push(new).map_err(|_| refuse!("more than {MAX_NEEDS} needs"))?;
+    }
+    let is_output = |edge: &skink_manifest::Edge| edge.client == slot && edge.protocol == EDGE;
+    if let Some(index) = manifest.edges.iter().position(is_output)
+        && granted.iter().all(|other| usize::from(other.edge) != index && other.name != EDGE)
+        && let Ok(name) = EDGE.try_into()
+    {
+        // There is room for one more than there are needs.
+        let _ = granted.push(GrantedEdge { edge: index as u8, name });
     }
     Ok(granted)
 }

@@ -49,15 +49,15 @@ fn need(name: &str, server: &str, protocol: &str, shared_bytes: u32) -> ProgramN
     }
 }
 
-fn edges(needs: &[ProgramNeed]) -> Result<Vec<GrantedEdge, MAX_NEEDS>, StdString> {
+fn edges(needs: &[ProgramNeed]) -> Result<Vec<GrantedEdge, MAX_GRANTED>, StdString> {
     let entry = ProgramEntry { needs: needs.try_into().unwrap(), ..ProgramEntry::default() };
     edges_of(&entry, &manifest(), 2).map_err(|why| why.to_string())
 }
 
 #[test]
-fn without_an_entry_a_program_has_memory_and_the_log_and_nothing_else() {
+fn without_an_entry_a_program_has_memory_and_its_output_and_nothing_else() {
     let server = of(&ProgramEntry::default()).unwrap();
-    assert_eq!(server.privileges, Privileges { log: true, ..Privileges::default() });
+    assert_eq!(server.privileges, Privileges::default());
     assert!(server.devices.is_empty() && server.ports.is_empty() && server.lines.is_empty());
     assert_eq!((server.priority, server.dma_bytes, server.survivor_bytes), (90, 0, 0));
     assert!(server.is_slot && server.restart == Restart::Temporary);
@@ -109,6 +109,27 @@ fn needs_come_to_edges_of_the_slot_each_once() {
     refused(&[need("x", "s", "speech", 8193)], "8193 bytes shared; there are 8192");
     refused(&[x.clone(), x], "two needs are called `x`");
     refused(&[need("X", "s", "speech", 0)], "lower case");
+}
+
+#[test]
+fn the_output_comes_without_asking() {
+    let mut manifest = manifest();
+    let output = Edge { name: named("x"), protocol: named(EDGE), ..manifest.edges[1].clone() };
+    manifest.edges.push(output).unwrap();
+    let granted = |needs: &[ProgramNeed]| {
+        let entry = ProgramEntry { needs: needs.try_into().unwrap(), ..ProgramEntry::default() };
+        let granted = edges_of(&entry, &manifest, 2).unwrap();
+        granted
+            .iter()
+            .map(|g| (g.edge, StdString::from(g.name.as_str())))
+            .collect::<std::vec::Vec<_>>()
+    };
+    assert_eq!(granted(&[]), [(3, EDGE.into())]);
+    let both = granted(&[need("x", "s", "speech", 0)]);
+    assert_eq!(both, [(1, "x".into()), (3, EDGE.into())]);
+    // Who asks for it by another name, or calls another so, prints to nobody.
+    assert_eq!(granted(&[need("y", "s", EDGE, 0)]), [(3, "y".into())]);
+    assert_eq!(granted(&[need(EDGE, "s", "speech", 0)]), [(1, EDGE.into())]);
 }
 
 #[test]

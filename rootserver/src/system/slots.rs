@@ -1,11 +1,12 @@
 //! Slots: places for programs that `run` starts from a disk. All that lasts of a slot is made at
 //! start-up as a server's is: endpoint, control page, edges. A program is loaded, checked, and from
 //! then on is the slot's server; when it has ended for good, everything that was taken for it is
-//! given back, and what it shared is cleared.
+//! given back. What it shared is cleared before another one sees it.
 //!
 //! Here: loading and the life of a program. What one may have: [`crate::entry`].
 
 use heapless::{Deque, Vec};
+use libipc::output::EDGE;
 use skink_manifest::MAX_EDGES;
 use skink_protocols::control::{MAX_FILE, ProgramEntry, ProgramState, RunError, Started};
 
@@ -35,6 +36,8 @@ pub struct Slot {
     /// Where the root server sees what a program is made of.
     pane: Pane,
     limits: Limits,
+    /// Its place in the order in which slots became empty.
+    emptied: u64,
     /// What is in it.
     pub program: Option<Occupant>,
 }
@@ -77,6 +80,8 @@ pub struct Programs {
     load: Option<Load>,
     /// Loads and programs so far.
     count: u32,
+    /// Ends so far.
+    emptied: u64,
     /// The last ends.
     ends: Deque<(u32, ProgramState), ENDS>,
 }
@@ -84,7 +89,7 @@ pub struct Programs {
 impl Programs {
     /// Before start-up. All bytes are zero.
     pub const EMPTY: Programs =
-        Programs { pane: Pane::EMPTY, load: None, count: 0, ends: Deque::new() };
+        Programs { pane: Pane::EMPTY, load: None, count: 0, emptied: 0, ends: Deque::new() };
 
     fn next_number(&mut self) -> u32 {
         self.count = self.count.wrapping_add(1);
@@ -104,7 +109,7 @@ impl System {
             let (priority, quota_bytes) = (manifest.priority, manifest.quota_bytes);
             let pane = self.window.pane(&mut self.custody, PANE)?;
             let limits = Limits { priority, quota_bytes };
-            self.servers[index].slot = Some(Slot { pane, limits, program: None });
+            self.servers[index].slot = Some(Slot { pane, limits, emptied: 0, program: None });
         }
         if indices.into_iter().any(|index| self.servers[index].slot.is_some()) {
             self.programs.pane = self.window.pane(&mut self.custody, MAX_FILE.into())?;
@@ -130,6 +135,10 @@ impl System {
             Some(slot) => slot.program.as_ref().is_some_and(|p| p.edges >> edge & 1 == 1),
             None => true,
         }
+    }
+
+    fn emptied(&self, server: ServerId) -> u64 {
+        self.servers[server.index()].slot.as_ref().map_or(0, |slot| slot.emptied)
     }
 
     fn occupant(&self, server: ServerId) -> Option<&Occupant> {
@@ -306,8 +315,9 @@ impl System {
 
     fn run_loaded(&mut self, entry: &ProgramEntry) -> Result<Started, RunError> {
         let indices = (0..self.manifest.servers.len() as u8).map(ServerId);
-        let free = indices.into_iter().find(|server| self.is_vacant(*server));
-        let server = free.ok_or(RunError::NoSlot)?;
+        let free = indices.into_iter().filter(|server| self.is_vacant(*server));
+        // That which is empty for longest: what the last one printed may still be read.
+        let server = free.min_by_key(|server| self.emptied(*server)).ok_or(RunError::NoSlot)?;
         let started = self.occupy(server, entry).map_err(RunError::Refused)?;
         if let Err(error) = self.prepare(server.0) {
             self.vacate(server, ProgramState::Died);
@@ -352,7 +362,13 @@ impl System {
         if let Some(slot) = self.servers[index].slot.as_mut() {
             slot.program = Some(program);
         }
-        Ok(Started { name, number })
+        self.clear_shared(server);
+        let is_output = |session: &&super::Session| {
+            let edge = &self.manifest.edges[usize::from(session.edge)];
+            edge.client == server.0 && edge.protocol == EDGE && self.is_granted(session.edge)
+        };
+        let output = self.sessions.iter().find(is_output).map_or(0, |session| session.badge);
+        Ok(Started { name, number, output })
     }
 
     /// What has become of a program.
@@ -392,10 +408,12 @@ impl System {
         let (index, i) = (server.0, server.index());
         self.disarm(server);
         self.forget_deaths_of(server);
-        self.clear_shared(server);
+        self.forget_sessions(server);
+        self.programs.emptied += 1;
         let Some(slot) = self.servers[i].slot.as_mut() else { return };
         let Some(program) = slot.program.take() else { return };
         slot.pane.clear();
+        slot.emptied = self.programs.emptied;
         self.give_back(Owner::Quota(index), &[]);
         self.give_back(Owner::Program(index), &program.frames);
         let own = &mut self.servers[i];
@@ -412,15 +430,21 @@ impl System {
         let _ = self.programs.ends.push_back((program.number, state));
     }
 
-    /// Clears what the program shared with others, before the next one sees it.
-    fn clear_shared(&mut self, server: ServerId) {
-        for number in 0..self.sessions.len() {
-            let session = self.sessions[number];
+    fn forget_sessions(&mut self, server: ServerId) {
+        for session in &mut self.sessions {
+            if self.manifest.edges[usize::from(session.edge)].client == server.0 {
+                session.client_slot = 0;
+            }
+        }
+    }
+
+    /// Clears what the last program shared with others, before this one sees it.
+    fn clear_shared(&self, server: ServerId) {
+        for session in &self.sessions {
             let edge = &self.manifest.edges[usize::from(session.edge)];
             if edge.client != server.0 || !self.is_granted(session.edge) {
                 continue;
             }
-            self.sessions[number].client_slot = 0;
             let frames = session.shared;
             debug_assert!(frames.count == 0 || frames.size_bits == SMALL_BITS);
             for frame in frames.first..frames.first + frames.count {

@@ -2,7 +2,7 @@
 //! do.
 //!
 //! * `exit CODE`, `panic WORD`, `spin`: ends so, or never.
-//! * `say WORD...`: logs the words, and its incarnation.
+//! * `say WORD...`: logs the words, and its incarnation. `count N`: prints the numbers below N.
 //! * `holds`: logs what it was given; `reach`: what it gets when it asks for more; `touch SLOT`:
 //!   calls by a capability that it was not given.
 //! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
@@ -38,6 +38,10 @@ mod guest {
             },
             ["say", words @ ..] => {
                 log::info!("says {} (incarnation {})", words.join(" "), start.incarnation);
+            }
+            ["count", number] => {
+                let number: u32 = number.parse().expect("a number");
+                (0..number).for_each(|number| libipc::println!("{number}"));
             }
             ["holds"] => holds(start),
             ["reach"] => reach(),

@@ -82,7 +82,7 @@ impl Default for ProgramEntry {
             extra_threads: 0,
             replies: 1,
             fpu: false,
-            log: true,
+            log: false,
             needs: Vec::new(),
             restart: RestartType::Temporary,
             intensity: 10,
@@ -114,6 +114,8 @@ pub struct Started {
     pub name: Name,
     /// Its number, which no other program of this boot gets.
     pub number: u32,
+    /// Badge of the session in whose memory it prints (`libipc::output`); 0: there is none.
+    pub output: u64,
 }
 
 /// What has become of a program.

@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 
+use libipc::Shared;
+use libipc::output::Pipe;
 use skink_protocols::control::{
     ControlClient, MAX_ARGS, MAX_PIECE, ProgramEntry, ProgramState, RunError, Started,
 };
@@ -119,13 +121,43 @@ fn begin(context: &Context<'_>, size: u32) -> Result<Load, Result<RunError, Fail
     Err(Ok(RunError::Busy))
 }
 
-/// Waits until the program has ended or serves. Ctrl-C stops it.
+/// What the program prints, if it can.
+fn output_of(started: &Started) -> Option<Pipe> {
+    let start = libipc::startup::start_info()?;
+    let session = start.incoming.iter().find(|session| session.badge == started.output)?;
+    Pipe::new(Shared::granted(session.shared))
+}
+
+/// Passes on what the program has printed; whether that was anything.
+fn pass_on(context: &mut Context<'_>, pipe: Option<Pipe>) -> bool {
+    let mut buffer = [0; 512];
+    let mut passed = false;
+    while let Some(length) = pipe.map(|pipe| pipe.take(&mut buffer)).filter(|length| *length > 0) {
+        context.out.write(&buffer[..length]);
+        passed = true;
+        if context.check_interrupt().is_err() {
+            break;
+        }
+    }
+    if passed {
+        context.out.flush();
+    }
+    passed
+}
+
+/// Shows what the program prints until it has ended or serves. Ctrl-C stops it.
 fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
     let name = &started.name;
+    let pipe = output_of(started);
     let mut pause_ns = FIRST_LOOK_NS;
     let died = |what: &str| Failure { text: format!("{name} {what}"), status: DIED };
     loop {
-        match context.sessions.control.program(started.number)? {
+        // Its state first: what it printed before that is there.
+        let state = context.sessions.control.program(started.number)?;
+        if pass_on(context, pipe) {
+            pause_ns = FIRST_LOOK_NS;
+        }
+        match state {
             ProgramState::Running { serves: true } => {
                 context.line(format_args!("{name} serves; `stop {name}` ends it"));
                 return Ok(());
