@@ -9,6 +9,7 @@
 pub mod died;
 mod disk;
 pub mod guest;
+pub mod qmp;
 
 pub use died::Died;
 pub use disk::Disk;

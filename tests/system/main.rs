@@ -15,6 +15,7 @@ mod live;
 mod programs;
 mod records;
 mod shell;
+mod silence;
 mod together;
 
 use std::sync::OnceLock;
@@ -57,6 +58,7 @@ fn main() {
         disks::TESTS,
         kills::TESTS,
         live::TESTS,
+        silence::TESTS,
         programs::TESTS,
         records::TESTS,
         bad_input::TESTS,
