@@ -1,22 +1,24 @@
-//! The command line: `skink run`, `exec`, `symbolize`, `image`, `doctor`, `bench`, `suite`, `matrix`, `soak`,
-//! `throughput`, `tidy`, `test`.
+//! The command line: `skink run`, `exec` and the other sub-commands.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
 //! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
 //! machine was reset or QEMU failed.
 
+mod args;
+
 use crate::campaign::{deaths, overhead, soak, sweep, throughput};
 use crate::crash_file::CrashFolder;
 use crate::disk::{self, Disk, DiskChoice};
-use crate::machine::arguments::{DEFAULT_CPU, DEFAULT_MEM_MB, arguments};
-use crate::machine::{Accel, Ending, EntryLevel, GicVersion, Options, Transport};
+use crate::machine::arguments::arguments;
+use crate::machine::{Ending, Options};
 use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
 use crate::{bench, compile, doctor, machine, matrix, program, suite, symbolize, tidy};
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use args::{GuestArgs, MachineArgs, RunArgs};
+use clap::{Parser, Subcommand};
 use skink_manifest::Experiment;
 use std::io::Write;
 use std::path::PathBuf;
@@ -143,91 +145,6 @@ enum Sub {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-}
-
-#[derive(Debug, Args)]
-struct RunArgs {
-    #[command(flatten)]
-    guest: GuestArgs,
-    /// Takes no input and needs no terminal
-    #[arg(long)]
-    headless: bool,
-    /// More words for QEMU
-    #[arg(last = true)]
-    extra: Vec<String>,
-}
-
-/// The machine, without what is attached to it.
-#[derive(Debug, Args)]
-struct MachineArgs {
-    /// The machine
-    #[arg(long, value_enum, default_value = "x86_64")]
-    arch: Arch,
-    /// Memory, MiB
-    #[arg(long, default_value_t = DEFAULT_MEM_MB)]
-    mem: u32,
-    /// The CPU, by QEMU's name
-    #[arg(long, default_value = DEFAULT_CPU)]
-    cpu: String,
-    /// CPUs in the machine; the kernel uses the first
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    cpus: u32,
-    /// The interrupt controller's version (aarch64) [default: 2]
-    #[arg(long, value_enum)]
-    gic: Option<GicVersion>,
-    /// The exception level in which the kernel begins (aarch64)
-    #[arg(long, value_enum, default_value = "1")]
-    el: EntryLevel,
-}
-
-impl MachineArgs {
-    /// What was chosen.
-    fn options(&self) -> Result<Options> {
-        let options = Options {
-            mem_mb: self.mem,
-            cpu: self.cpu.clone(),
-            cpus: self.cpus,
-            gic: self.gic,
-            entry: self.el,
-            ..Options::default()
-        };
-        options.check(self.arch)?;
-        Ok(options)
-    }
-}
-
-#[derive(Debug, Args)]
-struct GuestArgs {
-    #[command(flatten)]
-    machine: MachineArgs,
-    /// A disk image, used as it is and written to; or a folder, packed into an image for this
-    /// run alone; or `none` [default: a disk with sample files, made once]
-    #[arg(long)]
-    disk: Option<PathBuf>,
-    /// How the disk is attached (`mmio`: aarch64)
-    #[arg(long, value_enum, default_value = "pci")]
-    transport: Transport,
-    /// Waits for gdb on port 1234
-    #[arg(long)]
-    gdb: bool,
-    /// Counts instructions: virtual time is their number
-    #[arg(long)]
-    icount: bool,
-    /// Who executes the guest's instructions
-    #[arg(long, value_enum, default_value = "tcg")]
-    accel: Accel,
-    /// Another manifest than the target's system.toml
-    #[arg(long)]
-    manifest: Option<PathBuf>,
-    /// For kill experiments: no server is ever given up, none waits to be restarted
-    #[arg(long)]
-    experiment: bool,
-    /// Where the console is logged [default: target/skink/console.log]
-    #[arg(long)]
-    log: Option<PathBuf>,
-    /// A folder that gets each death as a JSON file, NNNN-SERVER.json
-    #[arg(long)]
-    crash_dir: Option<PathBuf>,
 }
 
 /// Does what the command line says.
@@ -462,6 +379,7 @@ fn image(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{EntryLevel, GicVersion, Transport};
     use clap::CommandFactory;
 
     #[test]

@@ -1,6 +1,8 @@
 //! A system from sources to a running guest: build, pack, boot, give commands, see it end. What
 //! the sub-commands of the tool and the system tests are made of.
 
+mod console;
+
 use crate::bootimage::{self, NamedFile};
 use crate::compile::{self, KernelVariant, Programs};
 use crate::exec_channel::{Event, ExecChannel, Message};
@@ -10,15 +12,13 @@ use crate::progress::note;
 use crate::symbolize;
 use crate::workspace::{Arch, Workspace, sibling};
 use anyhow::{Context, Result, bail};
+use console::Console;
 use skink_manifest::Experiment;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The root task of a system.
@@ -152,67 +152,6 @@ fn overlay(files: &mut Vec<NamedFile>, over: &[NamedFile]) {
         match files.iter_mut().find(|other| other.name == file.name) {
             Some(other) => other.bytes.clone_from(&file.bytes),
             None => files.push(file.clone()),
-        }
-    }
-}
-
-/// What the guest prints on its first serial port, kept, logged and perhaps shown.
-#[derive(Debug)]
-struct Console {
-    text: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Console {
-    fn start(mut guest: UnixStream, log: Option<&Path>, show: bool) -> Result<Console> {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let kept = text.clone();
-        let mut log = match log {
-            Some(path) => Some(
-                File::create(path)
-                    .with_context(|| format!("making the log of the console {}", path.display()))?,
-            ),
-            None => None,
-        };
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 16 * 1024];
-            while let Ok(count @ 1..) = guest.read(&mut buffer) {
-                let bytes = &buffer[..count];
-                if let Ok(mut kept) = kept.lock() {
-                    kept.extend_from_slice(bytes);
-                }
-                if let Some(log) = &mut log {
-                    let _ = log.write_all(bytes);
-                }
-                if show {
-                    let mut out = std::io::stdout().lock();
-                    let _ = out.write_all(bytes).and_then(|()| out.flush());
-                }
-            }
-        });
-        Ok(Console { text, reader: Some(reader) })
-    }
-
-    fn text(&self) -> String {
-        let text = self.text.lock().map(|text| text.clone()).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// Whether the root server tells of a death in the lines from byte `seen` on, which are seen
-    /// then.
-    fn tells_of_death(&self, seen: &mut usize) -> bool {
-        let Ok(text) = self.text.lock() else { return false };
-        let new = &text[*seen..];
-        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        *seen += whole;
-        let lines = String::from_utf8_lossy(&new[..whole]);
-        [" requests in flight)", " request in flight)"].iter().any(|told| lines.contains(told))
-    }
-
-    /// Waits until everything that the guest printed is here. Only after QEMU's end.
-    fn finish(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
         }
     }
 }
