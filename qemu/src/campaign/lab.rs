@@ -2,7 +2,7 @@
 
 use crate::machine::{Ending, Options};
 use crate::session::{Guest, Outcome, Sink, System, Watch};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ impl<'a> Lab<'a> {
     /// Runs a line, whatever comes of it.
     ///
     /// # Errors
-    /// If the guest says what is no frame.
+    /// If the guest says what is no frame, or does not answer.
     pub fn say(&mut self, line: &str) -> Result<Heard> {
         let mut bytes = Vec::new();
         let mut deaths = Vec::new();
@@ -99,7 +99,14 @@ impl<'a> Lab<'a> {
             // If it died between two lines, its successor may run this one.
             self.guest.drain(QUIET, &mut sink)?;
         }
-        Ok(Heard { text: String::from_utf8_lossy(&bytes).into_owned(), outcome, deaths })
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if outcome == Outcome::TimedOut {
+            let mortem = self.guest.post_mortem();
+            bail!(
+                "`{line}`: no end after {TIMEOUT:?}, printed {text:?}, died: {deaths:?}\n{mortem}"
+            );
+        }
+        Ok(Heard { text, outcome, deaths })
     }
 
     /// Runs a line that must succeed; what it printed.
