@@ -2,7 +2,7 @@
 //! second serial port. Nothing is scraped: lengths and status come in frames.
 
 use anyhow::{Context, Result, bail};
-use skink_abi::exec::{HEADER_SIZE, Header, Kind, MARK, MAX_PAYLOAD, VERSION};
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, MARK, MAX_PAYLOAD, NUMBER_SIZE, VERSION};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -36,12 +36,23 @@ pub enum Event {
 pub struct ExecChannel {
     stream: UnixStream,
     buffer: Vec<u8>,
+    /// The last line sent: its number, and its payload as long as nothing has answered it.
+    number: u32,
+    unanswered: Option<Vec<u8>>,
+    /// Lines that a shell died with: what a successor says of them is nobody's any more.
+    given_up: Vec<u32>,
 }
 
 impl ExecChannel {
     /// Talks over `stream`.
     pub fn new(stream: UnixStream) -> ExecChannel {
-        ExecChannel { stream, buffer: Vec::new() }
+        ExecChannel {
+            stream,
+            buffer: Vec::new(),
+            number: 0,
+            unanswered: None,
+            given_up: Vec::new(),
+        }
     }
 
     /// Waits for the next message until `deadline`.
@@ -71,8 +82,17 @@ impl ExecChannel {
         }
     }
 
-    /// The next message in the buffer, if it is whole.
+    /// The next message in the buffer that is meant for the caller, if it is whole.
     fn take(&mut self) -> Result<Option<Message>> {
+        while let Some((kind, payload)) = self.take_frame()? {
+            if let Some(message) = self.message(kind, payload)? {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_frame(&mut self) -> Result<Option<(Kind, Vec<u8>)>> {
         let Some(head) = self.buffer.first_chunk::<HEADER_SIZE>() else {
             return Ok(None);
         };
@@ -88,18 +108,46 @@ impl ExecChannel {
         }
         let payload = self.buffer[HEADER_SIZE..end].to_vec();
         self.buffer.drain(..end);
-        let message = match head.kind {
+        Ok(Some((head.kind, payload)))
+    }
+
+    /// What a frame says to the caller; `None` if nothing.
+    fn message(&mut self, kind: Kind, payload: Vec<u8>) -> Result<Option<Message>> {
+        Ok(Some(match kind {
             Kind::Ready if payload == [VERSION] => Message::Ready,
             Kind::Ready => bail!("the guest speaks version {payload:?}, this tool {VERSION}"),
-            Kind::Output => Message::Output(payload),
-            Kind::Exit => match payload[..].try_into() {
-                Ok(status) => Message::Exit(i32::from_le_bytes(status)),
-                Err(_) => bail!("the guest sent a status of {} bytes", payload.len()),
-            },
             Kind::Crash => Message::Crash(String::from_utf8_lossy(&payload).into_owned()),
-            Kind::Run | Kind::Interrupt => bail!("the guest sent {:?}, which is ours", head.kind),
-        };
-        Ok(Some(message))
+            Kind::Output | Kind::Exit => {
+                let Some((number, rest)) = payload.split_first_chunk::<NUMBER_SIZE>() else {
+                    bail!("the guest sent {kind:?} without a line number: {payload:x?}");
+                };
+                let number = u32::from_le_bytes(*number);
+                if number == self.number {
+                    self.unanswered = None;
+                }
+                if self.given_up.contains(&number) {
+                    return Ok(None);
+                }
+                match (kind, rest.try_into()) {
+                    (Kind::Output, _) => Message::Output(rest.to_vec()),
+                    (_, Ok(status)) => Message::Exit(i32::from_le_bytes(status)),
+                    (_, Err(_)) => bail!("the guest sent a status of {} bytes", rest.len()),
+                }
+            }
+            Kind::Again => {
+                if let Some(payload) = self.unanswered.clone() {
+                    self.send(Kind::Run, &payload)?;
+                }
+                return Ok(None);
+            }
+            Kind::Run | Kind::Interrupt => bail!("the guest sent {kind:?}, which is ours"),
+        }))
+    }
+
+    /// Whatever comes of the last line is nobody's any more.
+    pub fn give_up(&mut self) {
+        self.unanswered = None;
+        self.given_up.push(self.number);
     }
 
     /// Sends commands to the shell.
@@ -107,13 +155,14 @@ impl ExecChannel {
     /// # Errors
     /// If they are too long or the guest is gone.
     pub fn run(&mut self, commands: &str) -> Result<()> {
-        if commands.len() > MAX_PAYLOAD {
-            bail!(
-                "{} bytes of commands: at most {MAX_PAYLOAD} can be sent at once",
-                commands.len()
-            );
+        const MOST: usize = MAX_PAYLOAD - NUMBER_SIZE;
+        if commands.len() > MOST {
+            bail!("{} bytes of commands: at most {MOST} can be sent at once", commands.len());
         }
-        self.send(Kind::Run, commands.as_bytes())
+        self.number += 1;
+        let payload = [&self.number.to_le_bytes(), commands.as_bytes()].concat();
+        self.unanswered = Some(payload.clone());
+        self.send(Kind::Run, &payload)
     }
 
     /// Stops what the shell runs, as Ctrl-C does.
@@ -152,13 +201,21 @@ mod tests {
             for byte in frame(Kind::Ready, &[VERSION]) {
                 guest.write_all(&[byte]).unwrap();
             }
-            let mut request = [0; HEADER_SIZE + 2];
+            let mut request = [0; HEADER_SIZE + NUMBER_SIZE + 2];
             guest.read_exact(&mut request).unwrap();
-            assert_eq!(request[..], frame(Kind::Run, b"ls")[..]);
-            let mut answer = frame(Kind::Output, &[0, 255, MARK]);
+            assert_eq!(request[..], frame(Kind::Run, b"\x01\0\0\0ls")[..]);
+            // Not all of it came: it is sent once more.
+            guest.write_all(&frame(Kind::Again, &[])).unwrap();
+            guest.read_exact(&mut request).unwrap();
+            assert_eq!(request[..], frame(Kind::Run, b"\x01\0\0\0ls")[..]);
+            let mut answer = frame(Kind::Output, &[1, 0, 0, 0, 0, 255, MARK]);
+            // Once it is answered, nothing is to be repeated.
+            answer.extend(frame(Kind::Again, &[]));
             answer.extend(frame(Kind::Crash, b"server=fs"));
-            answer.extend(frame(Kind::Exit, &(-3i32).to_le_bytes()));
+            answer.extend(frame(Kind::Exit, &[1, 0, 0, 0, 253, 255, 255, 255]));
             guest.write_all(&answer).unwrap();
+            guest.set_nonblocking(true).unwrap();
+            assert!(guest.read(&mut request).is_err());
         });
         let mut channel = ExecChannel::new(host);
         let mut next = || channel.receive(soon()).unwrap();
@@ -170,6 +227,24 @@ mod tests {
         assert_eq!(next(), Event::Message(Message::Exit(-3)));
         assert_eq!(next(), Event::Closed);
         talk.join().unwrap();
+    }
+
+    #[test]
+    fn a_line_that_was_given_up_says_nothing_any_more() {
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let mut channel = ExecChannel::new(host);
+        channel.run("one").unwrap();
+        channel.give_up();
+        channel.run("two").unwrap();
+        let mut late = frame(Kind::Output, b"\x01\0\0\0late");
+        late.extend(frame(Kind::Exit, b"\x01\0\0\0\0\0\0\0"));
+        late.extend(frame(Kind::Output, b"\x02\0\0\0now"));
+        guest.write_all(&late).unwrap();
+        let event = channel.receive(soon()).unwrap();
+        assert_eq!(event, Event::Message(Message::Output(b"now".to_vec())));
+        guest.write_all(&frame(Kind::Exit, b"\x02\0")).unwrap();
+        let error = channel.receive(soon()).unwrap_err().to_string();
+        assert!(error.contains("line number"), "{error}");
     }
 
     #[test]

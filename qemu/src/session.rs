@@ -309,11 +309,16 @@ impl<'a> Guest<'a> {
                     listens = true;
                     deadline = deadline.min(Instant::now() + SHELL_RECORD_TIMEOUT);
                 }
-                Err(Outcome::TimedOut) if listens => return Ok(Outcome::ShellDied),
+                Err(Outcome::TimedOut) if listens => {
+                    self.channel.give_up();
+                    return Ok(Outcome::ShellDied);
+                }
                 Err(outcome) => return Ok(outcome),
             }
             if listens && is_told {
-                // The records of further deaths before its start follow at once.
+                // Should the successor execute the line, that is nobody's any more. The records of
+                // further deaths before its start follow at once.
+                self.channel.give_up();
                 self.drain(RECORDS_QUIET, sink)?;
                 return Ok(Outcome::ShellDied);
             }
@@ -336,7 +341,7 @@ impl<'a> Guest<'a> {
     ///
     /// # Errors
     /// As [`Guest::run`].
-    pub fn drain(&mut self, quiet: Duration, sink: &mut Sink) -> Result<()> {
+    fn drain(&mut self, quiet: Duration, sink: &mut Sink) -> Result<()> {
         while let Ok(message) = self.next(Instant::now() + quiet)? {
             if let Message::Crash(text) = message {
                 sink.take_crash(&text);

@@ -2,9 +2,14 @@
 //! (the second serial port): lengths and status, nothing is scraped.
 //!
 //! A frame is [`MARK`], the kind, the length of the payload (u32, little endian), the payload.
-//! The guest sends [`Kind::Ready`] once it listens; the host then sends one [`Kind::Run`]; the
-//! guest answers with any number of [`Kind::Output`] and ends with one [`Kind::Exit`]; further
-//! `Run`s may follow. The host may repeat `Run` only after `Exit`.
+//! The guest sends [`Kind::Ready`] once it listens; the host then sends one [`Kind::Run`], which has
+//! a *line number* that it has not used before; the guest answers with any number of
+//! [`Kind::Output`] and ends with one [`Kind::Exit`], all with the same number. The next `Run`
+//! follows after `Exit`, or after a new `Ready`: then a shell has died with the line, or its
+//! successor executes it, which the number tells.
+//!
+//! Where input is lost on its way, the guest says so ([`Kind::Again`]), and the host sends a `Run`
+//! that is not answered yet once more. The guest executes each number once.
 
 use crate::numbered;
 
@@ -15,24 +20,28 @@ pub const HEADER_SIZE: usize = 6;
 /// Bytes of payload at most.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 /// Version in [`Kind::Ready`].
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+/// Bytes of a line's number (u32, little endian), before the rest of the payload.
+pub const NUMBER_SIZE: usize = 4;
 
 numbered! {
     /// What a frame is.
     pub enum Kind: u8 {
         /// Guest: listening. Payload: one byte, [`VERSION`].
         Ready = 1,
-        /// Host: run these shell commands. Payload: UTF-8.
+        /// Host: run these shell commands. Payload: line number, UTF-8.
         Run = 2,
-        /// Guest: bytes that the commands printed.
+        /// Guest: bytes that the commands printed. Payload: line number, bytes.
         Output = 3,
-        /// Guest: done. Payload: the last command's status, i32 little endian.
+        /// Guest: done. Payload: line number, the last command's status (i32 little endian).
         Exit = 4,
         /// Guest: a crash record or event for the host to symbolise and show. Payload: UTF-8
         /// text, one `key=value` a line.
         Crash = 5,
         /// Host: stop what runs (Ctrl-C). No payload.
         Interrupt = 6,
+        /// Guest: bytes may have been lost before they came here. No payload.
+        Again = 7,
     }
 }
 

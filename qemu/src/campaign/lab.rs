@@ -6,8 +6,6 @@ use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Silence after which a new shell runs no line of before.
-const QUIET: Duration = Duration::from_millis(200);
 /// A line is given up after this.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,10 +93,6 @@ impl<'a> Lab<'a> {
         let mut crash = |text: &str| deaths.push(Death::parse(text));
         let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
         let outcome = self.guest.run(line, Instant::now() + TIMEOUT, &mut sink)?;
-        if outcome == Outcome::ShellDied {
-            // If it died between two lines, its successor may run this one.
-            self.guest.drain(QUIET, &mut sink)?;
-        }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if outcome == Outcome::TimedOut {
             let mortem = self.guest.post_mortem();

@@ -7,14 +7,17 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::events::Events;
 use libipc::{Shared, StartInfo, sealed};
-use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, VERSION};
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, NUMBER_SIZE, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
 
 use crate::commands::{capabilities, crash_frame};
-use crate::context::{Context, USAGE};
-use crate::jobs::{Job, Jobs};
+use crate::context::Context;
+use crate::jobs::{Job, Jobs, Origin};
 use crate::run;
 use crate::stream::{self, Stream};
+
+/// Between two looks at whether the worker has done a line, nanoseconds.
+const WORKER_LOOK_NS: u64 = 1_000_000;
 
 /// Collects bytes into frames. Bytes that are no frame are skipped up to the next mark.
 #[derive(Default)]
@@ -56,27 +59,32 @@ impl Decoder {
 pub fn reader(
     start: &'static StartInfo,
     thread: u8,
+    events: &Events,
     jobs: &'static Jobs,
 ) -> Result<(), ConsoleError> {
     let mut stream: Stream = stream::open(start, thread, Channel::Exec)?;
-    let mut ready = Header { kind: Kind::Ready, length: 1 }.to_bytes().to_vec();
-    ready.push(VERSION);
-    stream.write(&ready);
+    stream.write_frame(Kind::Ready, &[&[VERSION]]);
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 4096.min(MAX_PAYLOAD)];
+    let mut last = None;
     loop {
-        let length = stream.read(&mut buffer)?;
+        let (length, is_missing) = stream.read(&mut buffer)?;
+        if is_missing {
+            decoder = Decoder::default();
+            stream.write_frame(Kind::Again, &[]);
+        }
         decoder.push(&buffer[..length]);
         while let Some((kind, payload)) = decoder.next_frame() {
             match kind {
-                Kind::Run => {
-                    jobs.interrupted.store(false, SeqCst);
-                    let line = String::from_utf8_lossy(&payload).into_owned();
-                    let job = Job { line, channel: Channel::Exec, number: None };
-                    if jobs.post(run::EXEC, job).is_err() {
-                        log::error!("a command came while another one runs; it is dropped");
+                Kind::Run => match parse_run(&payload) {
+                    // Said again, though it had come.
+                    Some((number, _)) if last == Some(number) => {}
+                    Some((number, line)) => {
+                        last = Some(number);
+                        post(jobs, events, number, line);
                     }
-                }
+                    None => log::error!("the host sent a line without a number"),
+                },
                 Kind::Interrupt => jobs.interrupted.store(true, SeqCst),
                 _ => log::error!("the host sent a frame that only the guest may send: {kind:?}"),
             }
@@ -84,10 +92,30 @@ pub fn reader(
     }
 }
 
+/// A line and its number.
+fn parse_run(payload: &[u8]) -> Option<(u32, String)> {
+    let (number, line) = payload.split_first_chunk::<NUMBER_SIZE>()?;
+    Some((u32::from_le_bytes(*number), String::from_utf8_lossy(line).into_owned()))
+}
+
+/// Gives a line to the worker, once it has done the one before: that of a host which believes that
+/// the line died with a shell.
+fn post(jobs: &Jobs, events: &Events, number: u32, line: String) {
+    let mut job = Job { line, origin: Origin::Exec(number), number: None };
+    loop {
+        jobs.interrupted.store(false, SeqCst);
+        match jobs.post(run::EXEC, job) {
+            Ok(()) => return,
+            Err(back) => job = back,
+        }
+        events.sleep_ns(WORKER_LOOK_NS);
+    }
+}
+
 /// The life of the worker that runs the host's lines.
 pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'static Jobs) -> ! {
     let open = || {
-        run::context(start, thread, Channel::Exec, events, jobs)
+        run::context(start, thread, Origin::Exec(0), events, jobs)
             .unwrap_or_else(|error| panic!("{error}"))
     };
     let mut context = None;
@@ -105,14 +133,14 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
         };
         // Opened for the first line: on a machine without the port none ever comes.
         let context = context.get_or_insert_with(open);
-        let status = match core::str::from_utf8(job.line.as_bytes()) {
-            Ok(text) => run::line(context, text, Channel::Exec),
-            Err(_) => USAGE,
-        };
+        if let Origin::Exec(number) = job.origin {
+            context.out.set_number(number);
+        }
+        let status = run::line(context, &job.line, job.origin);
         context.out.flush();
         reported.send_new(context);
         jobs.finish(run::EXEC, status);
-        context.out.frame(Kind::Exit, &status.to_le_bytes());
+        context.out.numbered_frame(Kind::Exit, &status.to_le_bytes());
     }
 }
 

@@ -27,13 +27,32 @@ impl spin::RelaxStrategy for YieldRelax {
     }
 }
 
+/// Where a line comes from, and its output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The user's terminal.
+    Terminal,
+    /// The host tool; its number of the line.
+    Exec(u32),
+}
+
+impl Origin {
+    /// The console's channel.
+    pub fn channel(self) -> Channel {
+        match self {
+            Origin::Terminal => Channel::Terminal,
+            Origin::Exec(_) => Channel::Exec,
+        }
+    }
+}
+
 /// A line to run.
 #[derive(Debug)]
 pub struct Job {
     /// The commands.
     pub line: String,
-    /// Where the output goes.
-    pub channel: Channel,
+    /// Whose it is.
+    pub origin: Origin,
     /// Shown when it is done, if it is a background job.
     pub number: Option<u32>,
 }
@@ -89,9 +108,9 @@ impl Jobs {
     }
 
     /// Runs a line in the background, on an idle worker from `first` on; its number.
-    pub fn background(&self, first: usize, line: String, channel: Channel) -> Option<u32> {
+    pub fn background(&self, first: usize, line: String, origin: Origin) -> Option<u32> {
         let number = self.next_number.fetch_add(1, SeqCst);
-        let mut job = Job { line, channel, number: Some(number) };
+        let mut job = Job { line, origin, number: Some(number) };
         for index in first..self.workers.len() {
             match self.post(index, job) {
                 Ok(()) => return Some(number),

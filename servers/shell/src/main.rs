@@ -28,8 +28,8 @@ mod guest {
             });
             started.expect("start a worker");
         }
-        let frames = move |_: &libipc::events::Events| {
-            if let Err(error) = exec::reader(start, 1, jobs) {
+        let frames = move |events: &libipc::events::Events| {
+            if let Err(error) = exec::reader(start, 1, events, jobs) {
                 log::info!("the host tool's channel is not served: {error}");
             }
         };

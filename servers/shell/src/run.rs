@@ -5,11 +5,10 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::StartInfo;
 use libipc::events::Events;
-use skink_protocols::console::Channel;
 
 use crate::commands;
 use crate::context::{Context, Sessions, USAGE};
-use crate::jobs::{Job, Jobs};
+use crate::jobs::{Job, Jobs, Origin};
 use crate::parse::{self, Command};
 use crate::stream::{self, Output, Sink};
 
@@ -27,15 +26,15 @@ pub const FIRST_BACKGROUND: usize = 2;
 pub fn context<'a>(
     start: &StartInfo,
     thread: u8,
-    channel: Channel,
+    origin: Origin,
     events: &'a Events,
     jobs: &'a Jobs,
 ) -> Result<Context<'a>, String> {
-    let stream = stream::open(start, thread, channel)
+    let stream = stream::open(start, thread, origin.channel())
         .map_err(|error| alloc::format!("open the console's session {thread}: {error}"))?;
-    let sink = match channel {
-        Channel::Terminal => Sink::Terminal(stream),
-        Channel::Exec => Sink::Exec(stream),
+    let sink = match origin {
+        Origin::Terminal => Sink::Terminal(stream),
+        Origin::Exec(number) => Sink::Exec(stream, number),
     };
     Ok(Context {
         out: Output::new(sink),
@@ -48,7 +47,7 @@ pub fn context<'a>(
 }
 
 /// Runs a line; the status is the last command's.
-pub fn line(context: &mut Context<'_>, text: &str, channel: Channel) -> i32 {
+pub fn line(context: &mut Context<'_>, text: &str, origin: Origin) -> i32 {
     let commands = match parse::parse(text) {
         Ok(commands) => commands,
         Err(error) => {
@@ -62,7 +61,7 @@ pub fn line(context: &mut Context<'_>, text: &str, channel: Channel) -> i32 {
             return crate::context::INTERRUPTED;
         }
         status = if command.background {
-            background(context, command, channel)
+            background(context, command, origin)
         } else {
             commands::run(context, &command.words)
         };
@@ -74,7 +73,7 @@ pub fn line(context: &mut Context<'_>, text: &str, channel: Channel) -> i32 {
     status
 }
 
-fn background(context: &mut Context<'_>, command: &Command, channel: Channel) -> i32 {
+fn background(context: &mut Context<'_>, command: &Command, origin: Origin) -> i32 {
     let quoted = command.words.iter().map(|word| quote(word));
     let line = quoted.fold(
         String::new(),
@@ -82,7 +81,7 @@ fn background(context: &mut Context<'_>, command: &Command, channel: Channel) ->
             if all.is_empty() { word } else { all + " " + &word }
         },
     );
-    match context.jobs.background(FIRST_BACKGROUND, line, channel) {
+    match context.jobs.background(FIRST_BACKGROUND, line, origin) {
         Some(number) => {
             if !context.out.is_exec() {
                 context.line(format_args!("[{number}]"));
@@ -124,7 +123,7 @@ pub fn worker(
         };
         let status = run_job(start, index, events, jobs, &job);
         jobs.finish(index, status);
-        if job.channel == Channel::Terminal {
+        if job.origin == Origin::Terminal {
             prompt();
         }
     }
@@ -137,14 +136,14 @@ fn run_job(
     jobs: &'static Jobs,
     job: &Job,
 ) -> i32 {
-    let mut context = match context(start, index as u8 + 2, job.channel, events, jobs) {
+    let mut context = match context(start, index as u8 + 2, job.origin, events, jobs) {
         Ok(context) => context,
         Err(error) => {
             log::error!("{error}");
             return 1;
         }
     };
-    let status = line(&mut context, &job.line, job.channel);
+    let status = line(&mut context, &job.line, job.origin);
     if let Some(number) = job.number.filter(|_| !context.out.is_exec()) {
         context.line(format_args!("[{number}] done ({status}): {}", job.line));
     }

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use libipc::Error;
-use skink_abi::exec::{HEADER_SIZE, Header, Kind};
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, NUMBER_SIZE};
 use skink_protocols::Span;
 use skink_protocols::console::{Channel, ConsoleClient, ConsoleError};
 
@@ -44,11 +44,18 @@ impl Stream {
         }
     }
 
-    /// Waits for input; the number of bytes read is at least 1.
+    /// Writes a frame to the host tool.
+    pub fn write_frame(&mut self, kind: Kind, payload: &[&[u8]]) {
+        let payload = payload.concat();
+        let head = Header { kind, length: payload.len() }.to_bytes();
+        self.write(&[&head, payload.as_slice()].concat());
+    }
+
+    /// Waits for input: at least a byte, and whether some may be missing before it.
     ///
     /// # Errors
     /// As [`ConsoleError`] says.
-    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, ConsoleError> {
+    pub fn read(&mut self, into: &mut [u8]) -> Result<(usize, bool), ConsoleError> {
         let length = into.len().min(self.piece()) as u32;
         let span = Span { offset: 0, length };
         let input = match patiently(|| self.client.read(self.channel, self.read, span)) {
@@ -61,7 +68,7 @@ impl Stream {
         let length = input.length.min(length) as usize;
         self.client.session().shared.read(0, &mut into[..length]);
         self.read += u64::from(input.length);
-        Ok(length)
+        Ok((length, input.gap))
     }
 
     fn resume(&mut self) {
@@ -88,8 +95,8 @@ fn patiently<T>(call: impl Fn() -> Result<T, ConsoleError>) -> Result<T, Console
 pub enum Sink {
     /// The terminal: line feeds become carriage return and line feed.
     Terminal(Stream),
-    /// The host tool: `Output` frames.
-    Exec(Stream),
+    /// The host tool: frames with this line number.
+    Exec(Stream, u32),
 }
 
 /// Output of one job, collected into pieces.
@@ -120,7 +127,7 @@ impl Output {
                         self.pending.push(*byte);
                     }
                 }
-                Sink::Exec(_) => self.pending.extend_from_slice(piece),
+                Sink::Exec(..) => self.pending.extend_from_slice(piece),
             }
         }
         if matches!(self.sink, Sink::Terminal(_)) {
@@ -129,8 +136,8 @@ impl Output {
     }
 
     fn limit(&self) -> usize {
-        let (Sink::Terminal(stream) | Sink::Exec(stream)) = &self.sink;
-        (stream.piece().max(64) - HEADER_SIZE) / 2
+        let (Sink::Terminal(stream) | Sink::Exec(stream, _)) = &self.sink;
+        (stream.piece().max(64) - HEADER_SIZE - NUMBER_SIZE) / 2
     }
 
     /// Sends what is pending.
@@ -140,9 +147,9 @@ impl Output {
         }
         match &mut self.sink {
             Sink::Terminal(stream) => stream.write(&self.pending),
-            Sink::Exec(_) => {
+            Sink::Exec(..) => {
                 let pending = core::mem::take(&mut self.pending);
-                self.frame(Kind::Output, &pending);
+                self.numbered_frame(Kind::Output, &pending);
             }
         }
         self.pending.clear();
@@ -150,17 +157,28 @@ impl Output {
 
     /// Sends a frame, if the sink is the host tool.
     pub fn frame(&mut self, kind: Kind, payload: &[u8]) {
-        if let Sink::Exec(stream) = &mut self.sink {
-            let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
-            frame.extend_from_slice(&Header { kind, length: payload.len() }.to_bytes());
-            frame.extend_from_slice(payload);
-            stream.write(&frame);
+        if let Sink::Exec(stream, _) = &mut self.sink {
+            stream.write_frame(kind, &[payload]);
+        }
+    }
+
+    /// Sends a frame of the line that runs, if the sink is the host tool.
+    pub fn numbered_frame(&mut self, kind: Kind, payload: &[u8]) {
+        if let Sink::Exec(stream, number) = &mut self.sink {
+            stream.write_frame(kind, &[&number.to_le_bytes(), payload]);
+        }
+    }
+
+    /// The host tool's line with this number runs from here on.
+    pub fn set_number(&mut self, new: u32) {
+        if let Sink::Exec(_, number) = &mut self.sink {
+            *number = new;
         }
     }
 
     /// Whether the host tool reads it.
     pub fn is_exec(&self) -> bool {
-        matches!(self.sink, Sink::Exec(_))
+        matches!(self.sink, Sink::Exec(..))
     }
 }
 

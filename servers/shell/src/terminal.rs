@@ -13,7 +13,7 @@ use skink_protocols::console::{Channel, ConsoleError};
 
 use crate::commands;
 use crate::context::Context;
-use crate::jobs::{Job, Jobs};
+use crate::jobs::{Job, Jobs, Origin};
 use crate::line::{Editor, Event};
 use crate::run;
 use crate::stream::{self, Stream};
@@ -39,7 +39,10 @@ pub fn run(
     let mut buffer = vec![0; 256];
     stream.write(PROMPT.as_bytes());
     loop {
-        let length = stream.read(&mut buffer)?;
+        let (length, is_missing) = stream.read(&mut buffer)?;
+        if is_missing {
+            stream.write(b"\r\n(some input was lost)\r\n");
+        }
         let mut out = String::new();
         for byte in &buffer[..length] {
             if let Some(event) = editor.byte(*byte, &mut out) {
@@ -69,7 +72,7 @@ fn handle(
         Event::Line(line) if line.trim().is_empty() => stream.write(PROMPT.as_bytes()),
         Event::Line(line) => {
             jobs.interrupted.store(false, SeqCst);
-            let job = Job { line, channel: Channel::Terminal, number: None };
+            let job = Job { line, origin: Origin::Terminal, number: None };
             let _ = jobs.post(run::FOREGROUND, job);
         }
         Event::Interrupt => {
@@ -80,7 +83,7 @@ fn handle(
         }
         Event::EndOfInput => stream.write(b"\r\n`shutdown` ends the machine\r\nskink> "),
         Event::Complete => {
-            let Ok(context) = run::context(start, thread, Channel::Terminal, events, jobs) else {
+            let Ok(context) = run::context(start, thread, Origin::Terminal, events, jobs) else {
                 return;
             };
             let mut out = String::new();
