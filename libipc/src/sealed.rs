@@ -7,11 +7,12 @@ const CHECK_BITS: u32 = 16;
 /// Largest value that can be sealed.
 pub const MAX: u64 = u64::MAX >> CHECK_BITS;
 
-/// 16 bits that depend on every bit of both.
+/// 16 bits that depend on every bit of both: none can change alone, nor can any 16 in a row. Never 0
+/// for the value 0, so that a cleared word is nobody's.
 const fn check(place: u64, value: u64) -> u64 {
-    let mixed = (value ^ 0x5b6e_2f0d_9c31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 32 ^ place).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    mixed >> (u64::BITS - CHECK_BITS)
+    let folded = value ^ value >> CHECK_BITS ^ value >> (2 * CHECK_BITS);
+    let mixed = (place ^ 0x5b6e_2f0d_9c31_a847).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (folded ^ (mixed >> (u64::BITS - CHECK_BITS) | 1)) & ((1 << CHECK_BITS) - 1)
 }
 
 /// The word that stands for `value` (at most [`MAX`]; what is above is cut) at `place`.

@@ -45,6 +45,9 @@ fn verbose(fixture: &Fixture) -> Result<()> {
     ] {
         ensure!(text.contains(words), "no `{words}` in {text}");
     }
+    let overflow =
+        fixture.exec(None, &["kill hello --at receive:1 --how stack; hello; crashes 1"])?;
+    ensure!(overflow[0].text.contains("(stack overflow)"), "{overflow:?}");
     // Pasted somewhere and read again: the same system's symbols.
     let system = fixture.system();
     let elf_of = |server: &str| system.elf_of(server).map(std::path::Path::to_path_buf);

@@ -47,6 +47,21 @@ fn a_spoiled_region_is_not_believed() {
     assert!(discarded > 100, "{discarded}");
 }
 
+/// Version, size, buffers, epoch, check.
+#[test]
+fn every_word_of_the_header_counts() {
+    for word in 0..5 {
+        for bit in [0, 5, 31, 40, 63] {
+            let mut world = busy_world(1);
+            let at = world.survivor.word(word * 8);
+            at.fetch_xor(1 << bit, std::sync::atomic::Ordering::Relaxed);
+            world.restart();
+            assert!(!world.handles_work(), "word {word}, bit {bit}");
+            assert_eq!(world.server().status(CALLER, "/A.TXT").map(|m| m.size), Ok(20_000));
+        }
+    }
+}
+
 #[test]
 fn random_bytes_are_no_state() {
     for seed in 0..20 {
