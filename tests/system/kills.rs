@@ -151,11 +151,13 @@ fn debug_kernel(shipped: &Fixture) -> Result<()> {
         "kill hello; hello",
         "kill fs",
         "sha256 /disk/A.BIN",
+        "run /boot/server/hello; kill hello-2; run /boot/server/hello; stop hello-2",
     ];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     let expected = format!("{}  /disk/A.BIN\n", sha256(&noise(4, 200_000))?);
     ensure!(said[1].text == expected && said[4].text == expected, "{said:?}");
     ensure!(said[2].text == "Hello, world!\n", "{said:?}");
+    ensure!(said[5].status == 0 && said[5].text.matches("hello-2 serves").count() == 2, "{said:?}");
     Ok(())
 }
 
