@@ -2,7 +2,9 @@
 //! second serial port. Nothing is scraped: lengths and status come in frames.
 
 use anyhow::{Context, Result, bail};
-use skink_abi::exec::{HEADER_SIZE, Header, Kind, MARK, MAX_PAYLOAD, NUMBER_SIZE, VERSION};
+use skink_abi::exec::{
+    HEADER_SIZE, Header, Kind, MARK, MAX_PAYLOAD, NUMBER_SIZE, UNKNOWN_LINE, VERSION,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -11,7 +13,10 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// It listens.
-    Ready,
+    Ready {
+        /// It, or one before it, has taken the line that was sent last.
+        has_line: bool,
+    },
     /// The commands printed this.
     Output(Vec<u8>),
     /// The commands are done, the last with this status.
@@ -114,8 +119,17 @@ impl ExecChannel {
     /// What a frame says to the caller; `None` if nothing.
     fn message(&mut self, kind: Kind, payload: Vec<u8>) -> Result<Option<Message>> {
         Ok(Some(match kind {
-            Kind::Ready if payload == [VERSION] => Message::Ready,
-            Kind::Ready => bail!("the guest speaks version {payload:?}, this tool {VERSION}"),
+            Kind::Ready => match payload.split_first() {
+                Some((&VERSION, last)) => {
+                    let lines = [self.number, UNKNOWN_LINE].map(u32::to_le_bytes);
+                    let has_line = lines.iter().any(|line| last == line);
+                    if !has_line {
+                        self.send_again()?;
+                    }
+                    Message::Ready { has_line }
+                }
+                _ => bail!("the guest speaks version {payload:?}, this tool {VERSION}"),
+            },
             Kind::Crash => Message::Crash(String::from_utf8_lossy(&payload).into_owned()),
             Kind::Output | Kind::Exit => {
                 let Some((number, rest)) = payload.split_first_chunk::<NUMBER_SIZE>() else {
@@ -135,9 +149,7 @@ impl ExecChannel {
                 }
             }
             Kind::Again => {
-                if let Some(payload) = self.unanswered.clone() {
-                    self.send(Kind::Run, &payload)?;
-                }
+                self.send_again()?;
                 return Ok(None);
             }
             Kind::Run | Kind::Interrupt => bail!("the guest sent {kind:?}, which is ours"),
@@ -163,6 +175,14 @@ impl ExecChannel {
         let payload = [&self.number.to_le_bytes(), commands.as_bytes()].concat();
         self.unanswered = Some(payload.clone());
         self.send(Kind::Run, &payload)
+    }
+
+    /// Sends the last line once more, if nothing has answered it.
+    fn send_again(&mut self) -> Result<()> {
+        match self.unanswered.clone() {
+            Some(payload) => self.send(Kind::Run, &payload),
+            None => Ok(()),
+        }
     }
 
     /// Stops what the shell runs, as Ctrl-C does.
@@ -198,7 +218,7 @@ mod tests {
     fn a_fake_guest_is_understood_byte_by_byte() {
         let (host, mut guest) = UnixStream::pair().unwrap();
         let talk = std::thread::spawn(move || {
-            for byte in frame(Kind::Ready, &[VERSION]) {
+            for byte in frame(Kind::Ready, &[VERSION, 7, 0, 0, 0]) {
                 guest.write_all(&[byte]).unwrap();
             }
             let mut request = [0; HEADER_SIZE + NUMBER_SIZE + 2];
@@ -219,7 +239,7 @@ mod tests {
         });
         let mut channel = ExecChannel::new(host);
         let mut next = || channel.receive(soon()).unwrap();
-        assert_eq!(next(), Event::Message(Message::Ready));
+        assert_eq!(next(), Event::Message(Message::Ready { has_line: false }));
         channel.run("ls").unwrap();
         let mut next = || channel.receive(soon()).unwrap();
         assert_eq!(next(), Event::Message(Message::Output(vec![0, 255, MARK])));
@@ -234,6 +254,12 @@ mod tests {
         let (host, mut guest) = UnixStream::pair().unwrap();
         let mut channel = ExecChannel::new(host);
         channel.run("one").unwrap();
+        for (last, has_line) in [(0u32, false), (1, true), (2, false), (UNKNOWN_LINE, true)] {
+            let ready = [&[VERSION], &last.to_le_bytes()[..]].concat();
+            guest.write_all(&frame(Kind::Ready, &ready)).unwrap();
+            let event = channel.receive(soon()).unwrap();
+            assert_eq!(event, Event::Message(Message::Ready { has_line }));
+        }
         channel.give_up();
         channel.run("two").unwrap();
         let mut late = frame(Kind::Output, b"\x01\0\0\0late");

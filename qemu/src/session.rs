@@ -275,7 +275,7 @@ impl<'a> Guest<'a> {
     pub fn wait_ready(&mut self, deadline: Instant, sink: &mut Sink) -> Result<Option<Outcome>> {
         while !self.ready {
             match self.next(deadline)? {
-                Ok(Message::Ready) => self.ready = true,
+                Ok(Message::Ready { .. }) => self.ready = true,
                 Ok(Message::Crash(text)) => sink.take_crash(&text),
                 Ok(other) => bail!("the guest sent {other:?} before it was ready"),
                 Err(outcome) => return Ok(Some(outcome)),
@@ -295,7 +295,7 @@ impl<'a> Guest<'a> {
         }
         self.channel.run(commands)?;
         // A shell that was restarted says that it listens, and sends the record of the death before
-        // it, in any order.
+        // it, in any order. It does the line itself, unless the dead one had taken it.
         let (mut listens, mut is_told, mut deadline) = (false, false, deadline);
         loop {
             match self.next(deadline)? {
@@ -305,7 +305,8 @@ impl<'a> Guest<'a> {
                     is_told |= symbolize::crashed_server(&text) == Some(SHELL);
                     sink.take_crash(&text);
                 }
-                Ok(Message::Ready) => {
+                Ok(Message::Ready { has_line: false }) => is_told = false,
+                Ok(Message::Ready { has_line: true }) => {
                     listens = true;
                     deadline = deadline.min(Instant::now() + SHELL_RECORD_TIMEOUT);
                 }
@@ -316,8 +317,7 @@ impl<'a> Guest<'a> {
                 Err(outcome) => return Ok(outcome),
             }
             if listens && is_told {
-                // Should the successor execute the line, that is nobody's any more. The records of
-                // further deaths before its start follow at once.
+                // The records of further deaths before its start follow at once.
                 self.channel.give_up();
                 self.drain(RECORDS_QUIET, sink)?;
                 return Ok(Outcome::ShellDied);
@@ -397,7 +397,7 @@ impl<'a> Guest<'a> {
         loop {
             match self.next(Instant::now() + ASK_AFTER) {
                 Ok(Ok(Message::Crash(text))) => crash(&text),
-                Ok(Ok(Message::Ready)) => self.ready = true,
+                Ok(Ok(Message::Ready { .. })) => self.ready = true,
                 Ok(Ok(_)) => {}
                 Ok(Err(Outcome::TimedOut)) => {
                     must_ask |= self.console.tells_of_death(&mut seen);

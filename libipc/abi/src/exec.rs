@@ -5,11 +5,11 @@
 //! The guest sends [`Kind::Ready`] once it listens; the host then sends one [`Kind::Run`], which has
 //! a *line number* that it has not used before; the guest answers with any number of
 //! [`Kind::Output`] and ends with one [`Kind::Exit`], all with the same number. The next `Run`
-//! follows after `Exit`, or after a new `Ready`: then a shell has died with the line, or its
-//! successor executes it, which the number tells.
+//! follows after `Exit`, or after a `Ready` that says that a shell died with the line.
 //!
-//! Where input is lost on its way, the guest says so ([`Kind::Again`]), and the host sends a `Run`
-//! that is not answered yet once more. The guest executes each number once.
+//! A shell that dies before it has taken the line may have let go of a part of it, and input may be
+//! lost on its way ([`Kind::Again`]): so after such a `Ready` or `Again` the host sends a `Run` that is
+//! not answered yet once more. The guest executes each number once.
 
 use crate::numbered;
 
@@ -21,13 +21,16 @@ pub const HEADER_SIZE: usize = 6;
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 /// Version in [`Kind::Ready`].
 pub const VERSION: u8 = 2;
+/// In [`Kind::Ready`], in the place of a line's number: the guest keeps none over a shell's death.
+pub const UNKNOWN_LINE: u32 = u32::MAX;
 /// Bytes of a line's number (u32, little endian), before the rest of the payload.
 pub const NUMBER_SIZE: usize = 4;
 
 numbered! {
     /// What a frame is.
     pub enum Kind: u8 {
-        /// Guest: listening. Payload: one byte, [`VERSION`].
+        /// Guest: listening. Payload: one byte, [`VERSION`]; the number of the last line that this
+        /// shell or one before it has taken, 0 for none.
         Ready = 1,
         /// Host: run these shell commands. Payload: line number, UTF-8.
         Run = 2,

@@ -4,7 +4,7 @@
 pub mod aarch64;
 pub mod x86_64;
 
-use skink_abi::exec::{HEADER_SIZE, Header, Kind};
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, NUMBER_SIZE, VERSION};
 use skink_tool::workspace::Arch;
 
 /// A serial port.
@@ -41,9 +41,19 @@ impl Code {
         self.send(Port::Exec, &head.to_bytes()).send(Port::Exec, payload)
     }
 
+    /// Says that it listens, and has taken no line.
+    pub fn ready(self) -> Code {
+        self.frame(Kind::Ready, &[VERSION, 0, 0, 0, 0])
+    }
+
+    /// A frame about the line with this number.
+    pub fn about(self, line: u32, kind: Kind, payload: &[u8]) -> Code {
+        self.frame(kind, &[&line.to_le_bytes(), payload].concat())
+    }
+
     /// Waits for commands.
     pub fn run(self, commands: &str) -> Code {
-        self.then(Step::Receive(HEADER_SIZE + commands.len()))
+        self.then(Step::Receive(HEADER_SIZE + NUMBER_SIZE + commands.len()))
     }
 
     pub fn then(mut self, step: Step) -> Code {

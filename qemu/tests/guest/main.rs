@@ -5,7 +5,7 @@
 mod code;
 
 use code::{Code, Port, Step};
-use skink_abi::exec::{Kind, VERSION};
+use skink_abi::exec::Kind;
 use skink_tool::compile::Programs;
 use skink_tool::install::ensure_qemu;
 use skink_tool::machine::ending::{CANNOT_BOOT_CODE, PANIC_CODE};
@@ -66,13 +66,13 @@ fn ending(arch: Arch, name: &str, step: Step) -> Option<Ending> {
 #[test]
 fn commands_run_and_the_guest_ends_by_itself() {
     let code = Code::default()
-        .frame(Kind::Ready, &[VERSION])
+        .ready()
         .run("one")
-        .frame(Kind::Output, b"first\n")
-        .frame(Kind::Exit, &0i32.to_le_bytes())
+        .about(1, Kind::Output, b"first\n")
+        .about(1, Kind::Exit, &0i32.to_le_bytes())
         .run("two")
-        .frame(Kind::Output, b"\x00\xff")
-        .frame(Kind::Exit, &7i32.to_le_bytes())
+        .about(2, Kind::Output, b"\x00\xff")
+        .about(2, Kind::Exit, &7i32.to_le_bytes())
         .run("shutdown")
         .then(Step::Exit(0));
     for arch in Arch::ALL {

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::events::Events;
 use libipc::{Shared, StartInfo, sealed};
-use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, NUMBER_SIZE, VERSION};
+use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, NUMBER_SIZE, UNKNOWN_LINE, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
 
 use crate::commands::{capabilities, crash_frame};
@@ -63,10 +63,11 @@ pub fn reader(
     jobs: &'static Jobs,
 ) -> Result<(), ConsoleError> {
     let mut stream: Stream = stream::open(start, thread, Channel::Exec)?;
-    stream.write_frame(Kind::Ready, &[&[VERSION]]);
+    let region = Survivor::of(start);
+    let mut last = region.line();
+    stream.write_frame(Kind::Ready, &[&[VERSION], &last.to_le_bytes()]);
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 4096.min(MAX_PAYLOAD)];
-    let mut last = None;
     loop {
         let (length, is_missing) = stream.read(&mut buffer)?;
         if is_missing {
@@ -78,9 +79,10 @@ pub fn reader(
             match kind {
                 Kind::Run => match parse_run(&payload) {
                     // Said again, though it had come.
-                    Some((number, _)) if last == Some(number) => {}
+                    Some((number, _)) if last == number => {}
                     Some((number, line)) => {
-                        last = Some(number);
+                        last = number;
+                        region.set_line(number);
                         post(jobs, events, number, line);
                     }
                     None => log::error!("the host sent a line without a number"),
@@ -119,11 +121,11 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
             .unwrap_or_else(|error| panic!("{error}"))
     };
     let mut context = None;
-    let mut reported = Reported::of(start);
+    let region = Survivor::of(start);
     if start.incarnation > 1 {
         // Nobody else would tell of the death before it.
         let context = context.get_or_insert_with(open);
-        reported.send_new(context);
+        send_new_records(context, region);
         context.out.flush();
     }
     loop {
@@ -138,51 +140,77 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
         }
         let status = run::line(context, &job.line, job.origin);
         context.out.flush();
-        reported.send_new(context);
+        send_new_records(context, region);
         jobs.finish(run::EXEC, status);
         context.out.numbered_frame(Kind::Exit, &status.to_le_bytes());
     }
 }
 
-/// What the one word of the survivor region is, and the version of that.
-const REPORTED: u64 = u64::from_le_bytes(*b"shell\x00\x00\x01");
-
-/// How many deaths the host has been told of. In the survivor region, if there is one, so that a
-/// new shell goes on with those that are new.
-struct Reported {
-    count: u64,
+/// What must outlive the shell, if the manifest gives it a survivor region: a word each, with a check.
+#[derive(Clone, Copy)]
+struct Survivor {
     region: Option<Shared>,
 }
 
-impl Reported {
-    fn of(start: &StartInfo) -> Reported {
-        let region = (start.survivor.size > 0).then(|| Shared::granted(start.survivor));
-        let word = region.map_or(0, |region| region.word(0).load(SeqCst));
-        let known = sealed::open(REPORTED, word);
-        if known.is_none() && word != 0 {
-            log::warn!("the state of an earlier instance is discarded: deaths are told again");
-        }
-        Reported { count: known.unwrap_or(0), region }
+/// The version of the words.
+const WORDS: u64 = u64::from_le_bytes(*b"shell\x00\x00\x02");
+
+impl Survivor {
+    fn of(start: &StartInfo) -> Survivor {
+        Survivor { region: (start.survivor.size > 0).then(|| Shared::granted(start.survivor)) }
     }
 
-    /// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
-    fn send_new(&mut self, context: &mut Context<'_>) {
-        let Ok(total) = context.sessions.control.crash_count() else {
-            return;
-        };
-        let new = total.saturating_sub(self.count).min(32) as u32;
-        for index in (0..new).rev() {
-            if let Ok(Some(record)) = context.sessions.control.crash(index) {
-                let held = capabilities(context, &record.server).unwrap_or_default();
-                let text = crash_frame(&record, &held);
-                context.out.frame(Kind::Crash, text.as_bytes());
-            }
+    fn get(self, place: usize) -> u64 {
+        let Some(region) = self.region else { return 0 };
+        let word = region.word(8 * place).load(SeqCst);
+        let known = sealed::open(WORDS + place as u64, word);
+        if known.is_none() && word != 0 {
+            log::warn!("the state of an earlier instance is discarded: a word fails its check");
         }
-        self.count = total;
+        known.unwrap_or(0)
+    }
+
+    fn set(self, place: usize, value: u64) {
         if let Some(region) = self.region {
-            region.word(0).store(sealed::seal(REPORTED, total), SeqCst);
+            let word = sealed::seal(WORDS + place as u64, value);
+            region.word(8 * place).store(word, SeqCst);
         }
     }
+
+    /// The number of the last line that was taken.
+    fn line(self) -> u32 {
+        self.region.map_or(UNKNOWN_LINE, |_| self.get(0) as u32)
+    }
+
+    fn set_line(self, number: u32) {
+        self.set(0, number.into());
+    }
+
+    /// How many deaths the host has been told of, so that a new shell goes on with those that are
+    /// new.
+    fn deaths(self) -> u64 {
+        self.get(1)
+    }
+
+    fn set_deaths(self, count: u64) {
+        self.set(1, count);
+    }
+}
+
+/// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
+fn send_new_records(context: &mut Context<'_>, region: Survivor) {
+    let Ok(total) = context.sessions.control.crash_count() else {
+        return;
+    };
+    let new = total.saturating_sub(region.deaths()).min(32) as u32;
+    for index in (0..new).rev() {
+        if let Ok(Some(record)) = context.sessions.control.crash(index) {
+            let held = capabilities(context, &record.server).unwrap_or_default();
+            let text = crash_frame(&record, &held);
+            context.out.frame(Kind::Crash, text.as_bytes());
+        }
+    }
+    region.set_deaths(total);
 }
 
 #[cfg(test)]
