@@ -7,17 +7,14 @@
 use heapless::{String, Vec};
 use libipc::output::EDGE;
 use skink_abi::PAGE_SIZE;
-use skink_manifest::{MAX_SERVERS, Manifest, Name, Privileges, Restart, Server};
-use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed, RestartType};
+use skink_manifest::limits::{
+    MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_QUOTA, NAME_RULE, is_name,
+};
+use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server};
+use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed};
 
 /// Bytes of survivor region of a program at most: it is not part of its quota.
 const MAX_SURVIVOR: u32 = 256 << 10;
-const MAX_EXTRA_THREADS: u8 = 8;
-const MAX_REPLIES: u8 = 16;
-const MIN_BUDGET_US: u32 = 100;
-const MAX_PERIOD_US: u32 = 10_000_000;
-const MIN_QUOTA: u64 = 16 * PAGE_SIZE as u64;
-
 /// Edges of one program at most: what it needs, and its output.
 pub const MAX_GRANTED: usize = MAX_NEEDS + 1;
 
@@ -105,11 +102,7 @@ pub fn server_of(entry: &ProgramEntry, name: Name, limits: Limits) -> Result<Ser
         dma_bytes: 0,
         survivor_bytes: entry.survivor_bytes,
         privileges: Privileges { log: entry.log, ..Privileges::default() },
-        restart: match entry.restart {
-            RestartType::Permanent => Restart::Permanent,
-            RestartType::Transient => Restart::Transient,
-            RestartType::Temporary => Restart::Temporary,
-        },
+        restart: entry.restart,
         group: None,
         intensity: entry.intensity,
         intensity_period_ms: entry.intensity_period_ms,
@@ -143,16 +136,17 @@ pub fn edges_of(
         if granted.iter().any(|other| other.name == *name) {
             return Err(refuse!("two needs are called `{name}`"));
         }
-        let serves = |index: u8| manifest.servers[usize::from(index)].name == *server;
-        let fits = |edge: &&(usize, &skink_manifest::Edge)| {
-            edge.1.client == slot && serves(edge.1.server) && edge.1.protocol == *protocol
+        let fits = |(_, edge): &(usize, &Edge)| {
+            let of = &manifest.servers[usize::from(edge.server)].name;
+            edge.client == slot && of == server && edge.protocol == *protocol
         };
-        let is_left = |edge: &&(usize, &skink_manifest::Edge)| {
-            fits(edge) && granted.iter().all(|other| usize::from(other.edge) != edge.0)
+        let is_left = |(index, _): &(usize, &Edge)| {
+            granted.iter().all(|other| usize::from(other.edge) != *index)
         };
-        let edges = manifest.edges.iter().enumerate();
-        let Some((index, edge)) = edges.clone().find(|edge| is_left(&edge)) else {
-            let word = if edges.clone().any(|edge| fits(&&edge)) { "another" } else { "a" };
+        let mut fitting = manifest.edges.iter().enumerate().filter(fits);
+        let any = fitting.clone().next();
+        let Some((index, edge)) = fitting.find(is_left) else {
+            let word = if any.is_some() { "another" } else { "a" };
             return Err(refuse!(
                 "need `{name}`: no program may have {word} session of `{protocol}` with `{server}`"
             ));
@@ -164,7 +158,7 @@ pub fn edges_of(
         let new = GrantedEdge { edge: index as u8, name: name.clone() };
         granted.push(new).map_err(|_| refuse!("more than {MAX_NEEDS} needs"))?;
     }
-    let is_output = |edge: &skink_manifest::Edge| edge.client == slot && edge.protocol == EDGE;
+    let is_output = |edge: &Edge| edge.client == slot && edge.protocol == EDGE;
     if let Some(index) = manifest.edges.iter().position(is_output)
         && granted.iter().all(|other| usize::from(other.edge) != index && other.name != EDGE)
         && let Ok(name) = EDGE.try_into()
@@ -197,11 +191,7 @@ pub fn unique_name(wanted: &Name, is_taken: impl Fn(&str) -> bool) -> Result<Nam
 }
 
 fn check_name(name: &Name) -> Result<(), Refusal> {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    match name.is_empty() || !name.chars().all(good) {
-        true => Err(refuse!("`{name}`: a name has lower case letters, digits, `-` and `_`")),
-        false => Ok(()),
-    }
+    if is_name(name) { Ok(()) } else { Err(refuse!("`{name}`: {NAME_RULE}")) }
 }
 
 #[cfg(test)]

@@ -8,26 +8,12 @@ use anyhow::Result;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::{
     Bytes, Experiment, Group, Line, MAX_EDGES, MAX_GRANTS, MAX_SERVERS, Manifest, Name, PortRange,
-    Privileges, Restart, Server, VERSION,
+    Privileges, Server, VERSION, limits,
 };
 use toml::Spanned;
 
 /// Highest priority of a server; the root server is above.
 const MAX_PRIORITY: u8 = 250;
-/// What the start info has room for.
-const MAX_REPLIES: u8 = 16;
-const MAX_EXTRA_THREADS: u8 = 8;
-
-/// Unless the manifest says otherwise.
-const DEFAULT_BUDGET_US: u32 = 10_000;
-const DEFAULT_STACK: u64 = 32 * 1024;
-/// Restarts tolerated within the period.
-pub const DEFAULT_INTENSITY: u16 = 10;
-/// Milliseconds.
-pub const DEFAULT_INTENSITY_PERIOD_MS: u32 = 10_000;
-/// Milliseconds.
-pub const DEFAULT_BACKOFF_MAX_MS: u32 = 1_000;
-
 /// Checks `file`, which was read from `source`, and puts its servers in start order.
 ///
 /// # Errors
@@ -101,11 +87,9 @@ impl Check<'_> {
     /// # Errors
     /// If it has others or is too long.
     pub fn name(&self, name: &Spanned<String>) -> Result<Name> {
-        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         let text = name.get_ref();
-        if text.is_empty() || !text.chars().all(good) {
-            let wanted = "a name has lower case letters, digits, `-` and `_`";
-            return Err(self.at(name, format!("`{text}`: {wanted}")));
+        if !limits::is_name(text) {
+            return Err(self.at(name, format!("`{text}`: {}", limits::NAME_RULE)));
         }
         self.text(name)
     }
@@ -237,18 +221,24 @@ impl Check<'_> {
     }
 
     fn server(&self, server: &schema::Server, groups: &[Group]) -> Result<Server> {
-        let budget_us =
-            self.within(server.budget_us.as_ref(), DEFAULT_BUDGET_US, 100, 10_000_000)?;
-        let period_us = self.within(server.period_us.as_ref(), budget_us, budget_us, 10_000_000)?;
+        let budget_us = self.within(
+            server.budget_us.as_ref(),
+            limits::DEFAULT_BUDGET_US,
+            limits::MIN_BUDGET_US,
+            limits::MAX_PERIOD_US,
+        )?;
+        let period_us =
+            self.within(server.period_us.as_ref(), budget_us, budget_us, limits::MAX_PERIOD_US)?;
         let Bytes(quota_bytes) = *server.memory.get_ref();
-        if !quota_bytes.is_power_of_two() || quota_bytes < 16 * PAGE_SIZE as u64 {
+        if !quota_bytes.is_power_of_two() || quota_bytes < limits::MIN_QUOTA {
             let message =
                 format!("{quota_bytes} bytes: a quota is a power of two of 64 KiB or more");
             return Err(self.at(&server.memory, message));
         }
-        let stack_bytes = self.pages(server.stack.as_ref(), DEFAULT_STACK)?;
+        let stack_bytes = self.pages(server.stack.as_ref(), limits::DEFAULT_STACK.into())?;
         let heap_bytes = self.pages(server.heap.as_ref(), 0)?;
-        let extra_threads = self.within(server.extra_threads.as_ref(), 0, 0, MAX_EXTRA_THREADS)?;
+        let extra_threads =
+            self.within(server.extra_threads.as_ref(), 0, 0, limits::MAX_EXTRA_THREADS)?;
         let stacks = u64::from(stack_bytes) * (1 + u64::from(extra_threads));
         if stacks + u64::from(heap_bytes) >= quota_bytes {
             let message = format!(
@@ -277,7 +267,7 @@ impl Check<'_> {
             stack_bytes,
             heap_bytes,
             extra_threads,
-            replies: self.within(server.replies.as_ref(), 1, 1, MAX_REPLIES)?,
+            replies: self.within(server.replies.as_ref(), 1, 1, limits::MAX_REPLIES)?,
             fpu: server.fpu,
             devices: self.list(&server.devices, |device| self.device(device))?,
             ports: self.list(&server.ports, |range| Ok(port_range(range.get_ref())))?,
@@ -286,16 +276,14 @@ impl Check<'_> {
             dma_bytes: self.pages(server.dma.as_ref(), 0)?,
             survivor_bytes: self.pages(server.survivor.as_ref(), 0)?,
             privileges: privileges(&server.privileges),
-            restart: match server.restart {
-                schema::Restart::Permanent => Restart::Permanent,
-                schema::Restart::Transient => Restart::Transient,
-                schema::Restart::Temporary => Restart::Temporary,
-            },
+            restart: server.restart,
             group: self.group_index(server.group.as_ref(), groups)?,
-            intensity: server.intensity.map_or(DEFAULT_INTENSITY, u16::from),
-            intensity_period_ms: server.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
+            intensity: server.intensity.map_or(limits::DEFAULT_INTENSITY, u16::from),
+            intensity_period_ms: server
+                .intensity_period_ms
+                .unwrap_or(limits::DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
-            backoff_max_ms: server.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),
+            backoff_max_ms: server.backoff_max_ms.unwrap_or(limits::DEFAULT_BACKOFF_MAX_MS),
             heartbeat_ms: server.heartbeat_ms.unwrap_or(0),
         })
     }

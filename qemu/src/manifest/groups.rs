@@ -1,9 +1,9 @@
 //! `[[group]]`: names, parents, and which group a server is in.
 
-use super::check::{Check, DEFAULT_BACKOFF_MAX_MS, DEFAULT_INTENSITY, DEFAULT_INTENSITY_PERIOD_MS};
+use super::check::Check;
 use super::schema;
 use anyhow::Result;
-use skink_manifest::{Group, MAX_GROUPS, Strategy};
+use skink_manifest::{Group, MAX_GROUPS, Strategy, limits};
 use toml::Spanned;
 
 impl Check<'_> {
@@ -62,10 +62,12 @@ impl Check<'_> {
                 schema::Strategy::OneForAll => Strategy::OneForAll,
             },
             parent: self.group_index(group.parent.as_ref(), before)?,
-            intensity: group.intensity.map_or(DEFAULT_INTENSITY, u16::from),
-            intensity_period_ms: group.intensity_period_ms.unwrap_or(DEFAULT_INTENSITY_PERIOD_MS),
+            intensity: group.intensity.map_or(limits::DEFAULT_INTENSITY, u16::from),
+            intensity_period_ms: group
+                .intensity_period_ms
+                .unwrap_or(limits::DEFAULT_INTENSITY_PERIOD_MS),
             backoff_ms: group.backoff_ms.unwrap_or(0),
-            backoff_max_ms: group.backoff_max_ms.unwrap_or(DEFAULT_BACKOFF_MAX_MS),
+            backoff_max_ms: group.backoff_max_ms.unwrap_or(limits::DEFAULT_BACKOFF_MAX_MS),
         })
     }
 

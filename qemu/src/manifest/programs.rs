@@ -4,6 +4,7 @@
 use super::check::Check;
 use super::schema;
 use anyhow::Result;
+use skink_manifest::Restart;
 use toml::Spanned;
 
 /// The root server clears the shared memory of a slot's edges between two programs, page by page;
@@ -63,7 +64,7 @@ fn slot(programs: &schema::Programs, number: u8) -> schema::Server {
         dma: None,
         survivor: None,
         privileges: Vec::new(),
-        restart: schema::Restart::Temporary,
+        restart: Restart::Temporary,
         group: None,
         intensity: None,
         intensity_period_ms: None,

@@ -5,7 +5,7 @@
 use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
-use skink_manifest::{Bytes, Switch};
+use skink_manifest::{Bytes, Restart, Switch};
 use toml::Spanned;
 
 /// The whole file, with what it includes behind it.
@@ -306,18 +306,6 @@ pub enum Privilege {
     Control,
     /// Configure PCI functions.
     PciConfig,
-}
-
-/// OTP's restart types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Restart {
-    /// Always.
-    Permanent,
-    /// After a fault.
-    Transient,
-    /// Never.
-    Temporary,
 }
 
 /// Reads the text.

@@ -10,6 +10,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod limits;
 mod size;
 
 pub use size::Bytes;
@@ -267,6 +268,7 @@ pub enum Strategy {
 
 /// OTP's restart types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Restart {
     /// Always.
     Permanent,

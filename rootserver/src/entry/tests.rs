@@ -4,7 +4,7 @@ use super::*;
 use crate::image::NO_MANIFEST;
 use crate::supervise::tests::server;
 use proptest::prelude::*;
-use skink_manifest::Edge;
+use skink_manifest::Restart;
 use std::boxed::Box;
 use std::format;
 use std::string::{String as StdString, ToString};

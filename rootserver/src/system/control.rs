@@ -67,8 +67,7 @@ impl System {
 
     /// All servers and programs, but no slots without a program.
     pub fn known(&self) -> impl Iterator<Item = ServerId> + '_ {
-        let all = (0..self.manifest.servers.len() as u8).map(ServerId);
-        all.filter(|server| !self.is_vacant(*server))
+        self.ids().filter(|server| !self.is_vacant(*server))
     }
 
     /// A line of `ps`.

@@ -390,6 +390,11 @@ impl System {
         self.manifest.servers.get(server.index()).map_or("?", |s| s.name.as_str())
     }
 
+    /// All servers and slots, in the manifest's order.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = ServerId> + Clone + use<> {
+        (0..self.manifest.servers.len() as u8).map(ServerId)
+    }
+
     /// Whether an instance of it runs.
     pub fn is_running(&self, server: ServerId) -> bool {
         self.servers.get(server.index()).is_some_and(|s| s.is_built)
@@ -415,8 +420,7 @@ impl System {
 
     /// Whether anything runs or may still be started.
     pub fn has_life(&self) -> bool {
-        let ids = (0..self.manifest.servers.len() as u8).map(ServerId);
-        let mut states = ids.map(|id| self.supervisor.state(id));
+        let mut states = self.ids().map(|id| self.supervisor.state(id));
         states.any(|state| !matches!(state, State::Failed(_) | State::Waiting))
     }
 

@@ -15,7 +15,7 @@ use crate::supervise::pulse::{Duty, Pulse};
 impl System {
     /// The pulse of each server that runs and has heartbeats; of the others nothing is asked.
     pub fn pulses(&self) -> Vec<Pulse, MAX_SERVERS> {
-        let ids = (0..self.manifest.servers.len() as u8).map(ServerId);
+        let ids = self.ids();
         let times: Vec<u64, MAX_SERVERS> = ids.clone().map(|id| self.cpu_ns(id)).collect();
         let idle_ns = self.idle_ns();
         let pulse = |server: ServerId| {

@@ -3,10 +3,7 @@
 use heapless::String;
 use libipc::cap::{self, Cap, Then};
 use skink_abi::Syscall;
-use skink_manifest::Restart;
-use skink_protocols::control::{
-    Holdings, Policy, RestartType, SESSIONS_PER_PAGE, Service, ServiceSession,
-};
+use skink_protocols::control::{Holdings, Policy, SESSIONS_PER_PAGE, Service, ServiceSession};
 
 use super::System;
 use crate::arch::{CALL_CAP, CALL_NUMBER, REGISTER_WORDS};
@@ -61,11 +58,7 @@ impl System {
         let (policy, deaths) = self.supervisor.policy(server, libipc::time::now_ns());
         let group = manifest.group.and_then(|group| self.manifest.groups.get(usize::from(group)));
         Policy {
-            restart: match manifest.restart {
-                Restart::Permanent => RestartType::Permanent,
-                Restart::Transient => RestartType::Transient,
-                Restart::Temporary => RestartType::Temporary,
-            },
+            restart: manifest.restart,
             deaths: deaths as u32,
             intensity: policy.intensity,
             period_ms: policy.period_ns / NS_PER_MS,

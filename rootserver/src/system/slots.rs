@@ -314,8 +314,7 @@ impl System {
     }
 
     fn run_loaded(&mut self, entry: &ProgramEntry) -> Result<Started, RunError> {
-        let indices = (0..self.manifest.servers.len() as u8).map(ServerId);
-        let free = indices.into_iter().filter(|server| self.is_vacant(*server));
+        let free = self.ids().filter(|server| self.is_vacant(*server));
         // That which is empty for longest: what the last one printed may still be read.
         let server = free.min_by_key(|server| self.emptied(*server)).ok_or(RunError::NoSlot)?;
         let started = self.occupy(server, entry).map_err(RunError::Refused)?;

@@ -9,11 +9,10 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 use skink_manifest::Bytes;
-use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, RestartType};
+use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
 /// Bytes of an entry at most.
 pub const MAX_ENTRY: u64 = 16 << 10;
-const DEFAULT_STACK: u64 = 32 << 10;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -60,14 +59,6 @@ struct Need {
     shared: Option<Bytes>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Restart {
-    Permanent,
-    Transient,
-    Temporary,
-}
-
 /// The entry of a program without one, called after its file.
 ///
 /// # Errors
@@ -99,7 +90,7 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
         budget_us,
         period_us: file.period_us.unwrap_or(budget_us),
         memory_bytes: file.memory.map_or(plain.memory_bytes, |Bytes(bytes)| bytes),
-        stack_bytes: size("stack", file.stack, DEFAULT_STACK)?,
+        stack_bytes: size("stack", file.stack, plain.stack_bytes)?,
         // As for a server: what the entry does not speak of is not there.
         heap_bytes: size("heap", file.heap, 0)?,
         survivor_bytes: size("survivor", file.survivor, 0)?,
@@ -108,11 +99,7 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
         fpu: file.fpu,
         log: file.privileges.contains(&Privilege::Log),
         needs: needs.as_slice().try_into().map_err(|_| format!("more than {MAX_NEEDS} needs"))?,
-        restart: match file.restart {
-            Some(Restart::Permanent) => RestartType::Permanent,
-            Some(Restart::Transient) => RestartType::Transient,
-            Some(Restart::Temporary) | None => RestartType::Temporary,
-        },
+        restart: file.restart.unwrap_or(plain.restart),
         intensity: file.intensity.unwrap_or(plain.intensity),
         intensity_period_ms: file.intensity_period_ms.unwrap_or(plain.intensity_period_ms),
         backoff_ms: file.backoff_ms.unwrap_or(plain.backoff_ms),
@@ -135,8 +122,8 @@ pub fn text_of<const N: usize>(what: &str, text: &str) -> Result<heapless::Strin
     text.try_into().map_err(|_| format!("`{what}` is longer than {N} bytes"))
 }
 
-fn size(what: &str, size: Option<Bytes>, default: u64) -> Result<u32, String> {
-    let bytes = size.map_or(default, |Bytes(bytes)| bytes);
+fn size(what: &str, size: Option<Bytes>, default: u32) -> Result<u32, String> {
+    let Some(Bytes(bytes)) = size else { return Ok(default) };
     u32::try_from(bytes).map_err(|_| format!("`{what}` is 4 GiB or more"))
 }
 
@@ -190,7 +177,7 @@ mod tests {
             (1 << 19, 1 << 16, 1 << 15)
         );
         assert_eq!((entry.budget_us, entry.period_us, entry.priority), (5000, 5000, Some(50)));
-        assert!(entry.log && entry.restart == RestartType::Permanent && entry.intensity == 3);
+        assert!(entry.log && entry.restart == Restart::Permanent && entry.intensity == 3);
         let need = &entry.needs[0];
         assert_eq!((need.name.as_str(), need.server.as_str()), ("files", "fs"));
         assert_eq!((need.protocol.as_str(), need.shared_bytes), ("file", 4096));
@@ -200,7 +187,7 @@ mod tests {
     fn an_empty_entry_grants_nothing() {
         let entry = parse("/disk/x", "").unwrap();
         assert!(!entry.log && entry.needs.is_empty() && entry.heap_bytes == 0);
-        assert_eq!((entry.name.as_str(), entry.restart), ("x", RestartType::Temporary));
+        assert_eq!((entry.name.as_str(), entry.restart), ("x", Restart::Temporary));
     }
 
     #[test]

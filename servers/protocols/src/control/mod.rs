@@ -19,13 +19,12 @@ pub use program::{
     MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PIECE, MAX_REFUSAL, ProgramEntry, ProgramNeed, ProgramState,
     RunError, Started,
 };
-pub use service::{
-    Holdings, MAX_NAMES, Policy, RestartType, SESSIONS_PER_PAGE, Service, ServiceSession,
-};
+pub use service::{Holdings, MAX_NAMES, Policy, SESSIONS_PER_PAGE, Service, ServiceSession};
 
 use heapless::{String, Vec};
 use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
+pub use skink_manifest::Restart;
 
 /// A server's name.
 pub type Name = String<32>;

@@ -6,8 +6,8 @@
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
+use skink_manifest::{Restart, limits};
 
-use super::service::RestartType;
 use super::{ControlError, Name};
 
 /// Bytes of a program's file at most.
@@ -54,7 +54,7 @@ pub struct ProgramEntry {
     /// What it talks to.
     pub needs: Vec<ProgramNeed, MAX_NEEDS>,
     /// When it is started again.
-    pub restart: RestartType,
+    pub restart: Restart,
     /// Deaths within the period that are tolerated.
     pub intensity: u16,
     /// The period, milliseconds.
@@ -73,10 +73,10 @@ impl Default for ProgramEntry {
             name: Name::new(),
             args: String::new(),
             priority: None,
-            budget_us: 10_000,
-            period_us: 10_000,
+            budget_us: limits::DEFAULT_BUDGET_US,
+            period_us: limits::DEFAULT_BUDGET_US,
             memory_bytes: 1 << 20,
-            stack_bytes: 32 << 10,
+            stack_bytes: limits::DEFAULT_STACK,
             heap_bytes: 128 << 10,
             survivor_bytes: 0,
             extra_threads: 0,
@@ -84,11 +84,11 @@ impl Default for ProgramEntry {
             fpu: false,
             log: false,
             needs: Vec::new(),
-            restart: RestartType::Temporary,
-            intensity: 10,
-            intensity_period_ms: 10_000,
+            restart: Restart::Temporary,
+            intensity: limits::DEFAULT_INTENSITY,
+            intensity_period_ms: limits::DEFAULT_INTENSITY_PERIOD_MS,
             backoff_ms: 0,
-            backoff_max_ms: 1_000,
+            backoff_max_ms: limits::DEFAULT_BACKOFF_MAX_MS,
             heartbeat_ms: 0,
         }
     }

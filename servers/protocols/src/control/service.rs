@@ -2,6 +2,7 @@
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
+use skink_manifest::Restart;
 
 use super::{Name, ServerStatus};
 
@@ -10,22 +11,11 @@ pub const MAX_NAMES: usize = 32;
 /// Sessions in one answer.
 pub const SESSIONS_PER_PAGE: usize = 16;
 
-/// OTP's restart types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RestartType {
-    /// Started again after every end.
-    Permanent,
-    /// Started again unless it ended with code 0.
-    Transient,
-    /// Not started again.
-    Temporary,
-}
-
 /// When it is started again, and when it is given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// After which ends.
-    pub restart: RestartType,
+    pub restart: Restart,
     /// Deaths within the period, now.
     pub deaths: u32,
     /// Deaths within the period that are tolerated; `None`: any number (an experiment).

@@ -13,7 +13,7 @@ use skink_protocols::file::client::File;
 use skink_protocols::file::{Access, Create, FileError};
 
 use super::misused;
-use crate::context::{Context, Failure, INTERRUPTED, Outcome};
+use crate::context::{Context, Failure, Outcome};
 use crate::entry;
 
 /// The status of a program that was killed or died.
@@ -86,10 +86,7 @@ fn start(context: &mut Context<'_>, path: &str, entry: ProgramEntry) -> Result<S
     let at = |error: RunError| Failure::at(path, error);
     let (file, size) = super::files::open(context, path, Access::Read, Create::Never)?;
     let size = u32::try_from(size).map_err(|_| at(RunError::FileSize))?;
-    let load = begin(context, size).map_err(|failure| match failure {
-        Ok(error) => at(error),
-        Err(interrupted) => interrupted,
-    })?;
+    let load = begin(context, path, size)?;
     let mut buffer = vec![0; MAX_PIECE * 16];
     let mut done = 0;
     while done < size {
@@ -108,17 +105,17 @@ fn start(context: &mut Context<'_>, path: &str, entry: ProgramEntry) -> Result<S
 }
 
 /// Begins a load, when no other is under way.
-fn begin(context: &Context<'_>, size: u32) -> Result<Load, Result<RunError, Failure>> {
+fn begin(context: &Context<'_>, path: &str, size: u32) -> Result<Load, Failure> {
     let control = context.sessions.control;
     for _ in 0..LOAD_TRIES {
         match control.load(size) {
             Ok(number) => return Ok(Load { control, number }),
             Err(RunError::Busy) => context.events.sleep_ns(LOAD_TRY_NS),
-            Err(error) => return Err(Ok(error)),
+            Err(error) => return Err(Failure::at(path, error)),
         }
-        context.check_interrupt().map_err(Err)?;
+        context.check_interrupt()?;
     }
-    Err(Ok(RunError::Busy))
+    Err(Failure::at(path, RunError::Busy))
 }
 
 /// What the program prints, if it can.
@@ -173,7 +170,6 @@ fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
             ProgramState::Unknown => return Err(died("ended; it is not known how")),
         }
         if let Err(interrupted) = context.check_interrupt() {
-            debug_assert_eq!(interrupted.status, INTERRUPTED);
             let _ = context.sessions.control.stop(name);
             return Err(interrupted);
         }

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use libipc::trigger::Moment;
-use skink_protocols::control::{Name, Policy, RestartType, Service, ServiceSession};
+use skink_protocols::control::{Name, Policy, Restart, Service, ServiceSession};
 
 use super::misused;
 use crate::context::{Context, Failure, Outcome};
@@ -119,9 +119,9 @@ fn describe(service: &Service) -> String {
 
 fn policy(policy: &Policy) -> String {
     let restart = match policy.restart {
-        RestartType::Permanent => "permanent",
-        RestartType::Transient => "transient",
-        RestartType::Temporary => "temporary",
+        Restart::Permanent => "permanent",
+        Restart::Transient => "transient",
+        Restart::Temporary => "temporary",
     };
     let intensity = policy.intensity.map_or("any number of".to_string(), |n| n.to_string());
     let group = match policy.group.as_str() {
