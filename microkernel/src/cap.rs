@@ -203,7 +203,8 @@ impl PackedCap {
         unsafe { Obj::from_addr(self.object_addr()) }
     }
 
-    fn rights(self) -> CapRights {
+    /// The rights of an endpoint, notification or frame.
+    pub fn rights(self) -> CapRights {
         CapRights::from_bits_truncate(self.field(0, 4) as u8)
     }
 

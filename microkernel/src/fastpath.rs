@@ -8,7 +8,7 @@
 //! It works on packed capabilities: their layout is that of [`crate::cap`].
 
 use skink_abi::message::PROTOCOL_FAULT_LABEL;
-use skink_abi::{CapRights, MessageInfo, Syscall};
+use skink_abi::{CPtr, CapRights, MessageInfo, Syscall};
 
 use crate::Kernel;
 use crate::cap::{CapType, PackedCap};
@@ -143,6 +143,7 @@ impl Kernel {
             || info.label() == PROTOCOL_FAULT_LABEL
             || cap.0 & NEEDED != WANTED
             || reply_cap.0 & TYPE != CapType::Reply as u64
+            || reply_cptr == CPtr::NULL.0
             || server.bound.get().is_some_and(|bound| bound.active.get())
         {
             return false;
@@ -176,6 +177,7 @@ impl Kernel {
         }
         transfer(server, caller, 0, info.0);
         reply.thread.set(Some(server));
+        reply.offered_by.set(cap.0 as u32);
         server.reply.set(Some(reply));
         endpoint::join(endpoint, server, ThreadState::BlockedOnReceive);
         self.hand_cpu_to(caller, returns);
@@ -183,13 +185,14 @@ impl Kernel {
     }
 
     /// The current thread waits, and `next` takes its place, unless others come first. With the
-    /// same scheduling context no time is charged.
+    /// same scheduling context no time is charged; without equals that wait the machine's timer
+    /// stays as it is.
     #[inline(always)]
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
         self.syscalls += 1;
         self.cpu.current = Some(next);
-        let comes_first = self.highest_ready().is_none_or(|top| next.priority.get() >= top);
-        if same_context && comes_first {
+        let is_first = self.highest_ready().is_none_or(|top| next.priority.get() > top);
+        if same_context && is_first {
             self.switch();
         } else {
             self.cpu.reschedule = true;

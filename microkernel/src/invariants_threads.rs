@@ -68,8 +68,9 @@ fn check_cpu(kernel: &Kernel) -> Check {
     let cpu = &kernel.cpu;
     for priority in 0..PRIORITIES {
         let marked = cpu.ready_bitmap[priority / 64] >> (priority % 64) & 1 == 1;
+        let is_deferred = cpu.deferred.is_some_and(|below| usize::from(below) == priority);
         ensure(
-            marked == cpu.ready[priority].head.get().is_some(),
+            marked == (is_deferred || cpu.ready[priority].head.get().is_some()),
             "the bitmap and a ready queue disagree",
         )?;
         let (mut prev, mut next) = (None, cpu.ready[priority].head.get());
@@ -95,10 +96,28 @@ fn check_cpu(kernel: &Kernel) -> Check {
         let top = kernel.highest_ready();
         let is_highest = top.is_none_or(|top| top <= current.priority.get());
         ensure(is_highest, "a thread of higher priority waits")?;
-        ensure(cpu.current_sc == current.sched_context.get(), "time is charged to another")
+        ensure(cpu.current_sc == current.sched_context.get(), "time is charged to another")?;
+        check_armed(kernel, current)
     } else {
-        ensure(kernel.highest_ready().is_none(), "the CPU is idle and a thread waits")
+        ensure(kernel.highest_ready().is_none(), "the CPU is idle and a thread waits")?;
+        ensure(cpu.armed <= kernel.deadlines.earliest(0), "an idle CPU's timer comes too late")
     }
+}
+
+/// The machine's timer comes no later than the end of the current budget (of round robin only if
+/// an equal waits) and the first deadline that is not deferred.
+fn check_armed(kernel: &Kernel, current: Obj<Tcb>) -> Check {
+    let cpu = &kernel.cpu;
+    let floor = cpu.deferred.map_or(0, |below| below + 1);
+    ensure(floor <= current.priority.get(), "deadlines of the priority that runs are deferred")?;
+    ensure(cpu.armed <= kernel.deadlines.earliest(floor), "the timer comes after a deadline")?;
+    let Some(sc) = cpu.current_sc else { return Ok(()) };
+    let has_equal = cpu.ready[usize::from(current.priority.get())].head.get().is_some();
+    let end = cpu.charged_from.saturating_add(sc.remaining.get());
+    ensure(
+        sc.is_round_robin() && !has_equal || cpu.armed <= end,
+        "the timer comes after the end of a budget",
+    )
 }
 
 fn check_thread(kernel: &Kernel, tcb: Obj<Tcb>) -> Check {
@@ -261,6 +280,7 @@ fn check_context(sc: Obj<SchedContext>) -> Check {
     if let Some(notification) = sc.notification.get() {
         ensure(notification.sched_context.get() == Some(sc), "a notification forgot its context")?;
     }
+    crate::object::sched_context::check_lenders(&sc)?;
     ensure(sc.remaining.get() <= sc.budget.get(), "a context has more than its budget")?;
     let is_used_up = sc.remaining.get() == 0 && sc.budget.get() > 0;
     ensure(sc.node.is_linked() == is_used_up, "a refill is missing or comes for nothing")

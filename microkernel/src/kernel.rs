@@ -46,6 +46,10 @@ pub struct Cpu {
     /// A thread that became ready in this trap, not yet queued: it may run next without going
     /// through a queue.
     pub candidate: Option<Obj<Tcb>>,
+    /// Several became ready in this trap, and none of them goes before its equals.
+    pub crowded: bool,
+    /// The thread whose invocation is under way; `None` too as soon as it has ended itself.
+    pub invoker: Option<Obj<Tcb>>,
     /// The scheduling context that time is charged to.
     pub current_sc: Option<Obj<SchedContext>>,
     /// When charging to it began.
@@ -55,6 +59,10 @@ pub struct Cpu {
     /// What the machine's timer is set to, `Ticks::MAX` if it is stopped. Never later than the
     /// next event.
     pub armed: Ticks,
+    /// Deadlines may have passed: the timer fired, or the CPU came down to a lower priority.
+    pub look: bool,
+    /// Deadlines of this priority and below have passed and wait until the CPU comes down to it.
+    pub deferred: Option<u8>,
     /// The root table loaded (physical address), 0 the kernel's own.
     pub active_root: u64,
     /// The identifier of that space.
@@ -65,7 +73,7 @@ pub struct Cpu {
     pub fpu_enabled: bool,
     /// Ready threads by priority.
     pub ready: [ReadyQueue; PRIORITIES],
-    /// Bit `p % 64` of word `p / 64`: queue `p` is not empty.
+    /// Bit `p % 64` of word `p / 64`: queue `p` is not empty, or `p` is `deferred`.
     pub ready_bitmap: [u64; 4],
     /// The trap may have changed who should run.
     pub reschedule: bool,
@@ -100,10 +108,14 @@ impl Cpu {
             current: None,
             loaded: None,
             candidate: None,
+            crowded: false,
+            invoker: None,
             current_sc: None,
             charged_from: 0,
             idle: 0,
             armed: Ticks::MAX,
+            look: false,
+            deferred: None,
             active_root: 0,
             active_asid: Asid(0),
             fpu_owner: None,
@@ -123,7 +135,7 @@ impl Default for Cpu {
 
 impl Kernel {
     /// A kernel without threads. `const`, so that the binary can hold it in a static: it has
-    /// about 14 KiB. The machine's timer is stopped and its FPU disabled.
+    /// about 20 KiB. The machine's timer is stopped and its FPU disabled.
     pub const fn new(machine: Current) -> Kernel {
         Kernel {
             machine,

@@ -18,7 +18,7 @@ use crate::object::endpoint::Endpoint;
 use crate::object::irq;
 use crate::object::notification::{self, Notification};
 use crate::object::reply::Reply;
-use crate::object::tcb::{Context, SEND_CALL, SEND_GRANT, SEND_GRANT_REPLY, Tcb};
+use crate::object::tcb::{Context, SEND_CALL, SEND_GRANT, SEND_GRANT_REPLY, Tcb, ThreadState};
 use crate::slot::CapSlot;
 
 /// Writes a failure to a thread's registers.
@@ -65,7 +65,8 @@ enum Next {
 
 /// What a receiving call receives from.
 enum Source {
-    Endpoint(Obj<Endpoint>),
+    /// With the low word of its capability.
+    Endpoint(Obj<Endpoint>, u32),
     Notification(Obj<Notification>),
 }
 
@@ -141,13 +142,7 @@ impl Kernel {
             Syscall::NbSend => self.send_phase(tcb, cptr, Mode::NbSend),
             Syscall::Signal => self.signal(tcb, cptr),
             Syscall::ReplyRecv => self.reply_recv(tcb, cptr),
-            Syscall::NbSendRecv => {
-                if self.send_phase(tcb, cptr, Mode::NbSendDonate) == Next::Continue {
-                    let source = tcb.regs(|regs| regs.receive_cptr());
-                    self.receive_phase(tcb, source, Offer::Reply, Blocking::Yes);
-                }
-                Next::Over
-            }
+            Syscall::NbSendRecv => self.nb_send_recv(tcb, cptr),
             Syscall::Recv => self.receive_phase(tcb, cptr, Offer::Reply, Blocking::Yes),
             Syscall::NbRecv => self.receive_phase(tcb, cptr, Offer::Reply, Blocking::No),
             Syscall::Wait => self.receive_phase(tcb, cptr, Offer::Nothing, Blocking::Yes),
@@ -267,7 +262,7 @@ impl Kernel {
             flags |= SEND_GRANT_REPLY;
         }
         ipc::send(self, tcb, endpoint, badge, flags, mode.blocking());
-        if tcb.state.get() == crate::object::tcb::ThreadState::Ready && mode != Mode::Call {
+        if tcb.state.get() == ThreadState::Ready && mode != Mode::Call {
             return Next::Continue;
         }
         Next::Over
@@ -324,8 +319,9 @@ impl Kernel {
 
     /// Invokes a kernel object. A `call` gets the answer; a send only the status.
     fn invoke(&mut self, tcb: Obj<Tcb>, slot: Obj<CapSlot>, mode: Mode) -> Next {
+        self.cpu.invoker = Some(tcb);
         let outcome = crate::decode::invoke(self, tcb, slot);
-        if self.cpu.current != Some(tcb) {
+        if self.cpu.invoker.take().is_none() {
             // The caller ended itself: its registers may be gone.
             return Next::Over;
         }
@@ -348,9 +344,12 @@ impl Kernel {
 
     /// What a receiving call names; `None` after a fault or error.
     fn source(&mut self, tcb: Obj<Tcb>, cptr: u64, blocking: Blocking) -> Option<Source> {
-        let (rights, source) = match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
-            Ok(Cap::Endpoint { endpoint, rights, .. }) => (rights, Source::Endpoint(endpoint)),
-            Ok(Cap::Notification { notification, rights, .. })
+        let invoked = self.invoked(tcb, cptr).map(|slot| slot.cap.get());
+        let (rights, source) = match invoked.map(|cap| (cap.unpack(), cap.0 as u32)) {
+            Ok((Cap::Endpoint { endpoint, rights, .. }, word)) => {
+                (rights, Source::Endpoint(endpoint, word))
+            }
+            Ok((Cap::Notification { notification, rights, .. }, _))
                 if notification.bound.get().is_none_or(|bound| bound == tcb) =>
             {
                 (rights, Source::Notification(notification))
@@ -396,19 +395,48 @@ impl Kernel {
         offer: Offer,
         blocking: Blocking,
     ) -> Next {
-        let Some(source) = self.source(tcb, cptr, blocking) else {
-            return Next::Over;
-        };
+        if let Some((source, offered)) = self.source_and_offer(tcb, cptr, offer, blocking) {
+            self.receive_from(tcb, source, offered, blocking);
+        }
+        Next::Over
+    }
+
+    /// What a receiving call names, with its reply object; `None` after a fault or error.
+    fn source_and_offer(
+        &mut self,
+        tcb: Obj<Tcb>,
+        cptr: u64,
+        offer: Offer,
+        blocking: Blocking,
+    ) -> Option<(Source, Option<Obj<Reply>>)> {
+        let source = self.source(tcb, cptr, blocking)?;
         let offered = match (offer, &source) {
-            (Offer::Reply, Source::Endpoint(_)) => {
-                match self.named_reply(tcb, Phase::Receive, blocking) {
-                    Some(reply) => reply,
-                    None => return Next::Over,
-                }
+            (Offer::Reply, Source::Endpoint(..)) => {
+                self.named_reply(tcb, Phase::Receive, blocking)?
             }
             _ => None,
         };
-        self.receive_from(tcb, source, offered, blocking);
+        Some((source, offered))
+    }
+
+    /// Sends and goes on to receive. What it receives from is looked up before it sends, so that
+    /// a call that faults has done nothing; and after it, because what it sent may have been an
+    /// invocation that took it away (an error then, since it has sent), or that stopped the thread.
+    fn nb_send_recv(&mut self, tcb: Obj<Tcb>, cptr: u64) -> Next {
+        let from = tcb.regs(|regs| regs.receive_cptr());
+        let sends = self.invoked(tcb, cptr).is_ok();
+        if sends && self.source_and_offer(tcb, from, Offer::Reply, Blocking::Yes).is_none()
+            || self.send_phase(tcb, cptr, Mode::NbSendDonate) == Next::Over
+        {
+            return Next::Over;
+        }
+        if tcb.state.get() != ThreadState::Ready {
+            fail_thread(tcb, Error::Cancelled, [0, 0]);
+        } else if let Some((source, offered)) =
+            self.source_and_offer(tcb, from, Offer::Reply, Blocking::No)
+        {
+            self.receive_from(tcb, source, offered, Blocking::Yes);
+        }
         Next::Over
     }
 
@@ -420,7 +448,9 @@ impl Kernel {
         blocking: Blocking,
     ) {
         let received = match source {
-            Source::Endpoint(endpoint) => ipc::receive(self, tcb, endpoint, offered, blocking),
+            Source::Endpoint(endpoint, word) => {
+                ipc::receive(self, tcb, (endpoint, word), offered, blocking)
+            }
             Source::Notification(notification) => {
                 match (notification::take(notification, tcb), blocking) {
                     (true, _) => Ok(()),

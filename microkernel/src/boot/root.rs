@@ -329,7 +329,7 @@ impl<'a> RootTask<'a> {
         });
         let slice = self.kernel.machine.clock().ticks_from_ns(TIME_SLICE_NS);
         sched_context::configure(self.kernel, sc, slice, slice, 0);
-        sched_context::attach(sc, thread);
+        sched_context::attach(self.kernel, sc, thread);
         Ok(thread)
     }
 

@@ -83,7 +83,7 @@ fn wake(kernel: &mut Kernel, notification: Obj<Notification>, tcb: Obj<Tcb>, bit
         && sc.tcb.get().is_none()
         && tcb.sched_context.get().is_none()
     {
-        sched_context::attach(sc, tcb);
+        sched_context::attach(kernel, sc, tcb);
     }
     kernel.release(tcb);
 }

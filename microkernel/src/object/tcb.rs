@@ -186,6 +186,13 @@ impl Tcb {
             && self.sched_context.get().is_some_and(|sc| sc.remaining.get() > 0)
     }
 
+    /// Whether its turn ended while it did not compete by itself: now it goes behind its equals.
+    #[inline]
+    pub fn ends_turn(&self) -> bool {
+        let sc = self.sched_context.get();
+        sc.is_some_and(|sc| sc.lender.get().is_none() && sc.turn_over.replace(false))
+    }
+
     /// Whether it lent its context and waits to get it back.
     pub fn is_lender(&self) -> bool {
         self.lent.get().is_some() || self.lender_above.get().is_some()
@@ -240,14 +247,16 @@ pub fn cut_short(kernel: &mut Kernel, tcb: Obj<Tcb>, cut: Cut) {
     });
 }
 
-/// Ends what a blocked thread waits for with an error and lets it go on; a thread that waits on
-/// behalf of its fault stays suspended.
+/// Ends what a blocked thread waits for with an error and lets it go on. A thread that waits on
+/// behalf of its fault goes on to fault again if nobody has received the fault yet; else it stays
+/// suspended, because somebody knows of it.
 pub fn wake_with(kernel: &mut Kernel, tcb: Obj<Tcb>, error: Error) {
-    let faulted = tcb.has_fault();
+    let is_known = tcb.has_fault() && tcb.state.get() == ThreadState::BlockedOnReply;
     cut_short(kernel, tcb, Cut::Fail(error));
-    if !faulted {
+    if !is_known {
         kernel.make_ready(tcb);
     }
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// Stops a thread; a call in progress is cancelled and repeated on resume.
@@ -256,6 +265,7 @@ pub fn suspend(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     if let Some(sc) = tcb.sched_context.get() {
         sched_context::reclaim(kernel, sc);
     }
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// Makes a thread runnable; one that waits repeats its system call.
@@ -265,6 +275,7 @@ pub fn resume(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     }
     cut_short(kernel, tcb, Cut::Restart);
     kernel.make_ready(tcb);
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// The last capability went: stops the thread and undoes every link to it. Its slots are
@@ -274,12 +285,15 @@ pub fn finalise(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     if let Some(notification) = tcb.bound.get() {
         notification::unbind(notification);
     }
-    sched_context::leave_lenders(tcb);
+    sched_context::end_lender(kernel, tcb);
     if let Some(sc) = tcb.sched_context.get() {
         sched_context::give_back(kernel, sc, tcb);
     }
     if kernel.cpu.fpu_owner == Some(tcb) {
         kernel.cpu.fpu_owner = None;
+    }
+    if kernel.cpu.invoker == Some(tcb) {
+        kernel.cpu.invoker = None;
     }
     if kernel.cpu.current == Some(tcb) {
         kernel.cpu.current = None;

@@ -2,7 +2,8 @@
 //!
 //! An armed timer is a node among the kernel's deadlines, and every timer with a notification is
 //! in that notification's list, so that either can go first. Arming takes O(log n) steps and no
-//! memory.
+//! memory. A timer has the priority of the thread that armed it: it fires as soon as nothing of
+//! higher priority runs, so that no number of timers delays those above their owner.
 
 use core::cell::Cell;
 
@@ -128,7 +129,8 @@ pub fn invoke(
             if deadline <= kernel.machine.now() {
                 fire(kernel, timer);
             } else {
-                kernel.deadlines.insert(timer.node(), deadline);
+                let priority = kernel.cpu.invoker.map_or(0, |tcb| tcb.priority.get());
+                kernel.deadlines.insert(timer.node(), deadline, priority);
                 kernel.cpu.reschedule = true;
             }
             Ok(Answer::default())

@@ -145,15 +145,15 @@ fn a_past_deadline_fires_at_once_and_a_new_one_replaces_the_old() {
         w.result(thread).status == 0
     };
     w.pass(100);
-    w.invoke(timer, Invocation::TimerArm, &[100], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[100]);
     assert!(poll(&mut w));
-    w.invoke(timer, Invocation::TimerArm, &[1000], &[]);
-    w.invoke(timer, Invocation::TimerArm, &[2000], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[1000]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[2000]);
     w.pass(1000);
     assert!(!poll(&mut w));
     w.pass(1000);
     assert!(poll(&mut w));
-    w.invoke(timer, Invocation::TimerArm, &[9000], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[9000]);
     assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(1));
     assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(0));
     w.pass(10_000);
@@ -169,7 +169,7 @@ fn many_timers_fire_in_order_and_all() {
         let timer = w.make(ObjectType::Timer);
         let badged = w.mint(n, 1 << bit, ALL);
         w.invoke(timer, Invocation::TimerSetNotification, &[], &[badged]);
-        w.invoke(timer, Invocation::TimerArm, &[if bit < 20 { 1000 } else { 2000 }], &[]);
+        w.invoke_as(thread, timer, Invocation::TimerArm, &[if bit < 20 { 1000 } else { 2000 }]);
     }
     w.pass(1500);
     w.wait(thread, n);

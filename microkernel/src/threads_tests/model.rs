@@ -204,9 +204,6 @@ impl Model {
         };
         if self.threads[t].state == State::Reply(reply) {
             self.wake_with(t, Error::ReplyLost);
-            if let Some(sc) = self.last_lent(t) {
-                self.reclaim(sc);
-            }
         } else {
             self.wake_with(t, Error::Cancelled);
         }
@@ -218,8 +215,7 @@ impl Model {
     }
 
     fn has_lost_lender(&self, sc: usize) -> bool {
-        let last = self.contexts[sc].lenders.last();
-        last.is_some_and(|t| !matches!(self.threads[*t].state, State::Reply(_)))
+        self.contexts[sc].lenders.last().is_some_and(|t| self.is_lost(*t))
     }
 
     fn return_to_lender(&mut self, sc: usize) {
@@ -228,15 +224,27 @@ impl Model {
         }
     }
 
-    fn reclaim(&mut self, sc: usize) {
-        for _ in 0..8 {
+    fn is_lost(&self, t: usize) -> bool {
+        !matches!(self.threads[t].state, State::Reply(_))
+    }
+
+    /// After each operation: who is suspended above a lost lender has no claim, and a lost lender
+    /// has its time back unless the holder uses it.
+    pub fn settle_lenders(&mut self) {
+        for sc in 0..self.contexts.len() {
+            let all = &self.contexts[sc].lenders;
+            let has_claim = |place: usize| {
+                let is_suspended = self.threads[all[place]].state == State::Inactive;
+                place == 0 || !is_suspended || !self.is_lost(all[place - 1])
+            };
+            let kept = (0..all.len()).filter(|place| has_claim(*place)).map(|p| all[p]).collect();
+            self.contexts[sc].lenders = kept;
             let in_use = self.contexts[sc].holder.is_some_and(|t| {
                 matches!(self.threads[t].state, State::Ready | State::Send(_) | State::Reply(_))
             });
-            if in_use || !self.has_lost_lender(sc) {
-                return;
+            if !in_use && self.has_lost_lender(sc) {
+                self.return_to_lender(sc);
             }
-            self.return_to_lender(sc);
         }
     }
 
@@ -326,9 +334,6 @@ impl Model {
 
     pub fn suspend(&mut self, t: usize) {
         self.cut(t);
-        if let Some(sc) = self.threads[t].sc {
-            self.reclaim(sc);
-        }
     }
 
     pub fn resume(&mut self, t: usize) {
@@ -425,7 +430,6 @@ impl Model {
                     self.wake_with(lender, Error::ReplyLost);
                 }
                 self.return_to_lender(sc);
-                self.reclaim(sc);
             }
         }
         let thread = &mut self.threads[t];
