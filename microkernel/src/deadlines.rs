@@ -140,6 +140,12 @@ fn merge(mut a: Option<Obj<Node>>, mut b: Option<Obj<Node>>) -> Option<Obj<Node>
     }
 }
 
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines::new()
+    }
+}
+
 impl Deadlines {
     /// Without a deadline.
     pub const fn new() -> Deadlines {
