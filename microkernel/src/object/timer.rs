@@ -156,11 +156,10 @@ pub fn invoke(
 pub fn optional_notification(
     arguments: &Arguments,
 ) -> Result<Option<(Obj<Notification>, u64)>, Failure> {
-    if arguments.cap_count == 0 || arguments.caps[0].is_none() {
+    let Some((_, slot)) = arguments.optional_cap(0)? else {
         return Ok(None);
-    }
-    let Cap::Notification { notification, badge, rights } = arguments.cap(0)?.cap.get().unpack()
-    else {
+    };
+    let Cap::Notification { notification, badge, rights } = slot.cap.get().unpack() else {
         return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
     };
     if !rights.contains(CapRights::WRITE) {

@@ -15,6 +15,7 @@ mod ipc;
 mod model;
 mod property;
 mod sched;
+mod spaces;
 mod transfer;
 
 use alloc::boxed::Box;
