@@ -7,7 +7,7 @@
 //! * *Revocable* marks the capability that an object was made with, one with a badge of its own,
 //!   and every Untyped: what is derived from it is its child. Copies of a copy are siblings.
 //! * *First badged* marks the first capability with a badge; copies of it carry the same badge
-//!   without the mark, and are its children.
+//!   without the mark, and are its children. So with a range of ports that was issued.
 //!
 //! Not here: when an object dies (`finalise`), what may be copied (`object::cnode::derive`).
 
@@ -138,6 +138,8 @@ pub fn is_child(kernel: &Kernel, parent: &CapSlot, child: &CapSlot) -> bool {
         | (Cap::Notification { badge: a, .. }, Cap::Notification { badge: b, .. }) => {
             a == 0 || a == b && !child.is_first_badged()
         }
+        // The same ports can be issued twice: only copies have no mark.
+        (Cap::IoPort { .. }, Cap::IoPort { .. }) => !child.is_first_badged(),
         _ => true,
     }
 }

@@ -217,6 +217,31 @@ fn ports_are_checked_against_the_range() {
 }
 
 #[test]
+fn ranges_of_the_same_ports_are_siblings_and_copies_are_children() {
+    let mut w = World::new();
+    let [first, second, copy] = [(); 3].map(|()| w.free());
+    for to in [first, second] {
+        let words = [0x60, 0x64, to, WHOLE];
+        w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &words, &[NODE]);
+    }
+    w.invoke(NODE, Invocation::CNodeCopy, &[copy, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    // Nor does the elder's copy become the younger's child when the elder goes.
+    w.delete(first);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!(!w.slot(copy).is_empty());
+    w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &[0x60, 0x64, first, WHOLE], &[NODE]);
+    let again = w.free();
+    w.invoke(NODE, Invocation::CNodeCopy, &[again, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[first, WHOLE], &[]);
+    assert!(w.slot(again).is_empty(), "a copy is a child");
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    w.invoke(NODE, Invocation::CNodeRevoke, &[PORT_CONTROL, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| w.slot(*slot).is_empty()));
+}
+
+#[test]
 fn the_log_takes_text_from_registers_and_buffer() {
     let mut w = World::new();
     let thread = w.thread(10);

@@ -64,6 +64,8 @@ pub const LINES: u32 = 32;
 /// The emulated machine. Public fields are what tests set and look at.
 pub struct HostMachine {
     memory: Memory,
+    /// The memory as it is behind the caches: what the kernel wrote is here once it was cleaned.
+    behind: Memory,
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
@@ -94,6 +96,7 @@ impl HostMachine {
     pub fn new(ram_bytes: usize) -> HostMachine {
         HostMachine {
             memory: Memory::new(ram_bytes),
+            behind: Memory::new(ram_bytes),
             tlb: Tlb::default(),
             now: 0,
             deadline: None,
@@ -169,14 +172,26 @@ impl HostMachine {
         unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
     }
 
-    /// Writes physical memory, as a user or device would.
+    /// Reads physical memory past the caches, as through an uncached mapping.
+    ///
+    /// # Panics
+    /// If it is no RAM.
+    pub fn read_uncached(&self, addr: PhysAddr) -> u64 {
+        assert!(self.behind.contains(addr, 8), "read of {addr:?}, which is no RAM");
+        // SAFETY: inside the emulated RAM.
+        unsafe { (self.behind.kernel_addr(addr).0 as *const u64).read_unaligned() }
+    }
+
+    /// Writes physical memory, as a user or device would: no cache holds it back.
     ///
     /// # Panics
     /// If it is no RAM.
     pub fn write_word(&mut self, addr: PhysAddr, value: u64) {
         assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
-        // SAFETY: inside the emulated RAM.
-        unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+        for memory in [&self.memory, &self.behind] {
+            // SAFETY: inside the emulated RAM.
+            unsafe { (memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+        }
     }
 
     /// Copies bytes into physical memory (a boot loader's work).
@@ -251,7 +266,11 @@ impl Machine for HostMachine {
         self.tlb.flush_asid(asid);
     }
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
-        assert!(self.memory.contains(self.phys_addr(addr), bytes as u64));
+        let base = self.phys_addr(addr);
+        assert!(self.memory.contains(base, bytes as u64));
+        let to = self.behind.kernel_addr(base).0 as *mut u8;
+        // SAFETY: the same run of the emulated RAM and of its copy.
+        unsafe { to.copy_from_nonoverlapping(addr.0 as *const u8, bytes) };
     }
 
     fn code_mapped(&mut self) {
