@@ -7,7 +7,7 @@ use crate::arch::Current;
 use crate::deadlines::Deadlines;
 use crate::machine::{MAX_IRQS, Ticks};
 use crate::obj::Obj;
-use crate::object::asid_pool::AsidPool;
+use crate::object::asid_pool::{AsidPool, POOL_SIZE};
 use crate::object::irq::IrqEntry;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::Tcb;
@@ -81,6 +81,8 @@ pub struct Kernel {
     pub deadlines: Deadlines,
     /// Pools of address space identifiers.
     pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
+    /// For each identifier, the address spaces that had it and are gone.
+    pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
     /// Interrupts.
     pub irqs: [IrqEntry; MAX_IRQS],
     /// First slot of the derivation list (never deleted: the root task's).
@@ -123,13 +125,14 @@ impl Default for Cpu {
 
 impl Kernel {
     /// A kernel without threads. `const`, so that the binary can hold it in a static: it has
-    /// about 14 KiB. The machine's timer is stopped and its FPU disabled.
+    /// about 30 KiB. The machine's timer is stopped and its FPU disabled.
     pub const fn new(machine: Current) -> Kernel {
         Kernel {
             machine,
             cpu: Cpu::new(),
             deadlines: Deadlines::new(),
             asid_pools: [None; ASID_POOLS],
+            asid_generations: [0; ASID_POOLS * POOL_SIZE],
             irqs: [const { IrqEntry::free() }; MAX_IRQS],
             first_slot: None,
             syscalls: 0,

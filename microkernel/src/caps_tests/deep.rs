@@ -86,11 +86,12 @@ fn check_table(
     level: usize,
     start: u64,
 ) {
+    let generation = kernel.asid_generations[usize::from(asid.0)];
     let entries = if level == 0 { HostPaging::ROOT_USER_ENTRIES as u64 } else { 512 };
     for index in 0..entries {
         let entry = kernel.machine.read_word(table.offset(index * 8));
         let addr = UserAddr(start + (index << entry_bits(level)));
-        let here = Some(Mapping { asid, addr });
+        let here = Some(Mapping { asid, generation, addr });
         match HostPaging::decode(entry, level) {
             Entry::Empty => {}
             Entry::Table(next) => {
