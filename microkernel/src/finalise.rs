@@ -50,11 +50,14 @@ pub const STEPS: u32 = if cfg!(test) { 1 } else { 32 };
 
 /// Counts steps of a long operation.
 #[derive(Default)]
-struct Progress(u32);
+pub struct Progress(u32);
 
 impl Progress {
     /// Counts one step; a preemption point at every [`STEPS`].
-    fn step(&mut self, kernel: &Kernel) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// [`Failure::Preempted`]: an interrupt waits.
+    pub fn step(&mut self, kernel: &Kernel) -> Result<(), Failure> {
         self.0 += 1;
         if self.0.is_multiple_of(STEPS) && kernel.machine.interrupt_pending() {
             return Err(Failure::Preempted);

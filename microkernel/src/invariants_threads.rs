@@ -204,12 +204,24 @@ fn check_queue(queue: &WaitQueue, fits: impl Fn(Obj<Tcb>) -> bool) -> Check {
 fn check_endpoint(endpoint: Obj<Endpoint>) -> Check {
     let expected = match endpoint.state.get() {
         EndpointState::Idle => {
-            return ensure(endpoint.queue.head.get().is_none(), "an idle endpoint has waiters");
+            let is_clear = endpoint.cancel_next.get().is_none();
+            return ensure(
+                is_clear && endpoint.queue.head.get().is_none(),
+                "an idle endpoint has waiters",
+            );
         }
         EndpointState::Sending => ThreadState::BlockedOnSend,
         EndpointState::Receiving => ThreadState::BlockedOnReceive,
     };
     ensure(endpoint.queue.head.get().is_some(), "nobody waits at a busy endpoint")?;
+    if let Some(stopped_at) = endpoint.cancel_next.get() {
+        let mut next = endpoint.queue.head.get();
+        while let Some(tcb) = next.filter(|tcb| *tcb != stopped_at) {
+            ensure(tcb.badge.get() != endpoint.cancelled.get(), "a cancel has missed a sender")?;
+            next = endpoint.queue.after(tcb);
+        }
+        ensure(next.is_some(), "a cancel stopped at a thread that left")?;
+    }
     check_queue(&endpoint.queue, |tcb| {
         tcb.state.get() == expected && tcb.endpoint.get() == Some(endpoint)
     })

@@ -139,6 +139,9 @@ impl Kernel {
             // SAFETY: the queue is a field of an object that the blocked thread keeps a valid
             // link to.
             let queue = unsafe { &*queue };
+            if let Some(endpoint) = tcb.endpoint.get() {
+                endpoint.cancel_next.set(None);
+            }
             queue.remove(tcb);
             tcb.priority.set(priority);
             queue.insert(tcb);

@@ -296,7 +296,7 @@ fn frames_are_clean_past_the_caches_also_where_another_retype_had_begun() {
             let (first, _) = place(&w, 40);
             for page in 0..60 {
                 let word = w.kernel.machine.read_uncached(PhysAddr(first + page * 4096));
-                assert_eq!(word, 0, "page {page} after {points} points of {kind:?}");
+                assert_eq!(word, Some(0), "page {page} after {points} points of {kind:?}");
             }
         }
     }

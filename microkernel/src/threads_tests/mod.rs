@@ -6,6 +6,7 @@
 //! all invariants are checked.
 
 mod calls;
+mod cancel;
 mod chains;
 mod compare;
 mod death;

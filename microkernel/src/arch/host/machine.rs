@@ -58,14 +58,18 @@ impl Fpu for HostFpu {
     }
 }
 
+/// The words of a page.
+type Page = [u64; 512];
+
 /// Wired lines of the emulated interrupt controller.
 pub const LINES: u32 = 32;
 
 /// The emulated machine. Public fields are what tests set and look at.
 pub struct HostMachine {
     memory: Memory,
-    /// The memory as it is behind the caches: what the kernel wrote is here once it was cleaned.
-    behind: Memory,
+    /// Pages as they are behind the caches, where that is known: what the kernel wrote is here
+    /// once it was cleaned.
+    behind: BTreeMap<u64, Page>,
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
@@ -96,7 +100,7 @@ impl HostMachine {
     pub fn new(ram_bytes: usize) -> HostMachine {
         HostMachine {
             memory: Memory::new(ram_bytes),
-            behind: Memory::new(ram_bytes),
+            behind: BTreeMap::new(),
             tlb: Tlb::default(),
             now: 0,
             deadline: None,
@@ -172,14 +176,11 @@ impl HostMachine {
         unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
     }
 
-    /// Reads physical memory past the caches, as through an uncached mapping.
-    ///
-    /// # Panics
-    /// If it is no RAM.
-    pub fn read_uncached(&self, addr: PhysAddr) -> u64 {
-        assert!(self.behind.contains(addr, 8), "read of {addr:?}, which is no RAM");
-        // SAFETY: inside the emulated RAM.
-        unsafe { (self.behind.kernel_addr(addr).0 as *const u64).read_unaligned() }
+    /// Reads physical memory past the caches, as through an uncached mapping; `None` where nobody
+    /// has ever written to behind them.
+    pub fn read_uncached(&self, addr: PhysAddr) -> Option<u64> {
+        let page = self.behind.get(&(addr.0 >> 12))?;
+        Some(page[(addr.0 & 0xfff) as usize / 8])
     }
 
     /// Writes physical memory, as a user or device would: no cache holds it back.
@@ -188,10 +189,10 @@ impl HostMachine {
     /// If it is no RAM.
     pub fn write_word(&mut self, addr: PhysAddr, value: u64) {
         assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
-        for memory in [&self.memory, &self.behind] {
-            // SAFETY: inside the emulated RAM.
-            unsafe { (memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
-        }
+        // SAFETY: inside the emulated RAM.
+        unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+        let page = self.behind.entry(addr.0 >> 12).or_insert([u64::MAX; 512]);
+        page[(addr.0 & 0xfff) as usize / 8] = value;
     }
 
     /// Copies bytes into physical memory (a boot loader's work).
@@ -268,9 +269,11 @@ impl Machine for HostMachine {
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
         let base = self.phys_addr(addr);
         assert!(self.memory.contains(base, bytes as u64));
-        let to = self.behind.kernel_addr(base).0 as *mut u8;
-        // SAFETY: the same run of the emulated RAM and of its copy.
-        unsafe { to.copy_from_nonoverlapping(addr.0 as *const u8, bytes) };
+        for page in base.0 >> 12..(base.0 + bytes as u64).div_ceil(4096) {
+            let from = self.memory.kernel_addr(PhysAddr(page << 12)).0 as *const Page;
+            // SAFETY: a page of the emulated RAM.
+            self.behind.insert(page, unsafe { from.read() });
+        }
     }
 
     fn code_mapped(&mut self) {
