@@ -71,28 +71,30 @@ pub struct Cpu {
     pub reschedule: bool,
 }
 
-/// The kernel. One big lock (in the bare-metal binary) stands around it.
+/// The kernel. One big lock (in the bare-metal binary) stands around it. What every system call
+/// touches comes first, where short offsets reach it.
+#[repr(C)]
 pub struct Kernel {
-    /// The machine below.
-    pub machine: Current,
     /// The one CPU that is online.
     pub cpu: Cpu,
-    /// Armed timers and used-up budgets.
-    pub deadlines: Deadlines,
-    /// Pools of address space identifiers.
-    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
-    /// For each identifier, the address spaces that had it and are gone.
-    pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
-    /// Interrupts.
-    pub irqs: [IrqEntry; MAX_IRQS],
-    /// First slot of the derivation list (never deleted: the root task's).
-    pub first_slot: Option<Obj<CapSlot>>,
     /// System calls since boot.
     pub syscalls: u64,
     /// Bytes logged since boot.
     pub logged: u64,
     /// Objects alive: made by retype and not yet destroyed.
     pub objects: u64,
+    /// First slot of the derivation list (never deleted: the root task's).
+    pub first_slot: Option<Obj<CapSlot>>,
+    /// Armed timers and used-up budgets.
+    pub deadlines: Deadlines,
+    /// Pools of address space identifiers.
+    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
+    /// The machine below.
+    pub machine: Current,
+    /// Interrupts.
+    pub irqs: [IrqEntry; MAX_IRQS],
+    /// For each identifier, the address spaces that had it and are gone.
+    pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
 }
 
 impl Cpu {

@@ -186,7 +186,8 @@ pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
 
 impl Endpoint {
     /// A sender with `badge` came, perhaps in front: an interrupted cancel begins at the head.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn cancel_anew(&self, badge: u64) {
         if self.cancelled.get() == badge {
             self.cancel_next.set(None);
