@@ -25,6 +25,9 @@
 //! Untyped; where `top` turns out to stand in a container that is destroyed, T's zombie moves to
 //! T's own slot 0, and goes when nothing else is left. Unlike in seL4, no zombie stays behind.
 //!
+//! Timers and interrupts hold one capability each, of a notification, which ends with them: that
+//! nests no further.
+//!
 //! Not here: what finalising means for each object (`object::*::finalise`).
 
 use core::mem::offset_of;
@@ -252,13 +255,13 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
         Cap::Notification { notification, .. } => notification::finalise(kernel, notification)?,
         Cap::Reply(reply) => reply::finalise(kernel, reply),
         Cap::SchedContext(sc) => sched_context::finalise(kernel, sc),
-        Cap::Timer(timer) => timer::finalise(kernel, timer),
+        Cap::Timer(timer) => timer::finalise(kernel, timer)?,
         Cap::VSpace { root, asid } => vspace::finalise(kernel, root, asid),
         Cap::PageTable { table, level, mapping: Some(mapping) } => {
             page_table::unmap(kernel, table, level, mapping);
         }
         Cap::AsidPool { pool, base } => asid_pool::finalise(kernel, pool, base),
-        Cap::IrqHandler(irq) => irq::finalise(kernel, irq),
+        Cap::IrqHandler(irq) => irq::finalise(kernel, irq)?,
         _ => {}
     }
     kernel.objects -= u64::from(derivation::is_object(kernel, &cap));

@@ -64,17 +64,6 @@ fn a_line_without_notification_is_masked_and_counted() {
 }
 
 #[test]
-fn a_deleted_notification_masks_its_lines() {
-    let mut w = World::new();
-    let n = w.notification();
-    let (cap, irq) = handler(&mut w, 3);
-    w.invoke(cap, Invocation::IrqHandlerSetNotification, &[], &[n]);
-    w.delete(n);
-    assert!(is_masked(&w, irq));
-    w.trap(Trap::Interrupt(irq));
-}
-
-#[test]
 fn a_line_has_one_handler() {
     let mut w = World::new();
     let (cap, irq) = handler(&mut w, 5);

@@ -15,6 +15,7 @@ mod interrupts;
 mod ipc;
 mod model;
 mod property;
+mod revoked;
 mod sched;
 mod spaces;
 mod transfer;

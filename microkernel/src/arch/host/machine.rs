@@ -15,6 +15,7 @@ use crate::arch::time::Clock;
 use crate::machine::{Entry, Fpu, Irq, MAX_IRQS, Machine, Paging, Ticks};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// An interrupt line or message of the emulated controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct HostMachine {
     pub deadline: Option<Ticks>,
     /// The space that the CPU runs in; `None`: the kernel's own.
     pub active: Option<(PhysAddr, Asid)>,
+    /// Memory for the slots of interrupts.
+    irq_slots: Memory,
     /// Claimed interrupts by index.
     pub irqs: [Option<HostIrq>; MAX_IRQS],
     /// Preemption points that pass before one stops; `None`: no interrupt waits.
@@ -105,6 +108,7 @@ impl HostMachine {
             now: 0,
             deadline: None,
             active: None,
+            irq_slots: Memory::zeroed(MAX_IRQS * size_of::<CapSlot>()),
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
@@ -293,6 +297,11 @@ impl Machine for HostMachine {
     fn claim_msi(&mut self) -> Option<(Irq, u64, u64)> {
         let irq = self.claim(None)?;
         Some((irq, 0xfee0_0000, u64::from(irq.0)))
+    }
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        let offset = usize::from(irq.0) * size_of::<CapSlot>();
+        // SAFETY: empty slots at first, in memory that lives as long as the machine.
+        unsafe { Obj::from_addr(self.irq_slots.kernel_addr(PhysAddr(offset as u64))) }
     }
     fn release_irq(&mut self, irq: Irq) {
         self.irqs[usize::from(irq.0)] = None;
