@@ -117,7 +117,7 @@ impl Kernel {
             return false;
         };
 
-        endpoint::leave(server);
+        endpoint::leave_receiving(server);
         server.state.set(ThreadState::Ready);
         server.reply.set(None);
         reply.thread.set(Some(caller));

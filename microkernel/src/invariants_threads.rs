@@ -14,6 +14,7 @@ use crate::object::notification::Notification;
 use crate::object::reply::Reply;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::{Tcb, ThreadState};
+use crate::slot::CapSlot;
 
 fn ensure(holds: bool, broken: &'static str) -> Check {
     if holds { Ok(()) } else { Err(broken) }
@@ -51,16 +52,18 @@ fn check_object(kernel: &Kernel, cap: Cap) -> Result<bool, &'static str> {
             return Ok(sc.node.is_linked());
         }
         Cap::Timer(timer) => {
-            if let Some(notification) = timer.notification.get() {
-                let is_first = timer.prev.get().is_none();
-                let listed = !is_first || notification.timers.get() == Some(timer);
-                ensure(listed, "a timer is not in its notification's list")?;
-            }
+            check_target(timer.target())?;
             return Ok(timer.node.is_linked());
         }
         _ => {}
     }
     Ok(false)
+}
+
+/// What a timer or interrupt signals is a notification.
+pub fn check_target(target: Obj<CapSlot>) -> Check {
+    let is_right = matches!(target.cap.get().unpack(), Cap::Null | Cap::Notification { .. });
+    ensure(is_right, "what is signalled is no notification")
 }
 
 /// Between traps nothing is left to decide; in the middle of one `reschedule` says what is open.
@@ -223,12 +226,24 @@ fn check_queue(queue: &WaitQueue, fits: impl Fn(Obj<Tcb>) -> bool) -> Check {
 fn check_endpoint(endpoint: Obj<Endpoint>) -> Check {
     let expected = match endpoint.state.get() {
         EndpointState::Idle => {
-            return ensure(endpoint.queue.head.get().is_none(), "an idle endpoint has waiters");
+            let is_clear = endpoint.cancel_next.get().is_none();
+            return ensure(
+                is_clear && endpoint.queue.head.get().is_none(),
+                "an idle endpoint has waiters",
+            );
         }
         EndpointState::Sending => ThreadState::BlockedOnSend,
         EndpointState::Receiving => ThreadState::BlockedOnReceive,
     };
     ensure(endpoint.queue.head.get().is_some(), "nobody waits at a busy endpoint")?;
+    if let Some(stopped_at) = endpoint.cancel_next.get() {
+        let mut next = endpoint.queue.head.get();
+        while let Some(tcb) = next.filter(|tcb| *tcb != stopped_at) {
+            ensure(tcb.badge.get() != endpoint.cancelled.get(), "a cancel has missed a sender")?;
+            next = endpoint.queue.after(tcb);
+        }
+        ensure(next.is_some(), "a cancel stopped at a thread that left")?;
+    }
     check_queue(&endpoint.queue, |tcb| {
         tcb.state.get() == expected && tcb.endpoint.get() == Some(endpoint)
     })
@@ -253,13 +268,6 @@ fn check_notification(notification: Obj<Notification>) -> Check {
     }
     if let Some(sc) = notification.sched_context.get() {
         ensure(sc.notification.get() == Some(notification), "a context forgot its notification")?;
-    }
-    let (mut prev, mut next) = (None, notification.timers.get());
-    while let Some(timer) = next {
-        ensure(timer.prev.get() == prev, "a notification's list of timers is broken")?;
-        let knows = timer.notification.get() == Some(notification);
-        ensure(knows, "a timer forgot its notification")?;
-        (prev, next) = (Some(timer), timer.next.get());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::arch::Current;
 use crate::deadlines::Deadlines;
 use crate::machine::{MAX_IRQS, Ticks};
 use crate::obj::Obj;
-use crate::object::asid_pool::AsidPool;
+use crate::object::asid_pool::{AsidPool, POOL_SIZE};
 use crate::object::irq::IrqEntry;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::Tcb;
@@ -79,26 +79,30 @@ pub struct Cpu {
     pub reschedule: bool,
 }
 
-/// The kernel. One big lock (in the bare-metal binary) stands around it.
+/// The kernel. One big lock (in the bare-metal binary) stands around it. What every system call
+/// touches comes first, where short offsets reach it.
+#[repr(C)]
 pub struct Kernel {
-    /// The machine below.
-    pub machine: Current,
     /// The one CPU that is online.
     pub cpu: Cpu,
-    /// Armed timers and used-up budgets.
-    pub deadlines: Deadlines,
-    /// Pools of address space identifiers.
-    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
-    /// Interrupts.
-    pub irqs: [IrqEntry; MAX_IRQS],
-    /// First slot of the derivation list (never deleted: the root task's).
-    pub first_slot: Option<Obj<CapSlot>>,
     /// System calls since boot.
     pub syscalls: u64,
     /// Bytes logged since boot.
     pub logged: u64,
     /// Objects alive: made by retype and not yet destroyed.
     pub objects: u64,
+    /// First slot of the derivation list (never deleted: the root task's).
+    pub first_slot: Option<Obj<CapSlot>>,
+    /// Armed timers and used-up budgets.
+    pub deadlines: Deadlines,
+    /// Pools of address space identifiers.
+    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
+    /// The machine below.
+    pub machine: Current,
+    /// Interrupts.
+    pub irqs: [IrqEntry; MAX_IRQS],
+    /// For each identifier, the address spaces that had it and are gone.
+    pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
 }
 
 impl Cpu {
@@ -135,13 +139,14 @@ impl Default for Cpu {
 
 impl Kernel {
     /// A kernel without threads. `const`, so that the binary can hold it in a static: it has
-    /// about 20 KiB. The machine's timer is stopped and its FPU disabled.
+    /// about 36 KiB. The machine's timer is stopped and its FPU disabled.
     pub const fn new(machine: Current) -> Kernel {
         Kernel {
             machine,
             cpu: Cpu::new(),
             deadlines: Deadlines::new(),
             asid_pools: [None; ASID_POOLS],
+            asid_generations: [0; ASID_POOLS * POOL_SIZE],
             irqs: [const { IrqEntry::free() }; MAX_IRQS],
             first_slot: None,
             syscalls: 0,

@@ -161,6 +161,9 @@ impl Kernel {
         };
         // SAFETY: the queue is a field of an object that the blocked thread keeps a valid link to.
         let waits_in = waits_in.map(|queue| unsafe { &*queue });
+        if let Some(endpoint) = tcb.endpoint.get() {
+            endpoint.cancel_next.set(None);
+        }
         let was_queued = tcb.queued.get();
         match waits_in {
             Some(queue) => queue.remove(tcb),
@@ -426,6 +429,14 @@ impl Kernel {
         // The timer is only ever moved forward by `arm`, so it is armed anew.
         self.cpu.armed = Ticks::MAX;
         self.arm();
+    }
+
+    /// A thread's space, flags or registers of the machine have changed: if it is the one on the
+    /// machine, that is told at once, because there may be nobody to switch to when it blocks.
+    pub fn reload(&mut self, tcb: Obj<Tcb>) {
+        if self.cpu.loaded == Some(tcb) {
+            self.switch();
+        }
     }
 
     /// Puts the current thread on the machine.

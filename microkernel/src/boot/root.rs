@@ -12,7 +12,7 @@ use super::{BootDescription, BootError};
 use crate::Kernel;
 use crate::addr::{Asid, PhysAddr, UserAddr};
 use crate::arch::Current;
-use crate::cap::{Cap, FrameSize, Mapping};
+use crate::cap::{Cap, FrameSize};
 use crate::cspace::{CPTR_BITS, slot_at};
 use crate::derivation;
 use crate::machine::{Entry, Machine, PagePermissions, Paging, UserContext};
@@ -163,7 +163,7 @@ impl<'a> RootTask<'a> {
         // SAFETY: a page of RAM, taken for the pool.
         let pool_cap = unsafe { asid_pool::init(self.kernel, page, 0) };
         if let Cap::AsidPool { pool, base } = pool_cap
-            && let Some(asid) = asid_pool::assign(pool, base, self.space.root)
+            && let Some(asid) = asid_pool::assign(self.kernel, pool, base, self.space.root)
         {
             self.space.asid = asid;
         }
@@ -253,7 +253,7 @@ impl<'a> RootTask<'a> {
             .map_err(|_| BootError::BadSegment(0))?;
         let entry = Shape::page_entry(base, LEVELS - 1, permissions, MemoryType::Normal);
         self.kernel.machine.write_entry(place.place, entry);
-        let mapping = Some(Mapping { asid: self.space.asid, addr });
+        let mapping = Some(vspace::mapping(self.kernel, self.space, addr));
         self.put(to, Cap::Frame { base, size, device: false, rights, mapping });
         Ok(())
     }

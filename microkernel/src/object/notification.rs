@@ -15,10 +15,9 @@ use crate::invocation::Failure;
 use crate::machine::{Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::endpoint::{self, WaitQueue};
+use crate::object::reply;
 use crate::object::sched_context::{self, SchedContext};
 use crate::object::tcb::{self, Tcb, ThreadState};
-use crate::object::timer::{self, Timer};
-use crate::object::{irq, reply};
 
 /// A notification, 64 bytes.
 #[repr(C, align(64))]
@@ -34,8 +33,6 @@ pub struct Notification {
     pub bound: Cell<Option<Obj<Tcb>>>,
     /// Lent to a waiter without a scheduling context of its own.
     pub sched_context: Cell<Option<Obj<SchedContext>>>,
-    /// The timers that signal it.
-    pub timers: Cell<Option<Obj<Timer>>>,
 }
 
 const _: () = assert!(size_of::<Notification>() == 64);
@@ -51,7 +48,6 @@ pub unsafe fn init(addr: KernelAddr) {
         queue: WaitQueue::new(),
         bound: Cell::new(None),
         sched_context: Cell::new(None),
-        timers: Cell::new(None),
     };
     // SAFETY: by the caller's promise.
     unsafe { (addr.0 as *mut Notification).write(notification) }
@@ -67,7 +63,7 @@ pub fn signal(kernel: &mut Kernel, notification: Obj<Notification>, bits: u64) {
         if let Some(bound) = notification.bound.get()
             && bound.state.get() == ThreadState::BlockedOnReceive
         {
-            endpoint::leave(bound);
+            endpoint::leave_receiving(bound);
             reply::detach(bound);
             return wake(kernel, notification, bound, bits);
         }
@@ -150,8 +146,8 @@ pub fn unbind(notification: Obj<Notification>) {
     }
 }
 
-/// The last capability goes: everybody who waits gets `Cancelled`, and nothing signals it any
-/// more.
+/// The last capability goes: everybody who waits gets `Cancelled`. Nothing signals it any more:
+/// timers and interrupts do so by capabilities.
 ///
 /// # Errors
 /// [`Failure::Preempted`]: to be called again.
@@ -162,16 +158,9 @@ pub fn finalise(kernel: &mut Kernel, notification: Obj<Notification>) -> Result<
             return Err(Failure::Preempted);
         }
     }
-    while let Some(first) = notification.timers.get() {
-        timer::unlink(first);
-        if kernel.machine.interrupt_pending() {
-            return Err(Failure::Preempted);
-        }
-    }
     unbind(notification);
     if let Some(sc) = notification.sched_context.take() {
         sc.notification.set(None);
     }
-    irq::forget_notification(kernel, notification);
     Ok(())
 }

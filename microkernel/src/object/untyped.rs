@@ -5,7 +5,7 @@
 //!
 //! Clearing is done at retype, in units of [`CLEAN_UNIT`] bytes with a preemption point behind
 //! each, and restarts where it stopped, because the capability remembers this invariant: *the
-//! `clean` units from the watermark on are zero*. Nobody can write there: the memory is part of
+//! `clean` units from the watermark on are zero, past the caches too*. Nobody can write there: the memory is part of
 //! no object, and no other Untyped without children overlaps it. So it does not matter whether
 //! the same retype comes back or another one; and since the objects, the capabilities and the
 //! new watermark are made in one go behind the last unit, no memory is seen before it is
@@ -181,10 +181,11 @@ fn clear(
         let addr = kernel.machine.kernel_addr(untyped.base.offset(at));
         // SAFETY: RAM of this Untyped behind its watermark: no object, no mapping, no child.
         unsafe { (addr.0 as *mut u8).write_bytes(0, bytes) };
-        if plan.kind == ObjectType::Frame {
+        at += bytes as u64;
+        // What is remembered as clean may become a frame, whatever it was cleared for.
+        if plan.kind == ObjectType::Frame || at < end {
             kernel.machine.clean_frame(addr, bytes);
         }
-        at += bytes as u64;
         if at < end {
             untyped.clean += 1;
             untyped.store(slot);

@@ -64,17 +64,6 @@ fn a_line_without_notification_is_masked_and_counted() {
 }
 
 #[test]
-fn a_deleted_notification_masks_its_lines() {
-    let mut w = World::new();
-    let n = w.notification();
-    let (cap, irq) = handler(&mut w, 3);
-    w.invoke(cap, Invocation::IrqHandlerSetNotification, &[], &[n]);
-    w.delete(n);
-    assert!(is_masked(&w, irq));
-    w.trap(Trap::Interrupt(irq));
-}
-
-#[test]
 fn a_line_has_one_handler() {
     let mut w = World::new();
     let (cap, irq) = handler(&mut w, 5);
@@ -214,6 +203,31 @@ fn ports_are_checked_against_the_range() {
         w.try_invoke(PORT_CONTROL, issue, &[9, 8, to + 1, WHOLE], &[NODE]),
         Error::InvalidArgument,
     );
+}
+
+#[test]
+fn ranges_of_the_same_ports_are_siblings_and_copies_are_children() {
+    let mut w = World::new();
+    let [first, second, copy] = [(); 3].map(|()| w.free());
+    for to in [first, second] {
+        let words = [0x60, 0x64, to, WHOLE];
+        w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &words, &[NODE]);
+    }
+    w.invoke(NODE, Invocation::CNodeCopy, &[copy, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    // Nor does the elder's copy become the younger's child when the elder goes.
+    w.delete(first);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!(!w.slot(copy).is_empty());
+    w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &[0x60, 0x64, first, WHOLE], &[NODE]);
+    let again = w.free();
+    w.invoke(NODE, Invocation::CNodeCopy, &[again, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[first, WHOLE], &[]);
+    assert!(w.slot(again).is_empty(), "a copy is a child");
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    w.invoke(NODE, Invocation::CNodeRevoke, &[PORT_CONTROL, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| w.slot(*slot).is_empty()));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! all invariants are checked.
 
 mod calls;
+mod cancel;
 mod chains;
 mod compare;
 mod death;
@@ -17,7 +18,9 @@ mod lenders;
 mod model;
 mod phases;
 mod property;
+mod revoked;
 mod sched;
+mod spaces;
 mod transfer;
 
 use alloc::boxed::Box;

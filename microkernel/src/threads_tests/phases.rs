@@ -143,3 +143,22 @@ fn a_fault_that_nobody_received_is_raised_again_when_its_send_is_cancelled() {
     w.recv(handler, ep, reply);
     assert_eq!((w.ok(handler).badge, w.ok(handler).mr[2]), (3, 0xbad));
 }
+
+#[test]
+fn a_thread_that_changes_itself_and_blocks_in_one_call_leaves_the_machine() {
+    let changes = [
+        (Invocation::TcbSetTlsBase, [0x1000, 0, 0, 0], 1),
+        (Invocation::TcbSetFlags, [0, skink_abi::invocation::TCB_FLAG_FPU, 0, 0], 2),
+    ];
+    for (what, mr, length) in changes {
+        let mut w = World::new();
+        let thread = w.thread(10);
+        let receive = w.endpoint();
+        let call =
+            Call { cptr: thread.cap, label: what.raw(), length, mr, receive, ..Call::default() };
+        // `World::check` compares the machine's thread with the kernel's.
+        w.syscall(thread, Syscall::NbSendRecv, call);
+        w.is(thread, BlockedOnReceive);
+        assert!(w.kernel.machine.current.is_none());
+    }
+}

@@ -15,6 +15,7 @@ use crate::arch::time::Clock;
 use crate::machine::{Entry, Fpu, Irq, MAX_IRQS, Machine, Paging, Ticks};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// An interrupt line or message of the emulated controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +59,18 @@ impl Fpu for HostFpu {
     }
 }
 
+/// The words of a page.
+type Page = [u64; 512];
+
 /// Wired lines of the emulated interrupt controller.
 pub const LINES: u32 = 32;
 
 /// The emulated machine. Public fields are what tests set and look at.
 pub struct HostMachine {
     memory: Memory,
+    /// Pages as they are behind the caches, where that is known: what the kernel wrote is here
+    /// once it was cleaned.
+    behind: BTreeMap<u64, Page>,
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
@@ -71,6 +78,8 @@ pub struct HostMachine {
     pub deadline: Option<Ticks>,
     /// The space that the CPU runs in; `None`: the kernel's own.
     pub active: Option<(PhysAddr, Asid)>,
+    /// Memory for the slots of interrupts.
+    irq_slots: Memory,
     /// Claimed interrupts by index.
     pub irqs: [Option<HostIrq>; MAX_IRQS],
     /// Preemption points that pass before one stops; `None`: no interrupt waits.
@@ -94,10 +103,12 @@ impl HostMachine {
     pub fn new(ram_bytes: usize) -> HostMachine {
         HostMachine {
             memory: Memory::new(ram_bytes),
+            behind: BTreeMap::new(),
             tlb: Tlb::default(),
             now: 0,
             deadline: None,
             active: None,
+            irq_slots: Memory::zeroed(MAX_IRQS * size_of::<CapSlot>()),
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
@@ -169,7 +180,14 @@ impl HostMachine {
         unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
     }
 
-    /// Writes physical memory, as a user or device would.
+    /// Reads physical memory past the caches, as through an uncached mapping; `None` where nobody
+    /// has ever written to behind them.
+    pub fn read_uncached(&self, addr: PhysAddr) -> Option<u64> {
+        let page = self.behind.get(&(addr.0 >> 12))?;
+        Some(page[(addr.0 & 0xfff) as usize / 8])
+    }
+
+    /// Writes physical memory, as a user or device would: no cache holds it back.
     ///
     /// # Panics
     /// If it is no RAM.
@@ -177,6 +195,8 @@ impl HostMachine {
         assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
         // SAFETY: inside the emulated RAM.
         unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+        let page = self.behind.entry(addr.0 >> 12).or_insert([u64::MAX; 512]);
+        page[(addr.0 & 0xfff) as usize / 8] = value;
     }
 
     /// Copies bytes into physical memory (a boot loader's work).
@@ -251,7 +271,13 @@ impl Machine for HostMachine {
         self.tlb.flush_asid(asid);
     }
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
-        assert!(self.memory.contains(self.phys_addr(addr), bytes as u64));
+        let base = self.phys_addr(addr);
+        assert!(self.memory.contains(base, bytes as u64));
+        for page in base.0 >> 12..(base.0 + bytes as u64).div_ceil(4096) {
+            let from = self.memory.kernel_addr(PhysAddr(page << 12)).0 as *const Page;
+            // SAFETY: a page of the emulated RAM.
+            self.behind.insert(page, unsafe { from.read() });
+        }
     }
 
     fn code_mapped(&mut self) {
@@ -271,6 +297,11 @@ impl Machine for HostMachine {
     fn claim_msi(&mut self) -> Option<(Irq, u64, u64)> {
         let irq = self.claim(None)?;
         Some((irq, 0xfee0_0000, u64::from(irq.0)))
+    }
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        let offset = usize::from(irq.0) * size_of::<CapSlot>();
+        // SAFETY: empty slots at first, in memory that lives as long as the machine.
+        unsafe { Obj::from_addr(self.irq_slots.kernel_addr(PhysAddr(offset as u64))) }
     }
     fn release_irq(&mut self, irq: Irq) {
         self.irqs[usize::from(irq.0)] = None;

@@ -14,14 +14,20 @@ pub struct Memory {
 impl Memory {
     /// Allocates `bytes` of RAM, filled with a pattern: nothing may rely on fresh memory being 0.
     pub fn new(bytes: usize) -> Memory {
+        let memory = Memory::zeroed(bytes);
+        // SAFETY: `base` is valid for `bytes`.
+        unsafe { memory.base.write_bytes(0xa5, bytes) };
+        memory
+    }
+
+    /// Allocates `bytes` that are 0.
+    pub fn zeroed(bytes: usize) -> Memory {
         let layout = Layout::from_size_align(bytes, 1 << 12).expect("a size that can be laid out");
         // SAFETY: the layout is not empty: a machine without memory is no use to any test.
         let base = unsafe { alloc_zeroed(layout) };
         if base.is_null() {
             handle_alloc_error(layout);
         }
-        // SAFETY: `base` is valid for `bytes`.
-        unsafe { base.write_bytes(0xa5, bytes) };
         base.expose_provenance();
         Memory { base, layout }
     }

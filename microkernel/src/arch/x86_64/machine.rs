@@ -21,12 +21,13 @@ use super::syndrome::vector;
 use super::{percpu, power};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::console::Console;
-use crate::arch::irq_table::{IrqTable, Source};
+use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
 use crate::arch::time::{Clock, Scale};
 use crate::arch::window::WINDOW;
 use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// Address spaces are not tagged until PCIDs have run on hardware: the emulator has none.
 const TAGGING: Tagging = Tagging::Off;
@@ -119,6 +120,8 @@ impl X86 {
 fn vector_of(irq: Irq) -> u64 {
     vector::FIRST_INTERRUPT + u64::from(irq.0)
 }
+
+static IRQ_SLOTS: IrqSlots = IrqSlots::EMPTY;
 
 impl Machine for X86 {
     type Context = Context;
@@ -220,6 +223,10 @@ impl Machine for X86 {
         // Fixed delivery, edge, to this CPU (Intel SDM vol. 3 §11.11).
         let address = apic::REGISTERS | u64::from(self.apic.id()) << 12;
         Some((irq, address, vector_of(irq)))
+    }
+
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        IRQ_SLOTS.slot(irq)
     }
 
     fn release_irq(&mut self, irq: Irq) {
