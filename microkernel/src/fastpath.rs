@@ -47,16 +47,19 @@ unsafe fn object<T>(cap: PackedCap) -> Obj<T> {
 #[inline(always)]
 fn lookup(tcb: Obj<Tcb>, cptr: u64) -> PackedCap {
     let root = tcb.slots[TcbSlot::CSpace as usize].cap.get();
-    let (radix, guard_bits) = (root.0 >> 5 & 0x3f, root.0 >> 11 & 0x3f);
-    let resolves = root.0 & TYPE == CapType::CNode as u64
-        && radix + guard_bits == 64
-        && cptr >> radix == root.1;
-    if !resolves {
+    // Six bits each. Their sum is 64 where its low six bits are 0, because a radix is never 0.
+    let (radix, guard_bits) = ((root.0 >> 5) as u32, (root.0 >> 11) as u32);
+    if root.0 & TYPE != CapType::CNode as u64 || radix.wrapping_add(guard_bits) & 0x3f != 0 {
+        return PackedCap::NULL;
+    }
+    // A shift takes the low six bits. What is left without the guard is the index.
+    let index = cptr ^ root.1.wrapping_shl(radix);
+    if index.wrapping_shr(radix) != 0 {
         return PackedCap::NULL;
     }
     // SAFETY: it is a CNode's capability; the index is below `2^radix`.
     let table = unsafe { object(root) };
-    slot_at(table, cptr & ((1 << radix) - 1)).cap.get()
+    slot_at(table, index).cap.get()
 }
 
 /// Moves the words in registers from one thread to another, with badge and info.
@@ -117,7 +120,7 @@ impl Kernel {
             return false;
         };
 
-        endpoint::leave_receiving(server);
+        endpoint::leave_receiving(endpoint, server);
         server.state.set(ThreadState::Ready);
         server.reply.set(None);
         reply.thread.set(Some(caller));

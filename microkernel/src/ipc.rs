@@ -54,7 +54,7 @@ pub fn send(
     if endpoint.state.get() == EndpointState::Receiving
         && let Some(receiver) = endpoint.queue.head.get()
     {
-        endpoint::leave_receiving(receiver);
+        endpoint::leave_receiving(endpoint, receiver);
         let offered = receiver.reply.get();
         reply::detach(receiver);
         receiver.state.set(ThreadState::Ready);

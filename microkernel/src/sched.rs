@@ -166,7 +166,9 @@ impl Kernel {
         }
         let was_queued = tcb.queued.get();
         match waits_in {
-            Some(queue) => queue.remove(tcb),
+            Some(queue) => {
+                queue.remove(tcb);
+            }
             None if was_queued => self.dequeue(tcb),
             None => {}
         }

@@ -130,18 +130,20 @@ impl WaitQueue {
         if is_head { next.head_next.get() } else { Some(next) }
     }
 
-    /// Takes out a thread that is in this queue.
+    /// Takes out a thread that is in this queue; whether it was the only one.
     #[inline(always)]
-    pub fn remove(&self, tcb: Obj<Tcb>) {
+    pub fn remove(&self, tcb: Obj<Tcb>) -> bool {
         let is_alone = self.head.get() == Some(tcb)
             && tcb.next.get() == Some(tcb)
             && tcb.head_next.get().is_none();
         if !is_alone {
-            return self.remove_among(tcb);
+            self.remove_among(tcb);
+            return false;
         }
         self.head.set(None);
         tcb.next.set(None);
         tcb.prev.set(None);
+        true
     }
 
     #[inline(never)]
@@ -197,22 +199,20 @@ impl Endpoint {
 
 /// Takes a thread out of its endpoint's queue; the caller sets its state.
 pub fn leave(tcb: Obj<Tcb>) {
-    if let Some(endpoint) = tcb.endpoint.get()
-        && endpoint.cancel_next.get() == Some(tcb)
-    {
-        endpoint.cancel_next.set(endpoint.queue.after(tcb));
-    }
-    leave_receiving(tcb);
-}
-
-/// As [`leave`], for a thread that does not send.
-#[inline(always)]
-pub fn leave_receiving(tcb: Obj<Tcb>) {
-    let Some(endpoint) = tcb.endpoint.take() else {
+    let Some(endpoint) = tcb.endpoint.get() else {
         return;
     };
-    endpoint.queue.remove(tcb);
-    if endpoint.queue.head.get().is_none() {
+    if endpoint.cancel_next.get() == Some(tcb) {
+        endpoint.cancel_next.set(endpoint.queue.after(tcb));
+    }
+    leave_receiving(endpoint, tcb);
+}
+
+/// As [`leave`], for a thread that receives from `endpoint`.
+#[inline(always)]
+pub fn leave_receiving(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>) {
+    tcb.endpoint.set(None);
+    if endpoint.queue.remove(tcb) {
         endpoint.state.set(EndpointState::Idle);
     }
 }

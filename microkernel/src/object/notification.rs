@@ -63,7 +63,7 @@ pub fn signal(kernel: &mut Kernel, notification: Obj<Notification>, bits: u64) {
         if let Some(bound) = notification.bound.get()
             && bound.state.get() == ThreadState::BlockedOnReceive
         {
-            endpoint::leave_receiving(bound);
+            endpoint::leave(bound);
             reply::detach(bound);
             return wake(kernel, notification, bound, bits);
         }
