@@ -12,7 +12,7 @@ use skink_abi::{CPtr, CapRights, MessageInfo, Syscall};
 
 use crate::Kernel;
 use crate::cap::{CapType, PackedCap};
-use crate::cspace::slot_at;
+use crate::cspace;
 use crate::machine::UserContext;
 use crate::obj::Obj;
 use crate::object::endpoint::{self, Endpoint, EndpointState};
@@ -47,19 +47,7 @@ unsafe fn object<T>(cap: PackedCap) -> Obj<T> {
 #[inline(always)]
 fn lookup(tcb: Obj<Tcb>, cptr: u64) -> PackedCap {
     let root = tcb.slots[TcbSlot::CSpace as usize].cap.get();
-    // Six bits each. Their sum is 64 where its low six bits are 0, because a radix is never 0.
-    let (radix, guard_bits) = ((root.0 >> 5) as u32, (root.0 >> 11) as u32);
-    if root.0 & TYPE != CapType::CNode as u64 || radix.wrapping_add(guard_bits) & 0x3f != 0 {
-        return PackedCap::NULL;
-    }
-    // A shift takes the low six bits. What is left without the guard is the index.
-    let index = cptr ^ root.1.wrapping_shl(radix);
-    if index.wrapping_shr(radix) != 0 {
-        return PackedCap::NULL;
-    }
-    // SAFETY: it is a CNode's capability; the index is below `2^radix`.
-    let table = unsafe { object(root) };
-    slot_at(table, index).cap.get()
+    cspace::direct(root, cptr).map_or(PackedCap::NULL, |slot| slot.cap.get())
 }
 
 /// Moves the words in registers from one thread to another, with badge and info.

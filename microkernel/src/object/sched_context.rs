@@ -138,6 +138,7 @@ impl Obj<SchedContext> {
 }
 
 /// Gives a free context to a thread without one.
+#[inline(always)]
 pub fn attach(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) {
     assert!(
         sc.tcb.get().is_none() && tcb.sched_context.get().is_none(),
