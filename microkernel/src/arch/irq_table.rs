@@ -70,8 +70,11 @@ pub struct IrqSlots([CapSlot; MAX_IRQS]);
 unsafe impl Sync for IrqSlots {}
 
 impl IrqSlots {
-    /// Nothing is signalled.
-    pub const EMPTY: IrqSlots = IrqSlots([const { CapSlot::EMPTY }; MAX_IRQS]);
+    /// Empty slots.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> IrqSlots {
+        IrqSlots([const { CapSlot::EMPTY }; MAX_IRQS])
+    }
 
     /// The slot of an interrupt.
     pub fn slot(&'static self, irq: Irq) -> Obj<CapSlot> {

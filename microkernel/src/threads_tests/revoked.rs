@@ -174,3 +174,29 @@ fn an_empty_slot_is_no_request_to_signal_nothing() {
     w.invoke(timer, Invocation::TimerArm, &[0], &[]);
     assert!(object(&w, n).active.get());
 }
+
+#[test]
+fn a_container_goes_with_the_timers_in_it_and_what_they_hold_last() {
+    let mut w = World::new();
+    let objects = w.kernel.objects;
+    let node = w.free();
+    let words = [ObjectType::CNode.raw(), 3, 0, 0, node, 1];
+    w.invoke(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]);
+    for index in 0..8 {
+        let n = w.notification();
+        let timer = timer_of(&mut w, n);
+        w.invoke(timer, Invocation::TimerArm, &[1000 + index], &[]);
+        w.delete(n);
+        w.invoke(node, Invocation::CNodeMove, &[index, 3, timer, WHOLE], &[NODE]);
+    }
+    loop {
+        w.kernel.machine.preempt_after(0);
+        if w.once(NODE, Invocation::CNodeDelete, &[node, WHOLE], &[]).is_ok() {
+            break;
+        }
+    }
+    assert_eq!(w.kernel.objects, objects);
+    assert!(w.kernel.deadlines.first().is_none());
+    w.kernel.machine.preempt_after.set(None);
+    w.pass(2000);
+}

@@ -194,3 +194,41 @@ fn capabilities_that_a_thread_without_a_buffer_says_it_sends_are_missing() {
     w.fails(thread, Error::InvalidCapability);
     assert!(!other.tcb.slot(TcbSlot::FaultEndpoint).is_empty(), "cleared by mistake");
 }
+
+#[test]
+fn a_thread_whose_cspace_is_being_destroyed_names_nothing_and_gets_no_other() {
+    let mut w = World::new();
+    let (thread, memory) = out_of_its_own_cspace(&mut w);
+    let slot = thread.tcb.slot(TcbSlot::CSpace);
+    let words = [memory, WHOLE];
+    for points in 0.. {
+        w.kernel.machine.preempt_after(0);
+        if w.once(NODE, Invocation::CNodeRevoke, &words, &[]).is_ok() {
+            assert!(points > 10, "it was destroyed in steps");
+            break;
+        }
+        assert!(matches!(slot.cap.get().unpack(), Cap::Zombie { .. }));
+        fails(w.try_invoke(thread.cap, SET_SPACE, &[0], &[NODE, thread.space]), Error::DeleteFirst);
+        leaves_it(&mut w, thread);
+        w.is(thread, ThreadState::Inactive);
+        w.resume(thread);
+    }
+    assert!(slot.is_empty());
+    w.invoke(thread.cap, SET_SPACE, &[0], &[NODE, thread.space]);
+}
+
+#[test]
+fn a_thread_may_end_while_its_cspace_is_being_destroyed_in_it() {
+    for points in 0..18 {
+        let mut w = World::new();
+        let objects = w.kernel.objects;
+        let (thread, memory) = out_of_its_own_cspace(&mut w);
+        w.kernel.machine.preempt_after(points);
+        let _ = w.once(NODE, Invocation::CNodeRevoke, &[memory, WHOLE], &[]);
+        w.kernel.machine.preempt_after.set(None);
+        w.delete(thread.cap);
+        w.invoke(NODE, Invocation::CNodeRevoke, &[UNTYPED, WHOLE], &[]);
+        assert!(thread.tcb.slots.iter().all(|slot| slot.is_empty()));
+        assert_eq!(w.kernel.objects, objects);
+    }
+}

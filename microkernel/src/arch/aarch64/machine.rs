@@ -90,7 +90,7 @@ impl Arm {
     }
 }
 
-static IRQ_SLOTS: IrqSlots = IrqSlots::EMPTY;
+static IRQ_SLOTS: IrqSlots = IrqSlots::new();
 
 impl Machine for Arm {
     type Context = Context;

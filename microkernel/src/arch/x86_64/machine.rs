@@ -121,7 +121,7 @@ fn vector_of(irq: Irq) -> u64 {
     vector::FIRST_INTERRUPT + u64::from(irq.0)
 }
 
-static IRQ_SLOTS: IrqSlots = IrqSlots::EMPTY;
+static IRQ_SLOTS: IrqSlots = IrqSlots::new();
 
 impl Machine for X86 {
     type Context = Context;
