@@ -11,18 +11,18 @@ use x86_64::instructions::port::Port;
 use x86_64::instructions::tlb;
 
 use super::apic::{self, Apic};
+use super::clock::{Rates, tsc};
 use super::context::Context;
 use super::cpu::{Features, load_cr3, set_fs_base};
 use super::fpu::X86Fpu;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, X86Paging, cr3};
-use super::pit::{Rates, tsc};
 use super::syndrome::vector;
 use super::{percpu, power};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::console::Console;
 use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
-use crate::arch::time::{Clock, Scale};
+use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
 use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
 use crate::obj::Obj;
@@ -50,10 +50,9 @@ pub struct X86 {
 impl X86 {
     /// Takes over the interrupt controllers; `kernel_root` is the root table in use.
     pub fn new(features: Features, mut apic: Apic, rates: Rates, kernel_root: PhysAddr) -> X86 {
-        if features.tsc_deadline {
-            apic.use_deadline();
-        } else {
-            apic.use_count(Scale::new(rates.tsc, rates.apic));
+        match rates.apic {
+            None => apic.use_deadline(),
+            Some(scale) => apic.use_count(scale),
         }
         X86 {
             apic,
