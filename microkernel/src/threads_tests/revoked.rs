@@ -196,7 +196,7 @@ fn a_container_goes_with_the_timers_in_it_and_what_they_hold_last() {
         }
     }
     assert_eq!(w.kernel.objects, objects);
-    assert!(w.kernel.deadlines.first().is_none());
+    assert_eq!(w.kernel.deadlines.earliest(0), u64::MAX);
     w.kernel.machine.preempt_after.set(None);
     w.pass(2000);
 }
