@@ -104,10 +104,10 @@ pub fn take(notification: Obj<Notification>, tcb: Obj<Tcb>) -> bool {
 
 /// Makes a running thread wait for a signal.
 pub fn join(kernel: &mut Kernel, notification: Obj<Notification>, tcb: Obj<Tcb>) {
-    sched_context::hand_back(kernel, tcb);
     notification.queue.insert(tcb);
     tcb.waiting_on.set(Some(notification));
     tcb.state.set(ThreadState::BlockedOnNotification);
+    sched_context::hand_back(kernel, tcb);
     kernel.cpu.reschedule = true;
 }
 

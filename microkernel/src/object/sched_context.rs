@@ -8,9 +8,11 @@
 //! **When the answer cannot come any more** (the reply object died, the lender was suspended)
 //! the lender is *lost*: on the stack, but not `BlockedOnReply`. Its context returns to it when
 //! the holder replies to nobody, receives again, exhausts the budget, is suspended, faults or
-//! ends ([`reclaim`], [`hand_back`], [`give_back`]), or at once if the holder waits already. A
-//! thread that ends is spliced out. So is a suspended lender above a lost one: what it would get
-//! back, it would pass on. So nothing here depends on the number of lenders.
+//! ends ([`reclaim`], [`hand_back`], [`give_back`]), or at once if the holder receives already.
+//! From a holder that waits for a signal in the middle of its work it returns only to the caller
+//! whom the holder serves, and only if that runs: a server behind one that died keeps the time to
+//! finish with. A thread that ends is spliced out. So is a suspended lender above a lost one: what
+//! it would get back, it would pass on. So nothing here depends on the number of lenders.
 //!
 //! Budget: `budget` ticks in the period that begins at `refill_start`. A context is among the
 //! deadlines if and only if it has used them up (`remaining` is 0). With one refill the bound is:
@@ -174,6 +176,7 @@ pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
         before.lender_above.set(Some(caller));
     }
     caller.lent.set(Some(sc));
+    caller.lent_past.set(false);
     caller.sched_context.set(None);
     callee.sched_context.set(Some(sc));
     sc.tcb.set(Some(callee));
@@ -212,26 +215,40 @@ fn is_lost(lender: Option<Obj<Tcb>>) -> bool {
     lender.is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
 }
 
-/// Whether the holder of a context does something with it: it is not suspended or faulted and
-/// does not wait for work.
-fn is_in_use(sc: &SchedContext) -> bool {
-    sc.tcb.get().is_some_and(|holder| {
-        let busy = [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
-        busy.contains(&holder.state.get()) && !holder.has_fault()
+/// Whether a context has a lost lender, and its holder does nothing with it that would have to end
+/// first.
+fn is_claimed(sc: &SchedContext) -> bool {
+    let Some(lender) = sc.lender.get().filter(|lender| is_lost(Some(*lender))) else {
+        return false;
+    };
+    sc.tcb.get().is_none_or(|holder| match holder.state.get() {
+        ThreadState::Inactive | ThreadState::BlockedOnReceive => true,
+        ThreadState::BlockedOnNotification => {
+            lender.state.get() == ThreadState::Ready && !lender.lent_past.get()
+        }
+        _ => holder.has_fault(),
     })
 }
 
 /// Returns a context to a lost lender if its holder does not use it.
 pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
-    if is_lost(sc.lender.get()) && !is_in_use(&sc) {
+    if is_claimed(&sc) {
         return_to_lender(kernel, sc);
     }
+}
+
+/// Takes a thread that will get nothing back off the stack.
+fn drop_lender(tcb: Obj<Tcb>) {
+    if let Some(below) = tcb.lender_below.get() {
+        below.lent_past.set(true);
+    }
+    leave_lenders(tcb);
 }
 
 /// A suspended lender above a lost one has nothing to wait for: it is spliced out.
 fn splice_out(tcb: Obj<Tcb>) {
     if tcb.state.get() == ThreadState::Inactive && is_lost(tcb.lender_below.get()) {
-        leave_lenders(tcb);
+        drop_lender(tcb);
     }
 }
 
@@ -250,7 +267,7 @@ pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 /// A thread that ends, or gets other time, leaves the stack of lenders that it is on, if any.
 pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let (above, lent) = (tcb.lender_above.get(), tcb.lent.get());
-    leave_lenders(tcb);
+    drop_lender(tcb);
     if let Some(above) = above {
         splice_out(above);
     }
@@ -266,7 +283,7 @@ pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 /// What is broken, as a sentence.
 pub fn check_lenders(sc: &SchedContext) -> Result<(), &'static str> {
     let mut lender = sc.lender.get();
-    if is_lost(lender) && !is_in_use(sc) {
+    if is_claimed(sc) {
         return Err("a lost lender waits for time that nobody uses");
     }
     while let Some(tcb) = lender {
@@ -286,15 +303,18 @@ pub fn return_to_lost(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     }
 }
 
-/// A thread is about to wait for work: time that it runs on only for a while goes back, to a
-/// notification or to a lost lender.
+/// A thread waits for work now, or is about to receive some with time of its own: time that it ran
+/// on only for a while goes back, to a notification or to a lost lender.
 #[inline]
 pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let Some(sc) = tcb.sched_context.get() else {
         return;
     };
     if sc.lender.get().is_some() {
-        return_to_lost(kernel, sc);
+        match tcb.state.get() {
+            ThreadState::BlockedOnNotification => reclaim(kernel, sc),
+            _ => return_to_lost(kernel, sc),
+        }
     } else if sc.notification.get().is_some() {
         detach(kernel, sc);
     }

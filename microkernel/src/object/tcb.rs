@@ -109,6 +109,8 @@ pub struct Tcb {
     pub lender_below: Cell<Option<Obj<Tcb>>>,
     /// Who lent it on afterwards.
     pub lender_above: Cell<Option<Obj<Tcb>>>,
+    /// Whom it lent the context to has left the stack: the one above serves another.
+    pub lent_past: Cell<bool>,
     /// A fault that waits to be sent or answered.
     pub fault: Cell<FaultWords>,
     /// FPU state, valid if the flag is set.
@@ -156,6 +158,7 @@ pub unsafe fn init(addr: KernelAddr) {
         (&raw mut (*tcb).lent).write(Cell::new(None));
         (&raw mut (*tcb).lender_below).write(Cell::new(None));
         (&raw mut (*tcb).lender_above).write(Cell::new(None));
+        (&raw mut (*tcb).lent_past).write(Cell::new(false));
         (&raw mut (*tcb).fault).write(Cell::new([0; 6]));
     }
 }

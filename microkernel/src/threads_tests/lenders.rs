@@ -126,3 +126,38 @@ fn a_timeout_lends_no_time_so_its_handler_keeps_what_a_notification_lent_it() {
     assert_eq!(w.ok(handler).info.label(), skink_abi::Fault::Timeout.raw());
     assert!(w.is_current(handler), "it holds the message and has no time");
 }
+
+/// A server that waits for a signal in the middle of its work, on its caller's time.
+fn waiting_server(w: &mut World, servers: usize) -> (Vec<Thread>, Vec<u64>, u64) {
+    let (threads, replies) = chain(w, servers);
+    let gate = w.notification();
+    w.wait(threads[servers], gate);
+    w.is(threads[servers], BlockedOnNotification);
+    (threads, replies, gate)
+}
+
+#[test]
+fn a_resumed_caller_has_its_time_back_from_a_server_that_waits_for_a_signal() {
+    let mut w = World::new();
+    let (threads, ..) = waiting_server(&mut w, 1);
+    w.suspend(threads[0]);
+    w.resume(threads[0]);
+    assert!(w.is_current(threads[0]));
+}
+
+#[test]
+fn a_server_behind_one_that_died_keeps_the_time_to_finish_with() {
+    let mut w = World::new();
+    let (threads, replies, gate) = waiting_server(&mut w, 2);
+    w.suspend(threads[1]);
+    w.delete(replies[1]);
+    w.delete(threads[1].cap);
+    w.fails(threads[0], Error::ReplyLost);
+    assert!(threads[0].tcb.sched_context.get().is_none());
+    let signaller = w.thread(5);
+    w.signal(signaller, gate);
+    assert!(w.is_current(threads[2]), "it goes on");
+    let ep = w.endpoint();
+    w.recv(threads[2], ep, 0);
+    assert!(w.is_current(threads[0]), "and then its time goes back");
+}

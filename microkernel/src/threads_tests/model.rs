@@ -38,6 +38,8 @@ pub struct Thread {
     pub sc: Option<usize>,
     pub reply: Option<usize>,
     pub bound: Option<usize>,
+    /// Whom it lent its context to is no lender of it any more.
+    pub lent_past: bool,
     /// When it joined the queue that it is in.
     pub since: u64,
     /// What it sends while it waits to send: badge, word, how.
@@ -77,6 +79,7 @@ impl Model {
             sc: Some(id),
             reply: None,
             bound: None,
+            lent_past: false,
             since: 0,
             message: (0, 0, How::Send),
         });
@@ -157,6 +160,7 @@ impl Model {
         if lends {
             let sc = self.threads[from].sc.take().unwrap();
             self.contexts[sc].lenders.push(from);
+            self.threads[from].lent_past = false;
             self.give(sc, to);
         }
     }
@@ -237,21 +241,35 @@ impl Model {
                 let is_suspended = self.threads[all[place]].state == State::Inactive;
                 place == 0 || !is_suspended || !self.is_lost(all[place - 1])
             };
-            let kept = (0..all.len()).filter(|place| has_claim(*place)).map(|p| all[p]).collect();
-            self.contexts[sc].lenders = kept;
-            let in_use = self.contexts[sc].holder.is_some_and(|t| {
-                matches!(self.threads[t].state, State::Ready | State::Send(_) | State::Reply(_))
-            });
-            if !in_use && self.has_lost_lender(sc) {
+            let dropped: Vec<_> =
+                (0..all.len()).filter(|place| !has_claim(*place)).map(|p| all[p]).collect();
+            for t in dropped {
+                self.forget_lender(t);
+            }
+            if self.has_lost_lender(sc) && !self.is_in_use(sc) {
                 self.return_to_lender(sc);
             }
         }
     }
 
+    /// Whether the holder of a context with a lost lender has to end something first.
+    fn is_in_use(&self, sc: usize) -> bool {
+        let lender = &self.threads[*self.contexts[sc].lenders.last().unwrap()];
+        self.contexts[sc].holder.is_some_and(|t| match self.threads[t].state {
+            State::Ready | State::Send(_) | State::Reply(_) => true,
+            // It serves the lender, who runs.
+            State::Wait(_) => lender.state != State::Ready || lender.lent_past,
+            State::Inactive | State::Receive(_) => false,
+        })
+    }
+
     fn hand_back(&mut self, t: usize) {
         let Some(sc) = self.threads[t].sc else { return };
         if self.has_lost_lender(sc) {
-            self.return_to_lender(sc);
+            let waits = matches!(self.threads[t].state, State::Wait(_));
+            if !waits || !self.is_in_use(sc) {
+                self.return_to_lender(sc);
+            }
         } else if self.contexts[sc].lenders.is_empty() && self.contexts[sc].notification.is_some() {
             self.release(sc);
         }
@@ -325,8 +343,8 @@ impl Model {
             return;
         }
         if blocking {
-            self.hand_back(t);
             self.join(t, State::Wait(n));
+            self.hand_back(t);
         } else {
             self.fail(t, Error::WouldBlock);
         }
@@ -383,7 +401,12 @@ impl Model {
 
     fn forget_lender(&mut self, t: usize) {
         for context in &mut self.contexts {
-            context.lenders.retain(|lender| *lender != t);
+            if let Some(place) = context.lenders.iter().position(|lender| *lender == t) {
+                context.lenders.remove(place);
+                if let Some(below) = place.checked_sub(1) {
+                    self.threads[context.lenders[below]].lent_past = true;
+                }
+            }
         }
     }
 
@@ -435,6 +458,7 @@ impl Model {
         let thread = &mut self.threads[t];
         thread.priority = priority;
         thread.bound = None;
+        thread.lent_past = false;
         thread.regs = [0; 4];
     }
 }
