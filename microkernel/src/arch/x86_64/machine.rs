@@ -68,8 +68,8 @@ impl X86 {
 
     /// Takes an interrupt from the controllers and says what it means.
     pub fn accept(&mut self, number: u64) -> Trap {
-        if number >= vector::FIRST_SPURIOUS {
-            return Trap::Spurious;
+        if number < vector::FIRST_DEVICE {
+            return Trap::Spurious; // It is not in service, so that its end would be another's.
         }
         let trap = if number == vector::TIMER {
             self.accept_timer()
@@ -109,7 +109,7 @@ impl X86 {
     /// Gives a free index to a source.
     fn claim(&mut self, source: Source) -> Option<Irq> {
         const DEVICES: Range<u16> = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as u16
-            ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as u16;
+            ..(vector::DEVICES_END - vector::FIRST_INTERRUPT) as u16;
         let irq = self.irqs.claim(source, DEVICES)?;
         self.apic.expect(vector_of(irq));
         Some(irq)
