@@ -12,7 +12,7 @@ use x86_64::instructions::tlb;
 
 use super::apic::{self, Apic};
 use super::context::Context;
-use super::cpu::{Features, load_cr3, set_fs_base};
+use super::cpu::{Features, clear_selectors, load_cr3, set_fs_base};
 use super::fpu::X86Fpu;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, X86Paging, cr3};
@@ -174,6 +174,7 @@ impl Machine for X86 {
     #[inline(always)]
     fn activate(&mut self, root: PhysAddr, asid: Asid) {
         self.active = asid;
+        clear_selectors();
         // SAFETY: root tables are made by `init_root_table`, so the kernel stays mapped.
         unsafe { load_cr3(cr3(root, asid, TAGGING)) };
     }
@@ -255,7 +256,7 @@ impl Machine for X86 {
         };
         percpu::set_context_end(tcb.addr().0 + size_of::<Context>() as u64);
         // SAFETY: only the kernel, which runs this, touches a live thread's context.
-        set_fs_base(unsafe { (*tcb.context.get()).tls });
+        set_fs_base(unsafe { &*tcb.context.get() });
     }
 
     fn port_in(&mut self, port: u16, bytes: u8) -> u32 {
