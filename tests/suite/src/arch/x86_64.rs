@@ -9,7 +9,7 @@ use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{MemoryType, map_rights, registers};
 use skink_abi::{Error, ObjectType};
 
-pub use code::{random_code, random_word};
+pub use code::{KERNEL_FLAGS, random_code, random_word};
 
 use crate::cases::fault::{exception, exception_of, fault_of};
 use crate::env::{Env, Space, Test, slot, test};

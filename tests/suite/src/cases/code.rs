@@ -8,7 +8,7 @@ use libipc::cap::{self, Cap, Then};
 use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{CapRights, ObjectType};
 
-use crate::arch::{PRIVILEGED_FLAGS, REGISTER_WORDS, random_code, random_word};
+use crate::arch::{KERNEL_FLAGS, REGISTER_WORDS, random_code, random_word};
 use crate::env::{Env, PLAYGROUND, Test, now_ns, start, test};
 use crate::random::Random;
 
@@ -75,7 +75,7 @@ fn run_with(env: &mut Env, flags: u64, seed: u64, rounds: u64) {
         victim.execute(&mut random);
         let mut words = [0; registers::FLAGS + 1];
         victim.tcb.read_registers(Then::Leave, &mut words).unwrap();
-        let privileged = words[registers::FLAGS] & PRIVILEGED_FLAGS;
+        let privileged = words[registers::FLAGS] & KERNEL_FLAGS;
         assert_eq!(privileged, 0, "privileged flags, seed {seed}, round {round}");
         let is_whole = victim.neighbour.bytes().iter().all(|byte| *byte == 0x5a);
         assert!(is_whole, "memory of the test changed, seed {seed}, round {round}");

@@ -3,6 +3,10 @@
 use crate::cases::code::{CODE, DATA};
 use crate::random::Random;
 
+/// Flags that no instruction of a user sets: the mode, masks of interrupts, an illegal state, single
+/// steps, PAN and UAO. (Branch type, SSBS, DIT and TCO are the users'.)
+pub const KERNEL_FLAGS: u64 = 0x3df | 0xf << 20;
+
 /// Instructions of the system: what is fixed, and which bits are anything.
 const SYSTEM: &[(u32, u32)] = &[
     (0xd500_0000, 0x003f_ffff), // msr, mrs, sys (dc ic tlbi at), hints, barriers

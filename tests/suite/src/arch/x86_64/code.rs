@@ -6,6 +6,9 @@
 use crate::cases::code::{CODE, DATA};
 use crate::random::Random;
 
+/// Flags that no instruction of a user sets.
+pub const KERNEL_FLAGS: u64 = super::PRIVILEGED_FLAGS;
+
 /// Opcodes that do something to the state of the system, without their operands.
 const SYSTEM: &[&[u8]] = &[
     &[0x0f, 0x05],       // syscall
