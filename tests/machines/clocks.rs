@@ -1,27 +1,16 @@
-//! The shipped system on other machines than the usual one: some cells of `skink matrix`, every
-//! altered device tree, PCs without some of their clocks, and hosts that take the CPU away while the
-//! clock is calibrated. The whole matrix takes minutes and is run by hand.
+//! PCs without some of their clocks, and hosts that take the CPU away while the clock is calibrated.
 
-use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
-use skink_tests::one_at_a_time;
+use libtest_mimic::Trial;
 use skink_tool::machine::{Ending, Options};
-use skink_tool::matrix::{self, Rig, trees};
+use skink_tool::matrix::Rig;
 use skink_tool::session::{Guest, Watch};
-use skink_tool::workspace::{Arch, Workspace};
+use skink_tool::workspace::Arch;
 
-/// Each value of each axis is in one of them at least.
-const AARCH64_CELLS: [&str; 4] = [
-    "mem=128M cpus=1 cpu=cortex-a53 gic=2 el=1",
-    "mem=256M cpus=4 cpu=cortex-a72 gic=3 el=2",
-    "mem=1G cpus=2 cpu=max gic=3 el=1",
-    "mem=8G cpus=4 cpu=max gic=2 el=2",
-];
-const X86_64_CELLS: [&str; 2] = ["mem=128M cpus=4 cpu=qemu64", "mem=8G cpus=2 cpu=max"];
+use crate::trial;
 
 /// PCs by their clocks, as QEMU's last `-M` has it.
 const BOTH_CLOCKS: &str = "q35";
@@ -33,42 +22,6 @@ const NO_CLOCK: &str = "q35,pit=off,hpet=off";
 const SLICES: [(u64, u64); 3] = [(60, 2), (3, 1), (100, 1)];
 /// A boot that shows no rate is given up after this.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
-
-/// What is booted, built once for each architecture.
-fn rig(arch: Arch) -> Result<&'static Rig, Failed> {
-    static X86_64: OnceLock<Result<Rig, String>> = OnceLock::new();
-    static AARCH64: OnceLock<Result<Rig, String>> = OnceLock::new();
-    let built = match arch {
-        Arch::X86_64 => &X86_64,
-        Arch::Aarch64 => &AARCH64,
-    };
-    let build = || {
-        let rig = Workspace::find().and_then(|workspace| Rig::new(&workspace, arch));
-        rig.map_err(|error| format!("{error:#}"))
-    };
-    built.get_or_init(build).as_ref().map_err(|error| error.as_str().into())
-}
-
-/// A test that boots once, under the machine's name.
-fn trial(
-    arch: Arch,
-    name: impl std::fmt::Display,
-    boot: impl Fn(&Rig) -> Result<()> + Send + 'static,
-) -> Trial {
-    Trial::test(format!("{}::{name}", arch.name()), move || {
-        let rig = rig(arch)?;
-        let _alone = one_at_a_time();
-        boot(rig).map_err(|error| format!("{error:#}").into())
-    })
-}
-
-fn cell(arch: Arch, label: &'static str) -> Trial {
-    trial(arch, label, move |rig| {
-        let cells = matrix::cells(arch);
-        let cell = cells.into_iter().find(|cell| cell.to_string() == label);
-        rig.boots(cell.context("no such cell")?.options()).map(drop)
-    })
-}
 
 fn of_board(board: &str) -> Options {
     Options { extra: vec!["-M".into(), board.into()], ..Options::default() }
@@ -115,7 +68,8 @@ fn without_a_clock_the_kernel_says_what_is_missing(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-fn clocks() -> Vec<Trial> {
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
     let boots = |name, board| {
         trial(Arch::X86_64, name, move |rig: &Rig| rig.boots(of_board(board)).map(drop))
     };
@@ -133,14 +87,4 @@ fn clocks() -> Vec<Trial> {
             a_paused_host_does_not_change_the_clock,
         ),
     ]
-}
-
-fn main() {
-    let arguments = Arguments::from_args();
-    let mut all: Vec<Trial> = X86_64_CELLS.map(|label| cell(Arch::X86_64, label)).into();
-    all.extend(AARCH64_CELLS.map(|label| cell(Arch::Aarch64, label)));
-    let of_case = |case: trees::Case| trial(Arch::Aarch64, case, move |rig| trees::run(rig, &case));
-    all.extend(trees::cases().into_iter().map(of_case));
-    all.extend(clocks());
-    libtest_mimic::run(&arguments, all).exit();
 }
