@@ -24,9 +24,9 @@ use crate::obj::Obj;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
     /// A `Timer`.
-    Timer,
+    Timer = 0,
     /// A `SchedContext` that waits for its refill.
-    Refill,
+    Refill = 1,
 }
 
 /// A node, 32 bytes, the first field of an object that is aligned to 64 bytes: the low six bits
@@ -64,11 +64,8 @@ fn rank(node: Option<Obj<Node>>) -> u64 {
 impl Node {
     /// A node outside the heap.
     pub const fn new(kind: NodeKind) -> Node {
-        let kind = match kind {
-            NodeKind::Timer => 0,
-            NodeKind::Refill => 1,
-        };
-        Node { left: Cell::new(0), right: Cell::new(kind), parent: Cell::new(0), at: Cell::new(0) }
+        let right = Cell::new(kind as u64);
+        Node { left: Cell::new(0), right, parent: Cell::new(0), at: Cell::new(0) }
     }
 
     /// What it belongs to.

@@ -55,6 +55,17 @@ impl Mode {
     }
 }
 
+/// A pointer that a call names, in which of its phases, and whether that phase may block.
+type Named = (u64, Phase, Blocking);
+
+/// What is missing.
+enum Lack {
+    /// There is no capability of the kind.
+    Cap { bits_left: u8 },
+    /// It has not this right.
+    Right(CapRights),
+}
+
 /// Whether the system call goes on to its next phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -166,37 +177,17 @@ impl Kernel {
         }
     }
 
-    /// A capability is not there: a fault if the call may block, else an error.
-    fn no_cap(
-        &mut self,
-        tcb: Obj<Tcb>,
-        cptr: u64,
-        phase: Phase,
-        bits_left: u8,
-        blocking: Blocking,
-    ) {
+    /// What a call names lacks something: a fault if the call may block, else an error.
+    fn refuse(&mut self, tcb: Obj<Tcb>, (cptr, phase, blocking): Named, lack: Lack) {
+        let (error, detail, bits_left) = match lack {
+            Lack::Cap { bits_left } => {
+                (Error::InvalidCapability, [0, u64::from(bits_left)], bits_left)
+            }
+            Lack::Right(right) => (Error::InsufficientRights, [u64::from(right.bits()), 0], 0),
+        };
         match blocking {
             Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, bits_left),
-            Blocking::No => {
-                fail_thread(tcb, Error::InvalidCapability, [0, u64::from(bits_left)]);
-            }
-        }
-    }
-
-    /// A capability lacks a right: a fault if the call may block, else an error.
-    fn no_right(
-        &mut self,
-        tcb: Obj<Tcb>,
-        cptr: u64,
-        phase: Phase,
-        needed: CapRights,
-        blocking: Blocking,
-    ) {
-        match blocking {
-            Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, 0),
-            Blocking::No => {
-                fail_thread(tcb, Error::InsufficientRights, [u64::from(needed.bits()), 0]);
-            }
+            Blocking::No => fail_thread(tcb, error, detail),
         }
     }
 
@@ -204,7 +195,8 @@ impl Kernel {
         let slot = match self.invoked(tcb, cptr) {
             Ok(slot) => slot,
             Err(left) => {
-                self.no_cap(tcb, cptr, Phase::Send, left, mode.blocking());
+                let named = (cptr, Phase::Send, mode.blocking());
+                self.refuse(tcb, named, Lack::Cap { bits_left: left });
                 return Next::Over;
             }
         };
@@ -223,7 +215,8 @@ impl Kernel {
                 Next::Continue
             }
             Cap::Null | Cap::Zombie { .. } => {
-                self.no_cap(tcb, cptr, Phase::Send, 0, mode.blocking());
+                let named = (cptr, Phase::Send, mode.blocking());
+                self.refuse(tcb, named, Lack::Cap { bits_left: 0 });
                 Next::Over
             }
             _ => self.invoke(tcb, slot, mode),
@@ -243,7 +236,7 @@ impl Kernel {
             _ => CapRights::empty(),
         };
         if !needed.is_empty() {
-            self.no_right(tcb, cptr, Phase::Send, needed, mode.blocking());
+            self.refuse(tcb, (cptr, Phase::Send, mode.blocking()), Lack::Right(needed));
             return Next::Over;
         }
         let mut flags = match mode {
@@ -294,7 +287,8 @@ impl Kernel {
         mode: Mode,
     ) -> Next {
         if !rights.contains(CapRights::WRITE) {
-            self.no_right(tcb, cptr, Phase::Send, CapRights::WRITE, mode.blocking());
+            let named = (cptr, Phase::Send, mode.blocking());
+            self.refuse(tcb, named, Lack::Right(CapRights::WRITE));
             return Next::Over;
         }
         notification::signal(self, notification, badge);
@@ -311,7 +305,8 @@ impl Kernel {
                 self.send_signal(tcb, (cptr, notification, badge, rights), Mode::NbSend)
             }
             other => {
-                self.no_cap(tcb, cptr, Phase::Send, other.err().unwrap_or(0), Blocking::No);
+                let lack = Lack::Cap { bits_left: other.err().unwrap_or(0) };
+                self.refuse(tcb, (cptr, Phase::Send, Blocking::No), lack);
                 Next::Over
             }
         }
@@ -356,12 +351,12 @@ impl Kernel {
             }
             other => {
                 let left = other.err().unwrap_or(0);
-                self.no_cap(tcb, cptr, Phase::Receive, left, blocking);
+                self.refuse(tcb, (cptr, Phase::Receive, blocking), Lack::Cap { bits_left: left });
                 return None;
             }
         };
         if !rights.contains(CapRights::READ) {
-            self.no_right(tcb, cptr, Phase::Receive, CapRights::READ, blocking);
+            self.refuse(tcb, (cptr, Phase::Receive, blocking), Lack::Right(CapRights::READ));
             return None;
         }
         Some(source)
@@ -382,7 +377,8 @@ impl Kernel {
         match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
             Ok(Cap::Reply(reply)) => Some(Some(reply)),
             other => {
-                self.no_cap(tcb, cptr, phase, other.err().unwrap_or(0), blocking);
+                let lack = Lack::Cap { bits_left: other.err().unwrap_or(0) };
+                self.refuse(tcb, (cptr, phase, blocking), lack);
                 None
             }
         }

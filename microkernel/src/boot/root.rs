@@ -301,11 +301,7 @@ impl<'a> RootTask<'a> {
         let thread = self.kernel.machine.kernel_addr(thread);
         let context = self.kernel.machine.kernel_addr(context);
         // SAFETY: zeroed memory of the right sizes and alignments, taken for the two objects.
-        let (thread, sc) = unsafe {
-            tcb::init(thread);
-            sched_context::init(context);
-            (Obj::<Tcb>::from_addr(thread), Obj::from_addr(context))
-        };
+        let (thread, sc) = unsafe { (tcb::init(thread), sched_context::init(context)) };
         self.put(slot::TCB, Cap::Tcb(thread));
         self.put(slot::SCHED_CONTEXT, Cap::SchedContext(sc));
         for (from, to) in [

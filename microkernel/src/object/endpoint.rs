@@ -11,7 +11,6 @@ use core::cell::Cell;
 use skink_abi::Error;
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
 use crate::finalise::Progress;
 use crate::invocation::Failure;
 use crate::machine::Machine;
@@ -23,14 +22,14 @@ use crate::object::tcb::{self, Tcb, ThreadState};
 #[repr(u8)]
 pub enum EndpointState {
     /// Nobody.
-    Idle,
+    Idle = 0,
     /// Senders.
     Sending,
     /// Receivers.
     Receiving,
 }
 
-/// An endpoint; it takes 64 bytes of its Untyped.
+/// An endpoint; it takes 64 bytes of its Untyped. Zeroed memory is one that nobody waits at.
 #[repr(C, align(64))]
 pub struct Endpoint {
     /// Who waits in `queue`.
@@ -45,21 +44,6 @@ pub struct Endpoint {
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 64);
-
-/// Makes an endpoint that nobody waits at.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let endpoint = Endpoint {
-        state: Cell::new(EndpointState::Idle),
-        queue: WaitQueue::new(),
-        cancel_next: Cell::new(None),
-        cancelled: Cell::new(0),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Endpoint).write(endpoint) }
-}
 
 /// Threads that wait, by priority. Also used by notifications.
 #[derive(Default)]

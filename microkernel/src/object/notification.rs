@@ -10,7 +10,6 @@ use core::cell::Cell;
 use skink_abi::{Error, MessageInfo};
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
 use crate::invocation::Failure;
 use crate::machine::{Machine, UserContext};
 use crate::obj::Obj;
@@ -19,7 +18,7 @@ use crate::object::reply;
 use crate::object::sched_context::{self, SchedContext};
 use crate::object::tcb::{self, Tcb, ThreadState};
 
-/// A notification, 64 bytes.
+/// A notification, 64 bytes. Zeroed memory is one that was not signalled.
 #[repr(C, align(64))]
 pub struct Notification {
     /// Bits signalled and not yet delivered.
@@ -36,22 +35,6 @@ pub struct Notification {
 }
 
 const _: () = assert!(size_of::<Notification>() == 64);
-
-/// Makes a notification that was not signalled.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let notification = Notification {
-        pending: Cell::new(0),
-        active: Cell::new(false),
-        queue: WaitQueue::new(),
-        bound: Cell::new(None),
-        sched_context: Cell::new(None),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Notification).write(notification) }
-}
 
 /// Sets bits: wakes one waiter with them, or the bound thread if it receives, or keeps them.
 pub fn signal(kernel: &mut Kernel, notification: Obj<Notification>, bits: u64) {

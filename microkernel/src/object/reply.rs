@@ -12,11 +12,10 @@ use core::cell::Cell;
 use skink_abi::{CapRights, Error};
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
 use crate::obj::Obj;
 use crate::object::tcb::{self, Tcb, ThreadState};
 
-/// A reply object; it takes 64 bytes of its Untyped.
+/// A reply object; it takes 64 bytes of its Untyped. Zeroed memory is an idle one.
 #[repr(C, align(64))]
 pub struct Reply {
     /// The thread that waits for the answer, or that waits on an endpoint with this object.
@@ -27,17 +26,6 @@ pub struct Reply {
 }
 
 const _: () = assert!(size_of::<Reply>() == 64);
-
-/// Makes an idle reply object.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        (addr.0 as *mut Reply).write(Reply { thread: Cell::new(None), offered_by: Cell::new(0) })
-    }
-}
 
 impl Reply {
     /// The caller that waits for the answer.

@@ -77,24 +77,13 @@ const _: () = assert!(size_of::<SchedContext>() <= 256);
 /// Makes a context without budget.
 ///
 /// # Safety
-/// `addr` is 256 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let sc = SchedContext {
-        node: Node::new(NodeKind::Refill),
-        budget: Cell::new(0),
-        period: Cell::new(0),
-        remaining: Cell::new(0),
-        refill_start: Cell::new(0),
-        consumed: Cell::new(0),
-        consumed_at_fault: Cell::new(0),
-        badge: Cell::new(0),
-        turn_over: Cell::new(false),
-        tcb: Cell::new(None),
-        lender: Cell::new(None),
-        notification: Cell::new(None),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut SchedContext).write(sc) }
+/// `addr` is 256 bytes of zeroed memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) -> Obj<SchedContext> {
+    // SAFETY: by the caller's promise. Zeroes are a context's fields but for the kind of its node.
+    unsafe {
+        (addr.0 as *mut Node).write(Node::new(NodeKind::Refill));
+        Obj::from_addr(addr)
+    }
 }
 
 impl SchedContext {

@@ -33,7 +33,7 @@ pub type FpuState = <<Current as Machine>::Fpu as Fpu>::State;
 #[repr(u8)]
 pub enum ThreadState {
     /// Made or suspended; not runnable.
-    Inactive,
+    Inactive = 0,
     /// Runnable (it runs if it has a scheduling context with budget).
     Ready,
     /// In an endpoint's queue, to send.
@@ -131,35 +131,13 @@ pub const SEND_FAULT: u8 = 8;
 /// Makes a thread: inactive, priority 0, without spaces, handlers and time.
 ///
 /// # Safety
-/// `addr` is 2 KiB of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let tcb = addr.0 as *mut Tcb;
-    // SAFETY: by the caller's promise; every field is written before the object is used. The
-    // FPU state is left as it is (zeroed memory) until the flag is set.
+/// `addr` is 2 KiB of zeroed memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) -> Obj<Tcb> {
+    // SAFETY: by the caller's promise. Zeroes are a thread's fields but for its registers, which
+    // come first.
     unsafe {
-        (&raw mut (*tcb).context).write(UnsafeCell::new(Context::default()));
-        (&raw mut (*tcb).slots).write([const { CapSlot::EMPTY }; TCB_SLOTS]);
-        (&raw mut (*tcb).state).write(Cell::new(ThreadState::Inactive));
-        (&raw mut (*tcb).priority).write(Cell::new(0));
-        (&raw mut (*tcb).mcp).write(Cell::new(0));
-        (&raw mut (*tcb).queued).write(Cell::new(false));
-        (&raw mut (*tcb).send_flags).write(Cell::new(0));
-        (&raw mut (*tcb).flags).write(Cell::new(0));
-        (&raw mut (*tcb).sched_context).write(Cell::new(None));
-        (&raw mut (*tcb).reply).write(Cell::new(None));
-        (&raw mut (*tcb).next).write(Cell::new(None));
-        (&raw mut (*tcb).prev).write(Cell::new(None));
-        (&raw mut (*tcb).head_next).write(Cell::new(None));
-        (&raw mut (*tcb).head_prev).write(Cell::new(None));
-        (&raw mut (*tcb).endpoint).write(Cell::new(None));
-        (&raw mut (*tcb).waiting_on).write(Cell::new(None));
-        (&raw mut (*tcb).badge).write(Cell::new(0));
-        (&raw mut (*tcb).bound).write(Cell::new(None));
-        (&raw mut (*tcb).lent).write(Cell::new(None));
-        (&raw mut (*tcb).lender_below).write(Cell::new(None));
-        (&raw mut (*tcb).lender_above).write(Cell::new(None));
-        (&raw mut (*tcb).lent_past).write(Cell::new(false));
-        (&raw mut (*tcb).fault).write(Cell::new([0; 6]));
+        (addr.0 as *mut Context).write(Context::default());
+        Obj::from_addr(addr)
     }
 }
 

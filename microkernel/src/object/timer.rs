@@ -15,7 +15,7 @@ use skink_abi::{CapRights, Error, Invocation};
 use crate::Kernel;
 use crate::addr::KernelAddr;
 use crate::cap::Cap;
-use crate::deadlines::{Node, NodeKind};
+use crate::deadlines::Node;
 use crate::derivation;
 use crate::finalise;
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
@@ -24,7 +24,7 @@ use crate::obj::Obj;
 use crate::object::notification;
 use crate::slot::CapSlot;
 
-/// A timer, 64 bytes.
+/// A timer, 64 bytes. Zeroed memory is one that is not armed.
 #[repr(C, align(64))]
 pub struct Timer {
     /// Its place among the deadlines.
@@ -34,16 +34,6 @@ pub struct Timer {
 }
 
 const _: () = assert!(size_of::<Timer>() == 64);
-
-/// Makes a timer that is not armed.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let timer = Timer { node: Node::new(NodeKind::Timer), target: CapSlot::EMPTY };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Timer).write(timer) }
-}
 
 impl Obj<Timer> {
     /// Its node.

@@ -25,7 +25,7 @@ use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::Machine;
 use crate::obj::Obj;
 use crate::object::cnode::MAX_RADIX;
-use crate::object::{endpoint, notification, reply, sched_context, tcb, timer};
+use crate::object::{sched_context, tcb};
 use crate::slot::CapSlot;
 
 /// Smallest log2 of an Untyped's bytes.
@@ -239,21 +239,18 @@ unsafe fn make(kernel: &mut Kernel, plan: &Plan, base: PhysAddr, device: bool) -
 /// As [`make`], with the address in the kernel's mapping.
 unsafe fn make_object(kind: ObjectType, bits: u8, addr: KernelAddr) -> Cap {
     let (badge, rights) = (0, CapRights::all());
-    // SAFETY: by the caller's promise, `addr` is what each `init` demands; zeroed memory is a
-    // table of empty slots.
+    // SAFETY: by the caller's promise, `addr` is zeroed memory of the object's size. Zeroes are an
+    // object at rest, or its `init` does what is missing.
     unsafe {
         match kind {
-            ObjectType::Tcb => Cap::Tcb(object(addr, tcb::init)),
-            ObjectType::Endpoint => {
-                Cap::Endpoint { endpoint: object(addr, endpoint::init), badge, rights }
-            }
+            ObjectType::Tcb => Cap::Tcb(tcb::init(addr)),
+            ObjectType::Endpoint => Cap::Endpoint { endpoint: Obj::from_addr(addr), badge, rights },
             ObjectType::Notification => {
-                let notification = object(addr, notification::init);
-                Cap::Notification { notification, badge, rights }
+                Cap::Notification { notification: Obj::from_addr(addr), badge, rights }
             }
-            ObjectType::Reply => Cap::Reply(object(addr, reply::init)),
-            ObjectType::SchedContext => Cap::SchedContext(object(addr, sched_context::init)),
-            ObjectType::Timer => Cap::Timer(object(addr, timer::init)),
+            ObjectType::Reply => Cap::Reply(Obj::from_addr(addr)),
+            ObjectType::SchedContext => Cap::SchedContext(sched_context::init(addr)),
+            ObjectType::Timer => Cap::Timer(Obj::from_addr(addr)),
             ObjectType::CNode => {
                 let (table, radix) = (Obj::from_addr(addr), bits - SLOT_BITS);
                 Cap::CNode { table, radix, guard_bits: 0, guard: 0 }
@@ -263,17 +260,5 @@ unsafe fn make_object(kind: ObjectType, bits: u8, addr: KernelAddr) -> Cap {
             | ObjectType::PageTable
             | ObjectType::Frame => unreachable!("made by `make`"),
         }
-    }
-}
-
-/// Makes an object with its `init` function.
-///
-/// # Safety
-/// `addr` is what `init` demands, and `init` makes a `T`.
-unsafe fn object<T>(addr: KernelAddr, init: unsafe fn(KernelAddr)) -> Obj<T> {
-    // SAFETY: by the caller's promise; the object is initialised then.
-    unsafe {
-        init(addr);
-        Obj::from_addr(addr)
     }
 }
