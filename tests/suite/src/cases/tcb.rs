@@ -25,16 +25,16 @@ pub const TESTS: &[Test] = &[
         truncated,
     ),
     test(
-        "TCB0011",
+        "TCB0021",
         "a thread cannot leave a CSpace that ends with that, nor be led out of it",
         leave_last_cspace,
     ),
     test(
-        "TCB0012",
+        "TCB0022",
         "a thread that lies in its own CSpace cannot leave it and take itself along",
         leave_with_tcb,
     ),
-    test("TCB0013", "an empty slot is no request to clear a handler or buffer", empty_optional),
+    test("TCB0023", "an empty slot is no request to clear a handler or buffer", empty_optional),
     test("SYSCALL0001", "every system call keeps the registers that it must keep", preserved),
     test(
         "SYSCALL0002",
