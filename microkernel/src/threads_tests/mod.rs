@@ -9,6 +9,7 @@ mod calls;
 mod chains;
 mod compare;
 mod death;
+mod edges;
 mod faults;
 mod interrupts;
 mod ipc;
