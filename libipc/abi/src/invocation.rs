@@ -140,7 +140,9 @@ numbered! {
         TimerSetNotification = 130,
 
         // ---- Log (the kernel's debug console) ----
-        /// `w0` bytes (1 to 3,960); then the bytes, eight to a word, little endian.
+        /// `w0` bytes (1 to 3,960); then the bytes, eight to a word, little endian. Answer: `w0`
+        /// bytes written, from the first on; fewer than asked for, but at least 256, if an
+        /// interrupt waits.
         LogWrite = 144,
         /// Answer: `w0` bytes of kernel log ever written, `w1` objects alive, `w2` system calls
         /// since boot, `w3` nanoseconds in which nobody had anything to do.

@@ -258,6 +258,41 @@ fn the_log_takes_text_from_registers_and_buffer() {
 }
 
 #[test]
+fn an_interrupt_stops_a_long_text_on_the_log_behind_its_first_line() {
+    let mut w = World::new();
+    let thread = w.thread(10);
+    let text: Vec<u8> = (0..3960u64).map(|index| index as u8).collect();
+    for (index, eight) in text.chunks(8).enumerate() {
+        let word = u64::from_le_bytes(eight.try_into().expect("eight bytes"));
+        w.set_word(thread, index + 1, word);
+    }
+    let write = |w: &mut World, bytes: u64| {
+        let first = |range: core::ops::Range<usize>| {
+            u64::from_le_bytes(text[range].try_into().expect("eight bytes"))
+        };
+        let mr = [bytes, first(0..8), first(8..16), first(16..24)];
+        let (label, length) = (Invocation::LogWrite.raw(), 1 + bytes.div_ceil(8) as usize);
+        w.syscall(thread, Syscall::Call, Call { cptr: LOG, label, length, mr, ..Call::default() });
+        let answer = w.ok(thread);
+        assert_eq!(answer.info.length(), 1);
+        answer.mr[0]
+    };
+    assert_eq!(write(&mut w, 3960), 3960, "nothing waits");
+    assert_eq!(w.kernel.machine.log, text);
+    for (waits_after, bytes, written) in
+        [(0, 3960, 256), (1, 3960, 264), (0, 250, 250), (0, 256, 256), (0, 257, 256), (1, 257, 257)]
+    {
+        w.kernel.machine.log.clear();
+        let before = w.kernel.logged;
+        w.kernel.machine.preempt_after.set(Some(waits_after));
+        assert_eq!(write(&mut w, bytes), written, "{waits_after} {bytes}");
+        w.kernel.machine.preempt_after.set(None);
+        assert_eq!(w.kernel.machine.log, text[..written as usize]);
+        assert_eq!(w.kernel.logged - before, written);
+    }
+}
+
+#[test]
 fn the_machine_ends_only_by_machine_control_and_with_no_code_of_the_kernels() {
     let mut w = World::new();
     let exit = Invocation::MachineControlExit;

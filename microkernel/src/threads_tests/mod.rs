@@ -10,6 +10,7 @@ mod cancel;
 mod chains;
 mod compare;
 mod death;
+mod edges;
 mod fairness;
 mod faults;
 mod interrupts;

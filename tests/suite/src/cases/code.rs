@@ -9,7 +9,7 @@ use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{CapRights, ObjectType};
 
 use crate::arch::{KERNEL_FLAGS, REGISTER_WORDS, random_code, random_word};
-use crate::env::{Env, PLAYGROUND, Test, now_ns, start, test};
+use crate::env::{Env, PLAYGROUND, Test, now_ns, slot, test};
 use crate::random::Random;
 
 pub const TESTS: &[Test] = &[
