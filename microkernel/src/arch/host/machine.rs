@@ -67,6 +67,10 @@ pub struct HostMachine {
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
+    /// By how much each reading of the counter moves it on, so that time passes within a call.
+    pub tick: Ticks,
+    /// What that has added to `now`; see [`HostMachine::settle`].
+    passed: Cell<Ticks>,
     /// What `set_deadline` was told last.
     pub deadline: Option<Ticks>,
     /// The space that the CPU runs in; `None`: the kernel's own.
@@ -92,10 +96,16 @@ pub struct HostMachine {
 impl HostMachine {
     /// A machine with so much RAM, from physical address 0.
     pub fn new(ram_bytes: usize) -> HostMachine {
+        HostMachine::on(Memory::new(ram_bytes))
+    }
+
+    fn on(memory: Memory) -> HostMachine {
         HostMachine {
-            memory: Memory::new(ram_bytes),
+            memory,
             tlb: Tlb::default(),
             now: 0,
+            tick: 0,
+            passed: Cell::new(0),
             deadline: None,
             active: None,
             irqs: [None; MAX_IRQS],
@@ -107,6 +117,34 @@ impl HostMachine {
             ports: BTreeMap::new(),
             log: Vec::new(),
         }
+    }
+
+    /// Adds the time that passed within calls to `now`.
+    pub fn settle(&mut self) {
+        self.now += self.passed.take();
+    }
+
+    /// Another machine with the memory of this one, which keeps its place but not its content:
+    /// two kernels, one after the other, have their objects at the same addresses.
+    pub fn again(self) -> HostMachine {
+        let HostMachine { mut memory, .. } = self;
+        memory.spoil();
+        HostMachine::on(memory)
+    }
+
+    /// Whether the TLB remembers what the page tables do not say (any more): `root_of` tells the
+    /// root table of a live address space.
+    ///
+    /// # Errors
+    /// The space and the address of such a translation.
+    pub fn check_tlb(
+        &self,
+        root_of: impl Fn(Asid) -> Option<PhysAddr>,
+    ) -> Result<(), (Asid, UserAddr)> {
+        let is_stale = |(asid, addr, translation): &(Asid, UserAddr, Translation)| {
+            root_of(*asid).and_then(|root| self.walk(root, *addr)) != Some(*translation)
+        };
+        self.tlb.all().find(is_stale).map_or(Ok(()), |(asid, addr, _)| Err((asid, addr)))
     }
 
     /// Bytes of RAM.
@@ -217,7 +255,9 @@ impl Machine for HostMachine {
     }
 
     fn now(&self) -> Ticks {
-        self.now
+        let passed = self.passed.get();
+        self.passed.set(passed + self.tick);
+        self.now + passed
     }
     fn clock(&self) -> Clock {
         Clock::new(1_000_000_000)

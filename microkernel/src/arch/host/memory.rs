@@ -20,10 +20,16 @@ impl Memory {
         if base.is_null() {
             handle_alloc_error(layout);
         }
-        // SAFETY: `base` is valid for `bytes`.
-        unsafe { base.write_bytes(0xa5, bytes) };
         base.expose_provenance();
-        Memory { base, layout }
+        let mut memory = Memory { base, layout };
+        memory.spoil();
+        memory
+    }
+
+    /// Fills it with the pattern again.
+    pub fn spoil(&mut self) {
+        // SAFETY: `base` is valid for so many bytes.
+        unsafe { self.base.write_bytes(0xa5, self.layout.size()) };
     }
 
     /// Bytes of it.

@@ -1,0 +1,201 @@
+//! Whole runs: one kernel, or the same twice, with the fast path and without.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::facts;
+use super::world::{RAM, World};
+use crate::arch::host::HostMachine;
+
+/// What a run is.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    seed: u64,
+    steps: u64,
+    fast: bool,
+    thorough: u64,
+    log: bool,
+}
+
+/// How a run ended.
+struct End {
+    world: World,
+    /// Steps done.
+    steps: u64,
+    /// What went wrong.
+    broken: Option<String>,
+    /// Digests of the state after each step, if they were wanted.
+    digests: Vec<u64>,
+}
+
+/// Does a run. `digests`: whether to note the state after each step.
+fn run(run: Run, machine: HostMachine, digests: bool) -> End {
+    let mut world = World::boot(machine, run.seed, run.fast, run.thorough);
+    if run.log {
+        world.log = Some(Vec::new());
+    }
+    let mut end = (0, Vec::new());
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        world.begin()?;
+        while end.0 < run.steps {
+            end.0 += 1;
+            world.step()?;
+            if digests {
+                end.1.push(world.digest(None));
+            }
+        }
+        Ok(())
+    }));
+    let broken = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(sentence)) => Some(sentence),
+        Err(payload) => Some(format!("panic: {}", message(payload.as_ref()))),
+    };
+    End { world, steps: end.0, broken, digests: end.1 }
+}
+
+fn message(payload: &(dyn core::any::Any + Send)) -> String {
+    let whole = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
+        .unwrap_or_default();
+    whole.lines().next().unwrap_or_default().chars().take(160).collect()
+}
+
+/// The last entries of a log.
+fn tail(world: &World, count: usize) -> String {
+    let log = world.log.as_deref().unwrap_or(&[]);
+    log[log.len().saturating_sub(count)..].join("\n")
+}
+
+/// The machine of a run, to be used again.
+fn machine_of(end: End) -> HostMachine {
+    end.world.kernel.machine.again()
+}
+
+/// The number in an environment variable.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Runs seeds one after the other; a seed that fails is run again with all checks at every step,
+/// and its last steps are told.
+fn fuzz(first: u64, seeds: u64, steps: u64) -> BTreeMap<String, (u64, u64, u64)> {
+    let thorough = number("SKINK_FUZZ_THOROUGH", 16);
+    let mut machine = HostMachine::new(RAM);
+    let mut found = BTreeMap::new();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let (start, mut traps) = (std::time::Instant::now(), 0);
+    for seed in first..first + seeds {
+        if std::env::var("SKINK_FUZZ_VERBOSE").is_ok() {
+            eprintln!("seed {seed}");
+        }
+        let one = Run { seed, steps, fast: true, thorough, log: false };
+        let mut end = run(one, machine, false);
+        traps += end.world.traps;
+        for (what, count) in &end.world.counts { *counts.entry(what.clone()).or_insert(0u64) += count; }
+        if end.broken.is_some() && thorough > 1 {
+            let again = run(Run { thorough: 1, ..one }, machine_of(end), false);
+            end = again;
+        }
+        if let Some(broken) = end.broken.take() {
+            let entry = found.entry(broken).or_insert((0, seed, end.steps));
+            entry.0 += 1;
+        }
+        machine = machine_of(end);
+    }
+    for (what, count) in &counts { eprintln!("{count:8} {what}"); }
+    eprintln!("{traps} traps of {seeds} seeds in {:?}", start.elapsed());
+    found
+}
+
+/// Tells the last steps of a seed.
+fn tell(seed: u64, steps: u64, count: usize) -> String {
+    let one = Run { seed, steps, fast: true, thorough: 1, log: true };
+    let end = run(one, HostMachine::new(RAM), false);
+    format!(
+        "seed {seed}, step {}: {:?}\n{:?}\n{}",
+        end.steps,
+        end.broken,
+        end.world.swarm,
+        tail(&end.world, count)
+    )
+}
+
+/// Both ways through the kernel, from the same seed; the first step after which they differ.
+fn lockstep(seed: u64, steps: u64) -> Result<(), String> {
+    let one = Run { seed, steps, fast: true, thorough: 64, log: false };
+    let fast = run(one, HostMachine::new(RAM), true);
+    let digests = fast.digests.clone();
+    let slow = run(Run { fast: false, ..one }, machine_of(fast), true);
+    let differ = digests.iter().zip(&slow.digests).position(|(a, b)| a != b);
+    let Some(step) = differ else { return Ok(()) };
+    let upto = Run { steps: step as u64 + 1, log: true, ..one };
+    let lines = |end: &End| {
+        let mut lines: Vec<String> = Vec::new();
+        facts::tell(&end.world.kernel, None, &mut lines);
+        lines
+    };
+    let fast = run(upto, machine_of(slow), false);
+    let fast_lines = lines(&fast);
+    let told = tail(&fast.world, 6);
+    let slow = run(Run { fast: false, ..upto }, machine_of(fast), false);
+    let slow_lines = lines(&slow);
+    let pairs = fast_lines.iter().zip(&slow_lines).filter(|(a, b)| a != b);
+    let differences: Vec<_> = pairs.take(6).map(|(a, b)| format!("{a} | {b}")).collect();
+    Err(format!("seed {seed}, step {step}: fast | slow: {differences:#?}\n{told}"))
+}
+
+#[test]
+fn random_threads_in_random_realms_break_nothing() {
+    let found = fuzz(1, 20, 2_000);
+    if let Some((sentence, (_, seed, steps))) = found.iter().next() {
+        panic!("{sentence}\n{}", tell(*seed, *steps, 20));
+    }
+}
+
+#[test]
+fn the_fast_path_and_the_slow_one_do_the_same() {
+    for seed in 1..10 {
+        if let Err(difference) = lockstep(seed, 1_500) {
+            panic!("{difference}");
+        }
+    }
+}
+
+/// The long form.
+#[test]
+#[ignore = "runs for as long as it is told to"]
+fn long_fuzzing() {
+    let first = number("SKINK_FUZZ_SEED", 1);
+    let (seeds, steps) = (number("SKINK_FUZZ_SEEDS", 100), number("SKINK_FUZZ_STEPS", 3_000));
+    if std::env::var("SKINK_FUZZ_TELL").is_ok() {
+        eprintln!("{}", tell(first, steps, number("SKINK_FUZZ_TELL", 20) as usize));
+        return;
+    }
+    let found = fuzz(first, seeds, steps);
+    for (sentence, (count, seed, step)) in &found {
+        eprintln!("{count} times, first seed {seed} step {step}: {sentence}");
+    }
+    assert!(found.is_empty(), "{} kinds of fault", found.len());
+}
+
+/// The long form of the comparison.
+#[test]
+#[ignore = "runs for as long as it is told to"]
+fn long_lockstep() {
+    let first = number("SKINK_FUZZ_SEED", 1);
+    let (seeds, steps) = (number("SKINK_FUZZ_SEEDS", 100), number("SKINK_FUZZ_STEPS", 3_000));
+    let mut differ = 0;
+    for seed in first..first + seeds {
+        if let Err(difference) = lockstep(seed, steps) {
+            eprintln!("{difference}");
+            differ += 1;
+        }
+    }
+    assert_eq!(differ, 0, "seeds whose paths differ");
+}
