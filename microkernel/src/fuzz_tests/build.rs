@@ -87,8 +87,10 @@ impl World {
                 self.ask(thread.tcb, I::TcbResume, &[], &[])?;
             }
         }
+        let keeps_threads = self.rng.chance(60);
         for slot in made {
-            if self.rng.chance(self.swarm.forget) {
+            let is_thread = is(&self.slot(slot).cap.get().unpack(), T::Tcb);
+            if !(keeps_threads && is_thread) && self.rng.chance(self.swarm.forget) {
                 self.ask(NODE, I::CNodeDelete, &[slot, WHOLE], &[])?;
             }
         }
@@ -165,7 +167,7 @@ impl World {
     /// CNodes in it.
     fn guard_of(&mut self, node: u64) -> u64 {
         let Cap::CNode { radix, .. } = self.slot(node).cap.get().unpack() else { return 0 };
-        let rest = if self.rng.chance(75) { 0 } else { 3 + self.rng.below(3) };
+        let rest = if self.rng.chance(85) { 0 } else { 3 + self.rng.below(3) };
         64 - u64::from(radix) - rest
     }
 
@@ -176,10 +178,29 @@ impl World {
         };
         let own = [thread.tcb, thread.space, thread.node, thread.context];
         let fixed = [IRQ_CONTROL, PORT_CONTROL, SCHED_CONTROL, LOG, ASID_CONTROL, ASID_POOL];
+        let is_kind =
+            |kind| move |w: &World, slot: &u64| is(&w.slot(*slot).cap.get().unpack(), kind);
+        let all_of = |w: &World, kind| -> Vec<u64> {
+            made.iter().filter(|slot| is_kind(kind)(w, slot)).copied().collect()
+        };
+        // Somewhere to meet, and something to answer with.
+        let endpoints = all_of(self, T::Endpoint);
+        if let Some(first) = endpoints.first() {
+            self.put(*first, thread.node, 1, u64::from(radix))?;
+        }
+        let replies = all_of(self, T::Reply);
+        if let Some(reply) = self.rng.any(&replies) {
+            let index = if self.rng.chance(90) { 2 } else { 0 };
+            self.put(reply, thread.node, index, u64::from(radix))?;
+        }
         for index in 0..1u64 << radix {
             let source = match self.rng.below(20) {
                 0..6 => self.rng.pick(&own),
-                6..15 => self.rng.pick(made),
+                6..11 => {
+                    let kind = self.rng.pick(&[T::Endpoint, T::Notification, T::Reply]);
+                    self.one_of(kind, made)
+                }
+                11..15 => self.rng.pick(made),
                 15 => self.rng.pick(&fixed),
                 16 => SCRATCH + self.rng.below(SLOTS - SCRATCH),
                 _ => continue,

@@ -402,12 +402,84 @@ impl Caller<'_> {
     }
 
     fn source(&mut self) -> u64 {
-        let kind = if self.rng.chance(80) { T::Endpoint } else { T::Notification };
-        self.some(kind)
+        let first = if self.rng.chance(80) { T::Endpoint } else { T::Notification };
+        for kind in [first, T::Endpoint, T::Notification] {
+            if let Some(name) = names::of_kind(self.rng, self.names, kind) {
+                return name.cptr;
+            }
+        }
+        self.any()
     }
 
     fn reply(&mut self) -> u64 {
-        if self.rng.chance(10) { 0 } else { self.some(T::Reply) }
+        let reply = names::of_kind(self.rng, self.names, T::Reply);
+        match reply {
+            Some(reply) if !self.rng.chance(10) => reply.cptr,
+            _ if self.rng.chance(self.swarm.wrong) => self.any(),
+            _ => 0,
+        }
+    }
+
+    /// Whom a message goes to, or from whom it is waited for: of what can be named, mostly.
+    fn message_to(&mut self) -> (Syscall, u64) {
+        let at = self.rng.below(20);
+        let kind = match at {
+            0..12 => T::Endpoint,
+            12 => T::Reply,
+            13..18 => T::Notification,
+            _ => return (Syscall::Yield, 0),
+        };
+        let has = |kind| self.names.iter().any(|name| names::is(&name.cap, kind));
+        let other = [T::Endpoint, T::Notification].into_iter().find(|kind| has(*kind));
+        let (kind, at) = match (has(kind), other) {
+            (true, _) => (kind, at),
+            (false, Some(T::Endpoint)) => (T::Endpoint, self.rng.below(12)),
+            (false, Some(_)) => (T::Notification, 13 + self.rng.below(5)),
+            (false, None) => return (Syscall::Yield, 0),
+        };
+        let number = match at {
+            0..4 => Syscall::Call,
+            4 => Syscall::Send,
+            5 => Syscall::NbSend,
+            6 | 13 => Syscall::NbSendRecv,
+            7 => Syscall::Recv,
+            8 => Syscall::NbRecv,
+            9..12 => Syscall::ReplyRecv,
+            12 => Syscall::Send,
+            14 | 15 => Syscall::Signal,
+            16 => Syscall::Wait,
+            _ => Syscall::Poll,
+        };
+        (number, self.some(kind))
+    }
+
+    /// The endpoint on which most threads meet: of those that they can name the first made.
+    fn meeting_point(&self) -> Option<u64> {
+        let addr = |name: &Name| match name.cap {
+            Cap::Endpoint { endpoint, .. } => endpoint.addr().0,
+            _ => u64::MAX,
+        };
+        let endpoints = self.names.iter().filter(|name| names::is(&name.cap, T::Endpoint));
+        endpoints.min_by_key(|name| addr(name)).map(|name| name.cptr)
+    }
+
+    /// What a client or a server does over and over.
+    pub fn role(&mut self, is_server: bool) -> Call {
+        let mut call = self.message();
+        if let (Some(endpoint), true) = (self.meeting_point(), self.rng.chance(80)) {
+            let number = match (is_server, self.rng.below(10)) {
+                (true, 0) => Syscall::Recv,
+                (true, _) => Syscall::ReplyRecv,
+                (false, 0) => Syscall::Send,
+                (false, 1) => Syscall::NbSendRecv,
+                (false, _) => Syscall::Call,
+            };
+            (call.number, call.cptr) = (number.raw(), endpoint);
+            if self.rng.chance(60) {
+                call.info = MessageInfo::new(1, 1, 0);
+            }
+        }
+        call
     }
 
     /// A message, a signal, an answer, or waiting for one.
@@ -415,21 +487,7 @@ impl Caller<'_> {
         let length = self.rng.pick(&[0, 1, 1, 4, 6, 8]);
         let caps = if self.rng.chance(80) { 0 } else { self.rng.below(4) as usize };
         let label = if self.rng.chance(97) { self.rng.below(3) } else { (1 << 50) - 1 };
-        let (endpoint, notification) = (self.some(T::Endpoint), self.some(T::Notification));
-        let (number, cptr) = match self.rng.below(20) {
-            0..5 => (Syscall::Call, endpoint),
-            5 | 6 => (Syscall::Send, endpoint),
-            7 => (Syscall::NbSend, endpoint),
-            8 => (Syscall::NbSendRecv, if self.rng.chance(60) { endpoint } else { notification }),
-            9 | 10 => (Syscall::Recv, endpoint),
-            11 => (Syscall::NbRecv, endpoint),
-            12..15 => (Syscall::ReplyRecv, endpoint),
-            15 => (Syscall::Send, self.some(T::Reply)),
-            16 => (Syscall::Signal, notification),
-            17 => (Syscall::Wait, notification),
-            18 => (Syscall::Poll, notification),
-            _ => (Syscall::Yield, 0),
-        };
+        let (number, cptr) = self.message_to();
         let window = self.place(false);
         Call {
             number: number.raw(),

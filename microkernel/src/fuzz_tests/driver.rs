@@ -41,7 +41,11 @@ impl World {
         }
         let swarm = &self.swarm;
         let (interrupt, root, fault) = (swarm.interrupt, swarm.root, swarm.fault);
-        let who = match self.kernel.cpu.current { None => "idle", Some(t) if t == self.root => "root", _ => "user" };
+        let who = match self.kernel.cpu.current {
+            None => "idle",
+            Some(t) if t == self.root => "root",
+            _ => "user",
+        };
         self.count(|| format!("step {who}"));
         match self.rng.below(400) {
             at if at < root => self.govern(),
@@ -123,9 +127,9 @@ impl World {
 
     /// Nobody runs: the timer fires, or an interrupt comes, or the root thread looks after all.
     fn idle(&mut self) -> Verdict {
-        match self.rng.below(4) {
-            0 => self.interrupt(),
-            1 | 2 if self.kernel.machine.deadline.is_some() => self.pass_to_deadline(0),
+        match self.rng.below(10) {
+            0..6 if self.kernel.machine.deadline.is_some() => self.pass_to_deadline(0),
+            6 | 7 => self.interrupt(),
             _ => self.govern(),
         }
     }
@@ -136,21 +140,23 @@ impl World {
             return Ok(());
         }
         let threads = self.owned(T::Tcb);
-        match self.rng.below(6) {
-            0..3 if !threads.is_empty() => {
+        match self.rng.below(16) {
+            0..11 if !threads.is_empty() => {
                 for _ in 0..3 {
                     let tcb = self.rng.pick(&threads);
                     self.ask(tcb, I::TcbResume, &[], &[])?;
                 }
                 self.sleep()
             }
-            3 if !threads.is_empty() => {
+            11..15 if !threads.is_empty() => {
                 let contexts = self.owned(T::SchedContext);
                 let (context, tcb) = (self.rng.any(&contexts), self.rng.pick(&threads));
                 if let Some(context) = context {
                     self.ask(context, I::SchedContextUnbind, &[], &[])?;
-                    self.ask(context, I::SchedContextBind, &[], &[tcb])?;
-                    self.ask(tcb, I::TcbResume, &[], &[])?;
+                    if self.rng.chance(60) {
+                        self.ask(context, I::SchedContextBind, &[], &[tcb])?;
+                        self.ask(tcb, I::TcbResume, &[], &[])?;
+                    }
                 }
                 self.sleep()
             }
@@ -201,7 +207,7 @@ impl World {
                 regs.status = UNSET;
             });
         } else {
-            let call = self.next_call(tcb);
+            let Some(call) = self.next_call(tcb) else { return self.fault() };
             self.note(|| format!("{:#x} does {call:x?}", tcb.addr().0));
             self.enter(tcb, &call);
         }
@@ -218,27 +224,43 @@ impl World {
         Ok(())
     }
 
-    /// The next call of a habit, or a new one.
-    fn next_call(&mut self, tcb: Obj<Tcb>) -> Call {
+    /// The next call of a habit, or a new one. Who can name next to nothing mostly faults: it
+    /// would only be in the way.
+    fn next_call(&mut self, tcb: Obj<Tcb>) -> Option<Call> {
         let habit = self.habits.entry(tcb.addr().0).or_default();
         if habit.left > 0 {
             habit.left -= 1;
             habit.next = (habit.next + 1) % habit.calls.len();
-            return habit.calls[habit.next];
+            return Some(habit.calls[habit.next]);
         }
         let names = names::names(tcb);
+        if names.len() < 3 && self.rng.chance(70) {
+            return None;
+        }
         let now = self.kernel.machine.now;
         let (rng, swarm) = (&mut self.rng, &self.swarm);
         let is_habit = rng.chance(swarm.habit);
-        let count = if is_habit { 1 + rng.below(3) } else { 1 };
+        let roles = swarm.roles;
+        // Every other thread serves.
+        let is_server = tcb.addr().0 >> 11 & 1 == 1;
+        let count = if is_habit { rng.pick(&[1, 1, 2, 3]) } else { 1 };
+        let is_idle = |call: &Call| call.number == Syscall::Yield.raw();
         let left = if is_habit { rng.pick(&[3, 20, 200]) } else { 0 };
         let mut caller = Caller { rng, swarm, names: &names, now };
-        let calls: Vec<Call> =
-            (0..count).map(|_| if is_habit { caller.message() } else { caller.call() }).collect();
+        let calls: Vec<Call> = (0..count)
+            .map(|_| {
+                if is_habit || caller.rng.chance(roles) {
+                    caller.role(is_server)
+                } else {
+                    caller.call()
+                }
+            })
+            .collect();
         let first = calls[0];
         let habit = self.habits.entry(tcb.addr().0).or_default();
+        let left = if calls.iter().all(is_idle) { 0 } else { left };
         (habit.calls, habit.next, habit.left) = (calls, 0, left);
-        first
+        Some(first)
     }
 }
 

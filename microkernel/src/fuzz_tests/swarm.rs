@@ -43,6 +43,8 @@ pub struct Swarm {
     pub preempt: u64,
     /// Percent of calls that become a habit.
     pub habit: u64,
+    /// Percent of other calls that are those of a client or server.
+    pub roles: u64,
     /// Kinds of capability that are invoked more often.
     pub favourites: [CapType; 2],
     /// Percent of invocations that go to a favourite.
@@ -63,13 +65,14 @@ impl Swarm {
             garbage: rng.pick(&[0, 1, 5]),
             fault: rng.pick(&[0, 1, 4]),
             interrupt: rng.pick(&[0, 1, 4]),
-            root: rng.pick(&[0, 0, 1]),
+            root: rng.pick(&[0, 1, 4]),
             time: rng.pick(&[2, 20, 60]),
             most_time: rng.pick(&[2_000, 60_000, 60_000, 500_000]),
             late: rng.pick(&[0, 10, 30]),
             tick: rng.pick(&[0, 0, 50, 2_000]),
             preempt: rng.pick(&[0, 20, 60, 95]),
             habit: rng.pick(&[0, 5, 30, 90]),
+            roles: rng.pick(&[0, 30, 80]),
             favourites: [rng.pick(&KINDS), rng.pick(&KINDS)],
             favour: rng.pick(&[0, 30, 70]),
             wrong: rng.pick(&[0, 2, 10]),

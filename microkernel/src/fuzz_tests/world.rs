@@ -121,6 +121,9 @@ pub struct World {
     pub interrupted: bool,
     /// What was done last, newest last, if it is recorded.
     pub log: Option<Vec<String>>,
+    /// Whether known faults are let pass, and those that were: how often, and when first.
+    pub avoids: bool,
+    pub passed: BTreeMap<String, (u64, u64)>,
     /// What happened how often.
     pub counts: BTreeMap<String, u64>,
     pub counting: bool,
@@ -176,6 +179,8 @@ impl World {
             shadow: Default::default(),
             interrupted: false,
             log: None,
+            avoids: std::env::var("SKINK_FUZZ_ALL").is_err(),
+            passed: BTreeMap::new(),
             counts: BTreeMap::new(),
             counting: std::env::var("SKINK_FUZZ_COUNT").is_ok(),
             traps: 0,
