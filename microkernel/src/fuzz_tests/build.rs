@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use skink_abi::{Invocation as I, ObjectType as O};
 
+use super::avoid;
 use super::calls::PRIORITIES;
 use super::names::is;
 use super::world::*;
@@ -15,9 +16,9 @@ use crate::cap::{Cap, CapType as T};
 const EXTRAS: [(O, u64, u64); 12] = [
     (O::Frame, 12, 100),
     (O::Frame, 12, 60),
-    (O::PageTable, 0, 60),
-    (O::PageTable, 0, 60),
-    (O::PageTable, 0, 60),
+    (O::PageTable, 0, 90),
+    (O::PageTable, 0, 90),
+    (O::PageTable, 0, 90),
     (O::Endpoint, 0, 100),
     (O::Endpoint, 0, 40),
     (O::Notification, 0, 100),
@@ -90,7 +91,8 @@ impl World {
         let keeps_threads = self.rng.chance(60);
         for slot in made {
             let is_thread = is(&self.slot(slot).cap.get().unpack(), T::Tcb);
-            if !(keeps_threads && is_thread) && self.rng.chance(self.swarm.forget) {
+            let is_time = is(&self.slot(slot).cap.get().unpack(), T::SchedContext);
+            if !(keeps_threads && (is_thread || is_time)) && self.rng.chance(self.swarm.forget) {
                 self.ask(NODE, I::CNodeDelete, &[slot, WHOLE], &[])?;
             }
         }
@@ -158,8 +160,17 @@ impl World {
         if self.ask(IRQ_CONTROL, I::IrqControlGet, &words, &[NODE])? == 0 {
             self.ask(irq, I::IrqHandlerSetNotification, &[], &[notification])?;
         }
-        let table = self.one_of(T::PageTable, made);
-        self.ask(table, I::PageTableMap, &[0x1000], &[space])?;
+        self.map(space, made)
+    }
+
+    /// Maps a frame at one place in a space, with the tables that this takes.
+    fn map(&mut self, space: u64, made: &[u64]) -> Done<()> {
+        for _ in 0..4 {
+            let table = self.one_of(T::PageTable, made);
+            self.ask(table, I::PageTableMap, &[0x1000], &[space])?;
+        }
+        let frame = self.one_of(T::Frame, made);
+        self.ask(frame, I::FrameMap, &[0x1000, 3, 0], &[space])?;
         Ok(())
     }
 
@@ -190,7 +201,7 @@ impl World {
         }
         let replies = all_of(self, T::Reply);
         if let Some(reply) = self.rng.any(&replies) {
-            let index = if self.rng.chance(90) { 2 } else { 0 };
+            let index = if avoid::REPLY_IN_SLOT_0 || self.rng.chance(90) { 2 } else { 0 };
             self.put(reply, thread.node, index, u64::from(radix))?;
         }
         for index in 0..1u64 << radix {
@@ -205,7 +216,9 @@ impl World {
                 16 => SCRATCH + self.rng.below(SLOTS - SCRATCH),
                 _ => continue,
             };
-            self.put(source, thread.node, index, u64::from(radix))?;
+            if index > 0 || !avoid::REPLY_IN_SLOT_0 {
+                self.put(source, thread.node, index, u64::from(radix))?;
+            }
         }
         Ok(())
     }

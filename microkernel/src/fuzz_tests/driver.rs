@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 
 use skink_abi::{Fault, Invocation as I, Syscall};
 
-use super::calls::{Caller, PRIORITIES};
+use super::calls::{ADDRESSES, Caller, PRIORITIES};
 use super::names;
 use super::world::*;
-use crate::cap::CapType as T;
+use crate::addr::UserAddr;
+use crate::arch::host::Access;
+use crate::cap::{Cap, CapType as T};
 use crate::machine::{Irq, Trap};
 use crate::obj::Obj;
-use crate::object::tcb::Tcb;
+use crate::object::tcb::{Tcb, ThreadState};
 
 /// Realms, each an Untyped of its own.
 const REALM_COUNT: u64 = 3;
@@ -29,6 +31,7 @@ impl World {
 
     /// One step.
     pub fn step(&mut self) -> Verdict {
+        self.steps += 1;
         self.pass_time()?;
         if self.interrupted {
             self.interrupted = false;
@@ -41,12 +44,6 @@ impl World {
         }
         let swarm = &self.swarm;
         let (interrupt, root, fault) = (swarm.interrupt, swarm.root, swarm.fault);
-        let who = match self.kernel.cpu.current {
-            None => "idle",
-            Some(t) if t == self.root => "root",
-            _ => "user",
-        };
-        self.count(|| format!("step {who}"));
         match self.rng.below(400) {
             at if at < root => self.govern(),
             at if at < root + 4 * interrupt => self.interrupt(),
@@ -149,15 +146,7 @@ impl World {
                 self.sleep()
             }
             11..15 if !threads.is_empty() => {
-                let contexts = self.owned(T::SchedContext);
-                let (context, tcb) = (self.rng.any(&contexts), self.rng.pick(&threads));
-                if let Some(context) = context {
-                    self.ask(context, I::SchedContextUnbind, &[], &[])?;
-                    if self.rng.chance(60) {
-                        self.ask(context, I::SchedContextBind, &[], &[tcb])?;
-                        self.ask(tcb, I::TcbResume, &[], &[])?;
-                    }
-                }
+                self.move_time(&threads)?;
                 self.sleep()
             }
             _ => {
@@ -169,6 +158,28 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// The root thread takes the time of a thread that waits, which is a passive server then, and
+    /// perhaps gives it to another.
+    fn move_time(&mut self, threads: &[u64]) -> Verdict {
+        let waits = |slot: &u64| match self.slot(*slot).cap.get().unpack() {
+            Cap::SchedContext(sc) => {
+                sc.tcb.get().is_some_and(|tcb| tcb.state.get() == ThreadState::BlockedOnReceive)
+            }
+            _ => false,
+        };
+        let all = self.owned(T::SchedContext);
+        let waiting: Vec<u64> = all.iter().copied().filter(waits).collect();
+        let chosen = if self.rng.chance(80) { self.rng.any(&waiting) } else { self.rng.any(&all) };
+        let Some(context) = chosen else { return Ok(()) };
+        self.ask(context, I::SchedContextUnbind, &[], &[])?;
+        if self.rng.chance(30) {
+            let tcb = self.rng.pick(threads);
+            self.ask(context, I::SchedContextBind, &[], &[tcb])?;
+            self.ask(tcb, I::TcbResume, &[], &[])?;
+        }
+        Ok(())
     }
 
     /// The root thread goes on with what it is about.
@@ -196,8 +207,19 @@ impl World {
         self.sleep()
     }
 
+    /// A thread touches its memory, and the TLB remembers what it found.
+    fn touch(&mut self) {
+        if let Some((root, asid)) = self.kernel.machine.active {
+            let addr = UserAddr(self.rng.pick(&ADDRESSES));
+            self.kernel.machine.access(root, asid, addr, Access::Read);
+        }
+    }
+
     /// A thread of a realm makes a system call.
     fn user(&mut self, tcb: Obj<Tcb>) -> Verdict {
+        if self.rng.chance(10) {
+            self.touch();
+        }
         let before = tcb.regs(|regs| regs.ip);
         let repeats = self.habits.get(&tcb.addr().0).is_some_and(|habit| habit.ip == before + 2);
         if repeats && self.rng.chance(90) {

@@ -184,10 +184,10 @@ impl World {
     /// Lets pass what is known, and counts it.
     fn judge(&mut self, verdict: Verdict) -> Verdict {
         let Err(sentence) = verdict else { return Ok(()) };
-        if !self.avoids || !avoid::KNOWN.iter().any(|known| sentence.starts_with(known)) {
+        if !avoid::is_known(&sentence) {
             return Err(sentence);
         }
-        let now = self.traps;
+        let now = self.steps;
         self.passed.entry(sentence).or_insert((0, now)).0 += 1;
         Ok(())
     }

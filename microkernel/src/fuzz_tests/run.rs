@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use super::world::{RAM, World};
 use super::{avoid, facts};
@@ -18,13 +19,6 @@ struct Run {
     fast: bool,
     thorough: u64,
     log: bool,
-}
-
-impl Run {
-    /// Whether what is known is let pass.
-    fn avoids(&self) -> bool {
-        std::env::var("SKINK_FUZZ_ALL").is_err()
-    }
 }
 
 /// How a run ended.
@@ -89,46 +83,78 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Runs seeds one after the other; a seed that fails is run again with all checks at every step,
-/// and its last steps are told.
-fn fuzz(first: u64, seeds: u64, steps: u64) -> BTreeMap<String, (u64, u64, u64)> {
+/// A kind of fault that was found.
+struct Find {
+    times: u64,
+    /// Where it was found first.
+    seed: u64,
+    step: u64,
+    after: Duration,
+    /// Whether it is known and was let pass.
+    passed: bool,
+}
+
+/// What many runs found, by the sentence that says what is wrong.
+#[derive(Default)]
+struct Finds {
+    all: BTreeMap<String, Find>,
+    /// What happened how often, where that was asked for.
+    counts: BTreeMap<String, u64>,
+    traps: u64,
+}
+
+impl Finds {
+    fn add(&mut self, sentence: String, seed: u64, (step, times): (u64, u64), after: Duration) {
+        let passed = avoid::is_known(&sentence);
+        let find = Find { times: 0, seed, step, after, passed };
+        self.all.entry(sentence).or_insert(find).times += times;
+    }
+
+    /// The first that is not known, with its place.
+    fn unknown(&self) -> Option<(&String, &Find)> {
+        self.all.iter().find(|(_, find)| !find.passed)
+    }
+
+    fn print(&self) {
+        for (what, count) in &self.counts {
+            eprintln!("{count:10} {what}");
+        }
+        for (sentence, Find { times, seed, step, after, passed }) in &self.all {
+            let known = if *passed { "known: " } else { "" };
+            eprintln!(
+                "{times:8} times, first at seed {seed} step {step} after {after:.1?}: {known}{sentence}"
+            );
+        }
+    }
+}
+
+/// Runs seeds one after the other; a seed that fails is run again with all checks at every step.
+fn fuzz(first: u64, seeds: u64, steps: u64) -> Finds {
     let thorough = number("SKINK_FUZZ_THOROUGH", 16);
+    let fast = number("SKINK_FUZZ_SLOW", 0) == 0;
     let mut machine = HostMachine::new(RAM);
-    let mut found = BTreeMap::new();
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let (start, mut traps) = (std::time::Instant::now(), 0);
+    let mut finds = Finds::default();
+    let start = Instant::now();
     for seed in first..first + seeds {
-        if std::env::var("SKINK_FUZZ_VERBOSE").is_ok() {
-            eprintln!("seed {seed}");
-        }
-        let one = Run { seed, steps, fast: true, thorough, log: false };
+        let one = Run { seed, steps, fast, thorough, log: false };
         let mut end = run(one, machine, false);
-        traps += end.world.traps;
-        for (what, count) in &end.world.counts {
-            *counts.entry(what.clone()).or_insert(0u64) += count;
-        }
-        for (sentence, (count, _)) in core::mem::take(&mut end.world.passed) {
-            let entry = found.entry(format!("(passed) {sentence}")).or_insert((0, seed, end.steps));
-            entry.0 += count;
-        }
+        finds.traps += end.world.traps;
         if end.broken.is_some() && thorough > 1 {
-            let again = run(Run { thorough: 1, ..one }, machine_of(end), false);
-            end = again;
+            end = run(Run { thorough: 1, ..one }, machine_of(end), false);
         }
-        if let Some(mut broken) = end.broken.take() {
-            if one.avoids() && avoid::KNOWN.iter().any(|known| broken.starts_with(known)) {
-                broken = format!("(passed) {broken}");
-            }
-            let entry = found.entry(broken).or_insert((0, seed, end.steps));
-            entry.0 += 1;
+        for (sentence, (times, step)) in core::mem::take(&mut end.world.passed) {
+            finds.add(sentence, seed, (step, times), start.elapsed());
+        }
+        for (what, count) in core::mem::take(&mut end.world.counts) {
+            *finds.counts.entry(what).or_default() += count;
+        }
+        if let Some(broken) = end.broken.take() {
+            finds.add(broken, seed, (end.steps, 1), start.elapsed());
         }
         machine = machine_of(end);
     }
-    for (what, count) in &counts {
-        eprintln!("{count:8} {what}");
-    }
-    eprintln!("{traps} traps of {seeds} seeds in {:?}", start.elapsed());
-    found
+    eprintln!("{} traps of {seeds} seeds in {:.1?}", finds.traps, start.elapsed());
+    finds
 }
 
 /// Tells the last steps of a seed.
@@ -170,10 +196,9 @@ fn lockstep(seed: u64, steps: u64) -> Result<(), String> {
 
 #[test]
 fn random_threads_in_random_realms_break_nothing() {
-    let found = fuzz(1, 20, 2_000);
-    let found = found.iter().find(|(sentence, _)| !sentence.starts_with("(passed)"));
-    if let Some((sentence, (_, seed, steps))) = found {
-        panic!("{sentence}\n{}", tell(*seed, *steps, 20));
+    let (seeds, steps) = (16, 1_500);
+    if let Some((sentence, find)) = fuzz(1, seeds, steps).unknown() {
+        panic!("{sentence}\n{}", tell(find.seed, steps, 20));
     }
 }
 
@@ -196,11 +221,9 @@ fn long_fuzzing() {
         eprintln!("{}", tell(first, steps, number("SKINK_FUZZ_TELL", 20) as usize));
         return;
     }
-    let found = fuzz(first, seeds, steps);
-    for (sentence, (count, seed, step)) in &found {
-        eprintln!("{count} times, first seed {seed} step {step}: {sentence}");
-    }
-    assert!(found.keys().all(|sentence| sentence.starts_with("(passed)")), "there are faults");
+    let finds = fuzz(first, seeds, steps);
+    finds.print();
+    assert!(finds.unknown().is_none(), "there are new faults");
 }
 
 /// The long form of the comparison.

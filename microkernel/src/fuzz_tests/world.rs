@@ -113,7 +113,7 @@ pub struct World {
     table: Obj<CapSlot>,
     /// Whether system calls may take the fast path.
     pub fast: bool,
-    /// Calls of the root thread are checked as all others are.
+    /// What the root thread is about.
     pub plan: Plan,
     pub habits: BTreeMap<u64, Habit>,
     pub shadow: super::oracles::Shadow,
@@ -121,12 +121,13 @@ pub struct World {
     pub interrupted: bool,
     /// What was done last, newest last, if it is recorded.
     pub log: Option<Vec<String>>,
-    /// Whether known faults are let pass, and those that were: how often, and when first.
-    pub avoids: bool,
+    /// Known faults that were let pass: how often, and at which step first.
     pub passed: BTreeMap<String, (u64, u64)>,
-    /// What happened how often.
+    /// What happened how often, if that is counted.
     pub counts: BTreeMap<String, u64>,
-    pub counting: bool,
+    counting: bool,
+    /// Steps so far.
+    pub steps: u64,
     /// Traps so far.
     pub traps: u64,
     /// How often the costly checks are made: every so many traps.
@@ -179,10 +180,10 @@ impl World {
             shadow: Default::default(),
             interrupted: false,
             log: None,
-            avoids: std::env::var("SKINK_FUZZ_ALL").is_err(),
             passed: BTreeMap::new(),
             counts: BTreeMap::new(),
             counting: std::env::var("SKINK_FUZZ_COUNT").is_ok(),
+            steps: 0,
             traps: 0,
             thorough,
         }
@@ -227,8 +228,7 @@ impl World {
         }
     }
 
-    /// A system call of the root thread, which is on the CPU; its status. It is repeated while
-    /// it is preempted and the thread stays on the CPU: 0 then, too.
+    /// A system call of the root thread, which is on the CPU; its status. Nothing preempts it.
     pub fn ask(
         &mut self,
         on: u64,
