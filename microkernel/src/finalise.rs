@@ -43,19 +43,17 @@ use crate::object::{
 };
 use crate::slot::CapSlot;
 
-/// Steps between two looks for a waiting interrupt; each takes a bounded time. Tests look after
-/// each step: which steps the machine looks after depends on what else is deleted.
-const STEPS: u32 = if cfg!(test) { 1 } else { 32 };
-
 /// Counts steps of a long operation.
 #[derive(Default)]
 struct Progress(u32);
 
 impl Progress {
-    /// Counts one step; a preemption point at every [`STEPS`].
+    /// Counts one step, which takes a bounded time. Not after each is a preemption point.
     fn step(&mut self, kernel: &Kernel) -> Result<(), Failure> {
         self.0 += 1;
-        if self.0.is_multiple_of(STEPS) && kernel.machine.interrupt_pending() {
+        if self.0.is_multiple_of(kernel.machine.steps_to_preemption())
+            && kernel.machine.interrupt_pending()
+        {
             return Err(Failure::Preempted);
         }
         Ok(())

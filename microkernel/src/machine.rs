@@ -202,6 +202,10 @@ pub trait Machine {
     fn unmask(&mut self, irq: Irq);
     /// Whether an interrupt waits: long operations then stop at their preemption point.
     fn interrupt_pending(&self) -> bool;
+    /// Short steps of a long operation between two preemption points.
+    fn steps_to_preemption(&self) -> u32 {
+        32
+    }
 
     /// The FPU of the CPU.
     fn fpu(&mut self) -> &mut Self::Fpu;

@@ -290,10 +290,8 @@ impl Caller<'_> {
                 let ahead = self.rng.pick(&[0, 1_000, 50_000, 200_000, 5_000_000]);
                 args.words(&[self.now + ahead]);
             }
-            I::IrqHandlerSetNotification | I::TimerSetNotification => {
-                if !self.rng.chance(10) {
-                    args.cap(self.some(T::Notification));
-                }
+            I::IrqHandlerSetNotification | I::TimerSetNotification if !self.rng.chance(10) => {
+                args.cap(self.some(T::Notification));
             }
             I::LogWrite => {
                 args.words(&[1 + self.rng.below(24), 1, 2, 3]);
@@ -383,10 +381,8 @@ impl Caller<'_> {
                     }
                 }
             }
-            I::TcbSetFaultEndpoint | I::TcbSetTimeoutEndpoint => {
-                if !self.rng.chance(10) {
-                    args.cap(self.some(T::Endpoint));
-                }
+            I::TcbSetFaultEndpoint | I::TcbSetTimeoutEndpoint if !self.rng.chance(10) => {
+                args.cap(self.some(T::Endpoint));
             }
             I::TcbBindNotification => {
                 args.cap(self.some(T::Notification));

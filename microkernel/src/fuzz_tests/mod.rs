@@ -9,7 +9,8 @@
 //! * [`rng`], [`swarm`]: random numbers; how much of what a run does.
 //! * [`world`], [`build`]: the machine with its root thread; how it builds realms.
 //! * [`names`], [`calls`], [`driver`]: what threads can name; what they call; one step.
-//! * [`facts`], [`oracles`]: the state in numbers; what must be true.
+//! * [`facts`]: the state in numbers. [`oracles`], [`state`]: what must be true after a trap, and
+//!   at any time. [`avoid`]: what is known not to be.
 //! * [`run`]: whole runs, two in lockstep, and reports.
 
 mod avoid;
@@ -21,5 +22,6 @@ mod names;
 mod oracles;
 mod rng;
 mod run;
+mod state;
 mod swarm;
 mod world;

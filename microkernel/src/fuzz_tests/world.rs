@@ -116,7 +116,7 @@ pub struct World {
     /// What the root thread is about.
     pub plan: Plan,
     pub habits: BTreeMap<u64, Habit>,
-    pub shadow: super::oracles::Shadow,
+    pub shadow: super::state::Shadow,
     /// Whether an interrupt waits because the last call was stopped for one.
     pub interrupted: bool,
     /// What was done last, newest last, if it is recorded.
@@ -142,6 +142,8 @@ impl World {
     /// Boots: the root thread is on the CPU and about to wait.
     pub fn boot(machine: HostMachine, seed: u64, fast: bool, thorough: u64) -> World {
         let mut kernel = Box::new(Kernel::new(machine));
+        // Which steps have a preemption point depends on what else is deleted: any may.
+        kernel.machine.steps_to_preemption = 1;
         poison(&kernel, PhysAddr(0), RAM as u64);
         let node = kernel.machine.kernel_addr(PhysAddr(0x1_0000));
         // SAFETY: unused emulated RAM; zeroes are empty slots.

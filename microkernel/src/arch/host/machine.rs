@@ -79,6 +79,8 @@ pub struct HostMachine {
     pub irqs: [Option<HostIrq>; MAX_IRQS],
     /// Preemption points that pass before one stops; `None`: no interrupt waits.
     pub preempt_after: Cell<Option<u32>>,
+    /// Short steps between two preemption points.
+    pub steps_to_preemption: u32,
     /// Preemption points asked so far.
     pub preemption_points: Cell<u64>,
     /// Mappings for code that the machine was told of.
@@ -110,6 +112,7 @@ impl HostMachine {
             active: None,
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
+            steps_to_preemption: 32,
             preemption_points: Cell::new(0),
             code_mappings: 0,
             fpu: HostFpu::default(),
@@ -326,6 +329,10 @@ impl Machine for HostMachine {
         let left = self.preempt_after.get();
         self.preempt_after.set(left.and_then(|points| points.checked_sub(1)));
         left == Some(0)
+    }
+
+    fn steps_to_preemption(&self) -> u32 {
+        self.steps_to_preemption
     }
 
     fn fpu(&mut self) -> &mut HostFpu {
