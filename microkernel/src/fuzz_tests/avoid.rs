@@ -26,8 +26,8 @@ pub const KNOWN: &[&str] = &[
 /// The fast path takes slot 0 for a reply object, the slow one does not.
 pub const REPLY_IN_SLOT_0: bool = true;
 
-/// Whether a sentence tells of a known fault. With `SKINK_FUZZ_ALL` set none is known.
+/// Whether a sentence tells of a known fault, and is not what `SKINK_FUZZ_STOP` begins.
 pub fn is_known(sentence: &str) -> bool {
-    std::env::var("SKINK_FUZZ_ALL").is_err()
-        && KNOWN.iter().any(|known| sentence.starts_with(known))
+    let is_wanted = std::env::var("SKINK_FUZZ_STOP").is_ok_and(|stop| sentence.starts_with(&stop));
+    !is_wanted && KNOWN.iter().any(|known| sentence.starts_with(known))
 }

@@ -214,7 +214,7 @@ impl Caller<'_> {
         call.number = match self.rng.below(20) {
             0 => Syscall::Send,
             1 => Syscall::NbSend,
-            2 | 3 => Syscall::NbSendRecv,
+            2..6 => Syscall::NbSendRecv,
             _ => Syscall::Call,
         }
         .raw();

@@ -5,12 +5,13 @@ use super::rng::Rng;
 use crate::cap::CapType;
 
 /// Kinds of capability that a run may favour.
-const KINDS: [CapType; 13] = [
+const KINDS: [CapType; 14] = [
     CapType::Untyped,
     CapType::CNode,
     CapType::Tcb,
     CapType::Tcb,
     CapType::Timer,
+    CapType::SchedContext,
     CapType::SchedContext,
     CapType::SchedControl,
     CapType::PageTable,

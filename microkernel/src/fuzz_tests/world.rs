@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -242,6 +243,7 @@ impl World {
             // A call on nothing is a fault.
             return Ok(UNSET);
         }
+        self.note(|| format!("the root thread does {what:?} {words:x?} on slot {on}"));
         let call = invocation(on, what, words, caps);
         self.make_call(&call)?;
         Ok(self.root.regs(|regs| regs.status))
