@@ -7,7 +7,7 @@ use core::cell::Cell;
 use skink_abi::invocation::Trigger;
 
 use super::context::HostContext;
-use super::memory::Memory;
+use super::memory::{Memory, SPOILT};
 use super::paging::{HostPaging, permissions};
 use super::tlb::{Access, Tlb, Translation};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
@@ -74,6 +74,10 @@ pub struct HostMachine {
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
+    /// By how much each reading of the counter moves it on, so that time passes within a call.
+    pub tick: Ticks,
+    /// What that has added to `now`; see [`HostMachine::settle`].
+    passed: Cell<Ticks>,
     /// What `set_deadline` was told last.
     pub deadline: Option<Ticks>,
     /// The space that the CPU runs in; `None`: the kernel's own.
@@ -101,14 +105,21 @@ pub struct HostMachine {
 impl HostMachine {
     /// A machine with so much RAM, from physical address 0.
     pub fn new(ram_bytes: usize) -> HostMachine {
+        let irq_slots = Memory::zeroed(MAX_IRQS * size_of::<CapSlot>());
+        HostMachine::on(Memory::new(ram_bytes), irq_slots)
+    }
+
+    fn on(memory: Memory, irq_slots: Memory) -> HostMachine {
         HostMachine {
-            memory: Memory::new(ram_bytes),
+            memory,
             behind: BTreeMap::new(),
             tlb: Tlb::default(),
             now: 0,
+            tick: 0,
+            passed: Cell::new(0),
             deadline: None,
             active: None,
-            irq_slots: Memory::zeroed(MAX_IRQS * size_of::<CapSlot>()),
+            irq_slots,
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
@@ -118,6 +129,35 @@ impl HostMachine {
             ports: BTreeMap::new(),
             log: Vec::new(),
         }
+    }
+
+    /// Adds the time that passed within calls to `now`.
+    pub fn settle(&mut self) {
+        self.now += self.passed.take();
+    }
+
+    /// Another machine with the memory of this one, which keeps its place but not its content:
+    /// two kernels, one after the other, have their objects at the same addresses.
+    pub fn again(self) -> HostMachine {
+        let HostMachine { mut memory, mut irq_slots, .. } = self;
+        memory.fill(SPOILT);
+        irq_slots.fill(0);
+        HostMachine::on(memory, irq_slots)
+    }
+
+    /// Whether the TLB remembers what the page tables do not say (any more): `root_of` tells the
+    /// root table of a live address space.
+    ///
+    /// # Errors
+    /// The space and the address of such a translation.
+    pub fn check_tlb(
+        &self,
+        root_of: impl Fn(Asid) -> Option<PhysAddr>,
+    ) -> Result<(), (Asid, UserAddr)> {
+        let is_stale = |(asid, addr, translation): &(Asid, UserAddr, Translation)| {
+            root_of(*asid).and_then(|root| self.walk(root, *addr)) != Some(*translation)
+        };
+        self.tlb.all().find(is_stale).map_or(Ok(()), |(asid, addr, _)| Err((asid, addr)))
     }
 
     /// Bytes of RAM.
@@ -237,7 +277,9 @@ impl Machine for HostMachine {
     }
 
     fn now(&self) -> Ticks {
-        self.now
+        let passed = self.passed.get();
+        self.passed.set(passed + self.tick);
+        self.now + passed
     }
     fn clock(&self) -> Clock {
         Clock::new(1_000_000_000)
