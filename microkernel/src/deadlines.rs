@@ -146,7 +146,7 @@ impl Deadlines {
 
     /// Puts in a node that is not linked.
     pub fn insert(&mut self, node: Obj<Node>, at: Ticks) {
-        debug_assert!(!node.is_linked() && node.addr().0 & LOW == 0);
+        assert!(!node.is_linked() && node.addr().0 & LOW == 0);
         node.left.set(1);
         store(&node.right, None);
         node.parent.set(1);

@@ -191,7 +191,7 @@ fn link_behind(kernel: &mut Kernel, place: Option<Obj<CapSlot>>, slot: Obj<CapSl
 ///
 /// An Untyped that is copied counts as full from then on: its copy gives out the memory.
 pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty() && !parent.is_empty());
+    assert!(dest.is_empty() && !parent.is_empty());
     let from = parent.cap.get().unpack();
     if let (
         Cap::Untyped { base, size_bits, device, .. },
@@ -211,7 +211,7 @@ pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap
 /// Puts the first capability of an object that was made from the Untyped in `parent` into the
 /// empty slot `dest`.
 pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty());
+    assert!(dest.is_empty());
     dest.cap.set(cap.pack());
     kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
@@ -220,7 +220,7 @@ pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>,
 
 /// Puts a capability that was derived from nothing (the boot's) into the empty slot `dest`.
 pub fn insert_root(kernel: &mut Kernel, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty());
+    assert!(dest.is_empty());
     dest.cap.set(cap.pack());
     kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
@@ -229,7 +229,7 @@ pub fn insert_root(kernel: &mut Kernel, dest: Obj<CapSlot>, cap: Cap) {
 
 /// Moves a capability, changed to `cap`, to the empty slot `dest`: its relations stay.
 pub fn move_cap(kernel: &mut Kernel, source: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty() && !source.is_empty());
+    assert!(dest.is_empty() && !source.is_empty());
     dest.cap.set(cap.pack());
     dest.set_flags(source.is_revocable(), source.is_first_badged());
     let place = source.prev();

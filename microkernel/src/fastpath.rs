@@ -43,20 +43,21 @@ unsafe fn object<T>(cap: PackedCap) -> Obj<T> {
     unsafe { Obj::from_addr(cap.object_addr()) }
 }
 
-/// The capability that a pointer names, if the root CNode resolves all of it; else null.
+/// The capability that a pointer names, if the root CNode resolves all of it; else null. Two fields
+/// of six bits: nothing here leaves its type, and no check for it is paid.
 #[inline(always)]
 fn lookup(tcb: Obj<Tcb>, cptr: u64) -> PackedCap {
     let root = tcb.slots[TcbSlot::CSpace as usize].cap.get();
     let (radix, guard_bits) = (root.0 >> 5 & 0x3f, root.0 >> 11 & 0x3f);
     let resolves = root.0 & TYPE == CapType::CNode as u64
-        && radix + guard_bits == 64
-        && cptr >> radix == root.1;
+        && radix.wrapping_add(guard_bits) == 64
+        && cptr.wrapping_shr(radix as u32) == root.1;
     if !resolves {
         return PackedCap::NULL;
     }
     // SAFETY: it is a CNode's capability; the index is below `2^radix`.
     let table = unsafe { object(root) };
-    slot_at(table, cptr & ((1 << radix) - 1)).cap.get()
+    slot_at(table, cptr & 1u64.wrapping_shl(radix as u32).wrapping_sub(1)).cap.get()
 }
 
 /// Moves the words in registers from one thread to another, with badge and info.
@@ -186,7 +187,7 @@ impl Kernel {
     /// same scheduling context no time is charged.
     #[inline(always)]
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
-        self.syscalls += 1;
+        self.syscalls = self.syscalls.wrapping_add(1);
         self.cpu.current = Some(next);
         let comes_first = self.highest_ready().is_none_or(|top| next.priority.get() >= top);
         if same_context && comes_first {

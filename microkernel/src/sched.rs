@@ -224,10 +224,10 @@ impl Kernel {
         let used = now.saturating_sub(self.cpu.charged_from);
         self.cpu.charged_from = now;
         let Some(sc) = self.cpu.current_sc else {
-            self.cpu.idle += used;
+            self.cpu.idle = self.cpu.idle.wrapping_add(used);
             return;
         };
-        sc.consumed.set(sc.consumed.get() + used);
+        sc.consumed.set(sc.consumed.get().wrapping_add(used));
         let left = sc.remaining.get().saturating_sub(used);
         sc.remaining.set(left);
         if left == 0 && !sc.node.is_linked() {
