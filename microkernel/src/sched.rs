@@ -286,10 +286,10 @@ impl Kernel {
         self.cpu.charged_from = now;
         match self.cpu.current_sc {
             Some(sc) => {
-                sc.consumed.set(sc.consumed.get() + used);
+                sc.consumed.set(sc.consumed.get().wrapping_add(used));
                 sc.remaining.set(sc.remaining.get().saturating_sub(used));
             }
-            None => self.cpu.idle += used,
+            None => self.cpu.idle = self.cpu.idle.wrapping_add(used),
         }
         self.cpu.current_sc
     }
