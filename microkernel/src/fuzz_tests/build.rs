@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use skink_abi::{Invocation as I, ObjectType as O};
 
 use super::avoid;
-use super::calls::PRIORITIES;
+use super::calls::{PLACE, PRIORITIES};
 use super::names::is;
 use super::world::*;
 use crate::cap::{Cap, CapType as T};
@@ -167,10 +167,10 @@ impl World {
     fn map(&mut self, space: u64, made: &[u64]) -> Done<()> {
         for _ in 0..4 {
             let table = self.one_of(T::PageTable, made);
-            self.ask(table, I::PageTableMap, &[0x1000], &[space])?;
+            self.ask(table, I::PageTableMap, &[PLACE], &[space])?;
         }
         let frame = self.one_of(T::Frame, made);
-        self.ask(frame, I::FrameMap, &[0x1000, 3, 0], &[space])?;
+        self.ask(frame, I::FrameMap, &[PLACE, 3, 0], &[space])?;
         Ok(())
     }
 

@@ -13,7 +13,9 @@ use crate::cap::{Cap, CapType as T};
 /// Priorities that threads get: few, so that many are equals.
 pub const PRIORITIES: [u64; 3] = [10, 20, 30];
 /// Addresses at which things are mapped.
-pub const ADDRESSES: [u64; 5] = [0x1000, 0x1000, 0x2000, 0x20_0000, 0x4000_0000];
+pub const ADDRESSES: [u64; 5] = [PLACE, PLACE, PLACE + 0x1000, 0x1000, 0x4000_0000];
+/// Where each space has a frame from the beginning.
+pub const PLACE: u64 = 0x20_0000;
 const BUDGETS: [u64; 4] = [50_000, 100_000, 300_000, 1_000_000];
 const EDGES: [u64; 9] = [0, 1, 2, 63, 64, 65, 1 << 32, 1 << 63, u64::MAX];
 /// What threads make of Untyped, with its size.

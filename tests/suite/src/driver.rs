@@ -277,6 +277,7 @@ impl Driver {
             own_path(home).move_(at).expect("take a control capability back");
         }
         own_path(self.slots.pool).revoke().expect("take everything back");
+        Cap::<cap::MachineControl>::from_slot(boot::MACHINE_CONTROL).check().expect("check");
         for slot in self.slots.parts..process.next {
             own_path(slot).delete().expect("give back a shared page");
         }
@@ -370,6 +371,7 @@ impl Driver {
             let start = unsafe { &mut *(bytes.as_mut_ptr().cast::<Start>()) };
             start.counter_hz = self.info.counter_hz;
             start.counter_base = self.info.counter_base;
+            start.is_debug = self.info.is_debug;
             start.has_messages = u64::from(self.has_messages);
             start.segment_count = segments.1 as u64;
             start.segments = segments.0;
