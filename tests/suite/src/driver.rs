@@ -12,7 +12,7 @@ use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{Badge, CPtr, CapRights, Error, Fault, ObjectType};
 
 use crate::env::{self, CNODE_BITS, Env, Start, Text, UNTYPED_BITS, slot, verdict};
-use crate::{bench, cases};
+use crate::{bench, cases, fuzz};
 
 /// Milliseconds that a test may take.
 const TIME_LIMIT_MS: u64 = 10_000;
@@ -49,7 +49,8 @@ struct Slots {
     parts: u64,
 }
 
-struct Driver {
+/// The root task's view of the machine, and its own capabilities.
+pub struct Driver {
     info: &'static BootInfo,
     slots: Slots,
     /// Whether the machine makes interrupts of messages.
@@ -75,7 +76,9 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
     let driver = Driver::new(info);
     let filter = driver.file("args").unwrap_or(b"");
     let filter = core::str::from_utf8(filter).unwrap_or("").trim();
-    if filter == "bench" {
+    if filter.starts_with("fuzz") {
+        fuzz::run(&driver, filter);
+    } else if filter == "bench" {
         driver.run(&bench::BENCH);
     } else {
         driver.run_all(filter);
@@ -84,19 +87,19 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
     arch::undefined_instruction()
 }
 
-fn log() -> Cap<cap::Log> {
+pub fn log() -> Cap<cap::Log> {
     Cap::from_slot(boot::LOG)
 }
 
-fn own_cnode() -> Cap<cap::CNode> {
+pub fn own_cnode() -> Cap<cap::CNode> {
     Cap::from_slot(boot::CNODE)
 }
 
-fn own_path(index: u64) -> SlotPath {
+pub fn own_path(index: u64) -> SlotPath {
     own_cnode().slot(CPtr(index))
 }
 
-fn print(text: core::fmt::Arguments<'_>) {
+pub fn print(text: core::fmt::Arguments<'_>) {
     let mut line = Text::new();
     let _ = line.write_fmt(text);
     let _ = line.write_str("\n");
@@ -162,6 +165,16 @@ impl Driver {
         driver
     }
 
+    /// What the kernel says about the machine.
+    pub fn info(&self) -> &'static BootInfo {
+        self.info
+    }
+
+    /// The first slot of its CNode behind those that it uses itself.
+    pub fn first_free_slot(&self) -> u64 {
+        self.slots.parts
+    }
+
     fn vspace(&self) -> Cap<cap::VSpace> {
         Cap::from_slot(boot::VSPACE)
     }
@@ -184,7 +197,7 @@ impl Driver {
     }
 
     /// A device Untyped in which the machine has nothing, else any large one.
-    fn device(&self) -> Option<u64> {
+    pub fn device(&self) -> Option<u64> {
         let list = &self.info.untyped_list[..self.info.untyped.count as usize];
         let is_large = |u: &UntypedDesc| u.is_device == 1 && u.size_bits >= 21;
         let is_empty = |u: &UntypedDesc| {
@@ -221,7 +234,7 @@ impl Driver {
         unsafe { core::slice::from_raw_parts(start as *const u8, size as usize) }
     }
 
-    fn image(&self) -> &'static [u8] {
+    pub fn image(&self) -> &'static [u8] {
         let (address, size) = (self.info.boot_image_vaddr, self.info.boot_image_size);
         // SAFETY: the kernel maps the boot image there, read-only, for ever.
         unsafe { core::slice::from_raw_parts(address as *const u8, size as usize) }
@@ -290,7 +303,7 @@ impl Driver {
         passed
     }
 
-    fn now_ns(&self) -> u64 {
+    pub fn now_ns(&self) -> u64 {
         let ticks = arch::counter().wrapping_sub(self.info.counter_base);
         (u128::from(ticks) * 1_000_000_000 / u128::from(self.info.counter_hz)) as u64
     }
