@@ -107,6 +107,8 @@ pub enum Cap {
     SchedControl,
     /// The debug console.
     Log,
+    /// Ends the machine.
+    MachineControl,
     /// A CNode or TCB that is being deleted in steps: `table` has `remaining` slots to empty
     /// (it had `2^radix`, or is a TCB's own slots where `radix` is `ZOMBIE_TCB`).
     Zombie { table: Obj<CapSlot>, radix: u8, remaining: u64 },
@@ -144,6 +146,7 @@ pub enum CapType {
     IoPort,
     SchedControl,
     Log,
+    MachineControl,
     Zombie,
 }
 
@@ -215,7 +218,7 @@ impl PackedCap {
 
     /// The typed view.
     pub fn unpack(self) -> Cap {
-        const T: [CapType; 21] = [
+        const T: [CapType; 22] = [
             CapType::Null,
             CapType::Untyped,
             CapType::CNode,
@@ -236,6 +239,7 @@ impl PackedCap {
             CapType::IoPort,
             CapType::SchedControl,
             CapType::Log,
+            CapType::MachineControl,
             CapType::Zombie,
         ];
         let word = self.1;
@@ -286,6 +290,7 @@ impl PackedCap {
             CapType::IoPort => Cap::IoPort { first: word as u16, last: (word >> 16) as u16 },
             CapType::SchedControl => Cap::SchedControl,
             CapType::Log => Cap::Log,
+            CapType::MachineControl => Cap::MachineControl,
             CapType::Zombie => {
                 Cap::Zombie { table: self.obj(), radix: self.field(0, 6) as u8, remaining: word }
             }
@@ -343,6 +348,7 @@ impl Cap {
             }
             Cap::SchedControl => PackedCap(head(T::SchedControl, 0, 0), 0),
             Cap::Log => PackedCap(head(T::Log, 0, 0), 0),
+            Cap::MachineControl => PackedCap(head(T::MachineControl, 0, 0), 0),
             Cap::Zombie { table, radix, remaining } => {
                 PackedCap(head(T::Zombie, u64::from(radix), table.addr().0), remaining)
             }

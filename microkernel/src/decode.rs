@@ -14,8 +14,8 @@ use crate::machine::UserContext;
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 use crate::object::{
-    asid_pool, cnode, frame, ioport, irq, log, page_table, sched_context, tcb_invoke, timer,
-    untyped, vspace,
+    asid_pool, cnode, frame, ioport, irq, log, machine_control, page_table, sched_context,
+    tcb_invoke, timer, untyped, vspace,
 };
 use crate::slot::CapSlot;
 
@@ -92,6 +92,7 @@ pub fn dispatch(
         raw if raw == CapType::IoPortControl as u8 => ioport::invoke_control,
         raw if raw == CapType::IoPort as u8 => ioport::invoke,
         raw if raw == CapType::Log as u8 => log::invoke,
+        raw if raw == CapType::MachineControl as u8 => machine_control::invoke,
         _ => return Err(Error::IllegalOperation.into()),
     };
     target(kernel, slot, invocation, arguments)

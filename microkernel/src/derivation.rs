@@ -68,7 +68,8 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
         | Cap::IoPortControl
         | Cap::IoPort { .. }
         | Cap::SchedControl
-        | Cap::Log => return None,
+        | Cap::Log
+        | Cap::MachineControl => return None,
     };
     Some(Region { base, bytes: 1 << size_bits })
 }
@@ -105,7 +106,8 @@ pub fn same_object(a: &Cap, b: &Cap) -> bool {
         | (Cap::IrqControl, Cap::IrqControl)
         | (Cap::IoPortControl, Cap::IoPortControl)
         | (Cap::SchedControl, Cap::SchedControl)
-        | (Cap::Log, Cap::Log) => true,
+        | (Cap::Log, Cap::Log)
+        | (Cap::MachineControl, Cap::MachineControl) => true,
         _ => false,
     }
 }

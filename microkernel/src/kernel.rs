@@ -17,8 +17,6 @@ use crate::slot::CapSlot;
 pub const PRIORITIES: usize = 256;
 /// Top-level entries of the ASID table: pools at most.
 pub const ASID_POOLS: usize = 8;
-/// Whether this is a debug image: it checks its invariants when asked to.
-pub const IS_DEBUG: bool = cfg!(any(debug_assertions, feature = "debug"));
 
 /// A FIFO of ready threads of one priority.
 #[derive(Default)]

@@ -51,7 +51,7 @@ mod bare {
     }
 
     fn end(code: u8) -> ! {
-        let _ = Cap::<cap::Log>::from_slot(boot::LOG).exit(code);
+        let _ = Cap::<cap::MachineControl>::from_slot(boot::MACHINE_CONTROL).exit(code);
         arch::undefined_instruction()
     }
 

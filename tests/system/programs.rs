@@ -27,6 +27,10 @@ pub const TESTS: &[Test] = &[
         name: "RUN0005 fifty programs, however they end, leave nothing behind",
         run: nothing_is_left,
     },
+    Test {
+        name: "RUN0006 a program that may write the log can neither end the machine nor stop it",
+        run: log_alone,
+    },
 ];
 
 /// Runs lines on a disk with the program `/P` and these further files; what was said, and the
@@ -166,6 +170,15 @@ fn least_privilege(fixture: &Fixture) -> Result<()> {
     }
     ensure!(!console.contains("p: ") && !console.contains("silence"), "no log: {console}");
     ensure!(said[6].text.contains("privileges   none\n"), "{}", said[6].text);
+    Ok(())
+}
+
+fn log_alone(fixture: &Fixture) -> Result<()> {
+    let files: [(&str, &[u8]); 1] = [("/P.toml", b"privileges = [\"log\"]\nheap = \"64KiB\"\n")];
+    let lines = ["run /disk/P meddle", "echo it goes on"];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(&said, &[(0, ""), (0, "it goes on")])?;
+    ensure!(console.contains("p: is granted 0 requests"), "{console}");
     Ok(())
 }
 

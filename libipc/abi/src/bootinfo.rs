@@ -40,6 +40,8 @@ pub mod slot {
     pub const BOOT_INFO: u64 = 11;
     /// The root task's scheduling context.
     pub const SCHED_CONTEXT: u64 = 12;
+    /// Ends the machine.
+    pub const MACHINE_CONTROL: u64 = 13;
     /// First slot that the kernel may fill otherwise.
     pub const FIRST_FREE: u64 = 16;
 }

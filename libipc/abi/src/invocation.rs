@@ -144,15 +144,28 @@ numbered! {
         /// Answer: `w0` bytes of kernel log ever written, `w1` objects alive, `w2` system calls
         /// since boot, `w3` nanoseconds in which nobody had anything to do.
         LogStatistics = 145,
-        /// Check the kernel's invariants now (debug images; else `IllegalOperation`).
-        LogCheckInvariants = 146,
-        /// `w0` exit code (0 to 127): end the machine (QEMU's debug exit device or PSCI).
-        LogExit = 147,
+
+        // ---- MachineControl ----
+        /// `w0` code (0 to [`exit_code::MAX`], and none of the kernel's own, which are
+        /// `InvalidArgument`): end the machine (QEMU's debug exit device, semihosting or PSCI).
+        MachineControlExit = 160,
+        /// Check the kernel's invariants now, with interrupts off; a broken one is a kernel panic.
+        MachineControlCheck = 161,
     }
 }
 
 /// `TcbSetFlags`: the thread has FPU/SIMD state, saved and restored by the kernel.
 pub const TCB_FLAG_FPU: u64 = 1;
+
+/// Codes with which the machine ends.
+pub mod exit_code {
+    /// The kernel's own: it cannot boot (a damaged image, too little memory).
+    pub const CANNOT_BOOT: u8 = 0x3d;
+    /// The kernel's own: it panicked.
+    pub const PANIC: u8 = 0x3e;
+    /// The greatest.
+    pub const MAX: u8 = 127;
+}
 
 /// `FrameMap` rights.
 pub mod map_rights {

@@ -1,7 +1,7 @@
-//! Interrupts, I/O ports, timers and the log.
+//! Interrupts, I/O ports, timers, the log, and the machine's end.
 
-use super::{Cap, IoPort, IoPortControl, IrqControl, IrqHandler, Log, Notification, SlotPath};
-use super::{Timer, invoke, run};
+use super::{Cap, IoPort, IoPortControl, IrqControl, IrqHandler, Log, MachineControl};
+use super::{Notification, SlotPath, Timer, invoke, run};
 use crate::buffer;
 use crate::raw::{self, SysResult};
 use skink_abi::invocation::Trigger;
@@ -179,15 +179,20 @@ impl Cap<Log> {
         let answer = invoke(self.cptr, Invocation::LogStatistics, &[], &[])?;
         Ok(answer.words)
     }
+}
 
-    /// Checks the kernel's invariants (debug images only).
-    pub fn check_invariants(self) -> SysResult<()> {
-        run(self.cptr, Invocation::LogCheckInvariants, &[], &[])
+/// # Errors
+/// What the kernel says ([`skink_abi::error`]); then nothing has changed.
+#[allow(clippy::missing_errors_doc)]
+impl Cap<MachineControl> {
+    /// Ends the machine with `code` (0 to 127, and none of the kernel's own: see
+    /// [`skink_abi::invocation::exit_code`]); returns only if that is refused.
+    pub fn exit(self, code: u8) -> SysResult<()> {
+        run(self.cptr, Invocation::MachineControlExit, &[u64::from(code)], &[])
     }
 
-    /// Ends the machine with `code` (0 to 127); returns only if that is refused.
-    pub fn exit(self, code: u8) -> SysResult<()> {
-        let words = [u64::from(code)];
-        run(self.cptr, Invocation::LogExit, &words, &[])
+    /// Has the kernel check its invariants; a broken one is a kernel panic.
+    pub fn check(self) -> SysResult<()> {
+        run(self.cptr, Invocation::MachineControlCheck, &[], &[])
     }
 }

@@ -125,6 +125,8 @@ kinds! {
     AsidPool,
     /// The kernel's debug console.
     Log,
+    /// Ends the machine.
+    MachineControl,
 }
 
 /// Invokes `cap` with words and capabilities; the first four words travel in registers.

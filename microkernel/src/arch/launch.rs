@@ -8,6 +8,7 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Display, Write};
 use core::mem::MaybeUninit;
 
+use skink_abi::invocation::exit_code;
 use spin::Mutex;
 
 use super::backend::{percpu, power, trap};
@@ -20,8 +21,6 @@ use crate::boot::ranges::{Range, Ranges};
 use crate::boot::{BootDescription, boot};
 use crate::machine::Machine;
 
-/// What [`crate::machine::Machine::exit`] gets when the kernel cannot boot; QEMU's status is 123.
-const EXIT_BOOT: u8 = 0x3d;
 /// Where the kernel's image begins in its own address space, or the memory that it lies in.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// Tables for the kernel's own mappings: the image, devices, up to four for the ends of each run
@@ -74,7 +73,7 @@ pub fn is_stack_guard(address: u64) -> bool {
 /// Ends a boot that cannot succeed with one line.
 pub fn fail(why: impl Display) -> ! {
     let _ = writeln!(Console, "skink: cannot boot: {why}");
-    power::exit(EXIT_BOOT)
+    power::exit(exit_code::CANNOT_BOOT)
 }
 
 /// A CPU feature without which the kernel does not run.

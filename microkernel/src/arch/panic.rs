@@ -11,13 +11,13 @@ use core::fmt::{self, Display, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use skink_abi::invocation::exit_code;
+
 use super::backend::{dump, power};
 use super::console::Console;
 use super::launch;
 use crate::machine::UserContext;
 
-/// What [`crate::machine::Machine::exit`] gets after a panic; QEMU's status is 125.
-const EXIT_PANIC: u8 = 0x3e;
 /// Lines of a backtrace at most.
 const MAX_FRAMES: usize = 32;
 
@@ -55,7 +55,7 @@ pub fn trap(
 /// A panic inside a panic ends at once.
 fn begin() {
     if PANICKING.swap(true, Ordering::Relaxed) {
-        power::exit(EXIT_PANIC);
+        power::exit(exit_code::PANIC);
     }
 }
 
@@ -71,7 +71,7 @@ fn finish(frame: u64) -> ! {
             writeln!(Console, "  thread: {at:#018x}, user ip {ip:#x}, sp {sp:#x}")
         }
     };
-    power::exit(EXIT_PANIC)
+    power::exit(exit_code::PANIC)
 }
 
 /// Follows frame pointers upwards as long as they stay in the kernel's data and ascend.

@@ -180,6 +180,7 @@ impl<'a> RootTask<'a> {
         }
         self.put(slot::SCHED_CONTROL, Cap::SchedControl);
         self.put(slot::LOG, Cap::Log);
+        self.put(slot::MACHINE_CONTROL, Cap::MachineControl);
         Ok(())
     }
 

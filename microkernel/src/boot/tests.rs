@@ -184,7 +184,10 @@ fn the_fixed_slots_hold_what_the_abi_says() {
         [slot::NULL, slot::IRQ_CONTROL, slot::ASID_CONTROL, slot::IO_PORT_CONTROL].map(cap),
         [Cap::Null, Cap::IrqControl, Cap::AsidControl, Cap::IoPortControl]
     );
-    assert_eq!([slot::SCHED_CONTROL, slot::LOG].map(cap), [Cap::SchedControl, Cap::Log]);
+    assert_eq!(
+        [slot::SCHED_CONTROL, slot::LOG, slot::MACHINE_CONTROL].map(cap),
+        [Cap::SchedControl, Cap::Log, Cap::MachineControl]
+    );
     let info = &b.info;
     assert_eq!((info.cnode_bits, info.root_image.count, info.boot_image.count), (14, 6, 5));
     for (range, is_kind) in [

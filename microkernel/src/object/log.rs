@@ -1,4 +1,8 @@
-//! The debug console and the kernel's self-inspection, as a capability.
+//! The debug console, as a capability: text for whoever watches the machine, and a few figures
+//! about the whole of it.
+//!
+//! The figures are the one thing that its holder learns of others: sums, of no thread or object
+//! in particular. Whom that is too much does not get the capability.
 
 use skink_abi::syscall::REGISTER_WORDS;
 use skink_abi::{Error, Invocation};
@@ -6,21 +10,17 @@ use skink_abi::{Error, Invocation};
 use crate::Kernel;
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::ipc;
-use crate::kernel::IS_DEBUG;
 use crate::machine::Machine;
 use crate::obj::Obj;
 use crate::slot::CapSlot;
 
 /// Bytes of one `LogWrite` at most: what fits behind the length word.
 pub const MAX_BYTES: u64 = 3960;
-/// Exit codes go up to this.
-const MAX_EXIT_CODE: u64 = 127;
 
-/// Writes text, tells figures, checks invariants, ends the machine.
+/// Writes text, tells figures.
 ///
 /// # Errors
-/// As the arguments demand; [`Error::IllegalOperation`] for a check in an image that is no debug
-/// image.
+/// As the arguments demand.
 pub fn invoke(
     kernel: &mut Kernel,
     _slot: Obj<CapSlot>,
@@ -33,17 +33,6 @@ pub fn invoke(
             let idle_ns = kernel.machine.clock().ns_from_ticks(kernel.cpu.idle);
             let words = [kernel.logged, kernel.objects, kernel.syscalls, idle_ns];
             Ok(Answer { length: 4, words })
-        }
-        Invocation::LogCheckInvariants if IS_DEBUG => {
-            kernel.check_invariants();
-            Ok(Answer::default())
-        }
-        Invocation::LogExit => {
-            let [code] = arguments.take()?;
-            if code > MAX_EXIT_CODE {
-                return Err(Failure::Error(Error::RangeError, [0, MAX_EXIT_CODE]));
-            }
-            kernel.machine.exit(code as u8)
         }
         _ => Err(Error::IllegalOperation.into()),
     }

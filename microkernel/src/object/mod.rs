@@ -10,6 +10,7 @@ pub mod frame;
 pub mod ioport;
 pub mod irq;
 pub mod log;
+pub mod machine_control;
 pub mod notification;
 pub mod page_table;
 pub mod reply;

@@ -1,7 +1,7 @@
 //! Interrupts, timers, I/O ports, the log.
 
 use skink_abi::Syscall;
-use skink_abi::invocation::Trigger;
+use skink_abi::invocation::{Trigger, exit_code};
 
 use super::*;
 use crate::machine::Irq;
@@ -241,5 +241,35 @@ fn the_log_takes_text_from_registers_and_buffer() {
     assert_eq!(w.ok(thread).mr[0], text.len() as u64);
     fails(w.try_invoke(LOG, Invocation::LogWrite, &[0], &[]), Error::RangeError);
     fails(w.try_invoke(LOG, Invocation::LogWrite, &[9, 1], &[]), Error::TruncatedMessage);
-    fails(w.try_invoke(LOG, Invocation::LogExit, &[128], &[]), Error::RangeError);
+}
+
+#[test]
+fn the_machine_ends_only_by_machine_control_and_with_no_code_of_the_kernels() {
+    let mut w = World::new();
+    let exit = Invocation::MachineControlExit;
+    for other in [LOG, SCHED_CONTROL, IRQ_CONTROL, PORT_CONTROL, UNTYPED] {
+        fails(w.try_invoke(other, exit, &[0], &[]), Error::IllegalOperation);
+        let check = Invocation::MachineControlCheck;
+        fails(w.try_invoke(other, check, &[], &[]), Error::IllegalOperation);
+    }
+    for code in [exit_code::CANNOT_BOOT, exit_code::PANIC] {
+        let refused = w.try_invoke(MACHINE_CONTROL, exit, &[u64::from(code)], &[]);
+        fails(refused, Error::InvalidArgument);
+    }
+    for code in [128, 256 + 5, u64::MAX] {
+        fails(w.try_invoke(MACHINE_CONTROL, exit, &[code], &[]), Error::RangeError);
+    }
+    fails(w.try_invoke(MACHINE_CONTROL, exit, &[], &[]), Error::TruncatedMessage);
+    fails(
+        w.try_invoke(MACHINE_CONTROL, Invocation::LogStatistics, &[], &[]),
+        Error::IllegalOperation,
+    );
+    w.invoke(MACHINE_CONTROL, Invocation::MachineControlCheck, &[], &[]);
+}
+
+#[test]
+#[should_panic(expected = "the emulated machine ended with code 127")]
+fn machine_control_ends_the_machine() {
+    let mut w = World::new();
+    let _ = w.try_invoke(MACHINE_CONTROL, Invocation::MachineControlExit, &[127], &[]);
 }

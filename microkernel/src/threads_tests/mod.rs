@@ -41,6 +41,7 @@ pub const IRQ_CONTROL: u64 = 4;
 pub const PORT_CONTROL: u64 = 5;
 pub const SCHED_CONTROL: u64 = 6;
 pub const LOG: u64 = 7;
+pub const MACHINE_CONTROL: u64 = 8;
 const FREE: u64 = 16;
 const RADIX: u8 = 10;
 const UNTYPED_BASE: u64 = 4 << 20;
@@ -122,6 +123,7 @@ impl World {
             (PORT_CONTROL, Cap::IoPortControl),
             (SCHED_CONTROL, Cap::SchedControl),
             (LOG, Cap::Log),
+            (MACHINE_CONTROL, Cap::MachineControl),
         ];
         for (index, cap) in caps {
             let slot = world.slot(index);

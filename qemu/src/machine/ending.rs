@@ -6,12 +6,13 @@
 //! QEMU printed.
 
 use crate::workspace::Arch;
+use skink_abi::invocation::exit_code;
 use std::process::ExitStatus;
 
-/// The guest's code for a kernel panic.
-pub const PANIC_CODE: i32 = 0x3e;
-/// The guest's code when the kernel finds that it cannot boot: a damaged image, too little memory.
-pub const CANNOT_BOOT_CODE: i32 = 0x3d;
+/// The guest's code for a kernel panic, which no program can give.
+pub const PANIC_CODE: i32 = exit_code::PANIC as i32;
+/// The guest's code when the kernel finds that it cannot boot, which no program can give either.
+pub const CANNOT_BOOT_CODE: i32 = exit_code::CANNOT_BOOT as i32;
 
 /// How a guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

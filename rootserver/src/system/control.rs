@@ -290,7 +290,7 @@ impl ControlServer for Call<'_> {
     fn shutdown(&mut self, _caller: Caller, code: u8) -> Result<(), ControlError> {
         self.permitted()?;
         crate::say!("shutdown with code {code}");
-        let ended = Cap::<cap::Log>::from_slot(boot::LOG).exit(code);
+        let ended = Cap::<cap::MachineControl>::from_slot(boot::MACHINE_CONTROL).exit(code);
         ended.map_err(|_| ControlError::InvalidArgument)
     }
 }

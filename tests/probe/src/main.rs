@@ -4,7 +4,8 @@
 //! * `exit CODE`, `panic WORD`, `spin`: ends so, or never.
 //! * `say WORD...`: logs the words, and its incarnation. `count N`: prints the numbers below N.
 //! * `holds`: logs what it was given; `reach`: what it gets when it asks for more; `touch SLOT`:
-//!   calls by a capability that it was not given.
+//!   calls by a capability that it was not given; `meddle`: asks the kernel's log for whatever it
+//!   is not for.
 //! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
 //! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
@@ -19,7 +20,9 @@ mod guest {
 
     use libipc::Session;
     use libipc::cap::{Cap, Endpoint};
+    use libipc::raw::call;
     use libipc::start::{StartInfo, slot};
+    use skink_abi::{Invocation, MessageInfo};
     use skink_protocols::control::{ControlClient, KillSpec};
     use skink_protocols::file::client::File;
     use skink_protocols::file::{Access, Create, FileSystemClient};
@@ -50,6 +53,7 @@ mod guest {
                 let client = HelloClient::new(Session::of_endpoint(slot));
                 log::info!("is answered {:?}", client.add(1, 1));
             }
+            ["meddle"] => meddle(),
             ["cat", edge, path] => return cat(start, edge, path),
             ["greet", edge, name] => {
                 let client = HelloClient::connect(start, edge).expect("an edge of this name");
@@ -60,6 +64,18 @@ mod guest {
             _ => panic!("args `{}`: see the head of the program", start.args),
         }
         0
+    }
+
+    fn meddle() {
+        let own = [Invocation::LogWrite, Invocation::LogStatistics].map(Invocation::raw);
+        let granted = (0..256)
+            .filter(|label| !own.contains(label))
+            // As a code with which the machine ends, it would be the kernel's own for a panic.
+            .filter(|&label| {
+                call(slot::LOG, MessageInfo::new(label, 1, 0), [0x3e, 0, 0, 0]).is_ok()
+            })
+            .count();
+        log::info!("is granted {granted} requests");
     }
 
     fn holds(start: &StartInfo) {

@@ -30,6 +30,8 @@ pub mod slot {
     /// A device Untyped of 2 MiB or more, with [`crate::arch::NOTHING_AT`] in it if there is one.
     pub const DEVICE: u64 = 12;
     pub const SCHED_CONTEXT: u64 = 13;
+    /// Only in tests about it.
+    pub const MACHINE_CONTROL: u64 = 14;
     pub const FIRST_FREE: u64 = 64;
     /// The frames of the image, in the order of the start page.
     pub const IMAGE: u64 = 2048;
@@ -66,7 +68,6 @@ pub mod verdict {
 pub struct Start {
     pub counter_hz: u64,
     pub counter_base: u64,
-    pub is_debug: u64,
     /// 1 if the machine makes interrupts of messages, as its firmware says.
     pub has_messages: u64,
     pub segment_count: u64,

@@ -1,9 +1,9 @@
-//! Interrupts, ports and the log.
+//! Interrupts, the log, and the machine's end.
 
 use libipc::cap::{self, Cap};
 use libipc::raw;
-use skink_abi::invocation::Trigger;
-use skink_abi::{CPtr, Error, MessageInfo};
+use skink_abi::invocation::{Trigger, exit_code};
+use skink_abi::{CPtr, CapRights, Error, Invocation, MessageInfo};
 
 use crate::env::{Env, Test, slot, test};
 
@@ -23,7 +23,13 @@ pub const TESTS: &[Test] = &[
     ),
     test("LOG0001", "the log refuses more bytes than a message carries", log_limits),
     test("LOG0002", "without the capability there is no log", no_log),
-    test("LOG0003", "the kernel's invariants hold (debug kernels)", invariants),
+    test("LOG0004", "who may write the log can do nothing else with it", log_alone),
+    test(
+        "MACHINE0001",
+        "a machine ended by a program has no code by which the kernel itself ends",
+        kernels_codes,
+    ),
+    test("MACHINE0002", "the kernel's invariants hold, and can be checked in every image", checked),
 ];
 
 fn control() -> Cap<cap::IrqControl> {
@@ -108,12 +114,22 @@ fn deleted_notification(env: &mut Env) {
 fn log_limits(env: &mut Env) {
     let log = env.log().cptr();
     let call = |bytes: u64, length: usize| {
-        let info = MessageInfo::new(skink_abi::Invocation::LogWrite.raw(), length, 0);
+        let info = MessageInfo::new(Invocation::LogWrite.raw(), length, 0);
         raw::call(log, info, [bytes, 0, 0, 0])
     };
     assert!(call(4000, 496).is_err());
     assert!(call(u64::MAX, 496).is_err());
     assert_eq!(call(100, 2).unwrap_err().error, Error::TruncatedMessage);
+}
+
+fn log_alone(env: &mut Env) {
+    let log = env.log().cptr();
+    let (write, statistics) = (Invocation::LogWrite.raw(), Invocation::LogStatistics.raw());
+    for label in (0..256).filter(|label| ![write, statistics].contains(label)) {
+        // As a code with which the machine ends, it would be the kernel's own for a panic.
+        let refused = raw::call(log, MessageInfo::new(label, 1, 0), [0x3e, 0, 0, 0]);
+        assert_eq!(refused.unwrap_err().error, Error::IllegalOperation, "label {label}");
+    }
 }
 
 fn no_log(env: &mut Env) {
@@ -122,11 +138,26 @@ fn no_log(env: &mut Env) {
     assert_eq!(sent.unwrap_err().error, Error::InvalidCapability);
 }
 
-fn invariants(env: &mut Env) {
-    let checked = env.log().check_invariants();
-    if crate::env::start().is_debug == 1 {
-        checked.unwrap();
-    } else {
-        assert_eq!(checked.unwrap_err().error, Error::IllegalOperation);
+fn machine_control() -> Cap<cap::MachineControl> {
+    Cap::from_slot(slot::MACHINE_CONTROL)
+}
+
+fn kernels_codes(_: &mut Env) {
+    for code in [exit_code::CANNOT_BOOT, exit_code::PANIC] {
+        let refused = machine_control().exit(code).unwrap_err();
+        assert_eq!(refused.error, Error::InvalidArgument, "code {code}");
     }
+    for code in [exit_code::MAX + 1, u8::MAX] {
+        let refused = machine_control().exit(code).unwrap_err();
+        assert_eq!(refused.error, Error::RangeError, "code {code}");
+    }
+}
+
+fn checked(env: &mut Env) {
+    machine_control().check().unwrap();
+    // So can whoever is lent a copy.
+    let to = env.slot();
+    env.path(to).copy(env.path(slot::MACHINE_CONTROL), CapRights::all()).unwrap();
+    let copy: Cap<cap::MachineControl> = Cap::from_slot(to);
+    copy.check().unwrap();
 }
