@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How often the console is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// A guest that says nothing for so long hangs.
-const SILENCE: Duration = Duration::from_secs(40);
+const SILENCE: Duration = Duration::from_secs(60);
 /// From so many calls on, each kind must have succeeded.
 const PRODUCTIVE: u64 = 1_000_000;
 

@@ -87,7 +87,7 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
 }
 
 /// Ends the machine.
-fn end(code: u8) -> ! {
+pub fn end(code: u8) -> ! {
     let _ = Cap::<cap::MachineControl>::from_slot(boot::MACHINE_CONTROL).exit(code);
     arch::undefined_instruction()
 }

@@ -8,12 +8,15 @@
 //! * [`operations`], [`words`], [`thread`]: what a fuzzed thread does; [`state`]: what it knows.
 //! * [`base`]: what outlives all worlds; [`world`]: one world; [`supervise`] keeps it alive, and
 //!   [`warden`] says when it stands still.
+//! * [`fair`]: equals of which none may starve, in a [`scene`].
 //! * [`neighbour`]: a process that has nothing to do with any of it, and must not notice.
 
 mod base;
+mod fair;
 mod neighbour;
 mod operations;
 mod random;
+mod scene;
 mod state;
 mod supervise;
 mod thread;
@@ -21,7 +24,7 @@ mod warden;
 mod words;
 mod world;
 
-use crate::driver::{Driver, log, print};
+use crate::driver::{Driver, end, print};
 
 /// Threads in a world at most.
 pub const THREADS: usize = 8;
@@ -41,9 +44,11 @@ pub struct Wanted {
 /// Does what the words of `args` say; ends the machine.
 pub fn run(driver: &Driver, args: &str) {
     let mut wanted = Wanted { seed: 1, calls: 100_000, without: 0 };
+    let mut mode = "calls";
     for (name, value) in args.split_whitespace().filter_map(|word| word.split_once('=')) {
         let number = value.parse().unwrap_or(0);
         match name {
+            "mode" => mode = value,
             "seed" => wanted.seed = number,
             "calls" => wanted.calls = number,
             "without" => {
@@ -54,12 +59,15 @@ pub fn run(driver: &Driver, args: &str) {
         }
     }
     print(format_args!("FUZZ begin seed={} calls={}", wanted.seed, wanted.calls));
-    supervise::run(driver, wanted);
+    match mode {
+        "fair" => fair::run(driver, wanted),
+        "calls" => supervise::run(driver, wanted),
+        mode => fail(format_args!("there is no mode {mode}")),
+    }
 }
 
 /// Ends the run with a reason.
 pub fn fail(reason: core::fmt::Arguments<'_>) -> ! {
     print(format_args!("FUZZ failed {reason}"));
-    let _ = log().exit(1);
-    libipc::arch::undefined_instruction()
+    end(1)
 }

@@ -234,10 +234,7 @@ fn receive_window(state: &mut State) -> u64 {
 /// Any invocation on any capability with any words.
 fn garbage(state: &mut State) {
     let call = state.random.of(Invocation::ALL);
-    let is_bounded = matches!(
-        call,
-        Invocation::IoPortControlIssue | Invocation::LogExit | Invocation::LogWrite
-    );
+    let is_bounded = matches!(call, Invocation::IoPortControlIssue | Invocation::LogWrite);
     if is_bounded || state.leaves_out(call.raw()) {
         return;
     }

@@ -18,9 +18,10 @@ pub const IDLE: u64 = 2;
 /// The region of the arena that has its stack.
 const REGION: usize = 15;
 
-const CNODE_BITS: u8 = 2;
+const MACHINE: CPtr = CPtr(4);
+const CNODE_BITS: u8 = 3;
 /// So many signals without the supervisor's running are a hang.
-const PATIENCE: u64 = 1_000_000;
+const PATIENCE: u64 = 100_000;
 const NOTIFICATION: CPtr = CPtr(1);
 const SUPERVISOR: CPtr = CPtr(2);
 const LOG: CPtr = CPtr(3);
@@ -61,8 +62,8 @@ fn tell() -> ! {
         let write = MessageInfo::new(Invocation::LogWrite.raw(), 2, 0);
         let _ = raw::call(LOG, write, [1, u64::from(*byte), 0, 0]);
     }
-    let exit = MessageInfo::new(Invocation::LogExit.raw(), 1, 0);
-    let _ = raw::call(LOG, exit, [1, 0, 0, 0]);
+    let exit = MessageInfo::new(Invocation::MachineControlExit.raw(), 1, 0);
+    let _ = raw::call(MACHINE, exit, [1, 0, 0, 0]);
     libipc::arch::undefined_instruction()
 }
 
@@ -73,7 +74,13 @@ pub fn start(base: &mut Base<'_>) {
         .mint(own_path(base.notification.cptr().0), CapRights::all(), Badge(IDLE))
         .expect("badge the warden's notification");
     let cnode = base.make(ObjectType::CNode, CNODE_BITS);
-    for (to, from) in [(NOTIFICATION, badged), (SUPERVISOR, boot::TCB), (LOG, boot::LOG)] {
+    let equipment = [
+        (NOTIFICATION, badged),
+        (SUPERVISOR, boot::TCB),
+        (LOG, boot::LOG),
+        (MACHINE, boot::MACHINE_CONTROL),
+    ];
+    for (to, from) in equipment {
         at::<cap::CNode>(cnode)
             .slot_at(to.0, CNODE_BITS)
             .copy(own_path(from), CapRights::all())

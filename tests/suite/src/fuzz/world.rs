@@ -45,7 +45,6 @@ pub struct World<'a, 'b> {
     /// Threads in this world.
     pub size: usize,
     spaces: [u64; 4],
-    pub starts: u64, pub rebuilds: u64,
 }
 
 impl Slots for World<'_, '_> {
@@ -70,7 +69,7 @@ impl<'a, 'b> World<'a, 'b> {
             count: 0,
             threads: [Thread::default(); THREADS],
             size: 0,
-            spaces: [0; 4], starts: 0, rebuilds: 0,
+            spaces: [0; 4],
         };
         world.size = 2 + world.random.below(THREADS as u64 - 1) as usize;
         let mut next = world.next;
@@ -311,7 +310,6 @@ impl<'a, 'b> World<'a, 'b> {
 
     /// Lets a thread begin, or begin again, on a fresh stack.
     pub fn start(&mut self, index: usize) -> bool {
-        self.starts += 1;
         let buffer = BUFFERS + ((index as u64) << 12);
         let registers = base::registers(thread::main, base::stack_top(index), buffer, 0);
         let tcb: Cap<cap::Tcb> = at(self.threads[index].tcb);
@@ -320,7 +318,6 @@ impl<'a, 'b> World<'a, 'b> {
 
     /// Takes a thread away and makes it anew.
     pub fn rebuild(&mut self, index: usize) -> bool {
-        self.rebuilds += 1;
         let untyped = self.threads[index].untyped;
         if own_path(untyped).revoke().is_err() || self.next > 15_000 {
             return false;
