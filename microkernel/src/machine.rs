@@ -107,6 +107,8 @@ pub enum Entry {
 pub trait Paging {
     /// Levels of tables, root included (4 on both architectures).
     const LEVELS: usize;
+    /// First address that users may map: null, with any usual offset, is a fault for everybody.
+    const USER_BOTTOM: u64 = 2 << 20;
     /// First address that users may not map.
     const USER_TOP: u64;
     /// Entries of the root table that belong to users; the rest is the kernel's.

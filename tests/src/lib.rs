@@ -10,6 +10,7 @@ pub mod died;
 mod disk;
 pub mod guest;
 pub mod qmp;
+pub mod qtest;
 
 pub use died::Died;
 pub use disk::Disk;

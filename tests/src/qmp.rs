@@ -49,7 +49,7 @@ impl Drop for Socket {
     }
 }
 
-fn connect(path: &Path) -> Result<UnixStream> {
+pub(crate) fn connect(path: &Path) -> Result<UnixStream> {
     let until = Instant::now() + PATIENCE;
     loop {
         match UnixStream::connect(path) {

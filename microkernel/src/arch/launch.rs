@@ -9,7 +9,7 @@ use core::fmt::{self, Display, Write};
 use core::mem::MaybeUninit;
 
 use skink_abi::invocation::exit_code;
-use spin::Mutex;
+use spin::mutex::SpinMutex;
 
 use super::backend::{percpu, power, trap};
 use super::console::Console;
@@ -48,8 +48,11 @@ struct Pool(UnsafeCell<[Table; TABLES]>);
 unsafe impl Sync for Pool {}
 static TABLE_POOL: Pool = Pool(UnsafeCell::new([Table([0; 512]); TABLES]));
 
-struct KernelCell(UnsafeCell<MaybeUninit<Mutex<Kernel>>>);
-// SAFETY: written once at boot; afterwards shared as the `Mutex` that it is.
+/// The kernel behind its lock, whose word is not touched while one CPU is online.
+pub type KernelLock = SpinMutex<Kernel>;
+
+struct KernelCell(UnsafeCell<MaybeUninit<KernelLock>>);
+// SAFETY: written once at boot; afterwards shared as the lock that it is.
 unsafe impl Sync for KernelCell {}
 static KERNEL: KernelCell = KernelCell(UnsafeCell::new(MaybeUninit::uninit()));
 
@@ -160,7 +163,7 @@ pub fn launch(machine: Current, description: &BootDescription) -> ! {
         description.counter_hz / 1_000_000
     );
     // SAFETY: the one CPU writes the cell once, before anybody refers to it.
-    let kernel = unsafe { &mut *KERNEL.0.get() }.write(Mutex::new(Kernel::new(machine)));
+    let kernel = unsafe { &mut *KERNEL.0.get() }.write(KernelLock::new(Kernel::new(machine)));
     if let Err(why) = boot(kernel.get_mut(), description) {
         fail(why);
     }

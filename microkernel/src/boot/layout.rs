@@ -4,7 +4,7 @@ use skink_abi::PAGE_SIZE;
 use skink_abi::bootimage::Header;
 
 use super::BootError;
-use crate::object::vspace::USER_TOP;
+use crate::object::vspace::{USER_BOTTOM, USER_TOP};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Bytes of the root task's stack.
@@ -39,7 +39,7 @@ impl Layout {
             let segment = header.segment(image, index).map_err(BootError::BadImage)?;
             let end = segment.vaddr.checked_add(segment.mem_size);
             match end {
-                Some(end) if segment.vaddr >= PAGE && end <= USER_TOP => top = top.max(end),
+                Some(end) if segment.vaddr >= USER_BOTTOM && end <= USER_TOP => top = top.max(end),
                 _ => return Err(BootError::BadSegment(index)),
             }
         }

@@ -52,7 +52,7 @@ const KINDS: [(Kind, ObjectType, u8, u64); 10] = [
 const FRAME: usize = 7;
 const TABLE: usize = 8;
 const SPACE: usize = 9;
-const ADDRS: [u64; 5] = [0x1000, 0x2000, 0x20_0000, 0x4000_0000, 0x80_0000_0000];
+const ADDRS: [u64; 5] = [0x20_0000, 0x20_1000, 0x40_0000, 0x4000_0000, 0x80_0000_0000];
 
 /// Kernel and model.
 pub struct Twin {

@@ -5,7 +5,7 @@ use skink_abi::{Error, Invocation, ObjectType};
 
 use super::*;
 use crate::object::frame;
-use crate::object::vspace::USER_TOP;
+use crate::object::vspace::{USER_BOTTOM, USER_TOP};
 
 const SPACE: u64 = FREE;
 const T1: u64 = 10;
@@ -97,6 +97,17 @@ fn misaligned_kernel_and_non_canonical_addresses_are_refused() {
         fails_with(w.map_table(T1, SPACE, addr), Error::InvalidArgument, [0, 0]);
     }
     fails(w.map(FRAME, SPACE, USER_TOP - 4096, RW), Error::MissingPageTable);
+}
+
+#[test]
+fn nothing_is_mapped_near_null() {
+    let mut w = world();
+    for addr in [0, 0x1000, USER_BOTTOM - 0x1000] {
+        fails_with(w.map(FRAME, SPACE, addr, RW), Error::InvalidArgument, [0, 0]);
+    }
+    w.make(ObjectType::Frame, 21, 20);
+    fails_with(w.map(20, SPACE, 0, RW), Error::InvalidArgument, [0, 0]);
+    fails(w.map(FRAME, SPACE, USER_BOTTOM, RW), Error::MissingPageTable);
 }
 
 #[test]

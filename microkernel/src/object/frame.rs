@@ -13,7 +13,7 @@ use crate::cap::{Cap, FrameSize, Mapping};
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::{Entry, Machine, PagePermissions, Paging};
 use crate::obj::Obj;
-use crate::object::vspace::{self, Found, LEVELS, Space, USER_TOP};
+use crate::object::vspace::{self, Found, LEVELS, Space, USER_BOTTOM, USER_TOP};
 use crate::slot::CapSlot;
 
 type Shape = <Current as Machine>::Paging;
@@ -119,7 +119,7 @@ fn checked_addr(addr: u64, size: FrameSize) -> Result<UserAddr, Failure> {
     if !addr.is_multiple_of(bytes) {
         return Err(Failure::Error(Error::AlignmentError, [u64::from(size.bits()), 0]));
     }
-    if addr >= USER_TOP || USER_TOP - addr < bytes {
+    if !(USER_BOTTOM..USER_TOP).contains(&addr) || USER_TOP - addr < bytes {
         return Err(Failure::Error(Error::InvalidArgument, [0, 0]));
     }
     Ok(UserAddr(addr))

@@ -19,6 +19,8 @@ type Shape = <Current as Machine>::Paging;
 
 /// Levels of tables, root included.
 pub const LEVELS: usize = Shape::LEVELS;
+/// First address that users may map.
+pub const USER_BOTTOM: u64 = Shape::USER_BOTTOM;
 /// First address that users may not map.
 pub const USER_TOP: u64 = Shape::USER_TOP;
 const INDEX_BITS: u32 = 9;

@@ -2,6 +2,7 @@
 
 mod load;
 
+use core::cell::Cell;
 use core::fmt::Write;
 
 use libipc::cap::{self, Cap, SlotPath, Then};
@@ -55,6 +56,8 @@ pub struct Driver {
     slots: Slots,
     /// Whether the machine makes interrupts of messages.
     has_messages: bool,
+    /// What the next test's start page asks for: a seed and a number of programs.
+    asked: Cell<(u64, u64)>,
 }
 
 /// The capabilities of one test's process.
@@ -134,7 +137,7 @@ impl Driver {
             table: first + 16,
             parts: first + 16 + TABLE_PAGES,
         };
-        let mut driver = Driver { info, slots, has_messages: true };
+        let mut driver = Driver { info, slots, has_messages: true, asked: Cell::new((0, 0)) };
         let source = driver.untyped(UNTYPED_BITS + 2);
         let make = |object, bits, slot| {
             source.retype(object, bits, own_cnode(), slot, 1).expect("make the driver's objects")
@@ -271,6 +274,12 @@ impl Driver {
         print(format_args!("SUITE end {passed} passed, {failed} failed"));
     }
 
+    /// Executes `rounds` random programs in a process of their own; whether they did no harm.
+    pub fn run_programs(&self, seed: u64, rounds: u64) -> bool {
+        self.asked.set((seed, rounds));
+        self.run(&cases::code::ASKED)
+    }
+
     /// Runs one test; prints its line.
     fn run(&self, test: &'static env::Test) -> bool {
         let before = log().statistics().expect("statistics")[1];
@@ -384,6 +393,7 @@ impl Driver {
             start.counter_hz = self.info.counter_hz;
             start.counter_base = self.info.counter_base;
             start.has_messages = u64::from(self.has_messages);
+            (start.seed, start.rounds) = self.asked.get();
             start.segment_count = segments.1 as u64;
             start.segments = segments.0;
         });

@@ -8,6 +8,7 @@
 //! * [`env`]: what a test finds: capabilities, memory, helper threads.
 //! * [`cases`]: the tests, by theme, each with an ID and a sentence.
 //! * [`fuzz`]: threads that make random system calls.
+//! * [`random`]: seeded random numbers.
 //! * [`bench`]: instruction counts of the kernel's operations.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -23,6 +24,8 @@ mod driver;
 mod env;
 #[cfg(target_os = "none")]
 mod fuzz;
+#[cfg(target_os = "none")]
+mod random;
 
 #[cfg(target_os = "none")]
 libipc::entry!(driver::main);

@@ -6,16 +6,17 @@ use core::cell::Cell;
 use core::mem::offset_of;
 
 use aarch64_cpu::registers::{TPIDR_EL1, Writeable};
-use spin::Mutex;
 
 use super::context::Context;
 use crate::Kernel;
+use crate::arch::launch::KernelLock;
 
 /// The per-CPU structure.
 #[repr(C, align(64))]
 pub struct PerCpu {
-    /// The kernel behind its lock.
-    kernel: Cell<*const Mutex<Kernel>>,
+    /// The kernel, past its lock: while one CPU is online, whoever traps has it alone, since
+    /// interrupts are off until the trap is left.
+    kernel: Cell<*mut Kernel>,
     /// Where the one kernel stack begins.
     stack_top: Cell<u64>,
     /// The current thread's registers; null if idle.
@@ -34,7 +35,7 @@ pub const CONTEXT: usize = offset_of!(PerCpu, context);
 
 /// The only CPU that is online.
 pub static BOOT_CPU: PerCpu = PerCpu {
-    kernel: Cell::new(core::ptr::null()),
+    kernel: Cell::new(core::ptr::null_mut()),
     stack_top: Cell::new(0),
     context: Cell::new(core::ptr::null_mut()),
 };
@@ -47,8 +48,8 @@ impl PerCpu {
     }
 
     /// Says which kernel the trap entries call.
-    pub fn set_kernel(&self, kernel: &'static Mutex<Kernel>) {
-        self.kernel.set(kernel);
+    pub fn set_kernel(&self, kernel: &'static KernelLock) {
+        self.kernel.set(kernel.as_mut_ptr());
     }
 
     /// Says whose registers the next exit loads.

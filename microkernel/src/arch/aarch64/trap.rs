@@ -20,7 +20,6 @@ use core::mem::offset_of;
 
 use aarch64_cpu::asm::barrier::{SY, isb};
 use aarch64_cpu::registers::{VBAR_EL1, Writeable};
-use spin::Mutex;
 
 use super::context::Context;
 use super::syndrome::{self, class};
@@ -202,30 +201,28 @@ pub fn init() {
 #[inline(always)]
 pub fn leave() -> ! {
     // SAFETY: the exit takes everything from the per-CPU structure, whose context belongs to
-    // the thread that the kernel made current; the caller holds no lock.
+    // the thread that the kernel made current.
     unsafe { asm!("b return_to_user", options(noreturn)) }
 }
 
-extern "C" fn on_synchronous(kernel: &'static Mutex<Kernel>, syndrome: u64, address: u64) -> ! {
+extern "C" fn on_synchronous(kernel: &'static mut Kernel, syndrome: u64, address: u64) -> ! {
     let trap = if class::of(syndrome) == class::SYSCALL {
         Trap::Syscall
     } else {
         syndrome::decode(syndrome, address)
     };
-    kernel.lock().handle(trap);
+    kernel.handle(trap);
     leave()
 }
 
-extern "C" fn on_interrupt(kernel: &'static Mutex<Kernel>) -> ! {
-    let mut locked = kernel.lock();
-    let trap = locked.machine.accept();
-    locked.handle(trap);
-    drop(locked);
+extern "C" fn on_interrupt(kernel: &'static mut Kernel) -> ! {
+    let trap = kernel.machine.accept();
+    kernel.handle(trap);
     leave()
 }
 
-extern "C" fn on_error(kernel: &'static Mutex<Kernel>, syndrome: u64) -> ! {
-    kernel.lock().handle(syndrome::decode_error(syndrome));
+extern "C" fn on_error(kernel: &'static mut Kernel, syndrome: u64) -> ! {
+    kernel.handle(syndrome::decode_error(syndrome));
     leave()
 }
 

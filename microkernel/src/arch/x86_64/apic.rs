@@ -29,6 +29,8 @@ mod register {
     pub const SPURIOUS: u32 = 0x0f;
     pub const IRR: u32 = 0x20;
     pub const LVT_TIMER: u32 = 0x32;
+    pub const LVT_THERMAL: u32 = 0x33;
+    pub const LVT_COUNTERS: u32 = 0x34;
     pub const LVT_LINT0: u32 = 0x35;
     pub const LVT_LINT1: u32 = 0x36;
     pub const LVT_ERROR: u32 = 0x37;
@@ -37,6 +39,11 @@ mod register {
     pub const DIVIDE: u32 = 0x3e;
 }
 
+/// Task priority: only vectors of higher classes are delivered (Intel SDM vol. 3 §11.8.3.1). A
+/// device can name any vector in a message; those of exceptions, from 16 on, must not arrive.
+const DEVICES_AND_TIMER: u32 = vector::SPURIOUS as u32;
+/// Vectors of word 1 of the interrupt request register that the task priority holds back.
+const HELD_BACK: u32 = 0xffff;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DELIVER_NMI: u32 = 4 << 8;
@@ -56,7 +63,7 @@ enum Timer {
 pub struct Apic {
     x2: bool,
     timer: Timer,
-    /// The highest word of the interrupt request register that can have a bit set.
+    /// The highest word of the interrupt request register in which a device can have a bit.
     last_irr_word: u32,
 }
 
@@ -70,10 +77,12 @@ impl Apic {
             base.read() & BASE_X2APIC != 0
         };
         let apic = Apic { x2, timer: Timer::Deadline, last_irr_word: 1 };
-        apic.write(register::TASK_PRIORITY, 0);
+        apic.write(register::TASK_PRIORITY, DEVICES_AND_TIMER);
         apic.write(register::LVT_LINT0, MASKED);
         apic.write(register::LVT_LINT1, DELIVER_NMI);
         apic.write(register::LVT_ERROR, MASKED);
+        apic.write(register::LVT_THERMAL, MASKED);
+        apic.write(register::LVT_COUNTERS, MASKED);
         apic.write(register::LVT_TIMER, MASKED);
         apic.write(register::DIVIDE, DIVIDE_BY_1);
         apic.write(register::SPURIOUS, SOFTWARE_ENABLE | vector::SPURIOUS as u32);
@@ -161,6 +170,9 @@ impl Apic {
 
     /// Whether an interrupt waits to be delivered.
     pub fn is_pending(&self) -> bool {
-        (1..=self.last_irr_word).any(|word| self.read(register::IRR + word) != 0)
+        let word = |number| self.read(register::IRR + number);
+        word(vector::TIMER as u32 / 32) != 0
+            || word(1) & !HELD_BACK != 0
+            || (2..=self.last_irr_word).any(|number| word(number) != 0)
     }
 }

@@ -27,9 +27,9 @@ pub const ENTRY_SYSCALL: u64 = 0x100;
 /// [`Context::entry`] of a thread that never ran, or whose registers were written.
 pub const ENTRY_RESTORED: u64 = 0x101;
 /// Flags that users may set: CF PF AF ZF SF TF DF OF RF AC ID (Intel SDM vol. 1 §3.4.3).
-const USER_FLAGS: u64 = 0x25_0dd5;
+pub const USER_FLAGS: u64 = 0x25_0dd5;
 /// Flags that are always set for users: the reserved bit 1 and IF.
-const FIXED_FLAGS: u64 = 0x202;
+pub const FIXED_FLAGS: u64 = 0x202;
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 /// Bits of a user-half TLS base; loading a non-canonical one would fault in the kernel.
@@ -207,7 +207,7 @@ impl UserContext for Context {
         match index {
             registers::IP => self.rip,
             registers::SP => self.rsp,
-            registers::FLAGS => self.rflags,
+            registers::FLAGS => self.rflags & USER_FLAGS | FIXED_FLAGS,
             registers::TLS => self.tls,
             _ => match index - registers::GENERAL {
                 RCX if after_syscall => self.rip,

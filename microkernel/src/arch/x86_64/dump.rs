@@ -1,6 +1,7 @@
 //! What the dump of a panic says about this architecture.
 
 use core::arch::asm;
+use core::sync::atomic::Ordering::Relaxed;
 
 use x86_64::registers::control::{Cr2, Cr3};
 
@@ -8,6 +9,7 @@ use super::context::Context;
 use super::context::general::{COUNT, RBP};
 use super::percpu;
 use super::syndrome::vector;
+use super::trap::NMIS;
 use crate::arch::panic;
 
 /// Names of the general registers by their number.
@@ -43,7 +45,6 @@ pub fn user_context() -> *const Context {
 /// Dumps after a trap of the kernel's own, or one that no thread can answer for.
 pub fn trap(context: &Context) -> ! {
     let what = match context.entry {
-        vector::NMI => "non-maskable interrupt",
         vector::DOUBLE_FAULT => "double fault",
         vector::PAGE_FAULT => "page fault",
         vector::MACHINE_CHECK => "machine check",
@@ -53,7 +54,8 @@ pub fn trap(context: &Context) -> ! {
     };
     let c = context;
     let general = NAMES.into_iter().enumerate().map(|(number, name)| (name, c.general(number)));
-    let others = [("rsp", c.rsp), ("flg", c.rflags), ("err", c.error), ("cr2", fault_address())];
+    let nmis = NMIS.load(Relaxed);
+    let others = [("rsp", c.rsp), ("flg", c.rflags), ("nmi", nmis), ("cr2", fault_address())];
     panic::trap(
         format_args!("{what} (vector {}, error {:#x})", c.entry, c.error),
         c.rip,

@@ -3,6 +3,7 @@
 //! The order is what `sysret` wants: user data directly below user code (Intel SDM vol. 2,
 //! SYSRET). There is no 32-bit user code segment, so users stay in 64-bit mode.
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
@@ -25,7 +26,7 @@ struct Gdt(UnsafeCell<GlobalDescriptorTable<9>>);
 unsafe impl Sync for Gdt {}
 static GDT: Gdt = Gdt(UnsafeCell::new(GlobalDescriptorTable::empty()));
 
-/// Loads the table and all segment registers.
+/// Loads the table and all segment registers, those of the TSS and of the local table included.
 ///
 /// # Safety
 /// Called once at boot; `tss` stays valid for ever.
@@ -56,5 +57,7 @@ pub unsafe fn init(tss: *const TaskStateSegment) {
         FS::set_reg(null);
         GS::set_reg(null);
         load_tss(tss);
+        // After reset there is a local table, at address 0: users would write its descriptors.
+        asm!("lldt {0:x}", in(reg) 0, options(nostack, preserves_flags));
     }
 }

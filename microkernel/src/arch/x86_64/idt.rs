@@ -45,15 +45,15 @@ fn gate(offset: u64, ist: u64, ring: u64) -> Gate {
 pub unsafe fn init() {
     // SAFETY: called once, and nobody else refers to the table.
     let table = unsafe { &mut *IDT.0.get() };
-    for (number, entry) in table.iter_mut().enumerate() {
-        let ist = match number as u64 {
+    for (number, entry) in (0..).zip(table) {
+        let ist = match number {
             vector::DOUBLE_FAULT => Ist::DoubleFault as u64,
             vector::NMI => Ist::Nmi as u64,
             vector::MACHINE_CHECK => Ist::MachineCheck as u64,
             _ => 0,
         };
-        let ring = if number as u64 == vector::BREAKPOINT { 3 } else { 0 };
-        *entry = gate(trap::stub(number), ist, ring);
+        let ring = if number == vector::BREAKPOINT { 3 } else { 0 };
+        *entry = gate(trap::entry(number), ist, ring);
     }
     let limit = (size_of::<[Gate; 256]>() - 1) as u16;
     let base = VirtAddr::from_ptr(IDT.0.get());

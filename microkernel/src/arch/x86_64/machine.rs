@@ -12,7 +12,7 @@ use x86_64::instructions::tlb;
 
 use super::apic::{self, Apic};
 use super::context::Context;
-use super::cpu::{Features, load_cr3, set_fs_base};
+use super::cpu::{Features, clear_selectors, load_cr3, set_fs_base};
 use super::fpu::X86Fpu;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, X86Paging, cr3};
@@ -68,8 +68,8 @@ impl X86 {
 
     /// Takes an interrupt from the controllers and says what it means.
     pub fn accept(&mut self, number: u64) -> Trap {
-        if number >= vector::FIRST_SPURIOUS {
-            return Trap::Spurious;
+        if number < vector::FIRST_DEVICE {
+            return Trap::Spurious; // It is not in service, so that its end would be another's.
         }
         let trap = if number == vector::TIMER {
             self.accept_timer()
@@ -109,7 +109,7 @@ impl X86 {
     /// Gives a free index to a source.
     fn claim(&mut self, source: Source) -> Option<Irq> {
         const DEVICES: Range<u16> = (vector::FIRST_DEVICE - vector::FIRST_INTERRUPT) as u16
-            ..(vector::FIRST_SPURIOUS - vector::FIRST_INTERRUPT) as u16;
+            ..(vector::DEVICES_END - vector::FIRST_INTERRUPT) as u16;
         let irq = self.irqs.claim(source, DEVICES)?;
         self.apic.expect(vector_of(irq));
         Some(irq)
@@ -174,6 +174,7 @@ impl Machine for X86 {
     #[inline(always)]
     fn activate(&mut self, root: PhysAddr, asid: Asid) {
         self.active = asid;
+        clear_selectors();
         // SAFETY: root tables are made by `init_root_table`, so the kernel stays mapped.
         unsafe { load_cr3(cr3(root, asid, TAGGING)) };
     }
@@ -255,7 +256,7 @@ impl Machine for X86 {
         };
         percpu::set_context_end(tcb.addr().0 + size_of::<Context>() as u64);
         // SAFETY: only the kernel, which runs this, touches a live thread's context.
-        set_fs_base(unsafe { (*tcb.context.get()).tls });
+        set_fs_base(unsafe { &*tcb.context.get() });
     }
 
     fn port_in(&mut self, port: u16, bytes: u8) -> u32 {

@@ -47,6 +47,9 @@ pub struct X86Paging;
 
 impl Paging for X86Paging {
     const LEVELS: usize = 4;
+    // Nothing that users write may be where a descriptor table at address 0 would be, or where
+    // code in virtual-8086 mode would run: an emulator has let users have both.
+    const USER_BOTTOM: u64 = 2 << 20;
     const USER_TOP: u64 = USER_TOP;
     const ROOT_USER_ENTRIES: usize = 256;
 

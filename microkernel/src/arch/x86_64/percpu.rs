@@ -6,11 +6,11 @@
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
 
-use spin::Mutex;
 use x86_64::VirtAddr;
 use x86_64::structures::tss::TaskStateSegment;
 
 use crate::Kernel;
+use crate::arch::launch::KernelLock;
 
 /// Bytes of each stack of the interrupt stack table.
 const IST_BYTES: usize = 8192;
@@ -30,8 +30,9 @@ pub enum Ist {
 /// The per-CPU structure.
 #[repr(C, align(64))]
 pub struct PerCpu {
-    /// The kernel behind its lock.
-    kernel: Cell<*const Mutex<Kernel>>,
+    /// The kernel, past its lock: while one CPU is online, whoever traps has it alone, since
+    /// interrupts are off until the trap is left.
+    kernel: Cell<*mut Kernel>,
     /// Where the one kernel stack begins.
     stack_top: Cell<u64>,
     /// The user's stack pointer for the two instructions until it is saved.
@@ -57,7 +58,7 @@ const _: () = assert!(CONTEXT_END.is_multiple_of(8));
 
 /// The only CPU that is online.
 pub static BOOT_CPU: PerCpu = PerCpu {
-    kernel: Cell::new(core::ptr::null()),
+    kernel: Cell::new(core::ptr::null_mut()),
     stack_top: Cell::new(0),
     user_rsp: Cell::new(0),
     reserved: 0,
@@ -86,8 +87,8 @@ impl PerCpu {
     }
 
     /// Says which kernel the trap entries call.
-    pub fn set_kernel(&self, kernel: &'static Mutex<Kernel>) {
-        self.kernel.set(kernel);
+    pub fn set_kernel(&self, kernel: &'static KernelLock) {
+        self.kernel.set(kernel.as_mut_ptr());
     }
 }
 

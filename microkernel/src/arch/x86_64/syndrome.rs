@@ -21,14 +21,17 @@ pub mod vector {
     pub const MACHINE_CHECK: u64 = 18;
     /// First vector that is no exception.
     pub const FIRST_INTERRUPT: u64 = 32;
-    /// The local APIC's timer.
-    pub const TIMER: u64 = 32;
-    /// First vector for devices.
-    pub const FIRST_DEVICE: u64 = 33;
-    /// First of 16 vectors that nobody listens to: spurious ones of the 8259s and the APIC.
-    pub const FIRST_SPURIOUS: u64 = 0xf0;
+    /// First of 16 vectors that nobody listens to: spurious ones of the 8259s and the APIC. The
+    /// task priority holds back all that a device sends to them and to the exceptions.
+    pub const FIRST_SPURIOUS: u64 = 0x20;
     /// Spurious interrupt of the local APIC.
-    pub const SPURIOUS: u64 = 0xff;
+    pub const SPURIOUS: u64 = 0x2f;
+    /// First vector for devices.
+    pub const FIRST_DEVICE: u64 = 0x30;
+    /// First vector of the highest class, which no device is given.
+    pub const DEVICES_END: u64 = 0xf0;
+    /// The local APIC's timer: the highest, so that no storm of interrupts keeps it waiting.
+    pub const TIMER: u64 = 0xff;
 }
 
 /// The fault that an exception of ring 3 means; `address` is that of the last page fault.

@@ -9,17 +9,21 @@
 //!
 //! Invariants: `gs` is the per-CPU structure in the kernel and the user's outside; an NMI,
 //! machine check or double fault never touches it (it could strike between `syscall` and
-//! `swapgs`), runs on a stack of its own, and ends in the panic dump.
+//! `swapgs`) and runs on a stack of its own. An NMI is counted, the others end in the panic dump.
+//! Nothing that a user can shape says where a trap came from or which segments and privileged
+//! flags it returns with: QEMU 10 lets users load CS and enter virtual-8086 mode, which a CPU in
+//! long mode does not.
 
 use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
+use core::sync::atomic::AtomicU64;
 
-use spin::Mutex;
-
-use super::context::{Context, ENTRY_SYSCALL};
+use super::context::{Context, ENTRY_SYSCALL, FIXED_FLAGS, USER_CODE, USER_DATA, USER_FLAGS};
+use super::gdt::KERNEL_CODE;
 use super::syndrome::vector;
 use super::{dump, percpu, syndrome};
 use crate::Kernel;
+use crate::arch::launch::KERNEL_BASE;
 use crate::machine::Trap;
 
 /// Distance of a field of the context from the context's end.
@@ -58,8 +62,13 @@ macro_rules! push_registers {
 // Exceptions and interrupts. Stack: vector, error code, rip, cs, rflags, rsp, ss.
 global_asm!(
     "trap_common:",
-    "test byte ptr [rsp + 24], 3", // Privilege level of cs.
-    "jz 2f",
+    // From ring 3 the CPU came to the end of the current context; from ring 0, or by a gate with
+    // a stack of its own, it came elsewhere.
+    "push rax",
+    "lea rax, [rsp + 64]",
+    "cmp rax, [rip + {boot_cpu} + {context_end}]",
+    "pop rax",
+    "jne 2f",
     "swapgs",
     push_registers!(),
     "lea rsi, [rsp - {r15}]", // The context.
@@ -83,6 +92,8 @@ global_asm!(
     "xor ebp, ebp",
     "call {on_idle_interrupt}",
     r15 = const Context::PUSHED,
+    boot_cpu = sym percpu::BOOT_CPU,
+    context_end = const percpu::CONTEXT_END,
     stack = const percpu::STACK_TOP,
     kernel = const percpu::KERNEL,
     first_interrupt = const vector::FIRST_INTERRUPT,
@@ -146,20 +157,28 @@ global_asm!(
     "mov rsp, [rsp - {rsp}]",
     "swapgs",
     "sysretq",
-    // By `iret`, which restores everything. It would fault in ring 0 on a non-canonical address
-    // of return (a debugger can write one): that becomes one that no user can map.
-    "2: mov rax, [rsp - {rip}]",
+    // By `iret`, which restores everything.
+    "2: sub rsp, {r15}",
+    "pop r15; pop r14; pop r13; pop r12; pop r11; pop r10; pop r9; pop r8; pop rbp
+     pop rdi; pop rsi; pop rdx; pop rcx; pop rbx; pop rax",
+    "add rsp, 16", // Entry and error code.
+    "swapgs",
+    // Stack: rip, cs, rflags, rsp, ss. `iret` would fault in ring 0 on a non-canonical address of
+    // return (a debugger can write one): that becomes one that no user can map.
+    "return_to_ring_3:",
+    "push rax",
+    "mov rax, [rsp + 8]",
     "sar rax, 47",
     "inc rax",
     "cmp rax, 1",
     "jbe 4f",
     "mov rax, {user_top}",
-    "mov [rsp - {rip}], rax",
-    "4: sub rsp, {r15}",
-    "pop r15; pop r14; pop r13; pop r12; pop r11; pop r10; pop r9; pop r8; pop rbp
-     pop rdi; pop rsi; pop rdx; pop rcx; pop rbx; pop rax",
-    "add rsp, 16", // Entry and error code.
-    "swapgs",
+    "mov [rsp + 8], rax",
+    "4: mov qword ptr [rsp + 16], {user_code}",
+    "and qword ptr [rsp + 24], {user_flags}",
+    "or qword ptr [rsp + 24], {fixed_flags}",
+    "mov qword ptr [rsp + 40], {user_data}",
+    "pop rax",
     "iretq",
     // Idle: an interrupt between `sti` and `hlt` waits until the latter.
     "3: mov rsp, gs:[{stack}]",
@@ -172,6 +191,10 @@ global_asm!(
     kernel = const percpu::KERNEL,
     by_syscall = const ENTRY_SYSCALL,
     user_top = const super::paging::USER_TOP,
+    user_code = const USER_CODE,
+    user_data = const USER_DATA,
+    user_flags = const USER_FLAGS,
+    fixed_flags = const FIXED_FLAGS,
     rax = const Context::from_end(0),
     rbx = const Context::from_end(1),
     rdx = const Context::from_end(3),
@@ -192,14 +215,36 @@ global_asm!(
     on_syscall = sym on_syscall,
 );
 
+// A non-maskable interrupt is nothing but counted: a device can send as many as it likes. The
+// kernel's own frame is as it was; a user's is not believed.
+global_asm!(
+    "nmi_entry:",
+    "inc qword ptr [rip + {count}]",
+    "cmp qword ptr [rsp], {image}",
+    "jb return_to_ring_3",
+    "cmp qword ptr [rsp + 8], {kernel_code}",
+    "jne return_to_ring_3",
+    "iretq",
+    count = sym NMIS,
+    image = const KERNEL_BASE as i64,
+    kernel_code = const KERNEL_CODE,
+);
+
+/// Non-maskable interrupts since boot.
+pub static NMIS: AtomicU64 = AtomicU64::new(0);
+
 unsafe extern "C" {
     static trap_stubs: u8;
+    fn nmi_entry();
     fn syscall_entry();
 }
 
-/// The address of a vector's stub.
-pub fn stub(vector: usize) -> u64 {
-    &raw const trap_stubs as u64 + 16 * vector as u64
+/// The address of a vector's entry.
+pub fn entry(vector: u64) -> u64 {
+    match vector {
+        vector::NMI => nmi_entry as *const () as u64,
+        _ => &raw const trap_stubs as u64 + 16 * vector,
+    }
 }
 
 /// The address that `syscall` jumps to.
@@ -211,33 +256,28 @@ pub fn syscall_address() -> u64 {
 #[inline(always)]
 pub fn leave() -> ! {
     // SAFETY: the exit takes everything from the per-CPU structure, whose context belongs to
-    // the thread that the kernel made current; the caller holds no lock.
+    // the thread that the kernel made current.
     unsafe { asm!("jmp return_to_user", options(noreturn)) }
 }
 
-extern "C" fn on_syscall(kernel: &'static Mutex<Kernel>) -> ! {
-    kernel.lock().handle(Trap::Syscall);
+extern "C" fn on_syscall(kernel: &'static mut Kernel) -> ! {
+    kernel.handle(Trap::Syscall);
     leave()
 }
 
-extern "C" fn on_user_trap(kernel: &'static Mutex<Kernel>, context: &Context) -> ! {
+extern "C" fn on_user_trap(kernel: &'static mut Kernel, context: &Context) -> ! {
     let number = context.entry;
-    if matches!(number, vector::NMI | vector::DOUBLE_FAULT | vector::MACHINE_CHECK) {
-        dump::trap(context);
-    }
     if number >= vector::FIRST_INTERRUPT {
         on_idle_interrupt(kernel, number);
     }
     let trap = syndrome::decode(number, context.error, dump::fault_address());
-    kernel.lock().handle(trap);
+    kernel.handle(trap);
     leave()
 }
 
-extern "C" fn on_idle_interrupt(kernel: &'static Mutex<Kernel>, number: u64) -> ! {
-    let mut locked = kernel.lock();
-    let trap = locked.machine.accept(number);
-    locked.handle(trap);
-    drop(locked);
+extern "C" fn on_idle_interrupt(kernel: &'static mut Kernel, number: u64) -> ! {
+    let trap = kernel.machine.accept(number);
+    kernel.handle(trap);
     leave()
 }
 

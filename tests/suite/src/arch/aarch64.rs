@@ -1,10 +1,14 @@
 //! aarch64: instructions that fault, registers that are kept, what the device tree says.
 
+mod code;
+
 use core::arch::asm;
 
 use libipc::cap::{self, Cap};
 use skink_abi::invocation::{MemoryType, TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{ObjectType, Syscall};
+
+pub use code::{KERNEL_FLAGS, random_code, random_word};
 
 use crate::cases::fault::{exception_of, jump, read, write};
 use crate::env::{Env, PLAYGROUND, Test, slot, test};

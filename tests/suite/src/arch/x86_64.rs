@@ -1,13 +1,18 @@
 //! x86_64: instructions that fault, registers that are kept, I/O ports.
 
-use core::arch::asm;
+mod code;
 
-use libipc::cap::{self, Cap};
+use core::arch::{asm, global_asm};
+
+use libipc::cap::{self, Cap, Then};
 use skink_abi::bootinfo::slot as boot;
-use skink_abi::invocation::registers;
+use skink_abi::invocation::{MemoryType, map_rights, registers};
+use skink_abi::{Error, ObjectType};
 
-use crate::cases::fault::exception;
-use crate::env::{Env, Test, slot, test};
+pub use code::{KERNEL_FLAGS, random_code, random_word};
+
+use crate::cases::fault::{exception, exception_of, fault_of};
+use crate::env::{Env, Space, Test, slot, test};
 
 /// Tests that exist on this architecture only.
 pub const TESTS: &[Test] = &[
@@ -15,6 +20,32 @@ pub const TESTS: &[Test] = &[
     test("FAULT0011", "an I/O instruction is an exception", |e| exception(e, port)),
     test("PORT0001", "a port range reads and writes its ports and no others", ports),
     test("PORT0002", "a range that is empty or turned round is refused", bad_ranges),
+    test("TRAP0001", "a selector of the local table is an exception", |e| {
+        assert_eq!(exception_of(e, 0, load_local, 0).1, GENERAL_PROTECTION);
+    }),
+    test("TRAP0002", "a far call through the local table is an exception", |e| {
+        assert_eq!(exception_of(e, 0, call_local, 0).1, GENERAL_PROTECTION);
+    }),
+    test(
+        "TRAP0003",
+        "nothing is mapped where a table at address 0 or 16-bit code would be",
+        low_memory,
+    ),
+    test("TRAP0004", "a store to CS ends its thread at most", |e| ends(e, store_cs)),
+    test("TRAP0005", "a store of user data to CS and then a system call end their thread", |e| {
+        ends(e, call_with_data_as_code);
+    }),
+    test("TRAP0006", "a store to segment register 6 and then a far call end their thread", |e| {
+        ends(e, store_sixth);
+    }),
+    test("TRAP0007", "a return to virtual-8086 mode ends its thread at most", |e| {
+        ends(e, virtual_8086);
+    }),
+    test("TRAP0008", "a return to virtual-8086 mode with the kernel's CS ends its thread", |e| {
+        ends(e, virtual_8086_in_kernel);
+    }),
+    test("TRAP0009", "selectors do not pass from one address space to another", selectors),
+    test("TRAP0010", "sysenter and every software interrupt are exceptions", gates),
 ];
 
 /// Capabilities of this architecture that a test has while it runs: in the test, in the driver.
@@ -136,4 +167,170 @@ fn bad_ranges(env: &mut Env) {
     let to = env.slot();
     let control: Cap<cap::IoPortControl> = Cap::from_slot(slot::IO_PORT_CONTROL);
     assert!(control.issue(0x300, 0x2ff, env.path(to)).is_err());
+}
+
+// The ways into the kernel that a user can bend: descriptor tables, segments, modes. Some of these
+// instructions do on an emulator what no CPU does (QEMU 10 lets users load CS, a sixth segment
+// register and virtual-8086 mode), so the tests say what must not happen.
+
+/// Vectors.
+const INVALID_INSTRUCTION: u64 = 6;
+const GENERAL_PROTECTION: u64 = 13;
+
+/// A thread with `body` ends in a fault, and keeps no privileged flag.
+fn ends(env: &mut Env, body: fn(u64)) {
+    let (thread, ..) = fault_of(env, Space::Same, body, 0);
+    let mut words = [0; registers::FLAGS + 1];
+    thread.tcb.read_registers(Then::Leave, &mut words).unwrap();
+    assert_eq!(words[registers::FLAGS] & PRIVILEGED_FLAGS, 0);
+}
+
+/// Loads ES with entry 1 of the local table.
+fn load_local(_: u64) {
+    // SAFETY: it faults; that is the test.
+    unsafe { asm!("mov es, {:e}", in(reg) 0x0f) }
+}
+
+/// Calls through entry 2 of the local table: a gate, if there were one.
+fn call_local(_: u64) {
+    let far: [u32; 2] = [0, 0x17];
+    // SAFETY: it faults; that is the test.
+    unsafe { asm!("call fword ptr [{}]", in(reg) &raw const far) }
+}
+
+/// The kernel refuses mappings up to the end of what 16-bit addresses reach (1 MiB and 64 KiB).
+fn low_memory(env: &mut Env) {
+    let frame = env.frame();
+    env.map_tables(env.vspace(), 0x20_0000, frame, map_rights::READ);
+    frame.unmap().unwrap();
+    let large: Cap<cap::Frame> = env.make_sized(ObjectType::Frame, 21);
+    for (frame, vaddr) in
+        [(frame, 0), (frame, 0x1000), (frame, 0xf000), (frame, 0x10_f000), (large, 0)]
+    {
+        let refused = frame.map(env.vspace(), vaddr, map_rights::READ, MemoryType::Normal);
+        assert_eq!(refused.unwrap_err().error, Error::InvalidArgument, "{vaddr:#x}");
+    }
+}
+
+/// Loads null into CS.
+fn store_cs(_: u64) {
+    // SAFETY: it faults, or the next instruction does; that is the test.
+    unsafe { asm!("xor eax, eax", ".byte 0x8e, 0xc8", "int3", out("eax") _) }
+}
+
+/// Loads user data into CS, which would make the code 32-bit code, then makes a system call.
+fn call_with_data_as_code(_: u64) {
+    // SAFETY: one of them faults; that is the test.
+    unsafe { asm!("mov eax, 0x23", ".byte 0x8e, 0xc8", "syscall", "int3", options(noreturn)) }
+}
+
+/// Loads user data into segment register 6, where an emulator keeps the local table, then calls
+/// through a gate in it.
+fn store_sixth(_: u64) {
+    let far: [u32; 2] = [0, 0x17];
+    // SAFETY: one of them faults; that is the test.
+    unsafe {
+        asm!("mov eax, 0x23", ".byte 0x8e, 0xf0", "call fword ptr [{}]",
+            in(reg) &raw const far, out("eax") _)
+    }
+}
+
+/// Returns by `iretd` with the flag of virtual-8086 mode, interrupts off and all I/O privilege, to
+/// 16-bit code at the segment given.
+macro_rules! return_to_8086 {
+    ($segment:literal) => {
+        // SAFETY: it faults; that is the test.
+        unsafe {
+            asm!(
+                "push 0",
+                "push 0",
+                "push 0x2000", // ss, es
+                "mov rax, 0x0000010000023002",
+                "push rax", // eflags, esp
+                concat!("mov rax, ", $segment),
+                "shl rax, 32",
+                "push rax", // eip, cs
+                ".byte 0xcf",
+                options(noreturn)
+            )
+        }
+    };
+}
+
+fn virtual_8086(_: u64) {
+    return_to_8086!(0x1000)
+}
+
+fn virtual_8086_in_kernel(_: u64) {
+    return_to_8086!(8)
+}
+
+/// Loads each data segment register with another selector, then ends.
+fn load_selectors(_: u64) {
+    // SAFETY: it faults; that is the test. Nothing in between uses FS.
+    unsafe {
+        asm!(
+            "mov eax, 0x23",
+            "mov ds, eax",
+            "mov eax, 0x2b",
+            "mov es, eax",
+            "mov eax, 3",
+            "mov gs, eax",
+            "mov eax, 2",
+            "mov fs, eax",
+            "ud2",
+            options(noreturn)
+        )
+    }
+}
+
+global_asm!(
+    ".global read_selectors",
+    "read_selectors:",
+    "xor eax, eax",
+    "mov ax, ds",
+    "mov cx, es",
+    "shl rax, 16",
+    "mov ax, cx",
+    "mov cx, fs",
+    "shl rax, 16",
+    "mov ax, cx",
+    "mov cx, gs",
+    "shl rax, 16",
+    "mov ax, cx",
+    "ret",
+);
+
+unsafe extern "C" {
+    safe fn read_selectors() -> u64;
+}
+
+fn selectors(env: &mut Env) {
+    for round in 0..3 {
+        let _ = fault_of(env, Space::Other, load_selectors, 0);
+        assert_eq!(read_selectors(), 0, "DS, ES, FS, GS in round {round}");
+    }
+}
+
+/// Executes `int n`.
+macro_rules! interrupts {
+    ($($number:literal)*) => {
+        [$((|_| {
+            // SAFETY: it faults; that is the test.
+            unsafe { asm!(concat!("int ", $number)) }
+        }) as fn(u64)),*]
+    };
+}
+
+fn gates(env: &mut Env) {
+    fn sysenter(_: u64) {
+        // SAFETY: it faults; that is the test.
+        unsafe { asm!("sysenter", options(noreturn)) }
+    }
+    // AMD's CPUs have no `sysenter` in long mode.
+    let vector = exception_of(env, 0, sysenter, 0).1;
+    assert!([INVALID_INSTRUCTION, GENERAL_PROTECTION].contains(&vector));
+    for body in interrupts!(0 1 2 8 13 14 18 32 47 48 128 255) {
+        assert_eq!(exception_of(env, 0, body, 0).1, GENERAL_PROTECTION);
+    }
 }

@@ -44,7 +44,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Starts `body(argument)` and receives its fault.
-fn fault_of(
+pub fn fault_of(
     env: &mut Env,
     space: Space,
     body: fn(u64),

@@ -3,6 +3,7 @@
 use crate::env::Test;
 
 mod cnode;
+pub mod code;
 mod deaths;
 mod derivation;
 mod device;
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         sched::TESTS,
         device::TESTS,
         crate::arch::TESTS,
+        code::TESTS,
     ]
     .into_iter()
     .flatten()

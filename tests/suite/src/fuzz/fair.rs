@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use libipc::raw;
 
 use super::base::Base;
-use super::random::Random;
+use crate::random::Random;
 use super::scene::{self, ENDPOINT, GATE, PARTS, REPLY, SLICE_NS, SLICE_TURNS, Scene, part, spin};
 use super::{Wanted, fail};
 use crate::driver::{Driver, print};
@@ -97,7 +97,7 @@ fn play(base: &Base<'_>, random: &mut Random) -> u64 {
     let mut scene = Scene::new(base);
     let counters = 1 + random.below(2) as usize;
     let pairs = 1 + random.below(2) as usize;
-    let length = random.of(&[0, 0, 2, 4, 5, 8]);
+    let length = random.one(&[0, 0, 2, 4, 5, 8]);
     // Either short work among equals, or a caller from above with a long call, or an equal that
     // wakes while the caller is in a call, and the caller computes for long afterwards.
     let kind = random.below(4);
@@ -127,7 +127,7 @@ fn play(base: &Base<'_>, random: &mut Random) -> u64 {
         // The server reaches its receive while nobody calls it.
         scene.begin(at, server);
         scene.sleep(SLICE_NS);
-        if kind == 2 || random.one_in(2) {
+        if kind == 2 || random.chance(2) {
             scene.make_passive(at);
         }
     }

@@ -15,7 +15,6 @@ mod base;
 mod fair;
 mod neighbour;
 mod operations;
-mod random;
 mod scene;
 mod state;
 mod supervise;
@@ -62,8 +61,26 @@ pub fn run(driver: &Driver, args: &str) {
     match mode {
         "fair" => fair::run(driver, wanted),
         "calls" => supervise::run(driver, wanted),
+        "code" => run_programs(driver, wanted),
         mode => fail(format_args!("there is no mode {mode}")),
     }
+}
+
+/// Executes programs of random instructions, a few hundred in each process.
+fn run_programs(driver: &Driver, wanted: Wanted) {
+    const IN_A_PROCESS: u64 = 500;
+    let mut done = 0;
+    while done < wanted.calls {
+        let count = IN_A_PROCESS.min(wanted.calls - done);
+        if !driver.run_programs(wanted.seed.wrapping_mul(1 << 20) + done / IN_A_PROCESS, count) {
+            fail(format_args!("a program did harm"));
+        }
+        done += count;
+        if done.is_multiple_of(10 * IN_A_PROCESS) {
+            print(format_args!("FUZZ at {done}"));
+        }
+    }
+    print(format_args!("FUZZ end {done}"));
 }
 
 /// Ends the run with a reason.

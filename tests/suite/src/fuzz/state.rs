@@ -5,7 +5,7 @@
 //! finds its state by its stack pointer and can be started again at any moment.
 
 use super::operations::{OPERATIONS, kind};
-use super::random::Random;
+use crate::random::Random;
 
 /// Bytes of a thread's region.
 pub const REGION: u64 = 1 << 16;
@@ -75,7 +75,7 @@ impl State {
         for _ in 0..16 {
             let slot = self.random.below(SLOTS as u64);
             // Its own CNode is the last thing to lose.
-            if self.believed(slot) != kind::EMPTY && (slot > 2 || self.random.one_in(64)) {
+            if self.believed(slot) != kind::EMPTY && (slot > 2 || self.random.chance(64)) {
                 return slot;
             }
         }

@@ -4,7 +4,7 @@
 use super::base::Base;
 use super::neighbour::Neighbour;
 use super::operations::OPERATIONS;
-use super::random::Random;
+use crate::random::Random;
 use super::state::{CALLS, State};
 use super::world::{self, World};
 use super::{THREADS, Wanted, fail, warden};
@@ -76,7 +76,7 @@ fn round(
 ) -> u64 {
     // SAFETY: the arena is mapped here, and no thread runs.
     (0..THREADS).for_each(|index| unsafe { world::state(index).write_bytes(0, 1) });
-    let mut world = World::new(base, Random::new(random.word()), wanted);
+    let mut world = World::new(base, Random::new(random.next()), wanted);
     let mut is_alive = true;
     let mut ticks = 0u64;
     while is_alive && calls() < goal {
@@ -137,14 +137,14 @@ fn care(world: &mut World, is_idle: bool) -> bool {
         let goes_on = match thread.stuck {
             GIVEN_UP.. => world.rebuild(index),
             PATIENCE.. => world.start(index) || world.rebuild(index),
-            _ if is_idle && world.random.one_in(2) => world.start(index) || world.rebuild(index),
+            _ if is_idle && world.random.chance(2) => world.start(index) || world.rebuild(index),
             _ => true,
         };
         if !goes_on {
             return false;
         }
     }
-    if world.random.one_in(4) {
+    if world.random.chance(4) {
         let index = world.random.below(world.size as u64) as usize;
         world.meddle(index);
     }

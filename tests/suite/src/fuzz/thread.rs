@@ -43,7 +43,7 @@ fn invoke(state: &mut State) {
     }
     let target = match operation.on {
         // Its own CNode, as a rule.
-        kind::CNODE if !state.random.one_in(4) => 1,
+        kind::CNODE if !state.random.chance(4) => 1,
         kind::IRQ_CONTROL | kind::PORT_CONTROL => SLOTS as u64,
         wanted => state.find(wanted),
     };
@@ -52,7 +52,7 @@ fn invoke(state: &mut State) {
         chosen.words[at % 8] = words::make(state, *word, &chosen.words, at);
     }
     let is_port = operation.on == kind::PORT_CONTROL;
-    if !is_port && !operation.words.is_empty() && state.random.one_in(16) {
+    if !is_port && !operation.words.is_empty() && state.random.chance(16) {
         let at = state.random.below(operation.words.len() as u64) as usize;
         chosen.words[at % 8] = words::edge(state);
     }
@@ -60,12 +60,12 @@ fn invoke(state: &mut State) {
     let mut count = operation.caps.len();
     for (at, wanted) in operation.caps.iter().enumerate() {
         chosen.caps[at % MAX_CAPS] = match *wanted {
-            kind::CNODE if !state.random.one_in(6) => 1,
-            _ if state.random.one_in(32) => state.random.below(SLOTS as u64),
+            kind::CNODE if !state.random.chance(6) => 1,
+            _ if state.random.chance(32) => state.random.below(SLOTS as u64),
             wanted => state.find(wanted),
         };
     }
-    if state.random.one_in(32) {
+    if state.random.chance(32) {
         length = state.random.below(9) as usize;
         count = state.random.below(4) as usize;
     }
@@ -116,7 +116,7 @@ fn send_along(state: &mut State, chosen: &words::Chosen, length: usize, count: u
     }
     for at in 0..count.min(MAX_CAPS) {
         let cptr = match chosen.caps[at] {
-            0 if state.random.one_in(4) => state.random.word(),
+            0 if state.random.chance(4) => state.random.next(),
             slot => state.cptr(slot),
         };
         state.set_word(buffer::SEND_CAPS + at, cptr);
@@ -142,12 +142,12 @@ fn communicate(state: &mut State) {
     let wanted = match call {
         Syscall::Signal | Syscall::Wait | Syscall::Poll => kind::NOTIFICATION,
         Syscall::Send | Syscall::NbSend | Syscall::NbSendRecv => {
-            state.random.of(&[kind::ENDPOINT, kind::ENDPOINT, kind::REPLY, kind::NOTIFICATION])
+            state.random.one(&[kind::ENDPOINT, kind::ENDPOINT, kind::REPLY, kind::NOTIFICATION])
         }
-        Syscall::Recv | Syscall::NbRecv if state.random.one_in(8) => kind::NOTIFICATION,
+        Syscall::Recv | Syscall::NbRecv if state.random.chance(8) => kind::NOTIFICATION,
         _ => kind::ENDPOINT,
     };
-    let slot = if state.random.one_in(48) { words::edge(state) } else { state.find(wanted) };
+    let slot = if state.random.chance(48) { words::edge(state) } else { state.find(wanted) };
     let info = message(state);
     let is_receiving = matches!(
         call,
@@ -161,9 +161,9 @@ fn communicate(state: &mut State) {
         _ => state.find(kind::REPLY),
     };
     let reply = if reply == 0 { 0 } else { state.cptr(reply) };
-    let from_kind = if state.random.one_in(8) { kind::NOTIFICATION } else { kind::ENDPOINT };
+    let from_kind = if state.random.chance(8) { kind::NOTIFICATION } else { kind::ENDPOINT };
     let from = state.find(from_kind);
-    let [a, b, c] = [0; 3].map(|_: u64| state.random.word());
+    let [a, b, c] = [0; 3].map(|_: u64| state.random.next());
     let (cptr, from) = (state.cptr(slot), state.cptr(from));
     state.last = 200 + call.raw();
     let answer = arch::syscall_reply_from(call, cptr, info, [kinds, a, b, c], reply, from);
@@ -191,10 +191,10 @@ fn message(state: &mut State) -> MessageInfo {
         30 => state.random.below(496),
         _ => 511,
     };
-    let caps = if state.random.one_in(4) { 1 + state.random.below(3) } else { 0 };
+    let caps = if state.random.chance(4) { 1 + state.random.below(3) } else { 0 };
     for at in 0..caps as usize {
         let slot = state.full();
-        let cptr = if state.random.one_in(16) { state.random.word() } else { state.cptr(slot) };
+        let cptr = if state.random.chance(16) { state.random.next() } else { state.cptr(slot) };
         state.set_word(buffer::SEND_CAPS + at, cptr);
     }
     let label = match state.random.below(32) {
@@ -218,22 +218,22 @@ impl RawLength for MessageInfo {
 
 /// Offers slots for received capabilities; the first, or 0.
 fn receive_window(state: &mut State) -> u64 {
-    if state.random.one_in(3) {
+    if state.random.chance(3) {
         state.set_word(buffer::RECEIVE_COUNT, 0);
         return 0;
     }
     let (slot, count) = (state.find(kind::EMPTY), state.random.below(4));
-    let cnode = if state.random.one_in(16) { state.random.word() } else { state.cptr(1) };
+    let cnode = if state.random.chance(16) { state.random.next() } else { state.cptr(1) };
     state.set_word(buffer::RECEIVE_CNODE, cnode);
     state.set_word(buffer::RECEIVE_SLOT, slot);
-    let count = if count == 3 { state.random.word() } else { count };
+    let count = if count == 3 { state.random.next() } else { count };
     state.set_word(buffer::RECEIVE_COUNT, count);
     slot
 }
 
 /// Any invocation on any capability with any words.
 fn garbage(state: &mut State) {
-    let call = state.random.of(Invocation::ALL);
+    let call = state.random.one(Invocation::ALL);
     let is_bounded = matches!(call, Invocation::IoPortControlIssue | Invocation::LogWrite);
     if is_bounded || state.leaves_out(call.raw()) {
         return;
@@ -266,14 +266,14 @@ fn special(state: &mut State) {
             let at = state.random.below(16) as usize;
             state.set_word(buffer::SEND_CAPS + at, own);
         }
-        4 if state.random.one_in(4096) => {
+        4 if state.random.chance(4096) => {
             let slot = state.find(kind::LOG);
             let info = MessageInfo::new(Invocation::LogWrite.raw(), 2, 0);
             let _ = arch::syscall(Syscall::Call, state.cptr(slot), info, [2, 0x0a2e, 0, 0]);
         }
         _ => {
             let address = words::address(state);
-            if address >= words::PLAYGROUND && state.random.one_in(8) {
+            if address >= words::PLAYGROUND && state.random.chance(8) {
                 // SAFETY: nothing is at risk: if something is mapped there it is the fuzzed
                 // threads' own, and nothing in it is relied on; else the thread faults.
                 unsafe { (address as *const u64).read_volatile() };
@@ -284,7 +284,7 @@ fn special(state: &mut State) {
 
 fn fault(state: &mut State) {
     match state.random.below(4) {
-        0 => crate::arch::raw_syscall(state.random.word() | 16),
+        0 => crate::arch::raw_syscall(state.random.next() | 16),
         1 => {
             arch::load_null();
         }

@@ -26,8 +26,8 @@ pub fn edge(state: &mut State) -> u64 {
         3 => (1 << random.below(64)) - 1,
         4 => (1u64 << random.below(64)).wrapping_neg(),
         5 => u64::MAX - random.below(4),
-        6 => random.of(&[1 << 47, (1 << 47) - 4096, crate::arch::KERNEL_ADDRESS, 4096, 255, 256]),
-        _ => random.word(),
+        6 => random.one(&[1 << 47, (1 << 47) - 4096, crate::arch::KERNEL_ADDRESS, 4096, 255, 256]),
+        _ => random.next(),
     }
 }
 
@@ -49,11 +49,11 @@ pub fn make(state: &mut State, word: Word, before: &[u64; 8], at: usize) -> u64 
     let last = before[at.wrapping_sub(1) % 8];
     match word {
         Word::Is(number) => number,
-        Word::Type => state.random.of(&[0, 0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 7, 8, 9, 9, 10, 10]),
+        Word::Type => state.random.one(&[0, 0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 7, 8, 9, 9, 10, 10]),
         Word::Size => match ObjectType::from_raw(last) {
             Some(ObjectType::Untyped) => 8 + state.random.below(7),
             Some(ObjectType::CNode) => 1 + state.random.below(6),
-            Some(ObjectType::Frame) => state.random.of(&[12, 12, 12, 12, 12, 12, 21, 30]),
+            Some(ObjectType::Frame) => state.random.one(&[12, 12, 12, 12, 12, 12, 21, 30]),
             _ => 0,
         },
         Word::Count => match state.random.below(16) {
@@ -72,7 +72,7 @@ pub fn make(state: &mut State, word: Word, before: &[u64; 8], at: usize) -> u64 
             _ => 15,
         },
         Word::Badge => match state.random.below(4) {
-            0 => state.random.word(),
+            0 => state.random.next(),
             1 => state.random.below(65),
             _ => 1 + state.random.below(4),
         },
@@ -87,8 +87,8 @@ pub fn make(state: &mut State, word: Word, before: &[u64; 8], at: usize) -> u64 
             _ => super::MAXIMUM,
         },
         Word::Address => address(state),
-        Word::MapRights => state.random.of(&[3, 3, 3, 2, 6, 1, 0, 7, 4]),
-        Word::Memory => state.random.of(&[0, 0, 0, 0, 0, 1, 2, 3]),
+        Word::MapRights => state.random.one(&[3, 3, 3, 2, 6, 1, 0, 7, 4]),
+        Word::Memory => state.random.one(&[0, 0, 0, 0, 0, 1, 2, 3]),
         Word::Budget => 50_000 + state.random.below(4) * 50_000,
         Word::Period => match state.random.below(4) {
             0 => last + state.random.below(500_000),
@@ -96,10 +96,10 @@ pub fn make(state: &mut State, word: Word, before: &[u64; 8], at: usize) -> u64 
             _ => last,
         },
         Word::Deadline => deadline(state),
-        Word::Line => state.random.of(&[crate::arch::FREE_LINE, crate::arch::FREE_LINE + 1, 27, 30]),
+        Word::Line => state.random.one(&[crate::arch::FREE_LINE, crate::arch::FREE_LINE + 1, 27, 30]),
         Word::Trigger => state.random.below(4),
-        Word::Port => state.random.of(&[0x80, 0x81, 0x83, 0x84, 0x2ff]),
-        Word::PortWidth => state.random.of(&[1, 1, 2, 4, 3]),
+        Word::Port => state.random.one(&[0x80, 0x81, 0x83, 0x84, 0x2ff]),
+        Word::PortWidth => state.random.one(&[1, 1, 2, 4, 3]),
         Word::Flag => state.random.below(2),
         Word::Code => match state.random.below(16) {
             0 => edge(state),
@@ -163,19 +163,19 @@ pub fn failed(
 ) {
     match Error::from_raw(status) {
         Some(Error::InvalidCapability) => match detail {
-            0 if target > 2 && target < SLOTS as u64 && state.random.one_in(2) => {
+            0 if target > 2 && target < SLOTS as u64 && state.random.chance(2) => {
                 state.believe(target, kind::EMPTY);
             }
             // A capability sent along, or the argument that names a slot.
             1..=3 => {
                 let slot = chosen.caps[detail as usize - 1];
-                if slot > 2 && state.random.one_in(4) {
+                if slot > 2 && state.random.chance(4) {
                     state.believe(slot, kind::EMPTY);
                 }
             }
             _ => {}
         },
-        Some(Error::IllegalOperation) if target > 2 && state.random.one_in(4) => {
+        Some(Error::IllegalOperation) if target > 2 && state.random.chance(4) => {
             state.believe(target, kind::ANY);
         }
         Some(Error::DeleteFirst) => {

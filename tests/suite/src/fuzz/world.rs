@@ -6,7 +6,7 @@ use skink_abi::{Badge, CapRights, ObjectType};
 
 use super::base::{self, ARENA, BUFFERS, Base, CONTROL_BITS, Slots, at};
 use super::operations::kind;
-use super::random::Random;
+use crate::random::Random;
 use super::state::{REGION, SLOT_BITS, SLOTS, State};
 use super::{MAXIMUM, THREADS, Wanted, thread};
 use crate::driver::{own_cnode, own_path};
@@ -189,7 +189,7 @@ impl<'a, 'b> World<'a, 'b> {
         self.threads[index] = Thread { untyped, tcb, cnode, context, seen: 0, stuck: 0 };
         let (prefix, controls) = self.set_space(tcb, cnode, root);
         self.believe_anew(index, prefix, controls);
-        let own_space = self.random.of(&self.spaces);
+        let own_space = self.random.one(&self.spaces);
         let fixed = [
             (1, cnode, kind::CNODE),
             (2, tcb, kind::TCB),
@@ -203,7 +203,7 @@ impl<'a, 'b> World<'a, 'b> {
         }
         let (to, kind) = (7, kind::UNTYPED);
         let to_slot = at::<cap::CNode>(cnode).slot_at(to, SLOT_BITS);
-        if self.random.one_in(2) && to_slot.move_(own_path(own)).is_ok() {
+        if self.random.chance(2) && to_slot.move_(own_path(own)).is_ok() {
             self.believe(index, to, kind);
         }
         if self.threads[..self.size].iter().all(|thread| thread.tcb != 0) {
@@ -220,9 +220,9 @@ impl<'a, 'b> World<'a, 'b> {
 
     /// Gives a thread its spaces; returns the prefixes of its own CNode and of the controls.
     fn set_space(&mut self, tcb: u64, cnode: u64, root: u64) -> (u64, u64) {
-        let vspace = at(self.random.of(&self.spaces));
+        let vspace = at(self.random.one(&self.spaces));
         let tcb: Cap<cap::Tcb> = at(tcb);
-        if self.random.one_in(2) {
+        if self.random.chance(2) {
             let guard = u64::from(64 - SLOT_BITS);
             let set = tcb.set_space(at(cnode), guard, vspace);
             return if set.is_ok() { (0, 0) } else { (1 << 63, 0) };
@@ -248,12 +248,12 @@ impl<'a, 'b> World<'a, 'b> {
         let priority = 90 + self.random.below(4) as u8 * 4;
         let _ = tcb.set_sched_params(at(boot::TCB), MAXIMUM as u8, priority, None);
         for set in [Cap::<cap::Tcb>::set_fault_endpoint, Cap::<cap::Tcb>::set_timeout_endpoint] {
-            if self.random.one_in(3) {
+            if self.random.chance(3) {
                 let (endpoint, _) = self.any(kind::ENDPOINT);
                 let _ = set(tcb, Some(at(endpoint)));
             }
         }
-        if self.random.one_in(3) {
+        if self.random.chance(3) {
             let (notification, _) = self.any(kind::NOTIFICATION);
             let _ = tcb.bind_notification(at(notification));
         }
@@ -262,7 +262,7 @@ impl<'a, 'b> World<'a, 'b> {
 
     /// What a thread that was just made knows; what was counted stays.
     fn believe_anew(&mut self, index: usize, prefix: u64, controls: u64) {
-        let random = Random::new(self.random.word());
+        let random = Random::new(self.random.next());
         let info = self.base.driver.info();
         // SAFETY: the arena is mapped here; zeroes are a state, and the thread does not run.
         let state = unsafe { &mut *state(index) };
