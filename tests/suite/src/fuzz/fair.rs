@@ -9,10 +9,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use libipc::raw;
 
 use super::base::Base;
-use crate::random::Random;
 use super::scene::{self, ENDPOINT, GATE, PARTS, REPLY, SLICE_NS, SLICE_TURNS, Scene, part, spin};
 use super::{Wanted, fail};
 use crate::driver::{Driver, print};
+use crate::random::Random;
 
 /// The priority of those who are equal.
 const PRIORITY: u8 = 100;
@@ -44,8 +44,9 @@ fn work(part: &scene::Part) {
     if turns < LONG * SLICE_TURNS {
         return;
     }
-    for counter in 0..part.get(number::COUNTERS).min(2) as usize {
-        if scene::part(counter).turns.load(Relaxed) == before[counter] {
+    let counters = part.get(number::COUNTERS) as usize;
+    for (counter, before) in before.into_iter().enumerate().take(counters) {
+        if scene::part(counter).turns.load(Relaxed) == before {
             part.wrong.store(counter as u64 + 1, Relaxed);
         }
     }
@@ -140,7 +141,8 @@ fn play(base: &Base<'_>, random: &mut Random) -> u64 {
     for pair in 0..pairs {
         scene.begin(counters + 2 * pair + 1, client);
     }
-    let window = WINDOW * SLICE_NS * (counters + 2 * pairs) as u64 + 2 * long * 4 * u64::from(kind >= 2);
+    let window =
+        WINDOW * SLICE_NS * (counters + 2 * pairs) as u64 + 2 * long * 4 * u64::from(kind >= 2);
     for _ in 0..LOOKS {
         let before = [0, 1].map(|index| part(index).turns.load(Relaxed));
         scene.sleep(window);
@@ -153,8 +155,9 @@ fn play(base: &Base<'_>, random: &mut Random) -> u64 {
                 ));
             }
         }
-        for index in 0..if is_gated { 0 } else { counters } {
-            if part(index).turns.load(Relaxed) == before[index] {
+        let watched = if is_gated { 0 } else { counters };
+        for (index, before) in before.into_iter().enumerate().take(watched) {
+            if part(index).turns.load(Relaxed) == before {
                 fail(format_args!(
                     "counter {index} stood still for {window} ns (kind {kind}, length {length})"
                 ));

@@ -8,13 +8,15 @@
 //! * [`operations`], [`words`], [`thread`]: what a fuzzed thread does; [`state`]: what it knows.
 //! * [`base`]: what outlives all worlds; [`world`]: one world; [`supervise`] keeps it alive, and
 //!   [`warden`] says when it stands still.
-//! * [`fair`]: equals of which none may starve, in a [`scene`].
+//! * [`fair`]: equals of which none may starve; [`paths`]: the same by fast and slow path; both in
+//!   a [`scene`].
 //! * [`neighbour`]: a process that has nothing to do with any of it, and must not notice.
 
 mod base;
 mod fair;
 mod neighbour;
 mod operations;
+mod paths;
 mod scene;
 mod state;
 mod supervise;
@@ -61,6 +63,7 @@ pub fn run(driver: &Driver, args: &str) {
     match mode {
         "fair" => fair::run(driver, wanted),
         "calls" => supervise::run(driver, wanted),
+        "paths" => paths::run(driver, wanted),
         "code" => run_programs(driver, wanted),
         mode => fail(format_args!("there is no mode {mode}")),
     }

@@ -154,7 +154,10 @@ impl Neighbour {
         // SAFETY: mapped for ever; words that the neighbour writes.
         let (ticks, errors) = unsafe {
             let told = TOLD as *const Told;
-            ((&raw const (*told).ticks).read_volatile(), (&raw const (*told).errors).read_volatile())
+            (
+                (&raw const (*told).ticks).read_volatile(),
+                (&raw const (*told).errors).read_volatile(),
+            )
         };
         if errors != 0 {
             fail(format_args!("the neighbour was harmed: errors {errors:#x} at tick {ticks}"));

@@ -120,13 +120,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     op(I::CNodeRevoke, k::CNODE, &[W::Full, W::Depth], &[], 12),
     op(I::CNodeDelete, k::CNODE, &[W::Full, W::Depth], &[], 16),
-    op(
-        I::CNodeCopy,
-        k::CNODE,
-        &[W::Free, W::Depth, W::Full, W::Depth, W::Rights],
-        &[k::CNODE],
-        24,
-    ),
+    op(I::CNodeCopy, k::CNODE, &[W::Free, W::Depth, W::Full, W::Depth, W::Rights], &[k::CNODE], 24),
     op(
         I::CNodeMint,
         k::CNODE,
@@ -135,13 +129,7 @@ pub static OPERATIONS: &[Operation] = &[
         16,
     ),
     op(I::CNodeMove, k::CNODE, &[W::Free, W::Depth, W::Full, W::Depth], &[k::CNODE], 12),
-    op(
-        I::CNodeMutate,
-        k::CNODE,
-        &[W::Free, W::Depth, W::Full, W::Depth, W::Badge],
-        &[k::CNODE],
-        4,
-    ),
+    op(I::CNodeMutate, k::CNODE, &[W::Free, W::Depth, W::Full, W::Depth, W::Badge], &[k::CNODE], 4),
     op(
         I::CNodeRotate,
         k::CNODE,
@@ -186,13 +174,7 @@ pub static OPERATIONS: &[Operation] = &[
     op(I::SchedContextConsumed, k::SCHED_CONTEXT, &[], &[], 12),
     op(I::PageTableMap, k::PAGE_TABLE, &[W::Address], &[k::VSPACE], 12),
     op(I::PageTableUnmap, k::PAGE_TABLE, &[], &[], 4),
-    op(
-        I::FrameMap,
-        k::FRAME,
-        &[W::Address, W::MapRights, W::Memory],
-        &[k::VSPACE],
-        24,
-    ),
+    op(I::FrameMap, k::FRAME, &[W::Address, W::MapRights, W::Memory], &[k::VSPACE], 24),
     op(I::FrameUnmap, k::FRAME, &[], &[], 8),
     op(I::FrameGetAddress, k::FRAME, &[], &[], 2),
     maker(

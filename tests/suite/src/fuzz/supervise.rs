@@ -4,11 +4,11 @@
 use super::base::Base;
 use super::neighbour::Neighbour;
 use super::operations::OPERATIONS;
-use crate::random::Random;
 use super::state::{CALLS, State};
 use super::world::{self, World};
 use super::{THREADS, Wanted, fail, warden};
 use crate::driver::{Driver, log, own_cnode, own_path, print};
+use crate::random::Random;
 use libipc::cap::{self, Cap};
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::{ObjectType, Syscall};

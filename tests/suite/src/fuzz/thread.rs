@@ -291,11 +291,10 @@ fn fault(state: &mut State) {
         2 => arch::undefined_instruction(),
         _ => {
             let address = words::edge(state) & !7;
-            if address < 0x1000 || address >= words::PLAYGROUND {
+            if !(0x1000..words::PLAYGROUND).contains(&address) {
                 // SAFETY: as in `special`.
                 unsafe { (address as *mut u64).write_volatile(1) };
             }
         }
     }
 }
-

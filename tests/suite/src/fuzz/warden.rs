@@ -57,7 +57,7 @@ fn tell() -> ! {
     let registers = raw::call(SUPERVISOR, read, [0, 4, 0, 0]).unwrap_or_default().words;
     let mut text = Text::new();
     let [ip, sp, ..] = registers;
-    let _ = write!(text, "FUZZ failed the supervisor is not woken: ip {ip:#x} sp {sp:#x}\n");
+    let _ = writeln!(text, "FUZZ failed the supervisor is not woken: ip {ip:#x} sp {sp:#x}");
     for byte in text.as_bytes() {
         let write = MessageInfo::new(Invocation::LogWrite.raw(), 2, 0);
         let _ = raw::call(LOG, write, [1, u64::from(*byte), 0, 0]);
@@ -88,7 +88,9 @@ pub fn start(base: &mut Base<'_>) {
     }
     let (tcb, context) = (base.make(ObjectType::Tcb, 0), base.make(ObjectType::SchedContext, 0));
     let thread: Cap<cap::Tcb> = at(tcb);
-    thread.set_space(at(cnode), u64::from(64 - CNODE_BITS), at(base.spaces[0])).expect("the warden's spaces");
+    thread
+        .set_space(at(cnode), u64::from(64 - CNODE_BITS), at(base.spaces[0]))
+        .expect("the warden's spaces");
     thread.set_sched_params(at(boot::TCB), 1, 1, None).expect("the warden's priority");
     let control: Cap<cap::SchedControl> = at(boot::SCHED_CONTROL);
     control.configure(at(context), 10_000_000, 10_000_000, 0).expect("the warden's time");

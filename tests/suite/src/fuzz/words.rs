@@ -96,7 +96,9 @@ pub fn make(state: &mut State, word: Word, before: &[u64; 8], at: usize) -> u64 
             _ => last,
         },
         Word::Deadline => deadline(state),
-        Word::Line => state.random.one(&[crate::arch::FREE_LINE, crate::arch::FREE_LINE + 1, 27, 30]),
+        Word::Line => {
+            state.random.one(&[crate::arch::FREE_LINE, crate::arch::FREE_LINE + 1, 27, 30])
+        }
         Word::Trigger => state.random.below(4),
         Word::Port => state.random.one(&[0x80, 0x81, 0x83, 0x84, 0x2ff]),
         Word::PortWidth => state.random.one(&[1, 1, 2, 4, 3]),

@@ -6,10 +6,10 @@ use skink_abi::{Badge, CapRights, ObjectType};
 
 use super::base::{self, ARENA, BUFFERS, Base, CONTROL_BITS, Slots, at};
 use super::operations::kind;
-use crate::random::Random;
 use super::state::{REGION, SLOT_BITS, SLOTS, State};
 use super::{MAXIMUM, THREADS, Wanted, thread};
 use crate::driver::{own_cnode, own_path};
+use crate::random::Random;
 
 /// Log2 of the bytes of the Untyped that a thread is made of.
 const THREAD_BITS: u8 = 15;
