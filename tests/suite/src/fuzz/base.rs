@@ -1,12 +1,12 @@
 //! What outlives all worlds: the copy of the image that threads run on, the arena, their IPC
 //! buffers, and address spaces of the root task's own.
 
-use libipc::arch;
 use libipc::cap::{self, Cap};
+use libipc::{arch, raw};
 use skink_abi::bootimage::Header;
 use skink_abi::bootinfo::{UntypedDesc, slot as boot};
 use skink_abi::invocation::{MemoryType, Trigger, map_rights};
-use skink_abi::{Badge, CapRights, Error, ObjectType};
+use skink_abi::{Badge, CPtr, CapRights, Error, MessageInfo, ObjectType};
 
 use super::THREADS;
 use super::state::REGION;
@@ -216,6 +216,16 @@ fn largest(driver: &Driver) -> u64 {
     let is_ram = |(_, u): &(usize, &UntypedDesc)| u.is_device == 0;
     let largest = list.iter().enumerate().filter(is_ram).max_by_key(|(_, u)| u.size_bits);
     info.untyped.first_slot + largest.expect("RAM").0 as u64
+}
+
+/// Whether a slot of the root task's holds a capability. A `call` on an empty one would be a fault,
+/// and the root task has nobody to help it.
+pub fn is_there(slot: u64) -> bool {
+    let nothing = MessageInfo::new(0x1000, 0, 0);
+    match raw::nb_send(CPtr(slot), nothing, [0; 4]) {
+        Err(error) => error.error != Error::InvalidCapability,
+        Ok(()) => true,
+    }
 }
 
 /// A copy of a capability of the root task's.

@@ -119,6 +119,10 @@ pub fn run(driver: &Driver, wanted: Wanted) {
         let mut first = [0; EVENTS];
         let count = play(&base, seed, length, &mut first);
         let mut second = [0; EVENTS];
+        play(&base, seed, length, &mut second);
+        if first != second {
+            fail(format_args!("sequence {sequence} does not repeat itself"));
+        }
         play(&base, seed, TOO_LONG + length, &mut second);
         if let Some(at) = (0..EVENTS).find(|at| first[*at] != second[*at]) {
             let (a, b) = (first[at], second[at]);

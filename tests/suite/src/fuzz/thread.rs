@@ -81,9 +81,12 @@ fn invoke(state: &mut State) {
     };
     send_along(state, &chosen, length, count);
     let info = MessageInfo::new(operation.call.raw(), length, count);
+    // A call on a missing capability is a fault, a send that does not block an error.
+    let is_missing = target < SLOTS as u64 && state.believed(target) == kind::EMPTY;
     let call = match state.random.below(16) {
         0 => Syscall::Send,
         1 => Syscall::NbSend,
+        2.. if is_missing => Syscall::NbSend,
         _ => Syscall::Call,
     };
     let [a, b, c, d, ..] = chosen.words;
@@ -248,11 +251,13 @@ fn garbage(state: &mut State) {
     let (length, count) = (state.random.below(9) as usize, state.random.below(4) as usize);
     send_along(state, &chosen, length, count);
     let slot = state.random.below(SLOTS as u64);
+    let is_missing = state.believed(slot) == kind::EMPTY && !state.random.chance(16);
+    let way = if is_missing { Syscall::NbSend } else { Syscall::Call };
     // A port may be asked for its neighbours, but every thread has only harmless ones.
     let [a, b, c, d, ..] = chosen.words;
     let info = MessageInfo::new(call.raw(), length, count);
     state.last = 300 + call.raw();
-    let answer = arch::syscall(Syscall::Call, state.cptr(slot), info, [a, b, c, d]);
+    let answer = arch::syscall(way, state.cptr(slot), info, [a, b, c, d]);
     state.count(OPERATIONS.len() + CALLS - 1, answer.status);
 }
 

@@ -283,7 +283,11 @@ impl<'a, 'b> World<'a, 'b> {
 
     /// Puts a capability into a slot of a thread's own.
     fn give(&mut self, index: usize, to: u64, from: u64, kind: u8, rights: CapRights, badge: u64) {
-        let path = at::<cap::CNode>(self.threads[index].cnode).slot_at(to, SLOT_BITS);
+        let cnode = self.threads[index].cnode;
+        if !base::is_there(cnode) {
+            return;
+        }
+        let path = at::<cap::CNode>(cnode).slot_at(to, SLOT_BITS);
         let given = match badge {
             0 => path.copy(own_path(from), rights),
             badge => path.mint(own_path(from), rights, Badge(badge)),
@@ -313,7 +317,9 @@ impl<'a, 'b> World<'a, 'b> {
         let buffer = BUFFERS + ((index as u64) << 12);
         let registers = base::registers(thread::main, base::stack_top(index), buffer, 0);
         let tcb: Cap<cap::Tcb> = at(self.threads[index].tcb);
-        tcb.suspend().is_ok() && tcb.write_registers(Then::Act, &registers).is_ok()
+        base::is_there(tcb.cptr().0)
+            && tcb.suspend().is_ok()
+            && tcb.write_registers(Then::Act, &registers).is_ok()
     }
 
     /// Takes a thread away and makes it anew.
@@ -331,6 +337,9 @@ impl<'a, 'b> World<'a, 'b> {
     pub fn meddle(&mut self, index: usize) {
         let Thread { tcb, cnode, context, .. } = self.threads[index];
         let (item, _) = self.items[self.random.below(self.count as u64) as usize];
+        if ![tcb, cnode, context].into_iter().all(base::is_there) {
+            return;
+        }
         match self.random.below(12) {
             0 => {
                 let slot = self.random.below(SLOTS as u64);
