@@ -9,7 +9,7 @@ use skink_abi::invocation::{MemoryType, Trigger, map_rights};
 use skink_abi::{Badge, CPtr, CapRights, Error, MessageInfo, ObjectType};
 
 use super::THREADS;
-use super::state::REGION;
+use super::state::{REGION, SLOT_BITS, SLOTS};
 use crate::driver::{Driver, own_cnode, own_path};
 
 /// Where the arena is, in every space.
@@ -37,6 +37,8 @@ pub struct Base<'a> {
     pub spaces: [u64; 2],
     /// The CNode with the control capabilities that there is one of.
     pub controls: u64,
+    /// A CNode that no world can destroy, for a thread's CSpace.
+    pub refuge: u64,
     /// Interrupt handlers and a range of ports, 0 where there is none.
     pub devices: [u64; 4],
     /// Where each world's objects come from.
@@ -73,6 +75,7 @@ impl<'a> Base<'a> {
             buffers: [0; THREADS],
             spaces: [0; 2],
             controls: 0,
+            refuge: 0,
             devices: [0; 4],
             pool: at(0),
             notification: at(0),
@@ -93,6 +96,7 @@ impl<'a> Base<'a> {
             base.next = next;
         }
         base.take_controls();
+        base.refuge = base.make(ObjectType::CNode, SLOT_BITS);
         let (notification, badged) = (base.make(ObjectType::Notification, 0), base.slot());
         own_path(badged)
             .mint(own_path(notification), CapRights::all(), Badge(1))
@@ -118,6 +122,14 @@ impl<'a> Base<'a> {
         let slot = self.slot();
         self.source.retype(object, bits, own_cnode(), slot, 1).expect("make what stays");
         slot
+    }
+
+    /// Empties the refuge.
+    pub fn empty_refuge(&self) {
+        for slot in 0..SLOTS as u64 {
+            let path = at::<cap::CNode>(self.refuge).slot_at(slot, SLOT_BITS);
+            path.delete().expect("empty the refuge");
+        }
     }
 
     /// Memory that stays.
@@ -187,9 +199,10 @@ impl<'a> Base<'a> {
             self.devices[index] = if got.is_ok() { slot } else { 0 };
         }
         let slot = self.slot();
-        let issued =
-            at::<cap::IoPortControl>(boot::IO_PORT_CONTROL).issue(0x80, 0x83, own_path(slot));
-        self.devices[2] = if issued.is_ok() { slot } else { 0 };
+        let ports: Cap<cap::IoPortControl> = at(boot::IO_PORT_CONTROL);
+        let has_ports =
+            is_there(boot::IO_PORT_CONTROL) && ports.issue(0x80, 0x83, own_path(slot)).is_ok();
+        self.devices[2] = if has_ports { slot } else { 0 };
         self.devices[3] = self.driver.device().unwrap_or(0);
         self.controls = self.make(ObjectType::CNode, CONTROL_BITS);
         for (index, control) in [boot::IRQ_CONTROL, boot::IO_PORT_CONTROL].into_iter().enumerate() {

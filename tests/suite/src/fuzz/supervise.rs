@@ -96,6 +96,7 @@ fn round(
     for slot in world.slots() {
         own_path(slot).delete().expect("give back a copy of what stays");
     }
+    base.empty_refuge();
     // All of its memory is free again.
     let slot = base.first_free();
     base.pool.retype(ObjectType::Untyped, 22, own_cnode(), slot, 1).unwrap_or_else(|error| {

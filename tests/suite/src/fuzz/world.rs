@@ -1,13 +1,14 @@
 //! One world: threads with capabilities to each other, to themselves and to what they are made of.
 
 use libipc::cap::{self, Cap, Then};
+use libipc::raw;
 use skink_abi::bootinfo::slot as boot;
-use skink_abi::{Badge, CapRights, ObjectType};
+use skink_abi::{Badge, CPtr, CapRights, Invocation, MessageInfo, ObjectType};
 
 use super::base::{self, ARENA, BUFFERS, Base, CONTROL_BITS, Slots, at};
 use super::operations::kind;
 use super::state::{REGION, SLOT_BITS, SLOTS, State};
-use super::{MAXIMUM, THREADS, Wanted, thread};
+use super::{MAXIMUM, THREADS, Wanted, fail, thread};
 use crate::driver::{own_cnode, own_path};
 use crate::random::Random;
 
@@ -26,6 +27,7 @@ pub struct Thread {
     tcb: u64,
     cnode: u64,
     context: u64,
+    root: u64,
     /// Calls when it was last looked at.
     pub seen: u64,
     /// How often it was looked at since, and had not moved.
@@ -87,6 +89,7 @@ impl<'a, 'b> World<'a, 'b> {
             world.grant(index, 0);
             world.start(index);
         }
+        (0..world.size).for_each(|index| world.let_go(index));
         world
     }
 
@@ -181,12 +184,19 @@ impl<'a, 'b> World<'a, 'b> {
             slot
         };
         let tcb = make(self, ObjectType::Tcb, 0);
-        let cnode = make(self, ObjectType::CNode, SLOT_BITS);
+        let cnode = match index {
+            // A CSpace that outlives its thread.
+            0 if self.random.chance(2) => {
+                self.base.empty_refuge();
+                self.base.refuge
+            }
+            _ => make(self, ObjectType::CNode, SLOT_BITS),
+        };
         let context = make(self, ObjectType::SchedContext, 0);
         let root = make(self, ObjectType::CNode, 2);
         let (reply, timer) = (make(self, ObjectType::Reply, 0), make(self, ObjectType::Timer, 0));
         self.configure(context);
-        self.threads[index] = Thread { untyped, tcb, cnode, context, seen: 0, stuck: 0 };
+        self.threads[index] = Thread { untyped, tcb, cnode, context, root, seen: 0, stuck: 0 };
         let (prefix, controls) = self.set_space(tcb, cnode, root);
         self.believe_anew(index, prefix, controls);
         let own_space = self.random.one(&self.spaces);
@@ -322,15 +332,35 @@ impl<'a, 'b> World<'a, 'b> {
             && tcb.write_registers(Then::Act, &registers).is_ok()
     }
 
+    /// Gives up the root task's own capabilities of some threads, so that what a thread does to
+    /// itself and to others can take the last one.
+    fn let_go(&mut self, index: usize) {
+        let Thread { tcb, cnode, context, root, .. } = self.threads[index];
+        let spaces = [root, if cnode == self.base.refuge { root } else { cnode }];
+        if self.random.chance(2) {
+            spaces.into_iter().for_each(|slot| own_path(slot).delete().expect("let go of a space"));
+        }
+        if self.random.chance(4) {
+            [tcb, context]
+                .into_iter()
+                .for_each(|slot| own_path(slot).delete().expect("let go of a thread"));
+        }
+    }
+
     /// Takes a thread away and makes it anew.
     pub fn rebuild(&mut self, index: usize) -> bool {
-        let untyped = self.threads[index].untyped;
+        let Thread { untyped, tcb, context, root, .. } = self.threads[index];
         if own_path(untyped).revoke().is_err() || self.next > 15_000 {
             return false;
         }
+        if [tcb, context, root].into_iter().any(base::is_there) {
+            fail(format_args!("a revoke has left a capability of a dead thread behind"));
+        }
         self.make_thread(index);
         self.grant(index, 0);
-        self.start(index)
+        let begun = self.start(index);
+        self.let_go(index);
+        begun
     }
 
     /// A random act from outside, on thread `index`.
@@ -343,7 +373,9 @@ impl<'a, 'b> World<'a, 'b> {
         match self.random.below(12) {
             0 => {
                 let slot = self.random.below(SLOTS as u64);
-                let _ = at::<cap::CNode>(cnode).slot_at(slot, SLOT_BITS).revoke();
+                // The CNode may go with it: a call would then be repeated on an empty slot.
+                let revoke = MessageInfo::new(Invocation::CNodeRevoke.raw(), 2, 0);
+                let _ = raw::nb_send(CPtr(cnode), revoke, [slot, u64::from(SLOT_BITS), 0, 0]);
             }
             1 => {
                 let is_lasting = item < self.base.first_free();
