@@ -7,9 +7,10 @@
 use skink_abi::CapRights;
 
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::kernel::ASID_POOLS;
 use crate::machine::Irq;
 use crate::obj::Obj;
-use crate::object::asid_pool::AsidPool;
+use crate::object::asid_pool::{AsidPool, POOL_SIZE};
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::reply::Reply;
@@ -52,9 +53,18 @@ impl FrameSize {
 pub struct Mapping {
     /// In which address space.
     pub asid: Asid,
+    /// How many address spaces had that identifier before.
+    pub generation: u32,
     /// At which address.
     pub addr: UserAddr,
 }
+
+/// Address spaces that one identifier is given to: what a capability has bits for.
+pub const GENERATIONS: u32 = 1 << 17;
+const ASID_BITS: u32 = 12;
+const PAGE_SHIFT: u32 = ASID_BITS + GENERATIONS.ilog2();
+const _: () = assert!(ASID_POOLS * POOL_SIZE <= 1 << ASID_BITS);
+const _: () = assert!(crate::object::vspace::USER_TOP >> 12 <= 1 << (64 - PAGE_SHIFT));
 
 /// A capability, decoded.
 #[allow(missing_docs)] // The fields are named for what they are; each variant says the rest.
@@ -165,12 +175,16 @@ fn head(kind: CapType, fields: u64, address: u64) -> u64 {
 }
 
 fn pack_mapping(mapping: Option<Mapping>) -> u64 {
-    mapping.map_or(0, |m| m.addr.0 >> 12 << 16 | u64::from(m.asid.0))
+    mapping.map_or(0, |m| {
+        m.addr.0 >> 12 << PAGE_SHIFT | u64::from(m.generation) << ASID_BITS | u64::from(m.asid.0)
+    })
 }
 
 fn unpack_mapping(word: u64) -> Option<Mapping> {
-    let asid = Asid(word as u16);
-    (asid != Asid(0)).then_some(Mapping { asid, addr: UserAddr(word >> 16 << 12) })
+    let asid = Asid((word & ((1 << ASID_BITS) - 1)) as u16);
+    let generation = (word >> ASID_BITS) as u32 & (GENERATIONS - 1);
+    let addr = UserAddr(word >> PAGE_SHIFT << 12);
+    (asid != Asid(0)).then_some(Mapping { asid, generation, addr })
 }
 
 impl PackedCap {
@@ -206,7 +220,8 @@ impl PackedCap {
         unsafe { Obj::from_addr(self.object_addr()) }
     }
 
-    fn rights(self) -> CapRights {
+    /// The rights of an endpoint, notification or frame.
+    pub fn rights(self) -> CapRights {
         CapRights::from_bits_truncate(self.field(0, 4) as u8)
     }
 
@@ -365,7 +380,8 @@ mod tests {
         let mut memory = [CapSlot::EMPTY, CapSlot::EMPTY];
         // SAFETY: the slot outlives the test; only its address is used.
         let table = unsafe { Obj::<CapSlot>::from_addr(KernelAddr(&raw mut memory[0] as u64)) };
-        let mapping = Some(Mapping { asid: Asid(0xfff), addr: UserAddr(0x7fff_ffff_f000) });
+        let (generation, addr) = (GENERATIONS - 1, UserAddr(0x7fff_ffff_f000));
+        let mapping = Some(Mapping { asid: Asid(0xfff), generation, addr });
         let base = PhysAddr(0xfff_ffff_f000);
         let rights = CapRights::READ | CapRights::GRANT;
         let caps = [

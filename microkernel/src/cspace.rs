@@ -7,7 +7,7 @@ use skink_abi::{CPtr, Error};
 
 use crate::Kernel;
 use crate::addr::KernelAddr;
-use crate::cap::{Cap, PackedCap};
+use crate::cap::{Cap, CapType, PackedCap};
 use crate::invocation::Failure;
 use crate::obj::Obj;
 use crate::object::tcb::{Tcb, TcbSlot};
@@ -69,6 +69,24 @@ pub fn resolve(
     }
 }
 
+/// The slot that a whole pointer names, where one CNode resolves all of it: the common case of
+/// [`resolve`], on the packed capability (its layout is that of [`crate::cap`]).
+#[inline(always)]
+pub fn direct(node: PackedCap, pointer: u64) -> Option<Obj<CapSlot>> {
+    // Six bits each. Their sum is 64 where its low six bits are 0, because a radix is never 0.
+    let (radix, guard_bits) = ((node.0 >> 5) as u32, (node.0 >> 11) as u32);
+    if node.type_raw() != CapType::CNode as u8 || radix.wrapping_add(guard_bits) & 0x3f != 0 {
+        return None;
+    }
+    // A shift takes the low six bits. What is left without the guard is the index.
+    let index = pointer ^ node.1.wrapping_shl(radix);
+    if index.wrapping_shr(radix) != 0 {
+        return None;
+    }
+    // SAFETY: a CNode's capability names its table; the index is below `2^radix`.
+    Some(slot_at(unsafe { Obj::from_addr(node.object_addr()) }, index))
+}
+
 /// Finds the slot that `index` and `depth` name below the CNode capability in `root`; `argument`
 /// is the number of the word that holds `index`, for the error.
 ///
@@ -125,8 +143,12 @@ impl Kernel {
     ///
     /// # Errors
     /// [`LookupFailure`], as [`resolve`].
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, tcb: Obj<Tcb>, pointer: CPtr) -> Result<Obj<CapSlot>, LookupFailure> {
-        resolve(tcb.slots[TcbSlot::CSpace as usize].cap.get(), pointer.0, CPTR_BITS)
+        let root = tcb.slots[TcbSlot::CSpace as usize].cap.get();
+        match direct(root, pointer.0) {
+            Some(slot) => Ok(slot),
+            None => resolve(root, pointer.0, CPTR_BITS),
+        }
     }
 }

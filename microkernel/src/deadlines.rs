@@ -1,17 +1,22 @@
-//! The kernel's deadlines: armed timers and used-up budgets, in one intrusive leftist heap.
+//! The kernel's deadlines: armed timers and used-up budgets, in an intrusive leftist heap for
+//! each priority, so that nobody is delayed by what passes for threads of lower priority.
 //!
 //! Insertion and removal of any node take O(log n) steps in the worst case and no memory: a
 //! leftist heap's right spine has at most log2(n + 1) nodes, and after a removal the ranks that
-//! change are distinct numbers on one path. No recursion.
+//! change are distinct numbers on one path. No recursion. The earliest deadline of each heap
+//! stands in a tournament tree over the priorities, so that the earliest from some priority
+//! upwards, and the highest priority that has a passed one, take eight steps.
 //!
 //! Invariants: a parent's deadline is not later than its children's; the rank of the left child
-//! is not less than the right's; a node is linked if and only if it is reachable from the root.
+//! is not less than the right's; a node is linked if and only if it is reachable from its root;
+//! a place of the tournament is the earlier of the two below it.
 //!
 //! Not here: what happens when a deadline passes (see `sched`).
 
 use core::cell::Cell;
 
 use crate::addr::KernelAddr;
+use crate::kernel::PRIORITIES;
 use crate::machine::Ticks;
 use crate::obj::Obj;
 
@@ -19,20 +24,20 @@ use crate::obj::Obj;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
     /// A `Timer`.
-    Timer,
+    Timer = 0,
     /// A `SchedContext` that waits for its refill.
-    Refill,
+    Refill = 1,
 }
 
 /// A node, 32 bytes, the first field of an object that is aligned to 64 bytes: the low six bits
-/// of the links hold rank, kind and whether it is linked.
+/// of the links hold rank, kind, priority and whether it is linked.
 #[repr(C)]
 pub struct Node {
     /// Left child; low bits: the rank.
     left: Cell<u64>,
-    /// Right child; bit 0: the kind.
+    /// Right child; bit 0: the kind; bits 1 to 4: the low half of the priority.
     right: Cell<u64>,
-    /// Parent; bit 0: linked.
+    /// Parent; bit 0: linked; bits 1 to 4: the high half of the priority.
     parent: Cell<u64>,
     /// The deadline.
     at: Cell<Ticks>,
@@ -59,11 +64,8 @@ fn rank(node: Option<Obj<Node>>) -> u64 {
 impl Node {
     /// A node outside the heap.
     pub const fn new(kind: NodeKind) -> Node {
-        let kind = match kind {
-            NodeKind::Timer => 0,
-            NodeKind::Refill => 1,
-        };
-        Node { left: Cell::new(0), right: Cell::new(kind), parent: Cell::new(0), at: Cell::new(0) }
+        let right = Cell::new(kind as u64);
+        Node { left: Cell::new(0), right, parent: Cell::new(0), at: Cell::new(0) }
     }
 
     /// What it belongs to.
@@ -81,6 +83,11 @@ impl Node {
         self.at.get()
     }
 
+    /// The priority of its heap, while linked.
+    fn priority(&self) -> u8 {
+        (self.right.get() >> 1 & 15 | (self.parent.get() >> 1 & 15) << 4) as u8
+    }
+
     /// Restores the order of the children's ranks; whether its own rank changed.
     fn settle_rank(&self) -> bool {
         let (left, right) = (link(self.left.get()), link(self.right.get()));
@@ -95,10 +102,12 @@ impl Node {
     }
 }
 
-/// The heap.
-#[derive(Default)]
+/// The heaps, and the tournament over them.
 pub struct Deadlines {
-    root: Option<Obj<Node>>,
+    roots: [Option<Obj<Node>>; PRIORITIES],
+    /// Place 1 is the earliest of all; those below place `i` are `2 i` and `2 i + 1`; the last
+    /// half are the heaps by priority. `Ticks::MAX` where there is none.
+    tournament: [Ticks; 2 * PRIORITIES],
 }
 
 /// Merges two heaps whose roots have no parent.
@@ -128,30 +137,77 @@ fn merge(mut a: Option<Obj<Node>>, mut b: Option<Obj<Node>>) -> Option<Obj<Node>
     }
 }
 
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines::new()
+    }
+}
+
 impl Deadlines {
-    /// An empty heap.
+    /// Without a deadline.
     pub const fn new() -> Deadlines {
-        Deadlines { root: None }
+        Deadlines { roots: [None; PRIORITIES], tournament: [Ticks::MAX; 2 * PRIORITIES] }
     }
 
-    /// The node with the earliest deadline.
-    pub fn first(&self) -> Option<Obj<Node>> {
-        self.root
+    /// The earliest deadline of priorities from `floor` upwards, `Ticks::MAX` if there is none.
+    #[inline(always)]
+    pub fn earliest(&self, floor: u8) -> Ticks {
+        if floor == 0 { self.tournament[1] } else { self.earliest_above(floor) }
     }
 
-    /// The earliest deadline, `Ticks::MAX` if there is none.
-    pub fn earliest(&self) -> Ticks {
-        self.root.map_or(Ticks::MAX, |node| node.at())
+    #[inline(never)]
+    fn earliest_above(&self, floor: u8) -> Ticks {
+        let mut place = PRIORITIES + usize::from(floor);
+        let mut earliest = self.tournament[place];
+        while place > 1 {
+            if place.is_multiple_of(2) {
+                // What stands to its right are higher priorities.
+                earliest = earliest.min(self.tournament[place + 1]);
+            }
+            place /= 2;
+        }
+        earliest
+    }
+
+    /// A node whose deadline is not later than `now`: the first of the highest priority that has
+    /// one, unless that priority is below `floor`.
+    pub fn due(&self, now: Ticks, floor: u8) -> Option<Obj<Node>> {
+        if self.tournament[1] > now {
+            return None;
+        }
+        let mut place = 1;
+        while place < PRIORITIES {
+            place = 2 * place + usize::from(self.tournament[2 * place + 1] <= now);
+        }
+        let priority = place - PRIORITIES;
+        self.roots[priority].filter(|_| priority >= usize::from(floor))
+    }
+
+    fn set_root(&mut self, priority: u8, root: Option<Obj<Node>>) {
+        self.roots[usize::from(priority)] = root;
+        let mut place = PRIORITIES + usize::from(priority);
+        self.tournament[place] = root.map_or(Ticks::MAX, |node| node.at());
+        while place > 1 {
+            place /= 2;
+            let earlier = self.tournament[2 * place].min(self.tournament[2 * place + 1]);
+            if self.tournament[place] == earlier {
+                return;
+            }
+            self.tournament[place] = earlier;
+        }
     }
 
     /// Puts in a node that is not linked.
-    pub fn insert(&mut self, node: Obj<Node>, at: Ticks) {
-        debug_assert!(!node.is_linked() && node.addr().0 & LOW == 0);
+    pub fn insert(&mut self, node: Obj<Node>, at: Ticks, priority: u8) {
+        assert!(!node.is_linked(), "a node is put among the deadlines twice");
+        debug_assert!(node.addr().0 & LOW == 0);
+        let priority_bits = u64::from(priority);
         node.left.set(1);
-        store(&node.right, None);
-        node.parent.set(1);
+        node.right.set(node.right.get() & 1 | (priority_bits & 15) << 1);
+        node.parent.set(1 | (priority_bits >> 4) << 1);
         node.at.set(at);
-        self.root = merge(self.root, Some(node));
+        let root = merge(self.roots[usize::from(priority)], Some(node));
+        self.set_root(priority, root);
     }
 
     /// Takes out a node; nothing happens if it is not linked.
@@ -163,17 +219,16 @@ impl Deadlines {
         for child in [left, right].into_iter().flatten() {
             store(&child.parent, None);
         }
-        let parent = link(node.parent.get());
+        let (parent, priority) = (link(node.parent.get()), node.priority());
         let merged = merge(left, right);
         if let Some(merged) = merged {
             store(&merged.parent, parent);
         }
         node.left.set(0);
-        store(&node.right, None);
+        node.right.set(node.right.get() & 1);
         node.parent.set(0);
         let Some(mut above) = parent else {
-            self.root = merged;
-            return;
+            return self.set_root(priority, merged);
         };
         let side = if link(above.left.get()) == Some(node) { &above.left } else { &above.right };
         store(side, merged);
@@ -185,35 +240,69 @@ impl Deadlines {
         }
     }
 
-    /// Checks order, ranks and links, and returns the number of nodes. The walk follows parent
-    /// links instead of a stack.
+    /// Moves a linked node to the heap of another priority; nothing happens if it is not linked.
+    #[inline(always)]
+    pub fn move_to(&mut self, node: Obj<Node>, priority: u8) {
+        if node.is_linked() {
+            let at = node.at();
+            self.remove(node);
+            self.insert(node, at, priority);
+        }
+    }
+
+    /// Checks heaps and tournament, and returns the number of nodes.
     ///
     /// # Errors
     /// The invariant that does not hold.
     pub fn check(&self) -> Result<usize, &'static str> {
-        let Some(root) = self.root else { return Ok(0) };
-        if link(root.parent.get()).is_some() {
-            return Err("the root of the deadlines has a parent");
-        }
-        let (mut node, mut from, mut count) = (root, None, 0);
-        loop {
-            let (left, right) = (link(node.left.get()), link(node.right.get()));
-            let parent = link(node.parent.get());
-            let first_visit = from == parent;
-            if first_visit {
-                count += 1;
-                node.check()?;
+        let mut count = 0;
+        for (priority, root) in self.roots.iter().enumerate() {
+            let earliest = root.map_or(Ticks::MAX, |node| node.at());
+            if self.tournament[PRIORITIES + priority] != earliest {
+                return Err("the earliest deadline of a priority is wrong");
             }
-            let next = match from {
-                _ if first_visit => left.or(right).or(parent),
-                _ if from == left => right.or(parent),
-                _ => parent,
-            };
-            if next == parent && node == root {
-                return Ok(count);
+            if let Some(root) = root {
+                count += check_heap(*root, priority)?;
             }
-            (from, node) = (Some(node), next.ok_or("a broken link among the deadlines")?);
         }
+        let is_earlier = |place: usize| {
+            let [left, right] = [self.tournament[2 * place], self.tournament[2 * place + 1]];
+            self.tournament[place] == left.min(right)
+        };
+        if !(1..PRIORITIES).all(is_earlier) {
+            return Err("the tournament of deadlines has a wrong winner");
+        }
+        Ok(count)
+    }
+}
+
+/// Checks order, ranks and links of a heap, and returns the number of nodes. The walk follows
+/// parent links instead of a stack.
+fn check_heap(root: Obj<Node>, priority: usize) -> Result<usize, &'static str> {
+    if link(root.parent.get()).is_some() {
+        return Err("the root of a heap of deadlines has a parent");
+    }
+    let (mut node, mut from, mut count) = (root, None, 0);
+    loop {
+        let (left, right) = (link(node.left.get()), link(node.right.get()));
+        let parent = link(node.parent.get());
+        let first_visit = from == parent;
+        if first_visit {
+            count += 1;
+            node.check()?;
+            if usize::from(node.priority()) != priority {
+                return Err("a deadline is in the heap of another priority");
+            }
+        }
+        let next = match from {
+            _ if first_visit => left.or(right).or(parent),
+            _ if from == left => right.or(parent),
+            _ => parent,
+        };
+        if next == parent && node == root {
+            return Ok(count);
+        }
+        (from, node) = (Some(node), next.ok_or("a broken link among the deadlines")?);
     }
 }
 
@@ -268,24 +357,37 @@ mod tests {
         for seed in 1..40 {
             let homes = homes(60);
             let mut heap = Deadlines::new();
-            let mut model: Vec<(Ticks, usize)> = Vec::new();
+            let mut model: Vec<(u8, Ticks, usize)> = Vec::new();
             let mut state = seed * 0x9e37_79b9;
             for _ in 0..400 {
                 let index = next(&mut state) as usize % homes.len();
                 let at = next(&mut state) % 50;
-                match model.iter().position(|(_, i)| *i == index) {
+                let priority = [0, 1, 127, 128, 255][next(&mut state) as usize % 5];
+                let there = model.iter().position(|(.., i)| *i == index);
+                match there {
+                    Some(place) if at.is_multiple_of(4) => {
+                        model[place].0 = priority;
+                        heap.move_to(node(&homes[index]), priority);
+                    }
                     Some(place) => {
                         model.remove(place);
                         heap.remove(node(&homes[index]));
                     }
                     None => {
-                        model.push((at, index));
-                        heap.insert(node(&homes[index]), at);
+                        model.push((priority, at, index));
+                        heap.insert(node(&homes[index]), at, priority);
                     }
                 }
                 assert_eq!(heap.check(), Ok(model.len()));
-                assert_eq!(heap.earliest(), model.iter().map(|m| m.0).min().unwrap_or(Ticks::MAX));
-                assert!(!node(&homes[index]).is_linked() || model.iter().any(|m| m.1 == index));
+                assert!(!node(&homes[index]).is_linked() || model.iter().any(|m| m.2 == index));
+                let floor = next(&mut state) as u8;
+                let above = model.iter().filter(|m| m.0 >= floor);
+                let earliest = above.clone().map(|m| m.1).min().unwrap_or(Ticks::MAX);
+                assert_eq!(heap.earliest(floor), earliest);
+                // The highest priority that has a passed one; there, the earliest.
+                let passed = above.filter(|m| m.1 <= at).map(|m| (m.0, Ticks::MAX - m.1)).max();
+                let due = heap.due(at, floor).map(|n| (n.priority(), Ticks::MAX - n.at()));
+                assert_eq!(due, passed);
             }
         }
     }
@@ -296,15 +398,15 @@ mod tests {
         let mut heap = Deadlines::new();
         let mut state = 7;
         for home in &homes {
-            heap.insert(node(home), next(&mut state) % 1000);
+            heap.insert(node(home), next(&mut state) % 1000, 9);
         }
         let mut last = 0;
-        while let Some(first) = heap.first() {
+        while let Some(first) = heap.due(1000, 9) {
             assert!(first.at() >= last);
             last = first.at();
             heap.remove(first);
         }
-        assert_eq!(heap.earliest(), Ticks::MAX);
+        assert_eq!(heap.earliest(0), Ticks::MAX);
     }
 
     #[test]
@@ -312,7 +414,7 @@ mod tests {
         let home = Home(Node::new(NodeKind::Refill));
         let mut heap = Deadlines::new();
         heap.remove(node(&home));
-        heap.insert(node(&home), 5);
+        heap.insert(node(&home), 5, 255);
         heap.remove(node(&home));
         assert_eq!(node(&home).kind(), NodeKind::Refill);
     }
@@ -322,8 +424,8 @@ mod tests {
         let homes = homes(1023);
         let mut heap = Deadlines::new();
         for (i, home) in homes.iter().enumerate() {
-            heap.insert(node(home), i as u64);
+            heap.insert(node(home), i as u64, 3);
         }
-        assert!(rank(heap.first()) <= 10);
+        assert!(rank(heap.roots[3]) <= 10);
     }
 }

@@ -34,7 +34,6 @@ fn arguments(kernel: &Kernel, tcb: Obj<Tcb>) -> Result<Arguments, Failure> {
     arguments.words[..REGISTER_WORDS].copy_from_slice(&registers);
     let Some(source) = source else {
         arguments.length = arguments.length.min(REGISTER_WORDS);
-        arguments.cap_count = 0;
         return Ok(arguments);
     };
     let copied = arguments.length.min(COPIED_WORDS);

@@ -7,7 +7,7 @@
 //! * *Revocable* marks the capability that an object was made with, one with a badge of its own,
 //!   and every Untyped: what is derived from it is its child. Copies of a copy are siblings.
 //! * *First badged* marks the first capability with a badge; copies of it carry the same badge
-//!   without the mark, and are its children.
+//!   without the mark, and are its children. So with a range of ports that was issued.
 //!
 //! Not here: when an object dies (`finalise`), what may be copied (`object::cnode::derive`).
 
@@ -140,6 +140,8 @@ pub fn is_child(kernel: &Kernel, parent: &CapSlot, child: &CapSlot) -> bool {
         | (Cap::Notification { badge: a, .. }, Cap::Notification { badge: b, .. }) => {
             a == 0 || a == b && !child.is_first_badged()
         }
+        // The same ports can be issued twice: only copies have no mark.
+        (Cap::IoPort { .. }, Cap::IoPort { .. }) => !child.is_first_badged(),
         _ => true,
     }
 }
@@ -191,7 +193,7 @@ fn link_behind(kernel: &mut Kernel, place: Option<Obj<CapSlot>>, slot: Obj<CapSl
 ///
 /// An Untyped that is copied counts as full from then on: its copy gives out the memory.
 pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty() && !parent.is_empty());
+    assert!(dest.is_empty() && !parent.is_empty());
     let from = parent.cap.get().unpack();
     if let (
         Cap::Untyped { base, size_bits, device, .. },
@@ -211,7 +213,7 @@ pub fn insert(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap
 /// Puts the first capability of an object that was made from the Untyped in `parent` into the
 /// empty slot `dest`.
 pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty());
+    assert!(dest.is_empty());
     dest.cap.set(cap.pack());
     kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
@@ -220,7 +222,7 @@ pub fn insert_new(kernel: &mut Kernel, parent: Obj<CapSlot>, dest: Obj<CapSlot>,
 
 /// Puts a capability that was derived from nothing (the boot's) into the empty slot `dest`.
 pub fn insert_root(kernel: &mut Kernel, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty());
+    assert!(dest.is_empty());
     dest.cap.set(cap.pack());
     kernel.objects += u64::from(is_object(kernel, &cap));
     dest.set_flags(true, true);
@@ -229,7 +231,7 @@ pub fn insert_root(kernel: &mut Kernel, dest: Obj<CapSlot>, cap: Cap) {
 
 /// Moves a capability, changed to `cap`, to the empty slot `dest`: its relations stay.
 pub fn move_cap(kernel: &mut Kernel, source: Obj<CapSlot>, dest: Obj<CapSlot>, cap: Cap) {
-    debug_assert!(dest.is_empty() && !source.is_empty());
+    assert!(dest.is_empty() && !source.is_empty());
     dest.cap.set(cap.pack());
     dest.set_flags(source.is_revocable(), source.is_first_badged());
     let place = source.prev();

@@ -8,11 +8,11 @@
 //! It works on packed capabilities: their layout is that of [`crate::cap`].
 
 use skink_abi::message::PROTOCOL_FAULT_LABEL;
-use skink_abi::{CapRights, MessageInfo, Syscall};
+use skink_abi::{CPtr, CapRights, MessageInfo, Syscall};
 
 use crate::Kernel;
 use crate::cap::{CapType, PackedCap};
-use crate::cspace::slot_at;
+use crate::cspace;
 use crate::machine::UserContext;
 use crate::obj::Obj;
 use crate::object::endpoint::{self, Endpoint, EndpointState};
@@ -47,16 +47,7 @@ unsafe fn object<T>(cap: PackedCap) -> Obj<T> {
 #[inline(always)]
 fn lookup(tcb: Obj<Tcb>, cptr: u64) -> PackedCap {
     let root = tcb.slots[TcbSlot::CSpace as usize].cap.get();
-    let (radix, guard_bits) = (root.0 >> 5 & 0x3f, root.0 >> 11 & 0x3f);
-    let resolves = root.0 & TYPE == CapType::CNode as u64
-        && radix + guard_bits == 64
-        && cptr >> radix == root.1;
-    if !resolves {
-        return PackedCap::NULL;
-    }
-    // SAFETY: it is a CNode's capability; the index is below `2^radix`.
-    let table = unsafe { object(root) };
-    slot_at(table, cptr & ((1 << radix) - 1)).cap.get()
+    cspace::direct(root, cptr).map_or(PackedCap::NULL, |slot| slot.cap.get())
 }
 
 /// Moves the words in registers from one thread to another, with badge and info.
@@ -117,7 +108,7 @@ impl Kernel {
             return false;
         };
 
-        endpoint::leave(server);
+        endpoint::leave_receiving(endpoint, server);
         server.state.set(ThreadState::Ready);
         server.reply.set(None);
         reply.thread.set(Some(caller));
@@ -143,6 +134,7 @@ impl Kernel {
             || info.label() == PROTOCOL_FAULT_LABEL
             || cap.0 & NEEDED != WANTED
             || reply_cap.0 & TYPE != CapType::Reply as u64
+            || reply_cptr == CPtr::NULL.0
             || server.bound.get().is_some_and(|bound| bound.active.get())
         {
             return false;
@@ -176,6 +168,7 @@ impl Kernel {
         }
         transfer(server, caller, 0, info.0);
         reply.thread.set(Some(server));
+        reply.offered_by.set(cap.0 as u32);
         server.reply.set(Some(reply));
         endpoint::join(endpoint, server, ThreadState::BlockedOnReceive);
         self.hand_cpu_to(caller, returns);
@@ -183,13 +176,14 @@ impl Kernel {
     }
 
     /// The current thread waits, and `next` takes its place, unless others come first. With the
-    /// same scheduling context no time is charged.
+    /// same scheduling context no time is charged; without equals that wait the machine's timer
+    /// stays as it is.
     #[inline(always)]
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
         self.syscalls += 1;
         self.cpu.current = Some(next);
-        let comes_first = self.highest_ready().is_none_or(|top| next.priority.get() >= top);
-        if same_context && comes_first {
+        let is_first = self.highest_ready().is_none_or(|top| next.priority.get() > top);
+        if same_context && is_first {
             self.switch();
         } else {
             self.cpu.reschedule = true;

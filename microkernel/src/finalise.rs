@@ -19,10 +19,14 @@
 //! ```
 //!
 //! All state is in slots: at each step the operation can stop for an interrupt, and whoever
-//! deletes `top` or what is around it later goes on from there. An unreachable cycle is found
-//! through its Untyped; where `top` turns out to stand in a container that is destroyed, T's
-//! zombie moves to T's own slot 0, and goes when nothing else is left. Unlike in seL4, no zombie
-//! stays behind.
+//! deletes `top` or what is around it later goes on from there. T's zombie is the last of it to
+//! go: until then no slot outside holds anything of what dies, and a revoke that comes back finds
+//! the zombie where it left it, among the descendants. An unreachable cycle is found through its
+//! Untyped; where `top` turns out to stand in a container that is destroyed, T's zombie moves to
+//! T's own slot 0, and goes when nothing else is left. Unlike in seL4, no zombie stays behind.
+//!
+//! Timers and interrupts hold one capability each, of a notification, which ends with them: that
+//! nests no further.
 //!
 //! Not here: what finalising means for each object (`object::*::finalise`).
 
@@ -43,16 +47,20 @@ use crate::object::{
 };
 use crate::slot::CapSlot;
 
-/// Steps between two looks for a waiting interrupt; each takes a bounded time.
-const STEPS: u32 = 32;
+/// Steps between two looks for a waiting interrupt; each takes a bounded time. Tests stop
+/// between any two.
+pub const STEPS: u32 = if cfg!(test) { 1 } else { 32 };
 
 /// Counts steps of a long operation.
 #[derive(Default)]
-struct Progress(u32);
+pub struct Progress(u32);
 
 impl Progress {
     /// Counts one step; a preemption point at every [`STEPS`].
-    fn step(&mut self, kernel: &Kernel) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// [`Failure::Preempted`]: an interrupt waits.
+    pub fn step(&mut self, kernel: &Kernel) -> Result<(), Failure> {
         self.0 += 1;
         if self.0.is_multiple_of(STEPS) && kernel.machine.interrupt_pending() {
             return Err(Failure::Preempted);
@@ -75,12 +83,19 @@ pub fn delete(kernel: &mut Kernel, slot: Obj<CapSlot>) -> Result<(), Failure> {
 /// [`Failure::Preempted`]: repeat it.
 pub fn revoke(kernel: &mut Kernel, slot: Obj<CapSlot>) -> Result<(), Failure> {
     let mut progress = Progress::default();
-    while let Some(child) = derivation::first_child(kernel, slot) {
+    let mut next = derivation::first_child(kernel, slot);
+    while let Some(child) = next {
         delete_from(kernel, child, &mut progress)?;
+        next = derivation::first_child(kernel, slot);
+        if next.is_some() {
+            progress.step(kernel)?;
+        }
     }
     Ok(())
 }
 
+/// There is a preemption point only where something is left to do: what is done is not repeated
+/// on a slot that somebody else has filled meanwhile.
 fn delete_from(
     kernel: &mut Kernel,
     slot: Obj<CapSlot>,
@@ -88,12 +103,12 @@ fn delete_from(
 ) -> Result<(), Failure> {
     let mut top = slot;
     loop {
-        match top.cap.get().unpack() {
-            Cap::Null => return Ok(()),
-            Cap::Zombie { table, radix, remaining } => {
-                top = reduce(kernel, top, Zombie { table, radix, remaining })?;
-            }
-            cap => end(kernel, top, cap)?,
+        match Zombie::of(top) {
+            Some(zombie) => top = reduce(kernel, top, zombie)?,
+            None => end(kernel, top)?,
+        }
+        if top.is_empty() {
+            return Ok(());
         }
         progress.step(kernel)?;
     }
@@ -108,6 +123,14 @@ struct Zombie {
 }
 
 impl Zombie {
+    /// The zombie in `slot`, if there is one.
+    fn of(slot: Obj<CapSlot>) -> Option<Zombie> {
+        match slot.cap.get().unpack() {
+            Cap::Zombie { table, radix, remaining } => Some(Zombie { table, radix, remaining }),
+            _ => None,
+        }
+    }
+
     /// Whether `slot` is one of the container's own.
     fn owns(self, slot: Obj<CapSlot>) -> bool {
         let slots = if self.radix == ZOMBIE_TCB { TCB_SLOTS as u64 } else { 1 << self.radix };
@@ -120,17 +143,12 @@ impl Zombie {
         slot_at(self.table, self.remaining - 1)
     }
 
-    /// Counts the last slot as empty; the zombie stands in `slot`.
-    fn shrink(self, slot: Obj<CapSlot>) {
-        let Zombie { table, radix, remaining } = self;
-        slot.cap.set(Cap::Zombie { table, radix, remaining: remaining - 1 }.pack());
-    }
-
-    /// Ends a zombie that has nothing left but slot 0, whose content takes its place in `slot`.
-    fn dissolve(self, kernel: &mut Kernel, slot: Obj<CapSlot>) {
-        derivation::remove(kernel, slot);
-        if !self.table.is_empty() {
-            derivation::move_cap(kernel, self.table, slot, self.table.cap.get().unpack());
+    /// Changes how many slots are left; the zombie stands in `slot`, and goes when none is.
+    fn keep(self, kernel: &mut Kernel, slot: Obj<CapSlot>, remaining: u64) {
+        let Zombie { table, radix, .. } = self;
+        match remaining {
+            0 => derivation::remove(kernel, slot),
+            _ => slot.cap.set(Cap::Zombie { table, radix, remaining }.pack()),
         }
     }
 }
@@ -138,20 +156,17 @@ impl Zombie {
 /// One step of the zombie in `top`. The result is where it is then. (If it stands in its own
 /// container, it meets itself there as `inner`.)
 fn reduce(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Result<Obj<CapSlot>, Failure> {
-    if zombie.remaining <= 1 {
-        zombie.dissolve(kernel, top);
+    let last = zombie.last();
+    if last == top && zombie.remaining == 1 {
+        derivation::remove(kernel, top);
         return Ok(top);
     }
-    let last = zombie.last();
-    match last.cap.get().unpack() {
-        Cap::Zombie { table, radix, remaining } => {
-            let inner = Zombie { table, radix, remaining };
-            return reduce_inner(kernel, top, zombie, inner);
-        }
-        cap => end(kernel, last, cap)?,
+    if let Some(inner) = Zombie::of(last) {
+        return reduce_inner(kernel, top, zombie, inner);
     }
+    end(kernel, last)?;
     if last.is_empty() {
-        zombie.shrink(top);
+        zombie.keep(kernel, top, zombie.remaining - 1);
     }
     Ok(top)
 }
@@ -166,32 +181,34 @@ fn reduce_inner(
     if inner.owns(top) {
         return Ok(enter(kernel, top, outer));
     }
-    let work = outer.last();
-    if inner.remaining <= 1 {
-        inner.dissolve(kernel, work);
-        return Ok(top);
-    }
-    let last = inner.last();
-    match last.cap.get().unpack() {
-        Cap::Zombie { table, radix, remaining } => {
-            if (Zombie { table, radix, remaining }).owns(top) {
-                return Ok(enter(kernel, top, outer));
-            }
-            derivation::swap(kernel, work, last);
-            derivation::swap(kernel, last, table);
-            return Ok(top);
+    let (work, last) = (outer.last(), inner.last());
+    match Zombie::of(last) {
+        Some(deeper) if deeper.owns(top) => return Ok(enter(kernel, top, outer)),
+        Some(_) if inner.remaining == 1 => {
+            derivation::remove(kernel, work);
+            derivation::move_cap(kernel, last, work, last.cap.get().unpack());
         }
-        cap => end(kernel, last, cap)?,
-    }
-    if last.is_empty() {
-        inner.shrink(work);
+        Some(deeper) => {
+            derivation::swap(kernel, work, last);
+            derivation::swap(kernel, last, deeper.table);
+        }
+        None => {
+            end(kernel, last)?;
+            if last.is_empty() {
+                inner.keep(kernel, work, inner.remaining - 1);
+            }
+        }
     }
     Ok(top)
 }
 
-/// Moves a zombie to slot 0 of its own container, out of one that is to be destroyed. That is
-/// not its last slot: it has at least two.
+/// Moves a zombie to slot 0 of its own container, out of one that is to be destroyed. What is
+/// left in slot 0 when it is the last goes to slot 1: each container has at least two.
 fn enter(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Obj<CapSlot> {
+    if zombie.remaining == 1 {
+        derivation::swap(kernel, zombie.table, slot_at(zombie.table, 1));
+        zombie.keep(kernel, top, 2);
+    }
     derivation::swap(kernel, top, zombie.table);
     zombie.table
 }
@@ -200,7 +217,8 @@ fn enter(kernel: &mut Kernel, top: Obj<CapSlot>, zombie: Zombie) -> Obj<CapSlot>
 ///
 /// # Errors
 /// [`Failure::Preempted`], where many threads wait for the object.
-fn end(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<(), Failure> {
+fn end(kernel: &mut Kernel, slot: Obj<CapSlot>) -> Result<(), Failure> {
+    let cap = slot.cap.get().unpack();
     if cap == Cap::Null {
         return Ok(());
     }
@@ -237,13 +255,13 @@ fn finalise(kernel: &mut Kernel, slot: Obj<CapSlot>, cap: Cap) -> Result<Option<
         Cap::Notification { notification, .. } => notification::finalise(kernel, notification)?,
         Cap::Reply(reply) => reply::finalise(kernel, reply),
         Cap::SchedContext(sc) => sched_context::finalise(kernel, sc),
-        Cap::Timer(timer) => timer::finalise(kernel, timer),
+        Cap::Timer(timer) => timer::finalise(kernel, timer)?,
         Cap::VSpace { root, asid } => vspace::finalise(kernel, root, asid),
         Cap::PageTable { table, level, mapping: Some(mapping) } => {
             page_table::unmap(kernel, table, level, mapping);
         }
         Cap::AsidPool { pool, base } => asid_pool::finalise(kernel, pool, base),
-        Cap::IrqHandler(irq) => irq::finalise(kernel, irq),
+        Cap::IrqHandler(irq) => irq::finalise(kernel, irq)?,
         _ => {}
     }
     kernel.objects -= u64::from(derivation::is_object(kernel, &cap));

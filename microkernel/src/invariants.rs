@@ -13,6 +13,7 @@
 use crate::Kernel;
 use crate::cap::Cap;
 use crate::derivation::{self, Region, is_child, same_object};
+use crate::machine::{Irq, Machine};
 use crate::obj::Obj;
 use crate::object::asid_pool;
 use crate::object::cnode::MAX_RADIX;
@@ -122,6 +123,11 @@ fn check_counts(kernel: &Kernel, counts: &Counts) -> Check {
     let pools = kernel.asid_pools.iter().flatten();
     let spaces = pools.clone().flat_map(|pool| &pool.roots).filter(|root| root.get() != 0);
     let irqs = kernel.irqs.iter().filter(|irq| irq.in_use.get());
+    for (index, irq) in kernel.irqs.iter().enumerate() {
+        let target = kernel.machine.irq_slot(Irq(index as u16));
+        ensure(irq.in_use.get() || target.is_empty(), "a free interrupt signals something")?;
+        crate::invariants_threads::check_target(target)?;
+    }
     ensure(counts.objects == kernel.objects, "the number of objects is wrong")?;
     ensure(counts.asid_pools == pools.count(), "an ASID pool and its capabilities disagree")?;
     ensure(counts.spaces == spaces.count(), "an ASID outlives its address space")?;

@@ -14,6 +14,7 @@ use crate::object::notification::Notification;
 use crate::object::reply::Reply;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::{Tcb, ThreadState};
+use crate::slot::CapSlot;
 
 fn ensure(holds: bool, broken: &'static str) -> Check {
     if holds { Ok(()) } else { Err(broken) }
@@ -51,11 +52,7 @@ fn check_object(kernel: &Kernel, cap: Cap) -> Result<bool, &'static str> {
             return Ok(sc.node.is_linked());
         }
         Cap::Timer(timer) => {
-            if let Some(notification) = timer.notification.get() {
-                let is_first = timer.prev.get().is_none();
-                let listed = !is_first || notification.timers.get() == Some(timer);
-                ensure(listed, "a timer is not in its notification's list")?;
-            }
+            check_target(timer.target())?;
             return Ok(timer.node.is_linked());
         }
         _ => {}
@@ -63,13 +60,20 @@ fn check_object(kernel: &Kernel, cap: Cap) -> Result<bool, &'static str> {
     Ok(false)
 }
 
+/// What a timer or interrupt signals is a notification.
+pub fn check_target(target: Obj<CapSlot>) -> Check {
+    let is_right = matches!(target.cap.get().unpack(), Cap::Null | Cap::Notification { .. });
+    ensure(is_right, "what is signalled is no notification")
+}
+
 /// Between traps nothing is left to decide; in the middle of one `reschedule` says what is open.
 fn check_cpu(kernel: &Kernel) -> Check {
     let cpu = &kernel.cpu;
     for priority in 0..PRIORITIES {
         let marked = cpu.ready_bitmap[priority / 64] >> (priority % 64) & 1 == 1;
+        let is_deferred = cpu.deferred.is_some_and(|below| usize::from(below) == priority);
         ensure(
-            marked == cpu.ready[priority].head.get().is_some(),
+            marked == (is_deferred || cpu.ready[priority].head.get().is_some()),
             "the bitmap and a ready queue disagree",
         )?;
         let (mut prev, mut next) = (None, cpu.ready[priority].head.get());
@@ -95,10 +99,28 @@ fn check_cpu(kernel: &Kernel) -> Check {
         let top = kernel.highest_ready();
         let is_highest = top.is_none_or(|top| top <= current.priority.get());
         ensure(is_highest, "a thread of higher priority waits")?;
-        ensure(cpu.current_sc == current.sched_context.get(), "time is charged to another")
+        ensure(cpu.current_sc == current.sched_context.get(), "time is charged to another")?;
+        check_armed(kernel, current)
     } else {
-        ensure(kernel.highest_ready().is_none(), "the CPU is idle and a thread waits")
+        ensure(kernel.highest_ready().is_none(), "the CPU is idle and a thread waits")?;
+        ensure(cpu.armed <= kernel.deadlines.earliest(0), "an idle CPU's timer comes too late")
     }
+}
+
+/// The machine's timer comes no later than the end of the current budget (of round robin only if
+/// an equal waits) and the first deadline that is not deferred.
+fn check_armed(kernel: &Kernel, current: Obj<Tcb>) -> Check {
+    let cpu = &kernel.cpu;
+    let floor = cpu.deferred.map_or(0, |below| below + 1);
+    ensure(floor <= current.priority.get(), "deadlines of the priority that runs are deferred")?;
+    ensure(cpu.armed <= kernel.deadlines.earliest(floor), "the timer comes after a deadline")?;
+    let Some(sc) = cpu.current_sc else { return Ok(()) };
+    let has_equal = cpu.ready[usize::from(current.priority.get())].head.get().is_some();
+    let end = cpu.charged_from.saturating_add(sc.remaining.get());
+    ensure(
+        sc.is_round_robin() && !has_equal || cpu.armed <= end,
+        "the timer comes after the end of a budget",
+    )
 }
 
 fn check_thread(kernel: &Kernel, tcb: Obj<Tcb>) -> Check {
@@ -204,12 +226,24 @@ fn check_queue(queue: &WaitQueue, fits: impl Fn(Obj<Tcb>) -> bool) -> Check {
 fn check_endpoint(endpoint: Obj<Endpoint>) -> Check {
     let expected = match endpoint.state.get() {
         EndpointState::Idle => {
-            return ensure(endpoint.queue.head.get().is_none(), "an idle endpoint has waiters");
+            let is_clear = endpoint.cancel_next.get().is_none();
+            return ensure(
+                is_clear && endpoint.queue.head.get().is_none(),
+                "an idle endpoint has waiters",
+            );
         }
         EndpointState::Sending => ThreadState::BlockedOnSend,
         EndpointState::Receiving => ThreadState::BlockedOnReceive,
     };
     ensure(endpoint.queue.head.get().is_some(), "nobody waits at a busy endpoint")?;
+    if let Some(stopped_at) = endpoint.cancel_next.get() {
+        let mut next = endpoint.queue.head.get();
+        while let Some(tcb) = next.filter(|tcb| *tcb != stopped_at) {
+            ensure(tcb.badge.get() != endpoint.cancelled.get(), "a cancel has missed a sender")?;
+            next = endpoint.queue.after(tcb);
+        }
+        ensure(next.is_some(), "a cancel stopped at a thread that left")?;
+    }
     check_queue(&endpoint.queue, |tcb| {
         tcb.state.get() == expected && tcb.endpoint.get() == Some(endpoint)
     })
@@ -235,13 +269,6 @@ fn check_notification(notification: Obj<Notification>) -> Check {
     if let Some(sc) = notification.sched_context.get() {
         ensure(sc.notification.get() == Some(notification), "a context forgot its notification")?;
     }
-    let (mut prev, mut next) = (None, notification.timers.get());
-    while let Some(timer) = next {
-        ensure(timer.prev.get() == prev, "a notification's list of timers is broken")?;
-        let knows = timer.notification.get() == Some(notification);
-        ensure(knows, "a timer forgot its notification")?;
-        (prev, next) = (Some(timer), timer.next.get());
-    }
     Ok(())
 }
 
@@ -261,6 +288,7 @@ fn check_context(sc: Obj<SchedContext>) -> Check {
     if let Some(notification) = sc.notification.get() {
         ensure(notification.sched_context.get() == Some(sc), "a notification forgot its context")?;
     }
+    crate::object::sched_context::check_lenders(&sc)?;
     ensure(sc.remaining.get() <= sc.budget.get(), "a context has more than its budget")?;
     let is_used_up = sc.remaining.get() == 0 && sc.budget.get() > 0;
     ensure(sc.node.is_linked() == is_used_up, "a refill is missing or comes for nothing")

@@ -84,6 +84,17 @@ impl Arguments {
         let failure = Failure::Error(Error::InvalidCapability, [index as u64 + 1, 0]);
         self.caps[index].filter(|slot| !slot.is_empty()).ok_or(failure)
     }
+
+    /// Capability `index` with its number, if so many were sent: none is said by the count.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCapability`] if it was sent and its slot is empty.
+    pub fn optional_cap(&self, index: usize) -> Result<Option<(u64, Obj<CapSlot>)>, Failure> {
+        match index < self.cap_count {
+            true => self.cap(index).map(|slot| Some((index as u64, slot))),
+            false => Ok(None),
+        }
+    }
 }
 
 impl Answer {

@@ -54,7 +54,7 @@ pub fn send(
     if endpoint.state.get() == EndpointState::Receiving
         && let Some(receiver) = endpoint.queue.head.get()
     {
-        endpoint::leave(receiver);
+        endpoint::leave_receiving(endpoint, receiver);
         let offered = receiver.reply.get();
         reply::detach(receiver);
         receiver.state.set(ThreadState::Ready);
@@ -67,6 +67,14 @@ pub fn send(
         endpoint::join(endpoint, sender, ThreadState::BlockedOnSend);
         kernel.cpu.reschedule = true;
     }
+}
+
+/// Whether a sender lends its time to a receiver without any: it waits for an answer, and not
+/// because its time is used up.
+fn lends(sender: Obj<Tcb>, flags: u8) -> bool {
+    flags & (SEND_CALL | SEND_FAULT) != 0
+        && sender.fault.get()[0] != skink_abi::Fault::Timeout.raw()
+        && sender.sched_context.get().is_some()
 }
 
 /// What a meeting does to the sender, and to whose time it is.
@@ -93,9 +101,9 @@ fn settle(
         Some(reply) => {
             sender.state.set(ThreadState::BlockedOnReply);
             reply::attach(reply, sender);
-            let is_timeout = sender.fault.get()[0] == skink_abi::Fault::Timeout.raw();
-            if let Some(sc) = lendable.filter(|_| !is_timeout) {
+            if let Some(sc) = lendable.filter(|_| lends(sender, flags)) {
                 sched_context::lend(sc, sender, receiver);
+                kernel.deadlines.move_to(sc.node(), receiver.priority.get());
             }
             kernel.cpu.reschedule = true;
         }
@@ -108,20 +116,22 @@ fn settle(
     }
 }
 
-/// Receives a message for the current thread, or a signal of its bound notification.
+/// Receives a message for the current thread, or a signal of its bound notification. `offered_by`
+/// is the low word of the endpoint's capability.
 ///
 /// # Errors
 /// [`Error::WouldBlock`] if there is nothing and the call does not wait.
 pub fn receive(
     kernel: &mut Kernel,
     tcb: Obj<Tcb>,
-    endpoint: Obj<Endpoint>,
+    (endpoint, offered_by): (Obj<Endpoint>, u32),
     offered: Option<Obj<Reply>>,
     blocking: Blocking,
 ) -> Result<(), Error> {
     if let Some(reply) = offered {
         // Offered again: who waited on it learns so now.
         reply::finalise(kernel, reply);
+        reply.offered_by.set(offered_by);
     }
     if let Some(bound) = tcb.bound.get()
         && notification::take(bound, tcb)
@@ -132,10 +142,7 @@ pub fn receive(
         && let Some(sender) = endpoint.queue.head.get()
     {
         let flags = sender.send_flags.get();
-        let lends = flags & (SEND_CALL | SEND_FAULT) != 0
-            && offered.is_some()
-            && sender.sched_context.get().is_some();
-        if lends {
+        if offered.is_some() && lends(sender, flags) {
             sched_context::hand_back(kernel, tcb);
         }
         endpoint::leave(sender);
@@ -179,12 +186,15 @@ pub fn reply(kernel: &mut Kernel, replier: Obj<Tcb>, reply: Obj<Reply>) {
             let reason = if info.length() > 0 { word } else { 0 };
             caller.regs(|regs| crate::syscall::fail(regs, Error::ProtocolFault, [reason, 0]));
         } else {
-            transfer(kernel, replier, caller, None, 0, true);
+            transfer(kernel, replier, caller, None, 0, reply.may_grant());
         }
     }
     match caller.lent.get() {
         Some(sc) => sched_context::return_to_lender(kernel, sc),
-        None => kernel.release(caller),
+        None => {
+            kernel.release(caller);
+            sched_context::lender_lost(kernel, caller);
+        }
     }
     if let Some(sc) = caller.sched_context.get() {
         sched_context::reclaim(kernel, sc);

@@ -7,7 +7,7 @@ use crate::arch::Current;
 use crate::deadlines::Deadlines;
 use crate::machine::{MAX_IRQS, Ticks};
 use crate::obj::Obj;
-use crate::object::asid_pool::AsidPool;
+use crate::object::asid_pool::{AsidPool, POOL_SIZE};
 use crate::object::irq::IrqEntry;
 use crate::object::sched_context::SchedContext;
 use crate::object::tcb::Tcb;
@@ -44,6 +44,10 @@ pub struct Cpu {
     /// A thread that became ready in this trap, not yet queued: it may run next without going
     /// through a queue.
     pub candidate: Option<Obj<Tcb>>,
+    /// Several became ready in this trap, and none of them goes before its equals.
+    pub crowded: bool,
+    /// The thread whose invocation is under way; `None` too as soon as it has ended itself.
+    pub invoker: Option<Obj<Tcb>>,
     /// The scheduling context that time is charged to.
     pub current_sc: Option<Obj<SchedContext>>,
     /// When charging to it began.
@@ -53,6 +57,10 @@ pub struct Cpu {
     /// What the machine's timer is set to, `Ticks::MAX` if it is stopped. Never later than the
     /// next event.
     pub armed: Ticks,
+    /// Deadlines may have passed: the timer fired, or the CPU came down to a lower priority.
+    pub look: bool,
+    /// Deadlines of this priority and below have passed and wait until the CPU comes down to it.
+    pub deferred: Option<u8>,
     /// The root table loaded (physical address), 0 the kernel's own.
     pub active_root: u64,
     /// The identifier of that space.
@@ -63,32 +71,36 @@ pub struct Cpu {
     pub fpu_enabled: bool,
     /// Ready threads by priority.
     pub ready: [ReadyQueue; PRIORITIES],
-    /// Bit `p % 64` of word `p / 64`: queue `p` is not empty.
+    /// Bit `p % 64` of word `p / 64`: queue `p` is not empty, or `p` is `deferred`.
     pub ready_bitmap: [u64; 4],
     /// The trap may have changed who should run.
     pub reschedule: bool,
 }
 
-/// The kernel. One big lock (in the bare-metal binary) stands around it.
+/// The kernel. One big lock (in the bare-metal binary) stands around it. What every system call
+/// touches comes first, where short offsets reach it.
+#[repr(C)]
 pub struct Kernel {
-    /// The machine below.
-    pub machine: Current,
     /// The one CPU that is online.
     pub cpu: Cpu,
-    /// Armed timers and used-up budgets.
-    pub deadlines: Deadlines,
-    /// Pools of address space identifiers.
-    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
-    /// Interrupts.
-    pub irqs: [IrqEntry; MAX_IRQS],
-    /// First slot of the derivation list (never deleted: the root task's).
-    pub first_slot: Option<Obj<CapSlot>>,
     /// System calls since boot.
     pub syscalls: u64,
     /// Bytes logged since boot.
     pub logged: u64,
     /// Objects alive: made by retype and not yet destroyed.
     pub objects: u64,
+    /// First slot of the derivation list (never deleted: the root task's).
+    pub first_slot: Option<Obj<CapSlot>>,
+    /// Armed timers and used-up budgets.
+    pub deadlines: Deadlines,
+    /// Pools of address space identifiers.
+    pub asid_pools: [Option<Obj<AsidPool>>; ASID_POOLS],
+    /// The machine below.
+    pub machine: Current,
+    /// Interrupts.
+    pub irqs: [IrqEntry; MAX_IRQS],
+    /// For each identifier, the address spaces that had it and are gone.
+    pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
 }
 
 impl Cpu {
@@ -98,10 +110,14 @@ impl Cpu {
             current: None,
             loaded: None,
             candidate: None,
+            crowded: false,
+            invoker: None,
             current_sc: None,
             charged_from: 0,
             idle: 0,
             armed: Ticks::MAX,
+            look: false,
+            deferred: None,
             active_root: 0,
             active_asid: Asid(0),
             fpu_owner: None,
@@ -121,13 +137,14 @@ impl Default for Cpu {
 
 impl Kernel {
     /// A kernel without threads. `const`, so that the binary can hold it in a static: it has
-    /// about 14 KiB. The machine's timer is stopped and its FPU disabled.
+    /// about 36 KiB. The machine's timer is stopped and its FPU disabled.
     pub const fn new(machine: Current) -> Kernel {
         Kernel {
             machine,
             cpu: Cpu::new(),
             deadlines: Deadlines::new(),
             asid_pools: [None; ASID_POOLS],
+            asid_generations: [0; ASID_POOLS * POOL_SIZE],
             irqs: [const { IrqEntry::free() }; MAX_IRQS],
             first_slot: None,
             syscalls: 0,

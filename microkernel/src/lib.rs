@@ -34,6 +34,8 @@ pub mod derivation;
 pub mod fastpath;
 pub mod fault;
 pub mod finalise;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod invariants;
 pub mod invariants_threads;
 pub mod invocation;

@@ -10,6 +10,7 @@ use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::time::Clock;
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// Ticks of the machine's counter (TSC, CNTVCT) since boot.
 pub type Ticks = u64;
@@ -196,6 +197,9 @@ pub trait Machine {
     fn claim_line(&mut self, line: u32, trigger: Trigger) -> Option<Irq>;
     /// Claims an index for a message-signalled interrupt: index, MSI address, MSI data.
     fn claim_msi(&mut self) -> Option<(Irq, u64, u64)>;
+    /// Where the kernel keeps the capability of what an interrupt signals; empty at first. It is
+    /// no part of the machine's value, since other slots are linked with it while that is borrowed.
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot>;
     /// Gives an index back; the line is masked.
     fn release_irq(&mut self, irq: Irq);
     /// Masks an interrupt.

@@ -5,10 +5,20 @@
 //! (`candidate`). The candidate may run without going through a queue: a receiver takes the
 //! place of the caller that woke it and now waits.
 //!
-//! Time is read and charged only when the scheduling context on the CPU changes, or a timer
+//! **Equals.** A round-robin slice ends when it is used up, never by the time on the wall: who
+//! blocks often gets no new slice for it. At its end the holder goes behind its equals, at once
+//! or, if it is blocked or on lent time then (`turn_over`), as soon as it competes on its own.
+//!
+//! **Time** is read and charged only when the scheduling context on the CPU changes, or a timer
 //! fires. The machine's timer is armed for the earliest of the current budget's end and the
 //! first deadline; it is left alone while it is armed for something earlier, and a round-robin
 //! slice without equals in the queue has no end.
+//!
+//! **Deadlines** have priorities: a timer that of the thread that armed it, a refill that of the
+//! context's holder. What passes for a lower priority than the one that runs is *deferred*: it
+//! waits, like a thread of that priority, until the CPU comes down to it. The bitmap of ready
+//! queues has a bit for it too (just below the priority that runs), so that every path that asks
+//! whether somebody comes first finds it without asking more.
 //!
 //! Not here: how contexts move between threads (`object::sched_context`).
 
@@ -16,7 +26,7 @@ use skink_abi::invocation::TCB_FLAG_FPU;
 
 use crate::Kernel;
 use crate::addr::Asid;
-use crate::deadlines::NodeKind;
+use crate::deadlines::{Node, NodeKind};
 use crate::fault;
 use crate::machine::{Fpu, Machine, Ticks};
 use crate::obj::Obj;
@@ -25,7 +35,7 @@ use crate::object::tcb::{Tcb, TcbSlot, ThreadState};
 use crate::object::timer::{self, Timer};
 use crate::object::vspace;
 
-/// Deadlines that one timer interrupt handles; if more have passed, the timer fires again.
+/// Deadlines that one trap handles; if more have passed, the timer fires again.
 const DUE_PER_TRAP: usize = 16;
 
 impl Kernel {
@@ -35,19 +45,28 @@ impl Kernel {
         self.release(tcb);
     }
 
-    /// Lets a thread compete for the CPU if it can run and does not yet compete.
+    /// Whether a thread is in a ready queue or will be considered without one.
+    fn competes(&self, tcb: Obj<Tcb>) -> bool {
+        tcb.queued.get() || self.cpu.current == Some(tcb) || self.cpu.candidate == Some(tcb)
+    }
+
+    /// Lets a thread compete for the CPU if it can run and does not yet compete. The only one
+    /// that becomes ready in a trap may take the place of a current thread that blocks; of
+    /// several, the first comes first among equals.
     pub fn release(&mut self, tcb: Obj<Tcb>) {
-        let competes =
-            tcb.queued.get() || self.cpu.current == Some(tcb) || self.cpu.candidate == Some(tcb);
-        if competes || !tcb.is_schedulable() {
+        if self.competes(tcb) || !tcb.is_schedulable() {
             return;
         }
-        if self.cpu.candidate.is_none() {
-            self.cpu.candidate = Some(tcb);
-        } else {
-            self.enqueue_last(tcb);
-        }
         self.cpu.reschedule = true;
+        if tcb.ends_turn() || self.cpu.crowded {
+            self.enqueue_last(tcb);
+        } else if let Some(first) = self.cpu.candidate.take() {
+            self.cpu.crowded = true;
+            self.enqueue_last(first);
+            self.enqueue_last(tcb);
+        } else {
+            self.cpu.candidate = Some(tcb);
+        }
     }
 
     /// Stops a thread from competing for the CPU.
@@ -89,7 +108,12 @@ impl Kernel {
 
     fn mark_queued(&mut self, tcb: Obj<Tcb>, priority: u8) {
         tcb.queued.set(true);
-        self.cpu.ready_bitmap[usize::from(priority >> 6)] |= 1 << (priority & 63);
+        self.mark_ready(priority, true);
+    }
+
+    fn mark_ready(&mut self, priority: u8, is_ready: bool) {
+        let (word, bit) = (&mut self.cpu.ready_bitmap[usize::from(priority >> 6)], priority & 63);
+        *word = *word & !(1 << bit) | u64::from(is_ready) << bit;
     }
 
     pub(crate) fn dequeue(&mut self, tcb: Obj<Tcb>) {
@@ -105,12 +129,12 @@ impl Kernel {
             None => queue.tail.set(prev),
         }
         if queue.head.get().is_none() {
-            self.cpu.ready_bitmap[usize::from(priority >> 6)] &= !(1 << (priority & 63));
+            self.mark_ready(priority, self.cpu.deferred == Some(priority));
         }
         tcb.queued.set(false);
     }
 
-    /// The highest priority with a thread in its ready queue.
+    /// The highest priority with a thread in its ready queue, or with deferred deadlines.
     #[inline(always)]
     pub fn highest_ready(&self) -> Option<u8> {
         let [a, b, c, d] = self.cpu.ready_bitmap;
@@ -135,22 +159,27 @@ impl Kernel {
             }
             _ => None,
         };
-        if let Some(queue) = waits_in {
-            // SAFETY: the queue is a field of an object that the blocked thread keeps a valid
-            // link to.
-            let queue = unsafe { &*queue };
-            queue.remove(tcb);
-            tcb.priority.set(priority);
-            queue.insert(tcb);
-            return;
+        // SAFETY: the queue is a field of an object that the blocked thread keeps a valid link to.
+        let waits_in = waits_in.map(|queue| unsafe { &*queue });
+        if let Some(endpoint) = tcb.endpoint.get() {
+            endpoint.cancel_next.set(None);
         }
         let was_queued = tcb.queued.get();
-        if was_queued {
-            self.dequeue(tcb);
+        match waits_in {
+            Some(queue) => {
+                queue.remove(tcb);
+            }
+            None if was_queued => self.dequeue(tcb),
+            None => {}
         }
         tcb.priority.set(priority);
-        if was_queued {
-            self.enqueue_last(tcb);
+        match waits_in {
+            Some(queue) => queue.insert(tcb),
+            None if was_queued => self.enqueue_last(tcb),
+            None => {}
+        }
+        if let Some(sc) = tcb.sched_context.get() {
+            self.deadlines.move_to(sc.node(), priority);
         }
         self.cpu.reschedule = true;
     }
@@ -168,17 +197,35 @@ impl Kernel {
 
     #[inline(never)]
     fn decide(&mut self) {
+        if self.cpu.deferred.is_some() {
+            self.defer(None);
+            self.cpu.look = true;
+        }
+        self.settle();
+        if self.cpu.look {
+            self.pass_deadlines();
+        }
+        self.arm();
+    }
+
+    /// Finds the thread that is to run; charging time may change it.
+    #[inline(always)]
+    fn settle(&mut self) {
         while self.cpu.reschedule {
             self.cpu.reschedule = false;
             self.cpu.current = self.pick();
             self.account();
         }
-        self.arm();
     }
 
     /// Takes the thread that is to run out of the queues, and puts the others in.
     fn pick(&mut self) -> Option<Obj<Tcb>> {
-        let current = self.cpu.current.filter(|tcb| tcb.is_schedulable());
+        self.cpu.crowded = false;
+        let mut current = self.cpu.current.take().filter(|tcb| tcb.is_schedulable());
+        if let Some(tcb) = current.filter(|tcb| tcb.ends_turn()) {
+            self.enqueue_last(tcb);
+            current = None;
+        }
         let mut best = match (current, self.cpu.candidate.take()) {
             (Some(current), Some(candidate)) => {
                 if candidate.priority.get() > current.priority.get() {
@@ -205,7 +252,8 @@ impl Kernel {
         best
     }
 
-    /// Charges the context that leaves the CPU. Its exhaustion may change who should run.
+    /// Charges the context that leaves the CPU, whose exhaustion may change who should run. A new
+    /// budget is a new turn: the one that comes to the CPU with it lets waiting equals go first.
     fn account(&mut self) {
         let sc = self.cpu.current.and_then(|tcb| tcb.sched_context.get());
         if sc == self.cpu.current_sc {
@@ -214,57 +262,74 @@ impl Kernel {
         let now = self.machine.now();
         self.charge(now);
         self.cpu.current_sc = sc;
-        if let Some(sc) = sc {
-            sc.refresh(now);
+        if let Some(sc) = sc
+            && sc.refresh(now)
+        {
+            self.end_turn(sc);
         }
     }
 
     /// Charges the context on the CPU for the time until `now`.
-    pub fn charge(&mut self, now: Ticks) {
-        let used = now.saturating_sub(self.cpu.charged_from);
-        self.cpu.charged_from = now;
-        let Some(sc) = self.cpu.current_sc else {
-            self.cpu.idle += used;
-            return;
-        };
-        sc.consumed.set(sc.consumed.get() + used);
-        let left = sc.remaining.get().saturating_sub(used);
-        sc.remaining.set(left);
-        if left == 0 && !sc.node.is_linked() {
+    fn charge(&mut self, now: Ticks) {
+        let Some(sc) = self.book(now) else { return };
+        if sc.remaining.get() == 0 && !sc.node.is_linked() {
             self.exhausted(sc, now);
         }
     }
 
-    /// The budget of a context is used up.
-    fn exhausted(&mut self, sc: Obj<SchedContext>, now: Ticks) {
-        self.cpu.reschedule = true;
-        let holder = sc.tcb.get();
-        let refill = sc.refill_start.get().saturating_add(sc.period.get());
-        if sc.is_round_robin() || refill <= now {
-            sc.remaining.set(sc.budget.get());
-            sc.refill_start.set(now);
-            if let Some(holder) = holder {
-                self.rotate(holder);
+    /// Counts the time until `now` as used by the context on the CPU, which is returned, or as
+    /// idle. Whoever does only this gives the context a new budget, or ends it.
+    pub fn book(&mut self, now: Ticks) -> Option<Obj<SchedContext>> {
+        let used = now.saturating_sub(self.cpu.charged_from);
+        self.cpu.charged_from = now;
+        match self.cpu.current_sc {
+            Some(sc) => {
+                sc.consumed.set(sc.consumed.get() + used);
+                sc.remaining.set(sc.remaining.get().saturating_sub(used));
             }
-            return;
+            None => self.cpu.idle += used,
         }
-        self.deadlines.insert(sc.node(), refill);
-        let Some(holder) = holder else { return };
-        self.withdraw(holder);
-        if !fault::timeout(self, holder, sc) {
-            sched_context::return_to_lost(self, sc);
-        }
+        self.cpu.current_sc
     }
 
-    /// Puts a thread that competes for the CPU behind its equals.
-    fn rotate(&mut self, tcb: Obj<Tcb>) {
-        if tcb.queued.get() {
-            self.dequeue(tcb);
-            self.enqueue_last(tcb);
-        } else if self.cpu.current == Some(tcb) && tcb.is_schedulable() {
-            self.cpu.current = None;
-            self.enqueue_last(tcb);
+    /// The budget of a context is used up: it waits for its refill, or has a new one at once and
+    /// its holder goes behind its equals. A lost lender gets it back.
+    fn exhausted(&mut self, sc: Obj<SchedContext>, now: Ticks) {
+        self.cpu.reschedule = true;
+        let refill = sc.refill_start.get().saturating_add(sc.period.get());
+        if sc.is_round_robin() || refill <= now {
+            sc.begin_period(now);
+            sched_context::return_to_lost(self, sc);
+            return self.end_turn(sc);
         }
+        let holder = sc.tcb.get();
+        self.deadlines.insert(sc.node(), refill, holder.map_or(0, |tcb| tcb.priority.get()));
+        if let Some(holder) = holder {
+            self.withdraw(holder);
+            if fault::timeout(self, holder, sc) {
+                return;
+            }
+        }
+        sched_context::return_to_lost(self, sc);
+    }
+
+    /// A context's turn is over, and it has a new budget: its holder goes behind its equals. One
+    /// that does not compete does so when it competes again; one that uses the time of another
+    /// does so now, and its lender when it has its time back.
+    fn end_turn(&mut self, sc: Obj<SchedContext>) {
+        let is_ready = sc.tcb.get().is_some_and(|holder| {
+            self.withdraw(holder);
+            if self.cpu.current == Some(holder) {
+                self.cpu.current = None;
+            }
+            let is_ready = holder.is_schedulable();
+            if is_ready {
+                self.enqueue_last(holder);
+            }
+            is_ready
+        });
+        sc.turn_over.set(!is_ready || sc.lender.get().is_some());
+        self.cpu.reschedule = true;
     }
 
     /// The current thread gives up the rest of its slice to its equals, if there are any.
@@ -274,56 +339,80 @@ impl Kernel {
         }
         let now = self.machine.now();
         self.charge(now);
-        if let Some(sc) = tcb.sched_context.get()
-            && sc.is_round_robin()
-        {
-            sc.remaining.set(sc.budget.get());
-            sc.refill_start.set(now);
+        if let Some(sc) = tcb.sched_context.get() {
+            if sc.is_round_robin() {
+                sc.begin_period(now);
+            }
+            self.end_turn(sc);
         }
-        self.rotate(tcb);
-        self.cpu.reschedule = true;
     }
 
     /// The machine's timer fired.
     pub fn on_timer(&mut self) {
-        let now = self.machine.now();
         self.cpu.armed = Ticks::MAX;
         self.cpu.reschedule = true;
+        self.cpu.look = true;
+        let now = self.machine.now();
         self.charge(now);
+    }
+
+    /// Handles deadlines that have passed, the highest priority first, down to that of the thread
+    /// that is to run then. What is below is deferred.
+    #[inline(never)]
+    fn pass_deadlines(&mut self) {
+        self.cpu.look = false;
+        let now = self.machine.now();
         for _ in 0..DUE_PER_TRAP {
-            let Some(node) = self.deadlines.first().filter(|node| node.at() <= now) else {
-                return;
+            let Some(node) = self.deadlines.due(now, self.floor()) else {
+                break;
             };
-            let due = node.at();
-            self.deadlines.remove(node);
-            match node.kind() {
-                NodeKind::Timer => {
-                    // SAFETY: the node is a timer's, as it says.
-                    let timer = unsafe { Obj::<Timer>::from_node(node) };
-                    timer::fire(self, timer);
-                }
-                NodeKind::Refill => {
-                    // SAFETY: the node is a context's, as it says.
-                    let sc = unsafe { Obj::<SchedContext>::from_node(node) };
-                    self.refill(sc, due, now);
-                }
-            }
+            self.pass(node, now);
+            self.settle();
+        }
+        if self.deadlines.earliest(0) <= now {
+            self.defer(self.floor().checked_sub(1));
         }
     }
 
-    /// Begins a new period. Periods follow each other exactly while the budget is always used.
-    fn refill(&mut self, sc: Obj<SchedContext>, due: Ticks, now: Ticks) {
-        let start = if now - due < sc.period.get() { due } else { now };
-        sc.remaining.set(sc.budget.get());
-        sc.refill_start.set(start);
-        if let Some(holder) = sc.tcb.get() {
-            self.release(holder);
+    /// The priority that runs.
+    fn floor(&self) -> u8 {
+        self.cpu.current.map_or(0, |tcb| tcb.priority.get())
+    }
+
+    /// Says up to which priority deadlines are deferred, in the bitmap too.
+    fn defer(&mut self, priority: Option<u8>) {
+        if let Some(old) = core::mem::replace(&mut self.cpu.deferred, priority) {
+            let has_threads = self.cpu.ready[usize::from(old)].head.get().is_some();
+            self.mark_ready(old, has_threads);
+        }
+        if let Some(new) = priority {
+            self.mark_ready(new, true);
+        }
+    }
+
+    /// One deadline has passed.
+    fn pass(&mut self, node: Obj<Node>, now: Ticks) {
+        let due = node.at();
+        self.deadlines.remove(node);
+        match node.kind() {
+            NodeKind::Timer => {
+                // SAFETY: the node is a timer's, as it says.
+                let timer = unsafe { Obj::<Timer>::from_node(node) };
+                timer::fire(self, timer);
+            }
+            NodeKind::Refill => {
+                // SAFETY: the node is a context's, as it says.
+                let sc = unsafe { Obj::<SchedContext>::from_node(node) };
+                // Periods follow each other exactly while the budget is always used.
+                sc.begin_period(if now - due < sc.period.get() { due } else { now });
+                self.end_turn(sc);
+            }
         }
     }
 
     /// Sets the machine's timer, if it would come too late as it is.
     fn arm(&mut self) {
-        let mut wanted = self.deadlines.earliest();
+        let mut wanted = self.deadlines.earliest(self.cpu.deferred.map_or(0, |below| below + 1));
         if let (Some(sc), Some(tcb)) = (self.cpu.current_sc, self.cpu.current) {
             let queue = &self.cpu.ready[usize::from(tcb.priority.get())];
             if !sc.is_round_robin() || queue.head.get().is_some() {
@@ -342,6 +431,14 @@ impl Kernel {
         // The timer is only ever moved forward by `arm`, so it is armed anew.
         self.cpu.armed = Ticks::MAX;
         self.arm();
+    }
+
+    /// A thread's space, flags or registers of the machine have changed: if it is the one on the
+    /// machine, that is told at once, because there may be nobody to switch to when it blocks.
+    pub fn reload(&mut self, tcb: Obj<Tcb>) {
+        if self.cpu.loaded == Some(tcb) {
+            self.switch();
+        }
     }
 
     /// Puts the current thread on the machine.

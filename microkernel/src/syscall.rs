@@ -18,7 +18,7 @@ use crate::object::endpoint::Endpoint;
 use crate::object::irq;
 use crate::object::notification::{self, Notification};
 use crate::object::reply::Reply;
-use crate::object::tcb::{Context, SEND_CALL, SEND_GRANT, SEND_GRANT_REPLY, Tcb};
+use crate::object::tcb::{Context, SEND_CALL, SEND_GRANT, SEND_GRANT_REPLY, Tcb, ThreadState};
 use crate::slot::CapSlot;
 
 /// Writes a failure to a thread's registers.
@@ -55,6 +55,17 @@ impl Mode {
     }
 }
 
+/// A pointer that a call names, in which of its phases, and whether that phase may block.
+type Named = (u64, Phase, Blocking);
+
+/// What is missing.
+enum Lack {
+    /// There is no capability of the kind.
+    Cap { bits_left: u8 },
+    /// It has not this right.
+    Right(CapRights),
+}
+
 /// Whether the system call goes on to its next phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -65,7 +76,8 @@ enum Next {
 
 /// What a receiving call receives from.
 enum Source {
-    Endpoint(Obj<Endpoint>),
+    /// With the low word of its capability.
+    Endpoint(Obj<Endpoint>, u32),
     Notification(Obj<Notification>),
 }
 
@@ -141,13 +153,7 @@ impl Kernel {
             Syscall::NbSend => self.send_phase(tcb, cptr, Mode::NbSend),
             Syscall::Signal => self.signal(tcb, cptr),
             Syscall::ReplyRecv => self.reply_recv(tcb, cptr),
-            Syscall::NbSendRecv => {
-                if self.send_phase(tcb, cptr, Mode::NbSendDonate) == Next::Continue {
-                    let source = tcb.regs(|regs| regs.receive_cptr());
-                    self.receive_phase(tcb, source, Offer::Reply, Blocking::Yes);
-                }
-                Next::Over
-            }
+            Syscall::NbSendRecv => self.nb_send_recv(tcb, cptr),
             Syscall::Recv => self.receive_phase(tcb, cptr, Offer::Reply, Blocking::Yes),
             Syscall::NbRecv => self.receive_phase(tcb, cptr, Offer::Reply, Blocking::No),
             Syscall::Wait => self.receive_phase(tcb, cptr, Offer::Nothing, Blocking::Yes),
@@ -171,37 +177,17 @@ impl Kernel {
         }
     }
 
-    /// A capability is not there: a fault if the call may block, else an error.
-    fn no_cap(
-        &mut self,
-        tcb: Obj<Tcb>,
-        cptr: u64,
-        phase: Phase,
-        bits_left: u8,
-        blocking: Blocking,
-    ) {
+    /// What a call names lacks something: a fault if the call may block, else an error.
+    fn refuse(&mut self, tcb: Obj<Tcb>, (cptr, phase, blocking): Named, lack: Lack) {
+        let (error, detail, bits_left) = match lack {
+            Lack::Cap { bits_left } => {
+                (Error::InvalidCapability, [0, u64::from(bits_left)], bits_left)
+            }
+            Lack::Right(right) => (Error::InsufficientRights, [u64::from(right.bits()), 0], 0),
+        };
         match blocking {
             Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, bits_left),
-            Blocking::No => {
-                fail_thread(tcb, Error::InvalidCapability, [0, u64::from(bits_left)]);
-            }
-        }
-    }
-
-    /// A capability lacks a right: a fault if the call may block, else an error.
-    fn no_right(
-        &mut self,
-        tcb: Obj<Tcb>,
-        cptr: u64,
-        phase: Phase,
-        needed: CapRights,
-        blocking: Blocking,
-    ) {
-        match blocking {
-            Blocking::Yes => fault::cap_fault(self, tcb, cptr, phase, 0),
-            Blocking::No => {
-                fail_thread(tcb, Error::InsufficientRights, [u64::from(needed.bits()), 0]);
-            }
+            Blocking::No => fail_thread(tcb, error, detail),
         }
     }
 
@@ -209,7 +195,8 @@ impl Kernel {
         let slot = match self.invoked(tcb, cptr) {
             Ok(slot) => slot,
             Err(left) => {
-                self.no_cap(tcb, cptr, Phase::Send, left, mode.blocking());
+                let named = (cptr, Phase::Send, mode.blocking());
+                self.refuse(tcb, named, Lack::Cap { bits_left: left });
                 return Next::Over;
             }
         };
@@ -228,7 +215,8 @@ impl Kernel {
                 Next::Continue
             }
             Cap::Null | Cap::Zombie { .. } => {
-                self.no_cap(tcb, cptr, Phase::Send, 0, mode.blocking());
+                let named = (cptr, Phase::Send, mode.blocking());
+                self.refuse(tcb, named, Lack::Cap { bits_left: 0 });
                 Next::Over
             }
             _ => self.invoke(tcb, slot, mode),
@@ -248,7 +236,7 @@ impl Kernel {
             _ => CapRights::empty(),
         };
         if !needed.is_empty() {
-            self.no_right(tcb, cptr, Phase::Send, needed, mode.blocking());
+            self.refuse(tcb, (cptr, Phase::Send, mode.blocking()), Lack::Right(needed));
             return Next::Over;
         }
         let mut flags = match mode {
@@ -267,7 +255,7 @@ impl Kernel {
             flags |= SEND_GRANT_REPLY;
         }
         ipc::send(self, tcb, endpoint, badge, flags, mode.blocking());
-        if tcb.state.get() == crate::object::tcb::ThreadState::Ready && mode != Mode::Call {
+        if tcb.state.get() == ThreadState::Ready && mode != Mode::Call {
             return Next::Continue;
         }
         Next::Over
@@ -299,7 +287,8 @@ impl Kernel {
         mode: Mode,
     ) -> Next {
         if !rights.contains(CapRights::WRITE) {
-            self.no_right(tcb, cptr, Phase::Send, CapRights::WRITE, mode.blocking());
+            let named = (cptr, Phase::Send, mode.blocking());
+            self.refuse(tcb, named, Lack::Right(CapRights::WRITE));
             return Next::Over;
         }
         notification::signal(self, notification, badge);
@@ -316,7 +305,8 @@ impl Kernel {
                 self.send_signal(tcb, (cptr, notification, badge, rights), Mode::NbSend)
             }
             other => {
-                self.no_cap(tcb, cptr, Phase::Send, other.err().unwrap_or(0), Blocking::No);
+                let lack = Lack::Cap { bits_left: other.err().unwrap_or(0) };
+                self.refuse(tcb, (cptr, Phase::Send, Blocking::No), lack);
                 Next::Over
             }
         }
@@ -324,8 +314,9 @@ impl Kernel {
 
     /// Invokes a kernel object. A `call` gets the answer; a send only the status.
     fn invoke(&mut self, tcb: Obj<Tcb>, slot: Obj<CapSlot>, mode: Mode) -> Next {
+        self.cpu.invoker = Some(tcb);
         let outcome = crate::decode::invoke(self, tcb, slot);
-        if self.cpu.current != Some(tcb) {
+        if self.cpu.invoker.take().is_none() {
             // The caller ended itself: its registers may be gone.
             return Next::Over;
         }
@@ -348,21 +339,24 @@ impl Kernel {
 
     /// What a receiving call names; `None` after a fault or error.
     fn source(&mut self, tcb: Obj<Tcb>, cptr: u64, blocking: Blocking) -> Option<Source> {
-        let (rights, source) = match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
-            Ok(Cap::Endpoint { endpoint, rights, .. }) => (rights, Source::Endpoint(endpoint)),
-            Ok(Cap::Notification { notification, rights, .. })
+        let invoked = self.invoked(tcb, cptr).map(|slot| slot.cap.get());
+        let (rights, source) = match invoked.map(|cap| (cap.unpack(), cap.0 as u32)) {
+            Ok((Cap::Endpoint { endpoint, rights, .. }, word)) => {
+                (rights, Source::Endpoint(endpoint, word))
+            }
+            Ok((Cap::Notification { notification, rights, .. }, _))
                 if notification.bound.get().is_none_or(|bound| bound == tcb) =>
             {
                 (rights, Source::Notification(notification))
             }
             other => {
                 let left = other.err().unwrap_or(0);
-                self.no_cap(tcb, cptr, Phase::Receive, left, blocking);
+                self.refuse(tcb, (cptr, Phase::Receive, blocking), Lack::Cap { bits_left: left });
                 return None;
             }
         };
         if !rights.contains(CapRights::READ) {
-            self.no_right(tcb, cptr, Phase::Receive, CapRights::READ, blocking);
+            self.refuse(tcb, (cptr, Phase::Receive, blocking), Lack::Right(CapRights::READ));
             return None;
         }
         Some(source)
@@ -383,7 +377,8 @@ impl Kernel {
         match self.invoked(tcb, cptr).map(|slot| slot.cap.get().unpack()) {
             Ok(Cap::Reply(reply)) => Some(Some(reply)),
             other => {
-                self.no_cap(tcb, cptr, phase, other.err().unwrap_or(0), blocking);
+                let lack = Lack::Cap { bits_left: other.err().unwrap_or(0) };
+                self.refuse(tcb, (cptr, phase, blocking), lack);
                 None
             }
         }
@@ -396,19 +391,48 @@ impl Kernel {
         offer: Offer,
         blocking: Blocking,
     ) -> Next {
-        let Some(source) = self.source(tcb, cptr, blocking) else {
-            return Next::Over;
-        };
+        if let Some((source, offered)) = self.source_and_offer(tcb, cptr, offer, blocking) {
+            self.receive_from(tcb, source, offered, blocking);
+        }
+        Next::Over
+    }
+
+    /// What a receiving call names, with its reply object; `None` after a fault or error.
+    fn source_and_offer(
+        &mut self,
+        tcb: Obj<Tcb>,
+        cptr: u64,
+        offer: Offer,
+        blocking: Blocking,
+    ) -> Option<(Source, Option<Obj<Reply>>)> {
+        let source = self.source(tcb, cptr, blocking)?;
         let offered = match (offer, &source) {
-            (Offer::Reply, Source::Endpoint(_)) => {
-                match self.named_reply(tcb, Phase::Receive, blocking) {
-                    Some(reply) => reply,
-                    None => return Next::Over,
-                }
+            (Offer::Reply, Source::Endpoint(..)) => {
+                self.named_reply(tcb, Phase::Receive, blocking)?
             }
             _ => None,
         };
-        self.receive_from(tcb, source, offered, blocking);
+        Some((source, offered))
+    }
+
+    /// Sends and goes on to receive. What it receives from is looked up before it sends, so that
+    /// a call that faults has done nothing; and after it, because what it sent may have been an
+    /// invocation that took it away (an error then, since it has sent), or that stopped the thread.
+    fn nb_send_recv(&mut self, tcb: Obj<Tcb>, cptr: u64) -> Next {
+        let from = tcb.regs(|regs| regs.receive_cptr());
+        let sends = self.invoked(tcb, cptr).is_ok();
+        if sends && self.source_and_offer(tcb, from, Offer::Reply, Blocking::Yes).is_none()
+            || self.send_phase(tcb, cptr, Mode::NbSendDonate) == Next::Over
+        {
+            return Next::Over;
+        }
+        if tcb.state.get() != ThreadState::Ready {
+            fail_thread(tcb, Error::Cancelled, [0, 0]);
+        } else if let Some((source, offered)) =
+            self.source_and_offer(tcb, from, Offer::Reply, Blocking::No)
+        {
+            self.receive_from(tcb, source, offered, Blocking::Yes);
+        }
         Next::Over
     }
 
@@ -420,7 +444,9 @@ impl Kernel {
         blocking: Blocking,
     ) {
         let received = match source {
-            Source::Endpoint(endpoint) => ipc::receive(self, tcb, endpoint, offered, blocking),
+            Source::Endpoint(endpoint, word) => {
+                ipc::receive(self, tcb, (endpoint, word), offered, blocking)
+            }
             Source::Notification(notification) => {
                 match (notification::take(notification, tcb), blocking) {
                     (true, _) => Ok(()),

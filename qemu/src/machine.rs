@@ -12,6 +12,7 @@ pub mod ending;
 use crate::progress::{shown, tail};
 use crate::workspace::Arch;
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -130,6 +131,17 @@ impl Machine {
             let _ = file.read_to_string(&mut text);
         }
         explain(&text)
+    }
+
+    /// Takes the CPU away from QEMU for so long, as a busy host would.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn without_cpu(&self, time: Duration) -> Result<()> {
+        let send = |signal| kill_process(Pid::from_child(&self.child), signal);
+        send(Signal::STOP).context("stopping QEMU")?;
+        std::thread::sleep(time);
+        send(Signal::CONT).context("letting QEMU go on")
     }
 
     /// Ends QEMU whatever the guest does.

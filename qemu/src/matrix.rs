@@ -116,6 +116,11 @@ impl Rig {
         Ok(Rig { system, disk, watch: Watch::default() })
     }
 
+    /// The system.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
     fn with_disk(&self, options: Options) -> Options {
         Options { disk: Some(self.disk.image.clone()), ..options }
     }

@@ -230,6 +230,14 @@ impl<'a> Guest<'a> {
         Ok(self.machine.terminal.try_clone()?)
     }
 
+    /// As [`Machine::without_cpu`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn without_cpu(&self, time: Duration) -> Result<()> {
+        self.machine.without_cpu(time)
+    }
+
     /// When QEMU was started.
     pub fn started(&self) -> Instant {
         self.machine.started

@@ -44,7 +44,8 @@ numbered! {
         /// `w0` 1 to resume afterwards, `w1` count, then the registers.
         TcbWriteRegisters = 33,
         /// `c0` CSpace root (a CNode), `c1` VSpace; `w0` guard of the CSpace root (format as
-        /// `CNodeMint`, 0 keeps it). Both must be real; there is no null space.
+        /// `CNodeMint`, 0 keeps it). Both must be real; there is no null space. `DeleteFirst` if
+        /// the thread holds the last capability of the CNode that it has: this destroys none.
         TcbSetSpace = 34,
         /// `c0` IPC buffer frame (RAM, 4 KiB), `w0` its address in the VSpace (0 and no
         /// capability: none).
@@ -139,7 +140,9 @@ numbered! {
         TimerSetNotification = 130,
 
         // ---- Log (the kernel's debug console) ----
-        /// `w0` bytes (1 to 3,960); then the bytes, eight to a word, little endian.
+        /// `w0` bytes (1 to 3,960); then the bytes, eight to a word, little endian. Answer: `w0`
+        /// bytes written, from the first on; fewer than asked for, but at least 256, if an
+        /// interrupt waits.
         LogWrite = 144,
         /// Answer: `w0` bytes of kernel log ever written, `w1` objects alive, `w2` system calls
         /// since boot, `w3` nanoseconds in which nobody had anything to do.

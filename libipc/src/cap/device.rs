@@ -141,22 +141,25 @@ impl Cap<Timer> {
     }
 }
 
-/// Bytes that one [`Cap::<Log>::write`] message carries.
+/// Bytes that one message of [`Cap::<Log>::write`] carries.
 pub const LOG_MAX_BYTES: usize = 3960;
 
 /// # Errors
 /// What the kernel says ([`skink_abi::error`]); then nothing has changed.
 #[allow(clippy::missing_errors_doc)]
 impl Cap<Log> {
-    /// Writes all bytes, in as many messages as it takes.
-    pub fn write(self, bytes: &[u8]) -> SysResult<()> {
-        for chunk in bytes.chunks(LOG_MAX_BYTES) {
-            self.write_chunk(chunk)?;
+    /// Writes all bytes, in as many messages as it takes: up to 256 bytes in one, so that what
+    /// others write does not come in between.
+    pub fn write(self, mut bytes: &[u8]) -> SysResult<()> {
+        while !bytes.is_empty() {
+            let written = self.write_some(&bytes[..bytes.len().min(LOG_MAX_BYTES)])?;
+            bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
     }
 
-    fn write_chunk(self, chunk: &[u8]) -> SysResult<()> {
+    /// Writes the first bytes, and says how many.
+    fn write_some(self, chunk: &[u8]) -> SysResult<usize> {
         let mut registers = [chunk.len() as u64, 0, 0, 0];
         let mut length = 1;
         for eight in chunk.chunks(8) {
@@ -170,7 +173,7 @@ impl Cap<Log> {
             length += 1;
         }
         let info = MessageInfo::new(Invocation::LogWrite.raw(), length, 0);
-        raw::call(self.cptr, info, registers).map(|_| ())
+        raw::call(self.cptr, info, registers).map(|answer| answer.words[0] as usize)
     }
 
     /// Bytes of log ever written, kernel objects alive, system calls since boot, nanoseconds in

@@ -7,7 +7,10 @@ use core::ops::Range;
 
 use skink_abi::invocation::Trigger;
 
+use crate::addr::KernelAddr;
 use crate::machine::{Irq, MAX_IRQS};
+use crate::obj::Obj;
+use crate::slot::CapSlot;
 
 /// What raises an interrupt of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,27 @@ impl IrqTable {
         if let Some(source) = self.0.get_mut(usize::from(irq.0)) {
             *source = None;
         }
+    }
+}
+
+/// See [`crate::machine::Machine::irq_slot`].
+pub struct IrqSlots([CapSlot; MAX_IRQS]);
+
+// SAFETY: slots are only touched by the CPU that holds the kernel lock.
+unsafe impl Sync for IrqSlots {}
+
+impl IrqSlots {
+    /// Empty slots.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> IrqSlots {
+        IrqSlots([const { CapSlot::EMPTY }; MAX_IRQS])
+    }
+
+    /// The slot of an interrupt.
+    pub fn slot(&'static self, irq: Irq) -> Obj<CapSlot> {
+        let slot = &raw const self.0[usize::from(irq.0)];
+        // SAFETY: the slots live for ever.
+        unsafe { Obj::from_addr(KernelAddr(slot as u64)) }
     }
 }
 

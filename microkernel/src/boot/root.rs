@@ -12,7 +12,7 @@ use super::{BootDescription, BootError};
 use crate::Kernel;
 use crate::addr::{Asid, PhysAddr, UserAddr};
 use crate::arch::Current;
-use crate::cap::{Cap, FrameSize, Mapping};
+use crate::cap::{Cap, FrameSize};
 use crate::cspace::{CPTR_BITS, slot_at};
 use crate::derivation;
 use crate::machine::{Entry, Machine, PagePermissions, Paging, UserContext};
@@ -163,7 +163,7 @@ impl<'a> RootTask<'a> {
         // SAFETY: a page of RAM, taken for the pool.
         let pool_cap = unsafe { asid_pool::init(self.kernel, page, 0) };
         if let Cap::AsidPool { pool, base } = pool_cap
-            && let Some(asid) = asid_pool::assign(pool, base, self.space.root)
+            && let Some(asid) = asid_pool::assign(self.kernel, pool, base, self.space.root)
         {
             self.space.asid = asid;
         }
@@ -254,7 +254,7 @@ impl<'a> RootTask<'a> {
             .map_err(|_| BootError::BadSegment(0))?;
         let entry = Shape::page_entry(base, LEVELS - 1, permissions, MemoryType::Normal);
         self.kernel.machine.write_entry(place.place, entry);
-        let mapping = Some(Mapping { asid: self.space.asid, addr });
+        let mapping = Some(vspace::mapping(self.kernel, self.space, addr));
         self.put(to, Cap::Frame { base, size, device: false, rights, mapping });
         Ok(())
     }
@@ -301,11 +301,7 @@ impl<'a> RootTask<'a> {
         let thread = self.kernel.machine.kernel_addr(thread);
         let context = self.kernel.machine.kernel_addr(context);
         // SAFETY: zeroed memory of the right sizes and alignments, taken for the two objects.
-        let (thread, sc) = unsafe {
-            tcb::init(thread);
-            sched_context::init(context);
-            (Obj::<Tcb>::from_addr(thread), Obj::from_addr(context))
-        };
+        let (thread, sc) = unsafe { (tcb::init(thread), sched_context::init(context)) };
         self.put(slot::TCB, Cap::Tcb(thread));
         self.put(slot::SCHED_CONTEXT, Cap::SchedContext(sc));
         for (from, to) in [
@@ -330,7 +326,7 @@ impl<'a> RootTask<'a> {
         });
         let slice = self.kernel.machine.clock().ticks_from_ns(TIME_SLICE_NS);
         sched_context::configure(self.kernel, sc, slice, slice, 0);
-        sched_context::attach(sc, thread);
+        sched_context::attach(self.kernel, sc, thread);
         Ok(thread)
     }
 

@@ -1,6 +1,7 @@
 //! Operations that are preempted and left, with others between: no model, but all invariants
 //! hold throughout, and at the end everything can be revoked.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
@@ -29,12 +30,21 @@ fn chaos(ops: &[Op]) {
     for op in ops {
         let w = &mut twin.world;
         let all = places(w);
-        let pick = |n: u16| all[usize::from(n) % all.len()];
-        let (a, b) = (pick(op.a), pick(op.b));
+        let (full, empty): (Vec<_>, Vec<_>) = all.iter().partition(|slot| !slot.is_empty());
+        let pick = |of: &[Obj<CapSlot>], n: u16| match of.len() {
+            0 => all[0],
+            len => of[usize::from(n) % len],
+        };
+        let (a, b) = match op.what % 8 {
+            2..=4 => (pick(&empty, op.a), pick(&full, op.b)),
+            6.. => (pick(&full, op.a), all[0]),
+            _ => (pick(&all, op.a), pick(&all, op.b)),
+        };
         w.kernel.machine.preempt_after.set(op.preempt);
+        let before: BTreeMap<u64, _> = all.iter().map(|s| (s.addr().0, s.cap.get())).collect();
         match op.what % 8 {
             0 | 1 => {
-                let kinds = [(1, 1), (1, 2), (1, 4), (2, 0), (3, 0), (0, 12), (10, 12), (1, 6)];
+                let kinds = [(1, 1), (1, 2), (1, 1), (2, 0), (3, 0), (0, 12), (10, 12), (1, 4)];
                 let (kind, size) = kinds[usize::from(op.b) % kinds.len()];
                 let (to, untyped) = (u64::from(op.c) % SLOTS, w.slot(UNTYPED));
                 let node = [w.slot(NODE)];
@@ -58,7 +68,20 @@ fn chaos(ops: &[Op]) {
                 let _ = finalise::delete(&mut w.kernel, a);
             }
         }
-        deep::check(&twin.world.kernel);
+        let w = &twin.world;
+        deep::check(&w.kernel);
+        if op.what % 8 < 6 {
+            continue;
+        }
+        // Whatever a delete or revoke empties, it puts nothing where it can be named.
+        for slot in places(w) {
+            let cap = slot.cap.get();
+            let is_gone = matches!(cap.unpack(), Cap::Null | Cap::Zombie { .. });
+            assert!(
+                is_gone || before.get(&slot.addr().0) == Some(&cap),
+                "{op:?} put {cap:?} there"
+            );
+        }
     }
     let w = &mut twin.world;
     ok(w.revoke(UNTYPED));

@@ -169,7 +169,7 @@ fn move_keeps_a_mapping_and_copy_does_not() {
     let mut w = world();
     w.make(ObjectType::Frame, 12, 20);
     let Cap::Frame { base, .. } = w.cap(20) else { panic!() };
-    let mapping = Some(Mapping { asid: Asid(3), addr: UserAddr(0x1000) });
+    let mapping = Some(Mapping { asid: Asid(3), generation: 7, addr: UserAddr(0x1000) });
     let (size, rights) = (FrameSize::Small, CapRights::all());
     w.slot(20).cap.set(Cap::Frame { base, size, device: false, rights, mapping }.pack());
     ok(w.copy(20, 21));

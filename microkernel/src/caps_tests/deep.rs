@@ -9,7 +9,7 @@ use crate::arch::host::HostPaging;
 use crate::cap::{Cap, Mapping, ZOMBIE_TCB};
 use crate::cspace::slot_at;
 use crate::invariants;
-use crate::machine::{Entry, Paging};
+use crate::machine::{Entry, Irq, MAX_IRQS, Machine, Paging};
 use crate::obj::Obj;
 use crate::object::asid_pool::POOL_SIZE;
 use crate::object::tcb::{TCB_SLOTS, TcbSlot};
@@ -33,7 +33,7 @@ pub fn check(kernel: &Kernel) {
         panic!("{broken}; the list is {:#?}", caps(kernel));
     }
     let caps = caps(kernel);
-    check_slots(&caps);
+    check_slots(kernel, &caps);
     for (number, pool) in kernel.asid_pools.iter().enumerate() {
         for index in 0..POOL_SIZE {
             let root = pool.map_or(0, |pool| pool.roots[index].get());
@@ -65,8 +65,16 @@ pub fn containers(caps: &[(Obj<CapSlot>, Cap)]) -> Vec<(u64, Obj<CapSlot>, u64)>
 }
 
 /// Every full slot is in the list, every slot of the list is in a living container.
-fn check_slots(caps: &[(Obj<CapSlot>, Cap)]) {
+fn check_slots(kernel: &Kernel, caps: &[(Obj<CapSlot>, Cap)]) {
     let mut listed: BTreeSet<u64> = caps.iter().map(|(slot, _)| slot.addr().0).collect();
+    for (_, cap) in caps {
+        if let Cap::Timer(timer) = cap {
+            listed.remove(&timer.target().addr().0);
+        }
+    }
+    for index in 0..MAX_IRQS as u16 {
+        listed.remove(&kernel.machine.irq_slot(Irq(index)).addr().0);
+    }
     for (_, table, slots) in containers(caps) {
         for index in 0..slots {
             let slot = slot_at(table, index);
@@ -86,11 +94,12 @@ fn check_table(
     level: usize,
     start: u64,
 ) {
+    let generation = kernel.asid_generations[usize::from(asid.0)];
     let entries = if level == 0 { HostPaging::ROOT_USER_ENTRIES as u64 } else { 512 };
     for index in 0..entries {
         let entry = kernel.machine.read_word(table.offset(index * 8));
         let addr = UserAddr(start + (index << entry_bits(level)));
-        let here = Some(Mapping { asid, addr });
+        let here = Some(Mapping { asid, generation, addr });
         match HostPaging::decode(entry, level) {
             Entry::Empty => {}
             Entry::Table(next) => {

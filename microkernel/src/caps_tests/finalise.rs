@@ -82,8 +82,8 @@ fn a_chain_of_cnodes_is_deleted_in_bounded_steps() {
     assert_eq!(w.kernel.objects, OBJECTS + 101);
     let rounds = with_interrupts(&mut w, Invocation::CNodeDelete, A);
     assert_eq!(w.kernel.objects, OBJECTS);
-    // Each CNode takes about ten steps, and 32 steps pass between two points.
-    assert!((25..40).contains(&rounds), "{rounds} rounds");
+    // Each CNode takes about ten steps; tests stop at each of them.
+    assert!((900..1100).contains(&rounds), "{rounds} rounds");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_large_cnode_is_deleted_with_preemption_points() {
     let mut w = World::new();
     w.make(ObjectType::CNode, 10, A);
     let rounds = with_interrupts(&mut w, Invocation::CNodeDelete, A);
-    assert!((32..35).contains(&rounds), "{rounds} rounds");
+    assert!((1024..1030).contains(&rounds), "{rounds} rounds");
     assert_eq!(w.kernel.objects, OBJECTS);
 }
 
@@ -101,7 +101,7 @@ fn a_preempted_revoke_goes_on_and_ends() {
     for index in 20..220 {
         ok(w.copy(EP, index));
     }
-    w.kernel.machine.preempt_after(1);
+    w.kernel.machine.preempt_after(60);
     let first = w.once(NODE, Invocation::CNodeRevoke, &[EP, WHOLE], &[]);
     assert_eq!(first, Err(Failure::Preempted));
     let left = (20..220).filter(|i| !w.is_empty(*i)).count();
@@ -215,7 +215,7 @@ fn a_zombie_can_be_deleted_but_not_used() {
 #[test]
 fn a_half_deleted_cnode_goes_with_the_one_around_it() {
     // The operation on the inner one never comes back; the outer one's takes it along.
-    for points in 0..3 {
+    for points in [0, 31, 63, 100] {
         let mut w = world();
         ok(w.retype_n(UNTYPED, ObjectType::CNode, 6, 20, 1));
         for index in 0..60 {
@@ -224,7 +224,7 @@ fn a_half_deleted_cnode_goes_with_the_one_around_it() {
         put(&mut w, A, 2, 20);
         w.kernel.machine.preempt_after(points);
         let inner = w.once(A, Invocation::CNodeDelete, &[2, 3], &[]);
-        assert_eq!(inner.is_err(), points < 2);
+        assert_eq!(inner.is_err(), points < 64);
         w.kernel.machine.preempt_after.set(None);
         put(&mut w, B, 6, A);
         ok(w.delete(B));
@@ -241,7 +241,7 @@ fn a_zombie_stays_while_what_it_holds_is_destroyed() {
     let (from, cap) = (w.slot(21), w.cap(21));
     insert(&mut w.kernel, from, tcb.slot(TcbSlot::VSpace), cap);
     ok(w.delete(21));
-    w.kernel.machine.preempt_after(2);
+    w.kernel.machine.preempt_after(80);
     assert_eq!(w.once(NODE, Invocation::CNodeDelete, &[20, WHOLE], &[]), Err(Failure::Preempted));
     // The thread's zombie stays; the CNode is worked on in its second slot.
     assert!(matches!(w.cap(20), Cap::Zombie { radix: ZOMBIE_TCB, remaining: 2, .. }));
@@ -279,6 +279,106 @@ fn a_slot_that_dies_with_what_it_holds_leaves_nothing() {
             assert_eq!(w.kernel.objects, OBJECTS + 1, "round {round}, {a} {b} {c}");
             ok(w.delete(EP));
             ok(w.retype_n(UNTYPED, ObjectType::Untyped, 22, 20, 1));
+        }
+    }
+}
+
+/// Revokes the Untyped in slot 11, of which the object in slot 13 was made, with `behind` more
+/// objects that go first and an interrupt at each point. What slot 13 holds of others meanwhile,
+/// and what it holds at the end.
+fn revoked_with_interrupts(w: &mut World, behind: u64) -> Vec<Cap> {
+    if behind > 0 {
+        ok(w.retype_n(11, ObjectType::Endpoint, 0, 20, behind));
+    }
+    let (mut left, of) = (Vec::new(), w.cap(13));
+    loop {
+        w.kernel.machine.preempt_after(0);
+        let outcome = w.once(NODE, Invocation::CNodeRevoke, &[11, WHOLE], &[]);
+        let own = [Cap::Null, of];
+        let is_harmless = own.contains(&w.cap(13)) || matches!(w.cap(13), Cap::Zombie { .. });
+        if !is_harmless || outcome.is_ok() && !w.is_empty(13) {
+            left.push(w.cap(13));
+        }
+        if outcome.is_ok() {
+            return left;
+        }
+    }
+}
+
+#[test]
+fn a_revoke_that_is_interrupted_leaves_no_stranger_in_the_slot_of_a_dead_cnode() {
+    for behind in 0..3 {
+        let mut w = World::new();
+        w.make(ObjectType::Untyped, 12, 10);
+        w.make(ObjectType::Untyped, 16, 11);
+        ok(w.retype_n(10, ObjectType::Notification, 0, 12, 1));
+        ok(w.retype_n(11, ObjectType::CNode, 2, 13, 1));
+        ok(w.call(13, Invocation::CNodeCopy, &[0, 2, 12, WHOLE, ALL], &[NODE]));
+        let left = revoked_with_interrupts(&mut w, behind);
+        assert!(left.is_empty(), "{behind} objects behind it: {left:?}");
+    }
+}
+
+#[test]
+fn a_revoke_that_is_interrupted_leaves_no_cspace_of_a_dead_thread() {
+    for behind in 0..3 {
+        let mut w = World::new();
+        w.make(ObjectType::Untyped, 14, 10);
+        w.make(ObjectType::Untyped, 16, 11);
+        ok(w.retype_n(10, ObjectType::CNode, 4, 12, 1));
+        ok(w.retype_n(11, ObjectType::Tcb, 0, 13, 1));
+        let Cap::Tcb(tcb) = w.cap(13) else { panic!() };
+        let (from, cap) = (w.slot(12), w.cap(12));
+        insert(&mut w.kernel, from, tcb.slot(TcbSlot::CSpace), cap);
+        let left = revoked_with_interrupts(&mut w, behind);
+        assert!(left.is_empty(), "{behind} objects behind it: {left:?}");
+    }
+}
+
+#[test]
+fn a_revoke_that_is_interrupted_finds_what_a_dead_container_held_last() {
+    // The CNode in slot 13 holds in slot 0 the last capability of a large one of another Untyped.
+    for behind in 0..3 {
+        let mut w = World::new();
+        w.make(ObjectType::Untyped, 16, 10);
+        w.make(ObjectType::Untyped, 16, 11);
+        ok(w.retype_n(10, ObjectType::CNode, 7, 12, 1));
+        ok(w.retype_n(11, ObjectType::CNode, 2, 13, 1));
+        ok(w.call(13, Invocation::CNodeMove, &[0, 2, 12, WHOLE], &[NODE]));
+        let left = revoked_with_interrupts(&mut w, behind);
+        assert!(left.is_empty(), "{behind} objects behind it: {left:?}");
+        assert_eq!(w.kernel.objects, OBJECTS, "{behind} objects behind it");
+    }
+}
+
+#[test]
+fn a_delete_or_revoke_that_has_done_its_work_is_not_repeated() {
+    for copies in [1, 2, 40] {
+        let mut w = world();
+        for index in 20..20 + copies {
+            ok(w.copy(EP, index));
+        }
+        let mut left = copies;
+        loop {
+            w.kernel.machine.preempt_after(0);
+            let outcome = w.once(NODE, Invocation::CNodeRevoke, &[EP, WHOLE], &[]);
+            left = (20..20 + left).filter(|index| !w.is_empty(*index)).count() as u64;
+            assert_eq!(outcome.is_ok(), left == 0, "{copies} copies, {left} are left");
+            if outcome.is_ok() {
+                break;
+            }
+        }
+    }
+    for radix in 1..5 {
+        let mut w = World::new();
+        w.make(ObjectType::CNode, radix, A);
+        loop {
+            w.kernel.machine.preempt_after(0);
+            let outcome = w.once(NODE, Invocation::CNodeDelete, &[A, WHOLE], &[]);
+            assert_eq!(outcome.is_ok(), w.is_empty(A));
+            if outcome.is_ok() {
+                break;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 
 mod chaos;
 mod cnode;
-mod deep;
+pub mod deep;
 mod derivation;
 mod finalise;
 mod model;

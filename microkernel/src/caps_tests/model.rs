@@ -39,6 +39,8 @@ pub struct ModelCap {
     pub addr: u64,
     /// A table's level.
     pub level: u8,
+    /// Whether the space that it says it is mapped in has gone.
+    pub is_stale: bool,
 }
 
 #[derive(Default)]
@@ -143,7 +145,7 @@ impl Model {
                 new.is_parent = true;
                 self.caps.get_mut(&id).unwrap().watermark = 1 << old.object.2;
             }
-            Kind::Frame => (new.asid, new.addr) = (0, 0),
+            Kind::Frame => (new.asid, new.addr, new.is_stale) = (0, 0, false),
             Kind::PageTable | Kind::Space if old.asid == 0 => return Err(Error::IllegalOperation),
             _ => {}
         }
@@ -210,6 +212,9 @@ impl Model {
                     self.spaces.remove(&cap.asid);
                     self.tables.retain(|key, _| key.0 != cap.asid);
                     self.pages.retain(|key, _| key.0 != cap.asid);
+                    for other in self.caps.values_mut().filter(|other| other.asid == cap.asid) {
+                        other.is_stale = true;
+                    }
                 }
                 _ => {}
             }
@@ -255,7 +260,7 @@ impl Model {
 
     fn unmap_table(&mut self, cap: &ModelCap) {
         let key = (cap.asid, cap.level, cap.addr);
-        if self.tables.get(&key) != Some(&cap.object.1) {
+        if cap.is_stale || self.tables.get(&key) != Some(&cap.object.1) {
             return;
         }
         let range = cap.addr..cap.addr + (1 << span(cap.level));
@@ -273,7 +278,7 @@ impl Model {
         }
         self.unmap_table(&cap);
         let cap = self.caps.get_mut(&id).unwrap();
-        (cap.asid, cap.addr, cap.level) = (0, 0, 0);
+        (cap.asid, cap.addr, cap.level, cap.is_stale) = (0, 0, 0, false);
         Ok(())
     }
 
@@ -300,12 +305,13 @@ impl Model {
         }
         self.pages.insert((asid, addr), (cap.object.1, writable));
         let cap = self.caps.get_mut(&id).unwrap();
-        (cap.asid, cap.addr) = (asid, addr);
+        (cap.asid, cap.addr, cap.is_stale) = (asid, addr, false);
         Ok(())
     }
 
     fn is_live(&self, cap: &ModelCap) -> bool {
-        self.pages.get(&(cap.asid, cap.addr)).is_some_and(|(base, _)| *base == cap.object.1)
+        let page = self.pages.get(&(cap.asid, cap.addr));
+        !cap.is_stale && page.is_some_and(|(base, _)| *base == cap.object.1)
     }
 
     fn unmap_page(&mut self, cap: &ModelCap) {
@@ -318,7 +324,7 @@ impl Model {
         let id = self.slots[&place];
         self.unmap_page(&self.caps[&id].clone());
         let cap = self.caps.get_mut(&id).unwrap();
-        (cap.asid, cap.addr) = (0, 0);
+        (cap.asid, cap.addr, cap.is_stale) = (0, 0, false);
     }
 
     /// Every slot that holds a capability of a kind.
@@ -340,6 +346,7 @@ impl ModelCap {
             asid: 0,
             addr: 0,
             level: 0,
+            is_stale: false,
         }
     }
 }

@@ -237,6 +237,7 @@ impl Twin {
             let base = self.model.at(*place).expect("a new frame").object.1;
             for addr in (base..base + 4096).step_by(256) {
                 assert_eq!(self.world.kernel.machine.read_word(PhysAddr(addr)), 0);
+                assert_eq!(self.world.kernel.machine.read_uncached(PhysAddr(addr)), Some(0));
                 self.world.kernel.machine.write_word(PhysAddr(addr), u64::MAX);
             }
         }

@@ -374,3 +374,43 @@ fn the_kernels_part_of_the_root_table_stays() {
         assert_eq!(w.kernel.machine.read_word(root.offset(entry * 8)), u64::MAX << 48);
     }
 }
+
+#[test]
+fn a_capability_of_a_dead_space_does_not_unmap_its_successors_page() {
+    let mut w = world();
+    // Shared memory: each space has a capability of its own.
+    ok(w.copy(FRAME, 20));
+    ok(w.map(FRAME, SPACE, ADDR, RW));
+    let old = w.space(SPACE).1;
+    ok(w.delete(SPACE));
+    w.make_space(30);
+    let space = w.space(30);
+    assert_eq!(space.1, old, "the identifier is used again");
+    ok(w.retype_n(UNTYPED, ObjectType::PageTable, 0, 31, 3));
+    for table in 31..34 {
+        ok(w.map_table(table, 30, ADDR));
+    }
+    ok(w.map(20, 30, ADDR, RW));
+    assert!(w.access(space, ADDR, Access::Read).is_some());
+    // Nor is the old one a mapping that can be changed in place.
+    fails(w.map(FRAME, 30, ADDR, RW), Error::DeleteFirst);
+    ok(w.copy(FRAME, 21));
+    ok(w.delete(FRAME));
+    assert!(w.access(space, ADDR, Access::Read).is_some(), "it belongs to another capability");
+    ok(w.delete(20));
+    assert!(w.access(space, ADDR, Access::Read).is_none());
+}
+
+#[test]
+fn an_identifier_is_given_to_so_many_spaces_and_never_again() {
+    let mut w = World::new();
+    w.make_space(20);
+    let Asid(first) = w.space(20).1;
+    ok(w.delete(20));
+    w.kernel.asid_generations[usize::from(first)] = crate::cap::GENERATIONS - 1;
+    w.make_space(20);
+    assert_eq!(w.space(20).1, Asid(first), "one more");
+    ok(w.delete(20));
+    w.make_space(20);
+    assert_eq!(w.space(20).1, Asid(first + 1), "none is left of the first");
+}

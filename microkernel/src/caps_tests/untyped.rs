@@ -271,3 +271,33 @@ fn asid_pools_come_from_a_page_of_ram_until_exhausted() {
     ok(make(&mut w, 28, 50));
     assert!(matches!(w.cap(50), Cap::AsidPool { base: Asid(1536), .. }));
 }
+
+#[test]
+fn frames_are_clean_past_the_caches_also_where_another_retype_had_begun() {
+    let kinds = [(ObjectType::CNode, 14), (ObjectType::Frame, 21), (ObjectType::PageTable, 0)];
+    for (kind, bits) in kinds {
+        for points in 0..2 {
+            let mut w = World::new();
+            // Memory that an earlier owner wrote to, past the caches too.
+            ok(w.retype_n(UNTYPED, ObjectType::Frame, 21, 20, 1));
+            let (base, _) = place(&w, 20);
+            for page in 0..512 {
+                w.kernel.machine.write_word(PhysAddr(base + page * 4096), u64::MAX);
+            }
+            ok(w.delete(20));
+            let count = if bits == 0 { 100 } else { 1 };
+            w.kernel.machine.preempt_after(points);
+            let words = [kind.raw(), bits, 0, 0, 20, count];
+            let first = w.once(UNTYPED, Invocation::UntypedRetype, &words, &[NODE]);
+            assert_eq!(first, Err(Failure::Preempted));
+            w.kernel.machine.preempt_after.set(None);
+            // Another thread of the same owner asks for frames instead.
+            ok(w.retype_n(UNTYPED, ObjectType::Frame, 12, 40, 60));
+            let (first, _) = place(&w, 40);
+            for page in 0..60 {
+                let word = w.kernel.machine.read_uncached(PhysAddr(first + page * 4096));
+                assert_eq!(word, Some(0), "page {page} after {points} points of {kind:?}");
+            }
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! A pool of 512 address space identifiers: which root table each stands for.
 //!
 //! The kernel finds an address space by its identifier, never by a capability that remembers
-//! one: a mapping whose identifier has gone, or stands for another root, is stale.
+//! one: a mapping whose identifier has gone, or is another space's now, is stale. That is known by
+//! a count of the spaces that an identifier was given to, kept in the kernel over the ends of
+//! pools. An identifier whose count is used up ([`GENERATIONS`]) is never given out again.
 
 use core::cell::Cell;
 
@@ -9,7 +11,7 @@ use skink_abi::{Error, Invocation, PAGE_BITS};
 
 use crate::Kernel;
 use crate::addr::{Asid, PhysAddr};
-use crate::cap::Cap;
+use crate::cap::{Cap, GENERATIONS};
 use crate::cspace::empty_slot;
 use crate::derivation;
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
@@ -102,7 +104,7 @@ pub unsafe fn init(kernel: &mut Kernel, page: PhysAddr, index: usize) -> Cap {
 /// [`Error::InvalidCapability`] if `c0` is no VSpace, [`Error::DeleteFirst`] if it has an
 /// identifier, [`Error::Exhausted`] if the pool has no free one.
 pub fn invoke(
-    _kernel: &mut Kernel,
+    kernel: &mut Kernel,
     slot: Obj<CapSlot>,
     invocation: Invocation,
     arguments: &Arguments,
@@ -116,7 +118,7 @@ pub fn invoke(
     let space = arguments.cap(0)?;
     match space.cap.get().unpack() {
         Cap::VSpace { root, asid: Asid(0) } => {
-            let asid = assign(pool, base, root).ok_or(Error::Exhausted)?;
+            let asid = assign(kernel, pool, base, root).ok_or(Error::Exhausted)?;
             space.cap.set(Cap::VSpace { root, asid }.pack());
             Ok(Answer::default())
         }
@@ -125,12 +127,16 @@ pub fn invoke(
     }
 }
 
-/// Enters a root table in a pool; `None` if the pool is full.
-pub fn assign(pool: Obj<AsidPool>, base: Asid, root: PhysAddr) -> Option<Asid> {
-    let is_free = |i: &usize| pool.roots[*i].get() == 0 && (base.0 != 0 || *i != 0);
+/// Enters a root table in a pool; `None` if the pool has no identifier left.
+pub fn assign(kernel: &Kernel, pool: Obj<AsidPool>, base: Asid, root: PhysAddr) -> Option<Asid> {
+    let number = |i: usize| usize::from(base.0) + i;
+    let is_free = |i: &usize| {
+        let can_be_used = kernel.asid_generations[number(*i)] < GENERATIONS;
+        pool.roots[*i].get() == 0 && number(*i) != 0 && can_be_used
+    };
     let index = (0..POOL_SIZE).find(is_free)?;
     pool.roots[index].set(root.0);
-    Some(Asid(base.0 + index as u16))
+    Some(Asid(number(index) as u16))
 }
 
 /// Takes an identifier back from an address space that is destroyed.
@@ -139,6 +145,7 @@ pub fn release(kernel: &mut Kernel, asid: Asid, root: PhysAddr) {
         Some(entry) if entry.get() == root.0 => entry.set(0),
         _ => return,
     }
+    kernel.asid_generations[usize::from(asid.0)] += 1;
     tcb::vspace_gone(kernel, asid);
     kernel.machine.flush_asid(asid);
 }

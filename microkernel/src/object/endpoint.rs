@@ -11,7 +11,7 @@ use core::cell::Cell;
 use skink_abi::Error;
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
+use crate::finalise::Progress;
 use crate::invocation::Failure;
 use crate::machine::Machine;
 use crate::obj::Obj;
@@ -22,33 +22,28 @@ use crate::object::tcb::{self, Tcb, ThreadState};
 #[repr(u8)]
 pub enum EndpointState {
     /// Nobody.
-    Idle,
+    Idle = 0,
     /// Senders.
     Sending,
     /// Receivers.
     Receiving,
 }
 
-/// An endpoint; it takes 64 bytes of its Untyped.
+/// An endpoint; it takes 64 bytes of its Untyped. Zeroed memory is one that nobody waits at.
 #[repr(C, align(64))]
 pub struct Endpoint {
     /// Who waits in `queue`.
     pub state: Cell<EndpointState>,
     /// The waiters.
     pub queue: WaitQueue,
+    /// Where a cancel that was interrupted goes on: nobody in front of this sender has the badge
+    /// `cancelled`. `None`: at the head.
+    pub cancel_next: Cell<Option<Obj<Tcb>>>,
+    /// See `cancel_next`.
+    pub cancelled: Cell<u64>,
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 64);
-
-/// Makes an endpoint that nobody waits at.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let endpoint = Endpoint { state: Cell::new(EndpointState::Idle), queue: WaitQueue::new() };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Endpoint).write(endpoint) }
-}
 
 /// Threads that wait, by priority. Also used by notifications.
 #[derive(Default)]
@@ -112,18 +107,27 @@ impl WaitQueue {
         }
     }
 
-    /// Takes out a thread that is in this queue.
+    /// Who comes after a thread that is in this queue.
+    pub fn after(&self, tcb: Obj<Tcb>) -> Option<Obj<Tcb>> {
+        let next = tcb.next.get()?;
+        let is_head = self.head.get() == Some(next) || next.head_prev.get().is_some();
+        if is_head { next.head_next.get() } else { Some(next) }
+    }
+
+    /// Takes out a thread that is in this queue; whether it was the only one.
     #[inline(always)]
-    pub fn remove(&self, tcb: Obj<Tcb>) {
+    pub fn remove(&self, tcb: Obj<Tcb>) -> bool {
         let is_alone = self.head.get() == Some(tcb)
             && tcb.next.get() == Some(tcb)
             && tcb.head_next.get().is_none();
         if !is_alone {
-            return self.remove_among(tcb);
+            self.remove_among(tcb);
+            return false;
         }
         self.head.set(None);
         tcb.next.set(None);
         tcb.prev.set(None);
+        true
     }
 
     #[inline(never)]
@@ -153,7 +157,10 @@ impl WaitQueue {
 #[inline(always)]
 pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
     let who = match state {
-        ThreadState::BlockedOnSend => EndpointState::Sending,
+        ThreadState::BlockedOnSend => {
+            endpoint.cancel_anew(tcb.badge.get());
+            EndpointState::Sending
+        }
         _ => EndpointState::Receiving,
     };
     debug_assert!([EndpointState::Idle, who].contains(&endpoint.state.get()));
@@ -163,14 +170,33 @@ pub fn join(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>, state: ThreadState) {
     tcb.state.set(state);
 }
 
+impl Endpoint {
+    /// A sender with `badge` came, perhaps in front: an interrupted cancel begins at the head.
+    #[cold]
+    #[inline(never)]
+    pub fn cancel_anew(&self, badge: u64) {
+        if self.cancelled.get() == badge {
+            self.cancel_next.set(None);
+        }
+    }
+}
+
 /// Takes a thread out of its endpoint's queue; the caller sets its state.
-#[inline(always)]
 pub fn leave(tcb: Obj<Tcb>) {
-    let Some(endpoint) = tcb.endpoint.take() else {
+    let Some(endpoint) = tcb.endpoint.get() else {
         return;
     };
-    endpoint.queue.remove(tcb);
-    if endpoint.queue.head.get().is_none() {
+    if endpoint.cancel_next.get() == Some(tcb) {
+        endpoint.cancel_next.set(endpoint.queue.after(tcb));
+    }
+    leave_receiving(endpoint, tcb);
+}
+
+/// As [`leave`], for a thread that receives from `endpoint`.
+#[inline(always)]
+pub fn leave_receiving(endpoint: Obj<Endpoint>, tcb: Obj<Tcb>) {
+    tcb.endpoint.set(None);
+    if endpoint.queue.remove(tcb) {
         endpoint.state.set(EndpointState::Idle);
     }
 }
@@ -189,10 +215,10 @@ pub fn finalise(kernel: &mut Kernel, endpoint: Obj<Endpoint>) -> Result<(), Fail
     Ok(())
 }
 
-/// Cancels the queued sends that were made with `badge`.
+/// Cancels the queued sends that were made with `badge`, which is not 0.
 ///
 /// # Errors
-/// [`Failure::Preempted`]: to be called again. Those already cancelled are gone.
+/// [`Failure::Preempted`]: to be called again, and goes on where it stopped.
 pub fn cancel_badged(
     kernel: &mut Kernel,
     endpoint: Obj<Endpoint>,
@@ -201,23 +227,18 @@ pub fn cancel_badged(
     if endpoint.state.get() != EndpointState::Sending {
         return Ok(());
     }
-    let mut level = endpoint.queue.head.get();
-    while let Some(first) = level {
-        level = first.head_next.get();
-        let last = first.prev.get();
-        let mut tcb = first;
-        loop {
-            let (next, is_last) = (tcb.next.get(), last == Some(tcb));
-            if tcb.badge.get() == badge {
-                tcb::wake_with(kernel, tcb, Error::Cancelled);
-                if kernel.machine.interrupt_pending() {
-                    return Err(Failure::Preempted);
-                }
-            }
-            match next {
-                Some(next) if !is_last => tcb = next,
-                _ => break,
-            }
+    let mut progress = Progress::default();
+    let stopped_at = endpoint.cancel_next.take().filter(|_| endpoint.cancelled.get() == badge);
+    let mut next = stopped_at.or(endpoint.queue.head.get());
+    while let Some(tcb) = next {
+        next = endpoint.queue.after(tcb);
+        if tcb.badge.get() == badge {
+            tcb::wake_with(kernel, tcb, Error::Cancelled);
+        }
+        if next.is_some() && progress.step(kernel).is_err() {
+            endpoint.cancel_next.set(next);
+            endpoint.cancelled.set(badge);
+            return Err(Failure::Preempted);
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Frames: memory that can be mapped, 4 KiB, 2 MiB or 1 GiB.
 //!
 //! Each capability of a frame maps it at one place at most, and remembers where. The tables are
-//! asked whether that is still so.
+//! asked whether that is still so. (A capability whose page table was unmapped and mapped again
+//! takes another one's mapping of the same frame at the same place of the same space for its own.)
 
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{CapRights, Error, Invocation};
@@ -62,7 +63,7 @@ fn map_frame(kernel: &mut Kernel, slot: Obj<CapSlot>, arguments: &Arguments) -> 
     let memory =
         MemoryType::from_raw(memory).ok_or(Failure::Error(Error::InvalidArgument, [2, 0]))?;
     let addr = checked_addr(addr, size)?;
-    let wanted = Mapping { asid: space.asid, addr };
+    let wanted = vspace::mapping(kernel, space, addr);
     let live = mapping.and_then(|old| find(kernel, base, size, old));
     if live.is_some() && mapping != Some(wanted) {
         return Err(Error::DeleteFirst.into());

@@ -1,4 +1,5 @@
-//! The table of interrupts: which notification each signals.
+//! The table of interrupts: which are in use, and how often each came. What each signals is a
+//! capability of its own, as a timer's, in a slot that the machine keeps.
 //!
 //! A wired level line stays masked from its interrupt until it is acknowledged. A line without
 //! a notification is masked.
@@ -13,20 +14,15 @@ use crate::cap::Cap;
 use crate::cspace::empty_slot;
 use crate::derivation;
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
-use crate::machine::{Irq, MAX_IRQS, Machine};
+use crate::machine::{Irq, Machine};
 use crate::obj::Obj;
-use crate::object::notification::{self, Notification};
-use crate::object::timer::optional_notification;
+use crate::object::timer;
 use crate::slot::CapSlot;
 
 /// An entry of the kernel's interrupt table.
 pub struct IrqEntry {
     /// Whether an `IrqHandler` capability exists.
     pub in_use: Cell<bool>,
-    /// Signalled at each interrupt.
-    pub notification: Cell<Option<Obj<Notification>>>,
-    /// Bits to signal.
-    pub badge: Cell<u64>,
     /// Interrupts delivered since the handler was made.
     pub count: Cell<u64>,
 }
@@ -34,37 +30,25 @@ pub struct IrqEntry {
 impl IrqEntry {
     /// Not in use.
     pub const fn free() -> IrqEntry {
-        IrqEntry {
-            in_use: Cell::new(false),
-            notification: Cell::new(None),
-            badge: Cell::new(0),
-            count: Cell::new(0),
-        }
+        IrqEntry { in_use: Cell::new(false), count: Cell::new(0) }
     }
 
     fn claim(&self) {
         self.in_use.set(true);
-        self.notification.set(None);
         self.count.set(0);
     }
 }
 
 /// The last handler capability went: the line is masked and its index free again.
-pub fn finalise(kernel: &mut Kernel, irq: Irq) {
+///
+/// # Errors
+/// [`Failure::Preempted`], where its own capability was the last of a notification.
+pub fn finalise(kernel: &mut Kernel, irq: Irq) -> Result<(), Failure> {
+    kernel.machine.mask(irq);
+    timer::set_target(kernel, kernel.machine.irq_slot(irq), None)?;
     kernel.machine.release_irq(irq);
-    let entry = &kernel.irqs[usize::from(irq.0)];
-    entry.in_use.set(false);
-    entry.notification.set(None);
-}
-
-/// A notification ends: no line signals it any more.
-pub fn forget_notification(kernel: &mut Kernel, notification: Obj<Notification>) {
-    for index in 0..MAX_IRQS {
-        if kernel.irqs[index].notification.get() == Some(notification) {
-            kernel.irqs[index].notification.set(None);
-            kernel.machine.mask(Irq(index as u16));
-        }
-    }
+    kernel.irqs[usize::from(irq.0)].in_use.set(false);
+    Ok(())
 }
 
 /// An interrupt arrived.
@@ -73,10 +57,8 @@ pub fn deliver(kernel: &mut Kernel, irq: Irq) {
         return;
     };
     entry.count.set(entry.count.get() + 1);
-    let badge = entry.badge.get();
-    match entry.notification.get() {
-        Some(notification) => notification::signal(kernel, notification, badge),
-        None => kernel.machine.mask(irq),
+    if !timer::signal_target(kernel, kernel.machine.irq_slot(irq)) {
+        kernel.machine.mask(irq);
     }
 }
 
@@ -136,28 +118,27 @@ pub fn invoke(
     let Cap::IrqHandler(irq) = slot.cap.get().unpack() else {
         return Err(Error::IllegalOperation.into());
     };
-    let entry = &kernel.irqs[usize::from(irq.0)];
+    let target = kernel.machine.irq_slot(irq);
     match invocation {
         Invocation::IrqHandlerAck => {
-            if entry.notification.get().is_some() {
+            if !target.is_empty() {
                 kernel.machine.unmask(irq);
             }
             Ok(Answer::default())
         }
         Invocation::IrqHandlerSetNotification => {
-            let wanted = optional_notification(arguments)?;
-            let (notification, badge) = wanted.ok_or(Error::TruncatedMessage)?;
-            entry.notification.set(Some(notification));
-            entry.badge.set(badge);
+            timer::set_target(kernel, target, Some(arguments.cap(0)?))?;
             kernel.machine.unmask(irq);
             Ok(Answer::default())
         }
         Invocation::IrqHandlerClear => {
-            entry.notification.set(None);
             kernel.machine.mask(irq);
+            timer::set_target(kernel, target, None)?;
             Ok(Answer::default())
         }
-        Invocation::IrqHandlerCount => Ok(Answer::word(entry.count.get())),
+        Invocation::IrqHandlerCount => {
+            Ok(Answer::word(kernel.irqs[usize::from(irq.0)].count.get()))
+        }
         _ => Err(Error::IllegalOperation.into()),
     }
 }

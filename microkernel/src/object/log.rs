@@ -16,6 +16,8 @@ use crate::slot::CapSlot;
 
 /// Bytes of one `LogWrite` at most: what fits behind the length word.
 pub const MAX_BYTES: u64 = 3960;
+/// Bytes of one `LogWrite` that no interrupt stops, so that ordinary lines stay whole.
+const WHOLE_BYTES: u64 = 256;
 
 /// Writes text, tells figures.
 ///
@@ -38,6 +40,7 @@ pub fn invoke(
     }
 }
 
+/// Writes until an interrupt waits, and says how much: the UART is slow, and polled.
 fn write(kernel: &mut Kernel, arguments: &Arguments) -> Outcome {
     let [bytes] = arguments.take()?;
     if !(1..=MAX_BYTES).contains(&bytes) {
@@ -47,16 +50,20 @@ fn write(kernel: &mut Kernel, arguments: &Arguments) -> Outcome {
     if arguments.length < 1 + words {
         return Err(Error::TruncatedMessage.into());
     }
-    let mut left = bytes as usize;
+    let mut written = 0;
     for index in 1..=words {
+        if written >= WHOLE_BYTES && kernel.machine.interrupt_pending() {
+            break;
+        }
         let word = match arguments.buffer {
             // SAFETY: `index` is at most the message's length, below the buffer's words.
             Some(buffer) if index >= REGISTER_WORDS => unsafe { ipc::read_word(buffer, index) },
             _ => arguments.words[index],
         };
-        kernel.machine.log(&word.to_le_bytes()[..left.min(8)]);
-        left -= left.min(8);
+        let next = (bytes - written).min(8);
+        kernel.machine.log(&word.to_le_bytes()[..next as usize]);
+        written += next;
     }
-    kernel.logged += bytes;
-    Ok(Answer::default())
+    kernel.logged += written;
+    Ok(Answer::word(written))
 }

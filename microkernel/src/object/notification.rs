@@ -10,17 +10,15 @@ use core::cell::Cell;
 use skink_abi::{Error, MessageInfo};
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
 use crate::invocation::Failure;
 use crate::machine::{Machine, UserContext};
 use crate::obj::Obj;
 use crate::object::endpoint::{self, WaitQueue};
+use crate::object::reply;
 use crate::object::sched_context::{self, SchedContext};
 use crate::object::tcb::{self, Tcb, ThreadState};
-use crate::object::timer::{self, Timer};
-use crate::object::{irq, reply};
 
-/// A notification, 64 bytes.
+/// A notification, 64 bytes. Zeroed memory is one that was not signalled.
 #[repr(C, align(64))]
 pub struct Notification {
     /// Bits signalled and not yet delivered.
@@ -34,28 +32,9 @@ pub struct Notification {
     pub bound: Cell<Option<Obj<Tcb>>>,
     /// Lent to a waiter without a scheduling context of its own.
     pub sched_context: Cell<Option<Obj<SchedContext>>>,
-    /// The timers that signal it.
-    pub timers: Cell<Option<Obj<Timer>>>,
 }
 
 const _: () = assert!(size_of::<Notification>() == 64);
-
-/// Makes a notification that was not signalled.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let notification = Notification {
-        pending: Cell::new(0),
-        active: Cell::new(false),
-        queue: WaitQueue::new(),
-        bound: Cell::new(None),
-        sched_context: Cell::new(None),
-        timers: Cell::new(None),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Notification).write(notification) }
-}
 
 /// Sets bits: wakes one waiter with them, or the bound thread if it receives, or keeps them.
 pub fn signal(kernel: &mut Kernel, notification: Obj<Notification>, bits: u64) {
@@ -83,7 +62,7 @@ fn wake(kernel: &mut Kernel, notification: Obj<Notification>, tcb: Obj<Tcb>, bit
         && sc.tcb.get().is_none()
         && tcb.sched_context.get().is_none()
     {
-        sched_context::attach(sc, tcb);
+        sched_context::attach(kernel, sc, tcb);
     }
     kernel.release(tcb);
 }
@@ -108,10 +87,10 @@ pub fn take(notification: Obj<Notification>, tcb: Obj<Tcb>) -> bool {
 
 /// Makes a running thread wait for a signal.
 pub fn join(kernel: &mut Kernel, notification: Obj<Notification>, tcb: Obj<Tcb>) {
-    sched_context::hand_back(kernel, tcb);
     notification.queue.insert(tcb);
     tcb.waiting_on.set(Some(notification));
     tcb.state.set(ThreadState::BlockedOnNotification);
+    sched_context::hand_back(kernel, tcb);
     kernel.cpu.reschedule = true;
 }
 
@@ -150,8 +129,8 @@ pub fn unbind(notification: Obj<Notification>) {
     }
 }
 
-/// The last capability goes: everybody who waits gets `Cancelled`, and nothing signals it any
-/// more.
+/// The last capability goes: everybody who waits gets `Cancelled`. Nothing signals it any more:
+/// timers and interrupts do so by capabilities.
 ///
 /// # Errors
 /// [`Failure::Preempted`]: to be called again.
@@ -162,16 +141,9 @@ pub fn finalise(kernel: &mut Kernel, notification: Obj<Notification>) -> Result<
             return Err(Failure::Preempted);
         }
     }
-    while let Some(first) = notification.timers.get() {
-        timer::unlink(first);
-        if kernel.machine.interrupt_pending() {
-            return Err(Failure::Preempted);
-        }
-    }
     unbind(notification);
     if let Some(sc) = notification.sched_context.take() {
         sc.notification.set(None);
     }
-    irq::forget_notification(kernel, notification);
     Ok(())
 }

@@ -81,7 +81,7 @@ pub fn map(
     kernel.machine.write_entry(found.place, Shape::table_entry(table));
     let addr =
         UserAddr(addr.0 >> vspace::entry_bits(found.level) << vspace::entry_bits(found.level));
-    let mapping = Some(Mapping { asid: space.asid, addr });
+    let mapping = Some(vspace::mapping(kernel, space, addr));
     Ok(Cap::PageTable { table, level: found.level as u8 + 1, mapping })
 }
 

@@ -9,37 +9,35 @@
 
 use core::cell::Cell;
 
-use skink_abi::Error;
+use skink_abi::{CapRights, Error};
 
 use crate::Kernel;
-use crate::addr::KernelAddr;
 use crate::obj::Obj;
-use crate::object::sched_context;
 use crate::object::tcb::{self, Tcb, ThreadState};
 
-/// A reply object; it takes 64 bytes of its Untyped.
+/// A reply object; it takes 64 bytes of its Untyped. Zeroed memory is an idle one.
 #[repr(C, align(64))]
 pub struct Reply {
     /// The thread that waits for the answer, or that waits on an endpoint with this object.
     pub thread: Cell<Option<Obj<Tcb>>>,
+    /// The low word of the endpoint's capability by which it was offered last. Its grant right
+    /// says whether the answer may carry capabilities.
+    pub offered_by: Cell<u32>,
 }
 
 const _: () = assert!(size_of::<Reply>() == 64);
-
-/// Makes an idle reply object.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Reply).write(Reply { thread: Cell::new(None) }) }
-}
 
 impl Reply {
     /// The caller that waits for the answer.
     #[inline]
     pub fn caller(&self) -> Option<Obj<Tcb>> {
         self.thread.get().filter(|t| t.state.get() == ThreadState::BlockedOnReply)
+    }
+
+    /// Whether the answer may carry capabilities: whoever received the call could have been given
+    /// them by the endpoint's capability too.
+    pub fn may_grant(&self) -> bool {
+        crate::cap::PackedCap(self.offered_by.get().into(), 0).rights().contains(CapRights::GRANT)
     }
 }
 
@@ -69,7 +67,4 @@ pub fn finalise(kernel: &mut Kernel, reply: Obj<Reply>) {
         return;
     }
     tcb::wake_with(kernel, tcb, Error::ReplyLost);
-    if let Some(sc) = tcb.lent.get() {
-        sched_context::reclaim(kernel, sc);
-    }
 }

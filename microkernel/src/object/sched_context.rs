@@ -8,14 +8,18 @@
 //! **When the answer cannot come any more** (the reply object died, the lender was suspended)
 //! the lender is *lost*: on the stack, but not `BlockedOnReply`. Its context returns to it when
 //! the holder replies to nobody, receives again, exhausts the budget, is suspended, faults or
-//! ends ([`reclaim`], [`hand_back`], [`give_back`]). A thread that ends is spliced out.
+//! ends ([`reclaim`], [`hand_back`], [`give_back`]), or at once if the holder receives already.
+//! From a holder that waits for a signal in the middle of its work it returns only to the caller
+//! whom the holder serves, and only if that runs: a server behind one that died keeps the time to
+//! finish with. A thread that ends is spliced out. So is a suspended lender above a lost one: what
+//! it would get back, it would pass on. So nothing here depends on the number of lenders.
 //!
 //! Budget: `budget` ticks in the period that begins at `refill_start`. A context is among the
-//! deadlines if and only if it has used them up (`remaining` is 0). `budget == period` is round
-//! robin: at the end of its slice it gets a new one at once, behind its equals. With one refill
-//! the bound is: at most `budget` within each of its periods, which begin when it is first used
-//! after the last one has passed (so at most twice the budget in *any* window of one period).
-//! It may overrun by one trap latency.
+//! deadlines if and only if it has used them up (`remaining` is 0). With one refill the bound is:
+//! at most `budget` within each of its periods, which begin when it is first used after the last
+//! one has passed (so at most twice the budget in *any* window of one period). It may overrun by
+//! one trap latency. `budget == period` is round robin: the budget is a slice of the time among
+//! equals, which ends only when it is used up and is followed by the next at once, behind them.
 
 use core::cell::Cell;
 
@@ -36,8 +40,6 @@ use crate::slot::CapSlot;
 pub const MIN_BUDGET_NS: u64 = 50_000;
 /// The longest period: one hour.
 pub const MAX_PERIOD_NS: u64 = 3_600_000_000_000;
-/// Suspended lenders that one event may skip; the rest waits for the next event.
-const RECLAIM_STEPS: usize = 8;
 
 /// A scheduling context; it takes 256 bytes of its Untyped.
 #[repr(C, align(64))]
@@ -59,6 +61,9 @@ pub struct SchedContext {
     pub consumed_at_fault: Cell<Ticks>,
     /// Badge of timeout faults.
     pub badge: Cell<u64>,
+    /// It has a new budget, and its holder has yet to go behind its equals: it was blocked, or on
+    /// lent time.
+    pub turn_over: Cell<bool>,
     /// The thread that it lets run.
     pub tcb: Cell<Option<Obj<Tcb>>>,
     /// The last thread of those who lent it on.
@@ -72,23 +77,13 @@ const _: () = assert!(size_of::<SchedContext>() <= 256);
 /// Makes a context without budget.
 ///
 /// # Safety
-/// `addr` is 256 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let sc = SchedContext {
-        node: Node::new(NodeKind::Refill),
-        budget: Cell::new(0),
-        period: Cell::new(0),
-        remaining: Cell::new(0),
-        refill_start: Cell::new(0),
-        consumed: Cell::new(0),
-        consumed_at_fault: Cell::new(0),
-        badge: Cell::new(0),
-        tcb: Cell::new(None),
-        lender: Cell::new(None),
-        notification: Cell::new(None),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut SchedContext).write(sc) }
+/// `addr` is 256 bytes of zeroed memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) -> Obj<SchedContext> {
+    // SAFETY: by the caller's promise. Zeroes are a context's fields but for the kind of its node.
+    unsafe {
+        (addr.0 as *mut Node).write(Node::new(NodeKind::Refill));
+        Obj::from_addr(addr)
+    }
 }
 
 impl SchedContext {
@@ -98,12 +93,21 @@ impl SchedContext {
         self.budget.get() == self.period.get()
     }
 
-    /// Begins a new period if the last one has passed.
-    pub fn refresh(&self, now: Ticks) {
-        if now.wrapping_sub(self.refill_start.get()) >= self.period.get() {
-            self.remaining.set(self.budget.get());
-            self.refill_start.set(now);
+    /// Fills the budget.
+    pub fn begin_period(&self, now: Ticks) {
+        self.remaining.set(self.budget.get());
+        self.refill_start.set(now);
+    }
+
+    /// Begins a new period if the last one has passed; whether it has. Slices of round robin do
+    /// not pass with time.
+    pub fn refresh(&self, now: Ticks) -> bool {
+        let age = now.saturating_sub(self.refill_start.get());
+        let has_passed = !self.is_round_robin() && age >= self.period.get();
+        if has_passed {
+            self.begin_period(now);
         }
+        has_passed
     }
 }
 
@@ -125,11 +129,15 @@ impl Obj<SchedContext> {
 }
 
 /// Gives a free context to a thread without one.
-#[inline]
-pub fn attach(sc: Obj<SchedContext>, tcb: Obj<Tcb>) {
-    debug_assert!(sc.tcb.get().is_none() && tcb.sched_context.get().is_none());
+#[inline(always)]
+pub fn attach(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) {
+    assert!(
+        sc.tcb.get().is_none() && tcb.sched_context.get().is_none(),
+        "two holders of a context"
+    );
     sc.tcb.set(Some(tcb));
     tcb.sched_context.set(Some(sc));
+    kernel.deadlines.move_to(sc.node(), tcb.priority.get());
 }
 
 /// Takes a context from its holder, which then does not run.
@@ -143,10 +151,11 @@ fn detach(kernel: &mut Kernel, sc: Obj<SchedContext>) {
 /// Moves a context to a thread without one (a send that donates).
 pub fn donate(kernel: &mut Kernel, sc: Obj<SchedContext>, to: Obj<Tcb>) {
     detach(kernel, sc);
-    attach(sc, to);
+    attach(kernel, sc, to);
 }
 
-/// A caller lends its context to a callee without one. The caller is in no ready queue.
+/// A caller lends its context to a callee without one. The caller is in no ready queue. (A used-up
+/// context is still among the deadlines of the caller's priority.)
 #[inline(always)]
 pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
     let before = sc.lender.replace(Some(caller));
@@ -156,6 +165,7 @@ pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
         before.lender_above.set(Some(caller));
     }
     caller.lent.set(Some(sc));
+    caller.lent_past.set(false);
     caller.sched_context.set(None);
     callee.sched_context.set(Some(sc));
     sc.tcb.set(Some(callee));
@@ -185,48 +195,115 @@ pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     };
     leave_lenders(lender);
     detach(kernel, sc);
-    attach(sc, lender);
+    attach(kernel, sc, lender);
     kernel.release(lender);
 }
 
-/// Whether the last lender waits for its context and no longer for an answer.
-fn has_lost_lender(sc: Obj<SchedContext>) -> bool {
-    sc.lender.get().is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
+/// Whether a lender waits for its context and no longer for an answer.
+fn is_lost(lender: Option<Obj<Tcb>>) -> bool {
+    lender.is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
 }
 
-/// Returns a context to a lost lender if its holder does not use it: it is suspended, faulted or
-/// waits for work.
-pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
-    for _ in 0..RECLAIM_STEPS {
-        let in_use = sc.tcb.get().is_some_and(|holder| {
-            let busy =
-                [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
-            busy.contains(&holder.state.get()) && !holder.has_fault()
-        });
-        if in_use || !has_lost_lender(sc) {
-            return;
+/// Whether a context has a lost lender, and its holder does nothing with it that would have to end
+/// first.
+fn is_claimed(sc: &SchedContext) -> bool {
+    let Some(lender) = sc.lender.get().filter(|lender| is_lost(Some(*lender))) else {
+        return false;
+    };
+    sc.tcb.get().is_none_or(|holder| match holder.state.get() {
+        ThreadState::Inactive | ThreadState::BlockedOnReceive => true,
+        ThreadState::BlockedOnNotification => {
+            lender.state.get() == ThreadState::Ready && !lender.lent_past.get()
         }
+        _ => holder.has_fault(),
+    })
+}
+
+/// Returns a context to a lost lender if its holder does not use it.
+pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
+    if is_claimed(&sc) {
         return_to_lender(kernel, sc);
     }
+}
+
+/// Takes a thread that will get nothing back off the stack.
+fn drop_lender(tcb: Obj<Tcb>) {
+    if let Some(below) = tcb.lender_below.get() {
+        below.lent_past.set(true);
+    }
+    leave_lenders(tcb);
+}
+
+/// A suspended lender above a lost one has nothing to wait for: it is spliced out.
+fn splice_out(tcb: Obj<Tcb>) {
+    if tcb.state.get() == ThreadState::Inactive && is_lost(tcb.lender_below.get()) {
+        drop_lender(tcb);
+    }
+}
+
+/// A lender no longer waits for an answer: it is ready or suspended.
+pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    if let Some(above) = tcb.lender_above.get() {
+        splice_out(above);
+    }
+    let lent = tcb.lent.get();
+    splice_out(tcb);
+    if let Some(sc) = lent {
+        reclaim(kernel, sc);
+    }
+}
+
+/// A thread that ends, or gets other time, leaves the stack of lenders that it is on, if any.
+pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
+    let (above, lent) = (tcb.lender_above.get(), tcb.lent.get());
+    drop_lender(tcb);
+    if let Some(above) = above {
+        splice_out(above);
+    }
+    if let Some(sc) = lent {
+        reclaim(kernel, sc);
+    }
+}
+
+/// What must be true of each context: a lost lender has its time back unless the holder uses it,
+/// and below a suspended lender nobody is lost.
+///
+/// # Errors
+/// What is broken, as a sentence.
+pub fn check_lenders(sc: &SchedContext) -> Result<(), &'static str> {
+    let mut lender = sc.lender.get();
+    if is_claimed(sc) {
+        return Err("a lost lender waits for time that nobody uses");
+    }
+    while let Some(tcb) = lender {
+        lender = tcb.lender_below.get();
+        if tcb.state.get() == ThreadState::Inactive && is_lost(lender) {
+            return Err("a suspended lender stands above a lost one");
+        }
+    }
+    Ok(())
 }
 
 /// Returns a context to a lost lender although its holder may be running: it replied to nobody
 /// or exhausted the budget.
 pub fn return_to_lost(kernel: &mut Kernel, sc: Obj<SchedContext>) {
-    if has_lost_lender(sc) {
+    if is_lost(sc.lender.get()) {
         return_to_lender(kernel, sc);
     }
 }
 
-/// A thread is about to wait for work: time that it runs on only for a while goes back, to a
-/// notification or to a lost lender.
+/// A thread waits for work now, or is about to receive some with time of its own: time that it ran
+/// on only for a while goes back, to a notification or to a lost lender.
 #[inline]
 pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let Some(sc) = tcb.sched_context.get() else {
         return;
     };
     if sc.lender.get().is_some() {
-        return_to_lost(kernel, sc);
+        match tcb.state.get() {
+            ThreadState::BlockedOnNotification => reclaim(kernel, sc),
+            _ => return_to_lost(kernel, sc),
+        }
     } else if sc.notification.get().is_some() {
         detach(kernel, sc);
     }
@@ -236,14 +313,13 @@ pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 pub fn give_back(kernel: &mut Kernel, sc: Obj<SchedContext>, holder: Obj<Tcb>) {
     debug_assert!(sc.tcb.get() == Some(holder));
     detach(kernel, sc);
-    let Some(lender) = sc.lender.get() else {
-        return;
-    };
-    if lender.state.get() == ThreadState::BlockedOnReply {
-        tcb::wake_with(kernel, lender, Error::ReplyLost);
+    match sc.lender.get() {
+        // Now it is lost, and nobody uses its time.
+        Some(lender) if lender.state.get() == ThreadState::BlockedOnReply => {
+            tcb::wake_with(kernel, lender, Error::ReplyLost);
+        }
+        _ => reclaim(kernel, sc),
     }
-    return_to_lender(kernel, sc);
-    reclaim(kernel, sc);
 }
 
 /// Unbinds a context from everything: holder, notification and lenders.
@@ -262,6 +338,8 @@ pub fn finalise(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     unbind(kernel, sc);
     kernel.deadlines.remove(sc.node());
     if kernel.cpu.current_sc == Some(sc) {
+        // The time until now was its own, and not idle.
+        kernel.book(kernel.machine.now());
         kernel.cpu.current_sc = None;
         kernel.cpu.reschedule = true;
     }
@@ -305,14 +383,13 @@ pub fn configure(
 ) {
     let now = kernel.machine.now();
     if kernel.cpu.current_sc == Some(sc) {
-        kernel.charge(now);
+        kernel.book(now);
     }
     kernel.deadlines.remove(sc.node());
     sc.budget.set(budget.max(1));
     sc.period.set(period.max(1));
     sc.badge.set(badge);
-    sc.remaining.set(budget.max(1));
-    sc.refill_start.set(now);
+    sc.begin_period(now);
     kernel.cpu.reschedule = true;
     if let Some(holder) = sc.tcb.get() {
         kernel.release(holder);
@@ -340,7 +417,10 @@ pub fn invoke(
             _ => return Err(Failure::Error(Error::InvalidCapability, [1, 0])),
         },
         Invocation::SchedContextUnbindObject => match arguments.cap(0)?.cap.get().unpack() {
-            Cap::Tcb(tcb) if sc.tcb.get() == Some(tcb) => detach(kernel, sc),
+            Cap::Tcb(tcb) if sc.tcb.get() == Some(tcb) => {
+                detach(kernel, sc);
+                reclaim(kernel, sc);
+            }
             Cap::Notification { notification, .. }
                 if sc.notification.get() == Some(notification) =>
             {
@@ -351,11 +431,12 @@ pub fn invoke(
         },
         Invocation::SchedContextUnbind => unbind(kernel, sc),
         Invocation::SchedContextConsumed => {
+            let mut consumed = sc.consumed.get();
             if kernel.cpu.current_sc == Some(sc) {
-                let now = kernel.machine.now();
-                kernel.charge(now);
+                // Charged when the context leaves the CPU: an invocation ends no budget.
+                consumed += kernel.machine.now().saturating_sub(kernel.cpu.charged_from);
             }
-            return Ok(Answer::word(kernel.machine.clock().ns_from_ticks(sc.consumed.get())));
+            return Ok(Answer::word(kernel.machine.clock().ns_from_ticks(consumed)));
         }
         _ => return Err(Error::IllegalOperation.into()),
     }
@@ -374,11 +455,11 @@ pub fn bind(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) -> Result
         return Err(Error::DeleteFirst.into());
     }
     // Whatever the thread has lent, and whoever lent this context, is given up.
-    leave_lenders(tcb);
+    end_lender(kernel, tcb);
     if let Some(lender) = sc.lender.take() {
         lender.lent.set(None);
     }
-    attach(sc, tcb);
+    attach(kernel, sc, tcb);
     kernel.release(tcb);
     Ok(())
 }

@@ -33,7 +33,7 @@ pub type FpuState = <<Current as Machine>::Fpu as Fpu>::State;
 #[repr(u8)]
 pub enum ThreadState {
     /// Made or suspended; not runnable.
-    Inactive,
+    Inactive = 0,
     /// Runnable (it runs if it has a scheduling context with budget).
     Ready,
     /// In an endpoint's queue, to send.
@@ -109,6 +109,8 @@ pub struct Tcb {
     pub lender_below: Cell<Option<Obj<Tcb>>>,
     /// Who lent it on afterwards.
     pub lender_above: Cell<Option<Obj<Tcb>>>,
+    /// Whom it lent the context to has left the stack: the one above serves another.
+    pub lent_past: Cell<bool>,
     /// A fault that waits to be sent or answered.
     pub fault: Cell<FaultWords>,
     /// FPU state, valid if the flag is set.
@@ -129,34 +131,13 @@ pub const SEND_FAULT: u8 = 8;
 /// Makes a thread: inactive, priority 0, without spaces, handlers and time.
 ///
 /// # Safety
-/// `addr` is 2 KiB of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let tcb = addr.0 as *mut Tcb;
-    // SAFETY: by the caller's promise; every field is written before the object is used. The
-    // FPU state is left as it is (zeroed memory) until the flag is set.
+/// `addr` is 2 KiB of zeroed memory of the kernel's, aligned, that nothing else refers to.
+pub unsafe fn init(addr: KernelAddr) -> Obj<Tcb> {
+    // SAFETY: by the caller's promise. Zeroes are a thread's fields but for its registers, which
+    // come first.
     unsafe {
-        (&raw mut (*tcb).context).write(UnsafeCell::new(Context::default()));
-        (&raw mut (*tcb).slots).write([const { CapSlot::EMPTY }; TCB_SLOTS]);
-        (&raw mut (*tcb).state).write(Cell::new(ThreadState::Inactive));
-        (&raw mut (*tcb).priority).write(Cell::new(0));
-        (&raw mut (*tcb).mcp).write(Cell::new(0));
-        (&raw mut (*tcb).queued).write(Cell::new(false));
-        (&raw mut (*tcb).send_flags).write(Cell::new(0));
-        (&raw mut (*tcb).flags).write(Cell::new(0));
-        (&raw mut (*tcb).sched_context).write(Cell::new(None));
-        (&raw mut (*tcb).reply).write(Cell::new(None));
-        (&raw mut (*tcb).next).write(Cell::new(None));
-        (&raw mut (*tcb).prev).write(Cell::new(None));
-        (&raw mut (*tcb).head_next).write(Cell::new(None));
-        (&raw mut (*tcb).head_prev).write(Cell::new(None));
-        (&raw mut (*tcb).endpoint).write(Cell::new(None));
-        (&raw mut (*tcb).waiting_on).write(Cell::new(None));
-        (&raw mut (*tcb).badge).write(Cell::new(0));
-        (&raw mut (*tcb).bound).write(Cell::new(None));
-        (&raw mut (*tcb).lent).write(Cell::new(None));
-        (&raw mut (*tcb).lender_below).write(Cell::new(None));
-        (&raw mut (*tcb).lender_above).write(Cell::new(None));
-        (&raw mut (*tcb).fault).write(Cell::new([0; 6]));
+        (addr.0 as *mut Context).write(Context::default());
+        Obj::from_addr(addr)
     }
 }
 
@@ -184,6 +165,13 @@ impl Tcb {
     pub fn is_schedulable(&self) -> bool {
         self.state.get() == ThreadState::Ready
             && self.sched_context.get().is_some_and(|sc| sc.remaining.get() > 0)
+    }
+
+    /// Whether its turn ended while it did not compete by itself: now it goes behind its equals.
+    #[inline]
+    pub fn ends_turn(&self) -> bool {
+        let sc = self.sched_context.get();
+        sc.is_some_and(|sc| sc.lender.get().is_none() && sc.turn_over.replace(false))
     }
 
     /// Whether it lent its context and waits to get it back.
@@ -240,14 +228,16 @@ pub fn cut_short(kernel: &mut Kernel, tcb: Obj<Tcb>, cut: Cut) {
     });
 }
 
-/// Ends what a blocked thread waits for with an error and lets it go on; a thread that waits on
-/// behalf of its fault stays suspended.
+/// Ends what a blocked thread waits for with an error and lets it go on. A thread that waits on
+/// behalf of its fault goes on to fault again if nobody has received the fault yet; else it stays
+/// suspended, because somebody knows of it.
 pub fn wake_with(kernel: &mut Kernel, tcb: Obj<Tcb>, error: Error) {
-    let faulted = tcb.has_fault();
+    let is_known = tcb.has_fault() && tcb.state.get() == ThreadState::BlockedOnReply;
     cut_short(kernel, tcb, Cut::Fail(error));
-    if !faulted {
+    if !is_known {
         kernel.make_ready(tcb);
     }
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// Stops a thread; a call in progress is cancelled and repeated on resume.
@@ -256,6 +246,7 @@ pub fn suspend(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     if let Some(sc) = tcb.sched_context.get() {
         sched_context::reclaim(kernel, sc);
     }
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// Makes a thread runnable; one that waits repeats its system call.
@@ -265,6 +256,7 @@ pub fn resume(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     }
     cut_short(kernel, tcb, Cut::Restart);
     kernel.make_ready(tcb);
+    sched_context::lender_lost(kernel, tcb);
 }
 
 /// The last capability went: stops the thread and undoes every link to it. Its slots are
@@ -274,12 +266,15 @@ pub fn finalise(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     if let Some(notification) = tcb.bound.get() {
         notification::unbind(notification);
     }
-    sched_context::leave_lenders(tcb);
+    sched_context::end_lender(kernel, tcb);
     if let Some(sc) = tcb.sched_context.get() {
         sched_context::give_back(kernel, sc, tcb);
     }
     if kernel.cpu.fpu_owner == Some(tcb) {
         kernel.cpu.fpu_owner = None;
+    }
+    if kernel.cpu.invoker == Some(tcb) {
+        kernel.cpu.invoker = None;
     }
     if kernel.cpu.current == Some(tcb) {
         kernel.cpu.current = None;

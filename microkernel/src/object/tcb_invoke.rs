@@ -1,7 +1,9 @@
 //! The invocations of a thread's capability.
 //!
 //! Each decodes fully before it changes anything. Replacing a capability in a thread's slot
-//! deletes the old one first, which may be preempted: the call is then repeated as a whole.
+//! deletes the old one first. None of them destroys a CNode by that, or anything else that holds
+//! capabilities: what was decoded is still there when the new one is inserted. Only the end of a
+//! handler's endpoint may be preempted: the call is then repeated as a whole.
 
 use skink_abi::invocation::TCB_FLAG_FPU;
 use skink_abi::{CapRights, Error, Invocation, PAGE_BITS, PAGE_SIZE};
@@ -36,12 +38,11 @@ pub fn invoke(
     let Cap::Tcb(tcb) = slot.cap.get().unpack() else {
         return Err(Error::IllegalOperation.into());
     };
-    let target = Target { slot, tcb };
     match invocation {
         Invocation::TcbReadRegisters => return read_registers(kernel, tcb, arguments),
         Invocation::TcbWriteRegisters => write_registers(kernel, tcb, arguments)?,
-        Invocation::TcbSetSpace => target.set_space(kernel, arguments)?,
-        Invocation::TcbSetIpcBuffer => target.set_ipc_buffer(kernel, arguments)?,
+        Invocation::TcbSetSpace => set_space(kernel, tcb, arguments)?,
+        Invocation::TcbSetIpcBuffer => set_ipc_buffer(kernel, tcb, arguments)?,
         Invocation::TcbSetPriority => {
             let [priority] = arguments.take()?;
             let priority = checked_priority(authority(arguments)?, priority)?;
@@ -51,12 +52,12 @@ pub fn invoke(
             let [mcp] = arguments.take()?;
             tcb.mcp.set(checked_priority(authority(arguments)?, mcp)?);
         }
-        Invocation::TcbSetSchedParams => target.set_sched_params(kernel, arguments)?,
+        Invocation::TcbSetSchedParams => set_sched_params(kernel, tcb, arguments)?,
         Invocation::TcbSetFaultEndpoint => {
-            target.set_handler(kernel, TcbSlot::FaultEndpoint, optional(arguments, 0))?;
+            set_handler(kernel, tcb, TcbSlot::FaultEndpoint, arguments.optional_cap(0)?)?;
         }
         Invocation::TcbSetTimeoutEndpoint => {
-            target.set_handler(kernel, TcbSlot::TimeoutEndpoint, optional(arguments, 0))?;
+            set_handler(kernel, tcb, TcbSlot::TimeoutEndpoint, arguments.optional_cap(0)?)?;
         }
         Invocation::TcbSuspend => tcb::suspend(kernel, tcb),
         Invocation::TcbResume => tcb::resume(kernel, tcb),
@@ -69,21 +70,11 @@ pub fn invoke(
         Invocation::TcbSetTlsBase => {
             let [base] = arguments.take()?;
             tcb.regs(|regs| regs.write_register(skink_abi::invocation::registers::TLS, base));
-            // The machine loads it on the way to the thread.
-            if kernel.cpu.loaded == Some(tcb) {
-                kernel.cpu.loaded = None;
-            }
+            kernel.reload(tcb);
         }
         _ => return Err(Error::IllegalOperation.into()),
     }
     Ok(Answer::default())
-}
-
-/// The thread invoked, and the slot of the capability by which it was.
-#[derive(Clone, Copy)]
-struct Target {
-    slot: Obj<CapSlot>,
-    tcb: Obj<Tcb>,
 }
 
 /// The thread whose maximum controlled priority bounds what is set: capability 0.
@@ -102,11 +93,6 @@ fn checked_priority(authority: Obj<Tcb>, priority: u64) -> Result<u8, Failure> {
     }
 }
 
-/// Capability `index`, if one was sent.
-fn optional(arguments: &Arguments, index: usize) -> Option<(u64, Obj<CapSlot>)> {
-    arguments.caps[index].map(|slot| (index as u64, slot))
-}
-
 /// Checks that a capability can be a fault handler's: an endpoint that may be sent to and
 /// answered from.
 fn checked_handler(index: u64, slot: Obj<CapSlot>) -> Result<(), Failure> {
@@ -123,117 +109,123 @@ fn checked_handler(index: u64, slot: Obj<CapSlot>) -> Result<(), Failure> {
     Err(Failure::Error(Error::InsufficientRights, [u64::from(needed.bits()), 0]))
 }
 
-impl Target {
-    /// Replaces the capability in one of the thread's slots by `new`, derived from `source`.
-    fn set_slot(
-        self,
-        kernel: &mut Kernel,
-        which: TcbSlot,
-        new: Option<(Obj<CapSlot>, Cap)>,
-    ) -> Result<(), Failure> {
-        let dest = self.tcb.slot(which);
-        let before = new.map(|(source, _)| source.cap.get());
-        let own = self.slot.cap.get();
-        finalise::delete(kernel, dest)?;
-        if let Some((source, cap)) = new
-            // What was deleted may have held the source, or the thread itself.
-            && Some(source.cap.get()) == before
-            && self.slot.cap.get() == own
-        {
-            derivation::insert(kernel, source, dest, cap);
-        }
-        Ok(())
+/// Replaces the capability in one of the thread's slots by `new`, derived from `source`.
+fn set_slot(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    which: TcbSlot,
+    new: Option<(Obj<CapSlot>, Cap)>,
+) -> Result<(), Failure> {
+    let dest = tcb.slot(which);
+    finalise::delete(kernel, dest)?;
+    if let Some((source, cap)) = new {
+        derivation::insert(kernel, source, dest, cap);
     }
+    Ok(())
+}
 
-    fn set_space(self, kernel: &mut Kernel, arguments: &Arguments) -> Result<(), Failure> {
-        let [guard] = arguments.take()?;
-        let (croot, vroot) = (arguments.cap(0)?, arguments.cap(1)?);
-        let Cap::CNode { .. } = croot.cap.get().unpack() else {
-            return Err(invalid_cap(0));
-        };
-        if vspace::root_of(kernel, &vroot).is_none() {
-            return Err(invalid_cap(1));
-        }
-        let mut cspace = cnode::derive(kernel, croot, croot.cap.get().unpack())?;
-        if guard != 0 {
-            cspace = cnode::with_data(cspace, guard, cnode::SetBadge::Refused)?;
-        }
-        let space = cnode::derive(kernel, vroot, vroot.cap.get().unpack())?;
-        self.set_slot(kernel, TcbSlot::CSpace, Some((croot, cspace)))?;
-        self.set_slot(kernel, TcbSlot::VSpace, Some((vroot, space)))?;
-        if kernel.cpu.loaded == Some(self.tcb) {
-            kernel.cpu.loaded = None;
-        }
-        Ok(())
+fn set_space(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> Result<(), Failure> {
+    let [guard] = arguments.take()?;
+    let (croot, vroot) = (arguments.cap(0)?, arguments.cap(1)?);
+    let Cap::CNode { .. } = croot.cap.get().unpack() else {
+        return Err(invalid_cap(0));
+    };
+    if vspace::root_of(kernel, &vroot).is_none() {
+        return Err(invalid_cap(1));
     }
+    let mut cspace = cnode::derive(kernel, croot, croot.cap.get().unpack())?;
+    if guard != 0 {
+        cspace = cnode::with_data(cspace, guard, cnode::SetBadge::Refused)?;
+    }
+    let space = cnode::derive(kernel, vroot, vroot.cap.get().unpack())?;
+    // The end of the old CSpace could take away what this call names, and the thread.
+    let old = tcb.slot(TcbSlot::CSpace);
+    if !old.is_empty() && derivation::is_final(&old) {
+        return Err(Error::DeleteFirst.into());
+    }
+    set_slot(kernel, tcb, TcbSlot::CSpace, Some((croot, cspace)))?;
+    set_slot(kernel, tcb, TcbSlot::VSpace, Some((vroot, space)))?;
+    kernel.reload(tcb);
+    Ok(())
+}
 
-    fn set_ipc_buffer(self, kernel: &mut Kernel, arguments: &Arguments) -> Result<(), Failure> {
-        let [address] = arguments.take()?;
-        let Some((_, source)) = optional(arguments, 0) else {
-            return self.set_slot(kernel, TcbSlot::Buffer, None);
-        };
-        if !address.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(Failure::Error(Error::AlignmentError, [u64::from(PAGE_BITS), 0]));
-        }
-        if frame::buffer_addr(kernel, &source).is_none() {
-            return Err(invalid_cap(0));
-        }
-        let cap = cnode::derive(kernel, source, source.cap.get().unpack())?;
-        self.set_slot(kernel, TcbSlot::Buffer, Some((source, cap)))
+fn set_ipc_buffer(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    let [address] = arguments.take()?;
+    let Some((_, source)) = arguments.optional_cap(0)? else {
+        return set_slot(kernel, tcb, TcbSlot::Buffer, None);
+    };
+    if !address.is_multiple_of(PAGE_SIZE as u64) {
+        return Err(Failure::Error(Error::AlignmentError, [u64::from(PAGE_BITS), 0]));
     }
+    if frame::buffer_addr(kernel, &source).is_none() {
+        return Err(invalid_cap(0));
+    }
+    let cap = cnode::derive(kernel, source, source.cap.get().unpack())?;
+    set_slot(kernel, tcb, TcbSlot::Buffer, Some((source, cap)))
+}
 
-    fn set_handler(
-        self,
-        kernel: &mut Kernel,
-        which: TcbSlot,
-        handler: Option<(u64, Obj<CapSlot>)>,
-    ) -> Result<(), Failure> {
-        let Some((index, source)) = handler else {
-            return self.set_slot(kernel, which, None);
-        };
-        checked_handler(index, source)?;
-        let cap = cnode::derive(kernel, source, source.cap.get().unpack())?;
-        self.set_slot(kernel, which, Some((source, cap)))
-    }
+fn set_handler(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    which: TcbSlot,
+    handler: Option<(u64, Obj<CapSlot>)>,
+) -> Result<(), Failure> {
+    let Some((index, source)) = handler else {
+        return set_slot(kernel, tcb, which, None);
+    };
+    checked_handler(index, source)?;
+    let cap = cnode::derive(kernel, source, source.cap.get().unpack())?;
+    set_slot(kernel, tcb, which, Some((source, cap)))
+}
 
-    fn set_sched_params(self, kernel: &mut Kernel, arguments: &Arguments) -> Result<(), Failure> {
-        let [mcp, priority] = arguments.take()?;
-        let authority = authority(arguments)?;
-        let mcp = checked_priority(authority, mcp)?;
-        let priority = checked_priority(authority, priority)?;
-        let handler = optional(arguments, 1);
-        if let Some((index, slot)) = handler {
-            checked_handler(index, slot)?;
-        }
-        let context = self.checked_context(arguments)?;
-        if handler.is_some() {
-            self.set_handler(kernel, TcbSlot::FaultEndpoint, handler)?;
-        }
-        if let Some(sc) = context {
-            sched_context::bind(kernel, sc, self.tcb)?;
-        }
-        self.tcb.mcp.set(mcp);
-        kernel.set_priority(self.tcb, priority);
-        Ok(())
+fn set_sched_params(
+    kernel: &mut Kernel,
+    tcb: Obj<Tcb>,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    let [mcp, priority] = arguments.take()?;
+    let authority = authority(arguments)?;
+    let mcp = checked_priority(authority, mcp)?;
+    let priority = checked_priority(authority, priority)?;
+    let handler = arguments.optional_cap(1)?;
+    if let Some((index, slot)) = handler {
+        checked_handler(index, slot)?;
     }
+    let context = checked_context(tcb, arguments)?;
+    if handler.is_some() {
+        set_handler(kernel, tcb, TcbSlot::FaultEndpoint, handler)?;
+    }
+    if let Some(sc) = context {
+        sched_context::bind(kernel, sc, tcb)?;
+    }
+    tcb.mcp.set(mcp);
+    kernel.set_priority(tcb, priority);
+    Ok(())
+}
 
-    /// The context to bind (capability 2): `None` if none was sent or it is bound already.
-    fn checked_context(self, arguments: &Arguments) -> Result<Option<Obj<SchedContext>>, Failure> {
-        let Some((index, slot)) = optional(arguments, 2) else {
-            return Ok(None);
-        };
-        let Cap::SchedContext(sc) = slot.cap.get().unpack() else {
-            return Err(invalid_cap(index));
-        };
-        if self.tcb.sched_context.get() == Some(sc) {
-            return Ok(None);
-        }
-        let is_free = sc.tcb.get().is_none() && sc.notification.get().is_none();
-        if !is_free || self.tcb.sched_context.get().is_some() {
-            return Err(Error::DeleteFirst.into());
-        }
-        Ok(Some(sc))
+/// The context to bind (capability 2): `None` if none was sent or it is bound already.
+fn checked_context(
+    tcb: Obj<Tcb>,
+    arguments: &Arguments,
+) -> Result<Option<Obj<SchedContext>>, Failure> {
+    let Some((index, slot)) = arguments.optional_cap(2)? else {
+        return Ok(None);
+    };
+    let Cap::SchedContext(sc) = slot.cap.get().unpack() else {
+        return Err(invalid_cap(index));
+    };
+    if tcb.sched_context.get() == Some(sc) {
+        return Ok(None);
     }
+    let is_free = sc.tcb.get().is_none() && sc.notification.get().is_none();
+    if !is_free || tcb.sched_context.get().is_some() {
+        return Err(Error::DeleteFirst.into());
+    }
+    Ok(Some(sc))
 }
 
 fn bind_notification(
@@ -334,9 +326,7 @@ fn set_flags(kernel: &mut Kernel, tcb: Obj<Tcb>, arguments: &Arguments) -> Outco
         if kernel.cpu.fpu_owner == Some(tcb) {
             kernel.cpu.fpu_owner = None;
         }
-        if kernel.cpu.loaded == Some(tcb) {
-            kernel.cpu.loaded = None;
-        }
+        kernel.reload(tcb);
     }
     Ok(Answer::word(after))
 }

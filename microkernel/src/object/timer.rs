@@ -1,61 +1,51 @@
 //! Timers: one-shot, signal a notification.
 //!
-//! An armed timer is a node among the kernel's deadlines, and every timer with a notification is
-//! in that notification's list, so that either can go first. Arming takes O(log n) steps and no
-//! memory.
+//! An armed timer is a node among the kernel's deadlines. Arming takes O(log n) steps and no
+//! memory. A timer has the priority of the thread that armed it: it fires as soon as nothing of
+//! higher priority runs, so that no number of timers delays those above their owner.
+//!
+//! What it signals is a capability of its own, in a slot of the timer: derived from the one that
+//! was named, so it goes with whatever that was derived from, and keeps the notification alive
+//! until then. Interrupts do the same ([`set_target`]).
 
-use core::cell::Cell;
+use core::mem::offset_of;
 
 use skink_abi::{CapRights, Error, Invocation};
 
 use crate::Kernel;
 use crate::addr::KernelAddr;
 use crate::cap::Cap;
-use crate::deadlines::{Node, NodeKind};
+use crate::deadlines::Node;
+use crate::derivation;
+use crate::finalise;
 use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::Machine;
 use crate::obj::Obj;
-use crate::object::notification::{self, Notification};
+use crate::object::notification;
 use crate::slot::CapSlot;
 
-/// A timer, 64 bytes.
+/// A timer, 64 bytes. Zeroed memory is one that is not armed.
 #[repr(C, align(64))]
 pub struct Timer {
     /// Its place among the deadlines.
     pub node: Node,
-    /// Signalled when it fires.
-    pub notification: Cell<Option<Obj<Notification>>>,
-    /// Bits to signal.
-    pub badge: Cell<u64>,
-    /// Links of the notification's list of timers.
-    pub next: Cell<Option<Obj<Timer>>>,
-    /// See `next`.
-    pub prev: Cell<Option<Obj<Timer>>>,
+    /// The capability of the notification that it signals.
+    target: CapSlot,
 }
 
 const _: () = assert!(size_of::<Timer>() == 64);
-
-/// Makes a timer that is not armed.
-///
-/// # Safety
-/// `addr` is 64 bytes of memory of the kernel's, aligned, that nothing else refers to.
-pub unsafe fn init(addr: KernelAddr) {
-    let timer = Timer {
-        node: Node::new(NodeKind::Timer),
-        notification: Cell::new(None),
-        badge: Cell::new(0),
-        next: Cell::new(None),
-        prev: Cell::new(None),
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (addr.0 as *mut Timer).write(timer) }
-}
 
 impl Obj<Timer> {
     /// Its node.
     pub fn node(self) -> Obj<Node> {
         // SAFETY: the node is the first field of this live object.
         unsafe { Obj::from_addr(self.addr()) }
+    }
+
+    /// The slot of what it signals.
+    pub fn target(self) -> Obj<CapSlot> {
+        // SAFETY: that is the address of a slot inside this live object.
+        unsafe { Obj::from_addr(KernelAddr(self.addr().0 + offset_of!(Timer, target) as u64)) }
     }
 
     /// The timer that `node` belongs to.
@@ -68,43 +58,55 @@ impl Obj<Timer> {
     }
 }
 
-/// Takes a timer out of its notification's list.
-pub fn unlink(timer: Obj<Timer>) {
-    let Some(notification) = timer.notification.take() else {
-        return;
-    };
-    let (prev, next) = (timer.prev.take(), timer.next.take());
-    match prev {
-        Some(prev) => prev.next.set(next),
-        None => notification.timers.set(next),
-    }
-    if let Some(next) = next {
-        next.prev.set(prev);
-    }
-}
-
-fn link(timer: Obj<Timer>, notification: Obj<Notification>, badge: u64) {
-    unlink(timer);
-    let first = notification.timers.replace(Some(timer));
-    timer.next.set(first);
-    if let Some(first) = first {
-        first.prev.set(Some(timer));
-    }
-    timer.notification.set(Some(notification));
-    timer.badge.set(badge);
-}
-
 /// The last capability went: it will not fire.
-pub fn finalise(kernel: &mut Kernel, timer: Obj<Timer>) {
+///
+/// # Errors
+/// [`Failure::Preempted`], where its own capability was the last of a notification.
+pub fn finalise(kernel: &mut Kernel, timer: Obj<Timer>) -> Result<(), Failure> {
     kernel.deadlines.remove(timer.node());
-    unlink(timer);
+    finalise::delete(kernel, timer.target())
 }
 
 /// Its deadline has passed; it is not linked any more.
 pub fn fire(kernel: &mut Kernel, timer: Obj<Timer>) {
-    if let Some(notification) = timer.notification.get() {
-        notification::signal(kernel, notification, timer.badge.get());
+    signal_target(kernel, timer.target());
+}
+
+/// Signals the notification whose capability is in `target`; whether there is one.
+pub fn signal_target(kernel: &mut Kernel, target: Obj<CapSlot>) -> bool {
+    let Cap::Notification { notification, badge, .. } = target.cap.get().unpack() else {
+        return false;
+    };
+    notification::signal(kernel, notification, badge);
+    true
+}
+
+/// Replaces the capability in `target` by one derived from that in `source`.
+///
+/// # Errors
+/// [`Failure::Preempted`], where the old one was the last of a notification;
+/// [`Error::InvalidCapability`] if `source` has no notification's, [`Error::InsufficientRights`]
+/// if that may not signal.
+pub fn set_target(
+    kernel: &mut Kernel,
+    target: Obj<CapSlot>,
+    source: Option<Obj<CapSlot>>,
+) -> Result<(), Failure> {
+    let Some(source) = source else {
+        return finalise::delete(kernel, target);
+    };
+    let cap = source.cap.get().unpack();
+    let Cap::Notification { rights, .. } = cap else {
+        return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
+    };
+    if !rights.contains(CapRights::WRITE) {
+        let needed = u64::from(CapRights::WRITE.bits());
+        return Err(Failure::Error(Error::InsufficientRights, [needed, 0]));
     }
+    // The end of a notification takes no other capability away: `source` stays.
+    finalise::delete(kernel, target)?;
+    derivation::insert(kernel, source, target, cap);
+    Ok(())
 }
 
 /// Arms, cancels, or sets the notification.
@@ -128,7 +130,8 @@ pub fn invoke(
             if deadline <= kernel.machine.now() {
                 fire(kernel, timer);
             } else {
-                kernel.deadlines.insert(timer.node(), deadline);
+                let priority = kernel.cpu.invoker.map_or(0, |tcb| tcb.priority.get());
+                kernel.deadlines.insert(timer.node(), deadline, priority);
                 kernel.cpu.reschedule = true;
             }
             Ok(Answer::default())
@@ -139,33 +142,10 @@ pub fn invoke(
             Ok(Answer::word(u64::from(was_armed)))
         }
         Invocation::TimerSetNotification => {
-            match optional_notification(arguments)? {
-                Some((notification, badge)) => link(timer, notification, badge),
-                None => unlink(timer),
-            }
+            let source = arguments.optional_cap(0)?.map(|(_, source)| source);
+            set_target(kernel, timer.target(), source)?;
             Ok(Answer::default())
         }
         _ => Err(Error::IllegalOperation.into()),
     }
-}
-
-/// The notification sent as capability 0 and its badge; `None` if no capability was sent.
-///
-/// # Errors
-/// If it is no notification, or may not be signalled.
-pub fn optional_notification(
-    arguments: &Arguments,
-) -> Result<Option<(Obj<Notification>, u64)>, Failure> {
-    if arguments.cap_count == 0 || arguments.caps[0].is_none() {
-        return Ok(None);
-    }
-    let Cap::Notification { notification, badge, rights } = arguments.cap(0)?.cap.get().unpack()
-    else {
-        return Err(Failure::Error(Error::InvalidCapability, [1, 0]));
-    };
-    if !rights.contains(CapRights::WRITE) {
-        let needed = u64::from(CapRights::WRITE.bits());
-        return Err(Failure::Error(Error::InsufficientRights, [needed, 0]));
-    }
-    Ok(Some((notification, badge)))
 }

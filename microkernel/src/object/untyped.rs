@@ -5,7 +5,7 @@
 //!
 //! Clearing is done at retype, in units of [`CLEAN_UNIT`] bytes with a preemption point behind
 //! each, and restarts where it stopped, because the capability remembers this invariant: *the
-//! `clean` units from the watermark on are zero*. Nobody can write there: the memory is part of
+//! `clean` units from the watermark on are zero, past the caches too*. Nobody can write there: the memory is part of
 //! no object, and no other Untyped without children overlaps it. So it does not matter whether
 //! the same retype comes back or another one; and since the objects, the capabilities and the
 //! new watermark are made in one go behind the last unit, no memory is seen before it is
@@ -25,7 +25,7 @@ use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::Machine;
 use crate::obj::Obj;
 use crate::object::cnode::MAX_RADIX;
-use crate::object::{endpoint, notification, reply, sched_context, tcb, timer};
+use crate::object::{sched_context, tcb};
 use crate::slot::CapSlot;
 
 /// Smallest log2 of an Untyped's bytes.
@@ -181,10 +181,11 @@ fn clear(
         let addr = kernel.machine.kernel_addr(untyped.base.offset(at));
         // SAFETY: RAM of this Untyped behind its watermark: no object, no mapping, no child.
         unsafe { (addr.0 as *mut u8).write_bytes(0, bytes) };
-        if plan.kind == ObjectType::Frame {
+        at += bytes as u64;
+        // What is remembered as clean may become a frame, whatever it was cleared for.
+        if plan.kind == ObjectType::Frame || at < end {
             kernel.machine.clean_frame(addr, bytes);
         }
-        at += bytes as u64;
         if at < end {
             untyped.clean += 1;
             untyped.store(slot);
@@ -238,21 +239,18 @@ unsafe fn make(kernel: &mut Kernel, plan: &Plan, base: PhysAddr, device: bool) -
 /// As [`make`], with the address in the kernel's mapping.
 unsafe fn make_object(kind: ObjectType, bits: u8, addr: KernelAddr) -> Cap {
     let (badge, rights) = (0, CapRights::all());
-    // SAFETY: by the caller's promise, `addr` is what each `init` demands; zeroed memory is a
-    // table of empty slots.
+    // SAFETY: by the caller's promise, `addr` is zeroed memory of the object's size. Zeroes are an
+    // object at rest, or its `init` does what is missing.
     unsafe {
         match kind {
-            ObjectType::Tcb => Cap::Tcb(object(addr, tcb::init)),
-            ObjectType::Endpoint => {
-                Cap::Endpoint { endpoint: object(addr, endpoint::init), badge, rights }
-            }
+            ObjectType::Tcb => Cap::Tcb(tcb::init(addr)),
+            ObjectType::Endpoint => Cap::Endpoint { endpoint: Obj::from_addr(addr), badge, rights },
             ObjectType::Notification => {
-                let notification = object(addr, notification::init);
-                Cap::Notification { notification, badge, rights }
+                Cap::Notification { notification: Obj::from_addr(addr), badge, rights }
             }
-            ObjectType::Reply => Cap::Reply(object(addr, reply::init)),
-            ObjectType::SchedContext => Cap::SchedContext(object(addr, sched_context::init)),
-            ObjectType::Timer => Cap::Timer(object(addr, timer::init)),
+            ObjectType::Reply => Cap::Reply(Obj::from_addr(addr)),
+            ObjectType::SchedContext => Cap::SchedContext(sched_context::init(addr)),
+            ObjectType::Timer => Cap::Timer(Obj::from_addr(addr)),
             ObjectType::CNode => {
                 let (table, radix) = (Obj::from_addr(addr), bits - SLOT_BITS);
                 Cap::CNode { table, radix, guard_bits: 0, guard: 0 }
@@ -262,17 +260,5 @@ unsafe fn make_object(kind: ObjectType, bits: u8, addr: KernelAddr) -> Cap {
             | ObjectType::PageTable
             | ObjectType::Frame => unreachable!("made by `make`"),
         }
-    }
-}
-
-/// Makes an object with its `init` function.
-///
-/// # Safety
-/// `addr` is what `init` demands, and `init` makes a `T`.
-unsafe fn object<T>(addr: KernelAddr, init: unsafe fn(KernelAddr)) -> Obj<T> {
-    // SAFETY: by the caller's promise; the object is initialised then.
-    unsafe {
-        init(addr);
-        Obj::from_addr(addr)
     }
 }

@@ -101,10 +101,17 @@ pub fn walk(kernel: &Kernel, root: PhysAddr, addr: UserAddr, level: usize) -> Fo
     }
 }
 
-/// The live space of a mapping.
+/// What a capability remembers of a place in a live space.
+pub fn mapping(kernel: &Kernel, space: Space, addr: UserAddr) -> Mapping {
+    let generation = kernel.asid_generations[usize::from(space.asid.0)];
+    Mapping { asid: space.asid, generation, addr }
+}
+
+/// The live space of a mapping: not one that has only got the same identifier since.
 pub fn space_of(kernel: &Kernel, mapping: Mapping) -> Option<Space> {
     let root = asid_pool::root_of(kernel, mapping.asid)?;
-    Some(Space { root, asid: mapping.asid })
+    let is_same = kernel.asid_generations[usize::from(mapping.asid.0)] == mapping.generation;
+    is_same.then_some(Space { root, asid: mapping.asid })
 }
 
 /// Destroys an address space: its identifier is free again, and no translation is left.

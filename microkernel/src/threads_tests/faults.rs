@@ -162,7 +162,10 @@ fn a_handler_that_dies_leaves_the_thread_suspended() {
     w.is(thread, BlockedOnSend);
     w.delete(lonely);
     w.is(thread, BlockedOnSend);
+    // Nobody has received it: the thread faults again, and then nobody handles it.
     w.invoke(thread.cap, Invocation::TcbSetFaultEndpoint, &[], &[]);
+    assert!(w.is_current(thread));
+    w.trap(Trap::Fault(Fault::PageFault, [0, 0, 0]));
     w.is(thread, Inactive);
 }
 

@@ -64,17 +64,6 @@ fn a_line_without_notification_is_masked_and_counted() {
 }
 
 #[test]
-fn a_deleted_notification_masks_its_lines() {
-    let mut w = World::new();
-    let n = w.notification();
-    let (cap, irq) = handler(&mut w, 3);
-    w.invoke(cap, Invocation::IrqHandlerSetNotification, &[], &[n]);
-    w.delete(n);
-    assert!(is_masked(&w, irq));
-    w.trap(Trap::Interrupt(irq));
-}
-
-#[test]
 fn a_line_has_one_handler() {
     let mut w = World::new();
     let (cap, irq) = handler(&mut w, 5);
@@ -145,15 +134,15 @@ fn a_past_deadline_fires_at_once_and_a_new_one_replaces_the_old() {
         w.result(thread).status == 0
     };
     w.pass(100);
-    w.invoke(timer, Invocation::TimerArm, &[100], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[100]);
     assert!(poll(&mut w));
-    w.invoke(timer, Invocation::TimerArm, &[1000], &[]);
-    w.invoke(timer, Invocation::TimerArm, &[2000], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[1000]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[2000]);
     w.pass(1000);
     assert!(!poll(&mut w));
     w.pass(1000);
     assert!(poll(&mut w));
-    w.invoke(timer, Invocation::TimerArm, &[9000], &[]);
+    w.invoke_as(thread, timer, Invocation::TimerArm, &[9000]);
     assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(1));
     assert_eq!(w.invoke(timer, Invocation::TimerCancel, &[], &[]), Answer::word(0));
     w.pass(10_000);
@@ -169,7 +158,7 @@ fn many_timers_fire_in_order_and_all() {
         let timer = w.make(ObjectType::Timer);
         let badged = w.mint(n, 1 << bit, ALL);
         w.invoke(timer, Invocation::TimerSetNotification, &[], &[badged]);
-        w.invoke(timer, Invocation::TimerArm, &[if bit < 20 { 1000 } else { 2000 }], &[]);
+        w.invoke_as(thread, timer, Invocation::TimerArm, &[if bit < 20 { 1000 } else { 2000 }]);
     }
     w.pass(1500);
     w.wait(thread, n);
@@ -217,6 +206,31 @@ fn ports_are_checked_against_the_range() {
 }
 
 #[test]
+fn ranges_of_the_same_ports_are_siblings_and_copies_are_children() {
+    let mut w = World::new();
+    let [first, second, copy] = [(); 3].map(|()| w.free());
+    for to in [first, second] {
+        let words = [0x60, 0x64, to, WHOLE];
+        w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &words, &[NODE]);
+    }
+    w.invoke(NODE, Invocation::CNodeCopy, &[copy, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    // Nor does the elder's copy become the younger's child when the elder goes.
+    w.delete(first);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[second, WHOLE], &[]);
+    assert!(!w.slot(copy).is_empty());
+    w.invoke(PORT_CONTROL, Invocation::IoPortControlIssue, &[0x60, 0x64, first, WHOLE], &[NODE]);
+    let again = w.free();
+    w.invoke(NODE, Invocation::CNodeCopy, &[again, WHOLE, first, WHOLE, ALL], &[NODE]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[first, WHOLE], &[]);
+    assert!(w.slot(again).is_empty(), "a copy is a child");
+    assert!([first, second, copy].iter().all(|slot| !w.slot(*slot).is_empty()));
+    w.invoke(NODE, Invocation::CNodeRevoke, &[PORT_CONTROL, WHOLE], &[]);
+    assert!([first, second, copy].iter().all(|slot| w.slot(*slot).is_empty()));
+}
+
+#[test]
 fn the_log_takes_text_from_registers_and_buffer() {
     let mut w = World::new();
     let thread = w.thread(10);
@@ -241,6 +255,41 @@ fn the_log_takes_text_from_registers_and_buffer() {
     assert_eq!(w.ok(thread).mr[0], text.len() as u64);
     fails(w.try_invoke(LOG, Invocation::LogWrite, &[0], &[]), Error::RangeError);
     fails(w.try_invoke(LOG, Invocation::LogWrite, &[9, 1], &[]), Error::TruncatedMessage);
+}
+
+#[test]
+fn an_interrupt_stops_a_long_text_on_the_log_behind_its_first_line() {
+    let mut w = World::new();
+    let thread = w.thread(10);
+    let text: Vec<u8> = (0..3960u64).map(|index| index as u8).collect();
+    for (index, eight) in text.chunks(8).enumerate() {
+        let word = u64::from_le_bytes(eight.try_into().expect("eight bytes"));
+        w.set_word(thread, index + 1, word);
+    }
+    let write = |w: &mut World, bytes: u64| {
+        let first = |range: core::ops::Range<usize>| {
+            u64::from_le_bytes(text[range].try_into().expect("eight bytes"))
+        };
+        let mr = [bytes, first(0..8), first(8..16), first(16..24)];
+        let (label, length) = (Invocation::LogWrite.raw(), 1 + bytes.div_ceil(8) as usize);
+        w.syscall(thread, Syscall::Call, Call { cptr: LOG, label, length, mr, ..Call::default() });
+        let answer = w.ok(thread);
+        assert_eq!(answer.info.length(), 1);
+        answer.mr[0]
+    };
+    assert_eq!(write(&mut w, 3960), 3960, "nothing waits");
+    assert_eq!(w.kernel.machine.log, text);
+    for (waits_after, bytes, written) in
+        [(0, 3960, 256), (1, 3960, 264), (0, 250, 250), (0, 256, 256), (0, 257, 256), (1, 257, 257)]
+    {
+        w.kernel.machine.log.clear();
+        let before = w.kernel.logged;
+        w.kernel.machine.preempt_after.set(Some(waits_after));
+        assert_eq!(write(&mut w, bytes), written, "{waits_after} {bytes}");
+        w.kernel.machine.preempt_after.set(None);
+        assert_eq!(w.kernel.machine.log, text[..written as usize]);
+        assert_eq!(w.kernel.logged - before, written);
+    }
 }
 
 #[test]

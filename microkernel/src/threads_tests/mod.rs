@@ -6,15 +6,22 @@
 //! all invariants are checked.
 
 mod calls;
+mod cancel;
 mod chains;
 mod compare;
 mod death;
+mod edges;
+mod fairness;
 mod faults;
 mod interrupts;
 mod ipc;
+mod lenders;
 mod model;
+mod phases;
 mod property;
+mod revoked;
 mod sched;
+mod spaces;
 mod transfer;
 
 use alloc::boxed::Box;
@@ -353,6 +360,14 @@ impl World {
     #[track_caller]
     pub fn is(&self, thread: Thread, state: ThreadState) {
         assert_eq!(thread.tcb.state.get(), state);
+    }
+
+    /// Lets a thread invoke an object without capabilities; the test fails if it fails.
+    #[track_caller]
+    pub fn invoke_as(&mut self, thread: Thread, cptr: u64, what: Invocation, words: &[u64]) {
+        let call = Call { label: what.raw(), ..message(cptr, words) };
+        self.syscall(thread, Syscall::Call, call);
+        self.ok(thread);
     }
 
     pub fn call(&mut self, thread: Thread, cptr: u64, words: &[u64]) {

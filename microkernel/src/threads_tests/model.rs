@@ -38,6 +38,8 @@ pub struct Thread {
     pub sc: Option<usize>,
     pub reply: Option<usize>,
     pub bound: Option<usize>,
+    /// Whom it lent its context to is no lender of it any more.
+    pub lent_past: bool,
     /// When it joined the queue that it is in.
     pub since: u64,
     /// What it sends while it waits to send: badge, word, how.
@@ -77,6 +79,7 @@ impl Model {
             sc: Some(id),
             reply: None,
             bound: None,
+            lent_past: false,
             since: 0,
             message: (0, 0, How::Send),
         });
@@ -157,6 +160,7 @@ impl Model {
         if lends {
             let sc = self.threads[from].sc.take().unwrap();
             self.contexts[sc].lenders.push(from);
+            self.threads[from].lent_past = false;
             self.give(sc, to);
         }
     }
@@ -204,9 +208,6 @@ impl Model {
         };
         if self.threads[t].state == State::Reply(reply) {
             self.wake_with(t, Error::ReplyLost);
-            if let Some(sc) = self.last_lent(t) {
-                self.reclaim(sc);
-            }
         } else {
             self.wake_with(t, Error::Cancelled);
         }
@@ -218,8 +219,7 @@ impl Model {
     }
 
     fn has_lost_lender(&self, sc: usize) -> bool {
-        let last = self.contexts[sc].lenders.last();
-        last.is_some_and(|t| !matches!(self.threads[*t].state, State::Reply(_)))
+        self.contexts[sc].lenders.last().is_some_and(|t| self.is_lost(*t))
     }
 
     fn return_to_lender(&mut self, sc: usize) {
@@ -228,22 +228,48 @@ impl Model {
         }
     }
 
-    fn reclaim(&mut self, sc: usize) {
-        for _ in 0..8 {
-            let in_use = self.contexts[sc].holder.is_some_and(|t| {
-                matches!(self.threads[t].state, State::Ready | State::Send(_) | State::Reply(_))
-            });
-            if in_use || !self.has_lost_lender(sc) {
-                return;
+    fn is_lost(&self, t: usize) -> bool {
+        !matches!(self.threads[t].state, State::Reply(_))
+    }
+
+    /// After each operation: who is suspended above a lost lender has no claim, and a lost lender
+    /// has its time back unless the holder uses it.
+    pub fn settle_lenders(&mut self) {
+        for sc in 0..self.contexts.len() {
+            let all = &self.contexts[sc].lenders;
+            let has_claim = |place: usize| {
+                let is_suspended = self.threads[all[place]].state == State::Inactive;
+                place == 0 || !is_suspended || !self.is_lost(all[place - 1])
+            };
+            let dropped: Vec<_> =
+                (0..all.len()).filter(|place| !has_claim(*place)).map(|p| all[p]).collect();
+            for t in dropped {
+                self.forget_lender(t);
             }
-            self.return_to_lender(sc);
+            if self.has_lost_lender(sc) && !self.is_in_use(sc) {
+                self.return_to_lender(sc);
+            }
         }
+    }
+
+    /// Whether the holder of a context with a lost lender has to end something first.
+    fn is_in_use(&self, sc: usize) -> bool {
+        let lender = &self.threads[*self.contexts[sc].lenders.last().unwrap()];
+        self.contexts[sc].holder.is_some_and(|t| match self.threads[t].state {
+            State::Ready | State::Send(_) | State::Reply(_) => true,
+            // It serves the lender, who runs.
+            State::Wait(_) => lender.state != State::Ready || lender.lent_past,
+            State::Inactive | State::Receive(_) => false,
+        })
     }
 
     fn hand_back(&mut self, t: usize) {
         let Some(sc) = self.threads[t].sc else { return };
         if self.has_lost_lender(sc) {
-            self.return_to_lender(sc);
+            let waits = matches!(self.threads[t].state, State::Wait(_));
+            if !waits || !self.is_in_use(sc) {
+                self.return_to_lender(sc);
+            }
         } else if self.contexts[sc].lenders.is_empty() && self.contexts[sc].notification.is_some() {
             self.release(sc);
         }
@@ -317,8 +343,8 @@ impl Model {
             return;
         }
         if blocking {
-            self.hand_back(t);
             self.join(t, State::Wait(n));
+            self.hand_back(t);
         } else {
             self.fail(t, Error::WouldBlock);
         }
@@ -326,9 +352,6 @@ impl Model {
 
     pub fn suspend(&mut self, t: usize) {
         self.cut(t);
-        if let Some(sc) = self.threads[t].sc {
-            self.reclaim(sc);
-        }
     }
 
     pub fn resume(&mut self, t: usize) {
@@ -378,7 +401,12 @@ impl Model {
 
     fn forget_lender(&mut self, t: usize) {
         for context in &mut self.contexts {
-            context.lenders.retain(|lender| *lender != t);
+            if let Some(place) = context.lenders.iter().position(|lender| *lender == t) {
+                context.lenders.remove(place);
+                if let Some(below) = place.checked_sub(1) {
+                    self.threads[context.lenders[below]].lent_past = true;
+                }
+            }
         }
     }
 
@@ -425,12 +453,12 @@ impl Model {
                     self.wake_with(lender, Error::ReplyLost);
                 }
                 self.return_to_lender(sc);
-                self.reclaim(sc);
             }
         }
         let thread = &mut self.threads[t];
         thread.priority = priority;
         thread.bound = None;
+        thread.lent_past = false;
         thread.regs = [0; 4];
     }
 }

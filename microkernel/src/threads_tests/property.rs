@@ -22,6 +22,8 @@ const ENDPOINTS: usize = 2;
 const NOTIFICATIONS: usize = 2;
 const REPLIES: usize = 4;
 const PRIORITIES: [u8; 3] = [10, 20, 30];
+/// Slices that do not end: the model knows no time.
+const LONG_NS: u64 = 3_600_000_000_000;
 /// Badge of the second capability of endpoint `e` is `BADGE + e`.
 const BADGE: u64 = 100;
 
@@ -47,7 +49,9 @@ impl Twin {
             .map(|t| {
                 let priority = PRIORITIES[t % 2];
                 model.add_thread(priority);
-                w.thread(priority)
+                let thread = w.thread(priority);
+                w.configure(thread.sc, LONG_NS, LONG_NS);
+                thread
             })
             .collect();
         model.notifications.resize(NOTIFICATIONS, Default::default());
@@ -76,6 +80,7 @@ impl Twin {
             (0..20, None) => self.resume(usize::from(op.a) % THREADS),
             _ => self.supervise(op),
         }
+        self.model.settle_lenders();
         self.compare();
     }
 
@@ -294,7 +299,7 @@ impl Twin {
         self.model.unbind_context(sc);
         self.w.delete(self.contexts[sc]);
         self.w.make_at(ObjectType::SchedContext, self.contexts[sc]);
-        self.w.configure(self.contexts[sc], SLICE_NS, SLICE_NS);
+        self.w.configure(self.contexts[sc], LONG_NS, LONG_NS);
     }
 
     fn renew_thread(&mut self, t: usize) {

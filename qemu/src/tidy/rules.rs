@@ -18,10 +18,13 @@ const GUEST_FOLDERS: [&str; 5] = ["microkernel", "libipc", "rootserver", "server
 const ARCH_WORDS: [&str; 4] = ["target_arch", "asm!", "global_asm!", "naked_asm!"];
 
 /// Files of the kernel that one architecture has alone, and why.
-const ALONE: [(&str, &str); 7] = [
+const ALONE: [(&str, &str); 10] = [
     ("x86_64/apic.rs", "interrupts and timer of the CPU are one chip"),
     ("x86_64/ioapic.rs", "wired interrupts come by a second chip"),
-    ("x86_64/pit.rs", "the speed of the CPU's clock has to be measured"),
+    ("x86_64/clock.rs", "the speed of the CPU's clock has to be measured"),
+    ("x86_64/calibration.rs", "as clock.rs"),
+    ("x86_64/hpet.rs", "as clock.rs"),
+    ("x86_64/pit.rs", "as clock.rs"),
     ("x86_64/gdt.rs", "segments and the task state cannot be done without"),
     ("x86_64/idt.rs", "vectors are a table of gates; on aarch64 they are code"),
     ("aarch64/gic.rs", "all interrupts come by one chip"),

@@ -4,7 +4,7 @@ use super::rust::Masked;
 use super::tree::{TextFile, Tree};
 
 /// The kernel stays below this, both architectures together.
-pub const LIMIT: usize = 10_000;
+pub const LIMIT: usize = 10_200;
 
 /// A part of the kernel, or what stands beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,6 @@ mod tests {
         assert_eq!(lines, [5, 2, 1, 2, 2, 3, 5, 0]);
         assert_eq!(total(&parts), 10);
         let table = table(&parts);
-        assert!(table.contains("      10  in all; must be below 10000\nbeside it\n"), "{table}");
+        assert!(table.contains("      10  in all; must be below 10200\nbeside it\n"), "{table}");
     }
 }

@@ -422,7 +422,7 @@ impl Driver {
             to.move_(own_path(from)).expect("lend a control capability");
         }
         // Whatever else a test does by accident, it does not end the machine.
-        if test.id.starts_with("MACHINE") {
+        if ["MACHINE", "CODE"].iter().any(|kind| test.id.starts_with(kind)) {
             self.grant(cnode, &[(slot::MACHINE_CONTROL, boot::MACHINE_CONTROL)]);
         }
         if let Some(device) = self.device() {

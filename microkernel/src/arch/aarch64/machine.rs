@@ -15,12 +15,13 @@ use super::paging::ArmPaging;
 use super::{percpu, power, timer};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::console::Console;
-use crate::arch::irq_table::{IrqTable, Source};
+use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
 use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
 use crate::machine::{Irq, MAX_IRQS, Machine, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// Interrupt numbers that a GIC can have.
 const MAX_LINES: usize = 1020;
@@ -88,6 +89,8 @@ impl Arm {
         Some(irq)
     }
 }
+
+static IRQ_SLOTS: IrqSlots = IrqSlots::new();
 
 impl Machine for Arm {
     type Context = Context;
@@ -174,6 +177,10 @@ impl Machine for Arm {
         let line = (messages.first..end).find(|line| self.indices[*line as usize].is_none())?;
         let irq = self.claim(line, Trigger::EdgeHigh)?;
         Some((irq, messages.address(), line.into()))
+    }
+
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        IRQ_SLOTS.slot(irq)
     }
 
     fn release_irq(&mut self, irq: Irq) {

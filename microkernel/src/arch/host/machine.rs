@@ -7,7 +7,7 @@ use core::cell::Cell;
 use skink_abi::invocation::Trigger;
 
 use super::context::HostContext;
-use super::memory::Memory;
+use super::memory::{Memory, SPOILT};
 use super::paging::{HostPaging, permissions};
 use super::tlb::{Access, Tlb, Translation};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
@@ -15,6 +15,7 @@ use crate::arch::time::Clock;
 use crate::machine::{Entry, Fpu, Irq, MAX_IRQS, Machine, Paging, Ticks};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// An interrupt line or message of the emulated controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,19 +59,31 @@ impl Fpu for HostFpu {
     }
 }
 
+/// The words of a page.
+type Page = [u64; 512];
+
 /// Wired lines of the emulated interrupt controller.
 pub const LINES: u32 = 32;
 
 /// The emulated machine. Public fields are what tests set and look at.
 pub struct HostMachine {
     memory: Memory,
+    /// Pages as they are behind the caches, where that is known: what the kernel wrote is here
+    /// once it was cleaned.
+    behind: BTreeMap<u64, Page>,
     tlb: Tlb,
     /// The counter; one tick is one nanosecond.
     pub now: Ticks,
+    /// By how much each reading of the counter moves it on, so that time passes within a call.
+    pub tick: Ticks,
+    /// What that has added to `now`; see [`HostMachine::settle`].
+    passed: Cell<Ticks>,
     /// What `set_deadline` was told last.
     pub deadline: Option<Ticks>,
     /// The space that the CPU runs in; `None`: the kernel's own.
     pub active: Option<(PhysAddr, Asid)>,
+    /// Memory for the slots of interrupts.
+    irq_slots: Memory,
     /// Claimed interrupts by index.
     pub irqs: [Option<HostIrq>; MAX_IRQS],
     /// Preemption points that pass before one stops; `None`: no interrupt waits.
@@ -92,12 +105,21 @@ pub struct HostMachine {
 impl HostMachine {
     /// A machine with so much RAM, from physical address 0.
     pub fn new(ram_bytes: usize) -> HostMachine {
+        let irq_slots = Memory::zeroed(MAX_IRQS * size_of::<CapSlot>());
+        HostMachine::on(Memory::new(ram_bytes), irq_slots)
+    }
+
+    fn on(memory: Memory, irq_slots: Memory) -> HostMachine {
         HostMachine {
-            memory: Memory::new(ram_bytes),
+            memory,
+            behind: BTreeMap::new(),
             tlb: Tlb::default(),
             now: 0,
+            tick: 0,
+            passed: Cell::new(0),
             deadline: None,
             active: None,
+            irq_slots,
             irqs: [None; MAX_IRQS],
             preempt_after: Cell::new(None),
             preemption_points: Cell::new(0),
@@ -107,6 +129,35 @@ impl HostMachine {
             ports: BTreeMap::new(),
             log: Vec::new(),
         }
+    }
+
+    /// Adds the time that passed within calls to `now`.
+    pub fn settle(&mut self) {
+        self.now += self.passed.take();
+    }
+
+    /// Another machine with the memory of this one, which keeps its place but not its content:
+    /// two kernels, one after the other, have their objects at the same addresses.
+    pub fn again(self) -> HostMachine {
+        let HostMachine { mut memory, mut irq_slots, .. } = self;
+        memory.fill(SPOILT);
+        irq_slots.fill(0);
+        HostMachine::on(memory, irq_slots)
+    }
+
+    /// Whether the TLB remembers what the page tables do not say (any more): `root_of` tells the
+    /// root table of a live address space.
+    ///
+    /// # Errors
+    /// The space and the address of such a translation.
+    pub fn check_tlb(
+        &self,
+        root_of: impl Fn(Asid) -> Option<PhysAddr>,
+    ) -> Result<(), (Asid, UserAddr)> {
+        let is_stale = |(asid, addr, translation): &(Asid, UserAddr, Translation)| {
+            root_of(*asid).and_then(|root| self.walk(root, *addr)) != Some(*translation)
+        };
+        self.tlb.all().find(is_stale).map_or(Ok(()), |(asid, addr, _)| Err((asid, addr)))
     }
 
     /// Bytes of RAM.
@@ -169,7 +220,14 @@ impl HostMachine {
         unsafe { (self.memory.kernel_addr(addr).0 as *const u64).read_unaligned() }
     }
 
-    /// Writes physical memory, as a user or device would.
+    /// Reads physical memory past the caches, as through an uncached mapping; `None` where nobody
+    /// has ever written to behind them.
+    pub fn read_uncached(&self, addr: PhysAddr) -> Option<u64> {
+        let page = self.behind.get(&(addr.0 >> 12))?;
+        Some(page[(addr.0 & 0xfff) as usize / 8])
+    }
+
+    /// Writes physical memory, as a user or device would: no cache holds it back.
     ///
     /// # Panics
     /// If it is no RAM.
@@ -177,6 +235,8 @@ impl HostMachine {
         assert!(self.memory.contains(addr, 8), "write to {addr:?}, which is no RAM");
         // SAFETY: inside the emulated RAM.
         unsafe { (self.memory.kernel_addr(addr).0 as *mut u64).write_unaligned(value) }
+        let page = self.behind.entry(addr.0 >> 12).or_insert([u64::MAX; 512]);
+        page[(addr.0 & 0xfff) as usize / 8] = value;
     }
 
     /// Copies bytes into physical memory (a boot loader's work).
@@ -217,7 +277,9 @@ impl Machine for HostMachine {
     }
 
     fn now(&self) -> Ticks {
-        self.now
+        let passed = self.passed.get();
+        self.passed.set(passed + self.tick);
+        self.now + passed
     }
     fn clock(&self) -> Clock {
         Clock::new(1_000_000_000)
@@ -251,7 +313,13 @@ impl Machine for HostMachine {
         self.tlb.flush_asid(asid);
     }
     fn clean_frame(&mut self, addr: KernelAddr, bytes: usize) {
-        assert!(self.memory.contains(self.phys_addr(addr), bytes as u64));
+        let base = self.phys_addr(addr);
+        assert!(self.memory.contains(base, bytes as u64));
+        for page in base.0 >> 12..(base.0 + bytes as u64).div_ceil(4096) {
+            let from = self.memory.kernel_addr(PhysAddr(page << 12)).0 as *const Page;
+            // SAFETY: a page of the emulated RAM.
+            self.behind.insert(page, unsafe { from.read() });
+        }
     }
 
     fn code_mapped(&mut self) {
@@ -271,6 +339,11 @@ impl Machine for HostMachine {
     fn claim_msi(&mut self) -> Option<(Irq, u64, u64)> {
         let irq = self.claim(None)?;
         Some((irq, 0xfee0_0000, u64::from(irq.0)))
+    }
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        let offset = usize::from(irq.0) * size_of::<CapSlot>();
+        // SAFETY: empty slots at first, in memory that lives as long as the machine.
+        unsafe { Obj::from_addr(self.irq_slots.kernel_addr(PhysAddr(offset as u64))) }
     }
     fn release_irq(&mut self, irq: Irq) {
         self.irqs[usize::from(irq.0)] = None;

@@ -4,6 +4,9 @@ use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
 use crate::addr::{KernelAddr, PhysAddr};
 
+/// What fresh memory is filled with: nothing may rely on its being 0.
+pub const SPOILT: u8 = 0xa5;
+
 /// RAM from physical address 0, page-aligned. It stays where it is as long as the value lives,
 /// because the kernel under test keeps addresses into it.
 pub struct Memory {
@@ -12,18 +15,29 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Allocates `bytes` of RAM, filled with a pattern: nothing may rely on fresh memory being 0.
+    /// Allocates `bytes` of RAM, filled with [`SPOILT`].
     pub fn new(bytes: usize) -> Memory {
+        let mut memory = Memory::zeroed(bytes);
+        memory.fill(SPOILT);
+        memory
+    }
+
+    /// Allocates `bytes` that are 0.
+    pub fn zeroed(bytes: usize) -> Memory {
         let layout = Layout::from_size_align(bytes, 1 << 12).expect("a size that can be laid out");
         // SAFETY: the layout is not empty: a machine without memory is no use to any test.
         let base = unsafe { alloc_zeroed(layout) };
         if base.is_null() {
             handle_alloc_error(layout);
         }
-        // SAFETY: `base` is valid for `bytes`.
-        unsafe { base.write_bytes(0xa5, bytes) };
         base.expose_provenance();
         Memory { base, layout }
+    }
+
+    /// Fills it.
+    pub fn fill(&mut self, byte: u8) {
+        // SAFETY: `base` is valid for so many bytes.
+        unsafe { self.base.write_bytes(byte, self.layout.size()) };
     }
 
     /// Bytes of it.

@@ -39,6 +39,14 @@ impl Tlb {
         self.entries.get(&(asid.0, addr.0 >> 12)).copied()
     }
 
+    /// All that are cached.
+    pub fn all(&self) -> impl Iterator<Item = (Asid, UserAddr, Translation)> {
+        let each = |(&(asid, page), &translation): (&(u16, u64), &Translation)| {
+            (Asid(asid), UserAddr(page << 12), translation)
+        };
+        self.entries.iter().map(each)
+    }
+
     /// Caches one.
     pub fn fill(&mut self, asid: Asid, addr: UserAddr, translation: Translation) {
         self.entries.insert((asid.0, addr.0 >> 12), translation);

@@ -68,7 +68,7 @@ pub struct Apic {
 }
 
 impl Apic {
-    /// Enables it with everything masked but NMIs; the timer runs free for calibration.
+    /// Enables it with everything masked but NMIs.
     pub fn new() -> Apic {
         let mut base = Msr::new(IA32_APIC_BASE);
         // SAFETY: enabling the APIC where it is changes no memory; its page is mapped uncached.
@@ -86,7 +86,6 @@ impl Apic {
         apic.write(register::LVT_TIMER, MASKED);
         apic.write(register::DIVIDE, DIVIDE_BY_1);
         apic.write(register::SPURIOUS, SOFTWARE_ENABLE | vector::SPURIOUS as u32);
-        apic.write(register::INITIAL_COUNT, u32::MAX);
         apic
     }
 
@@ -118,9 +117,15 @@ impl Apic {
         if self.x2 { self.read(register::ID) } else { self.read(register::ID) >> 24 }
     }
 
-    /// The free-running count, downwards, until [`Apic::use_deadline`] or [`Apic::use_count`].
-    pub fn count(&self) -> u32 {
-        self.read(register::CURRENT_COUNT)
+    /// What the timer has counted since it was started for calibration. `None` if it had run out:
+    /// it is started again.
+    pub fn count(&self) -> Option<u64> {
+        let left = self.read(register::CURRENT_COUNT);
+        if left == 0 {
+            self.write(register::INITIAL_COUNT, u32::MAX);
+            return None;
+        }
+        Some((u32::MAX - left).into())
     }
 
     /// From now on the timer compares with the TSC.

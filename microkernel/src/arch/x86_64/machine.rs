@@ -11,22 +11,23 @@ use x86_64::instructions::port::Port;
 use x86_64::instructions::tlb;
 
 use super::apic::{self, Apic};
+use super::clock::{Rates, tsc};
 use super::context::Context;
 use super::cpu::{Features, clear_selectors, load_cr3, set_fs_base};
 use super::fpu::X86Fpu;
 use super::ioapic::IoApic;
 use super::paging::{Tagging, X86Paging, cr3};
-use super::pit::{Rates, tsc};
 use super::syndrome::vector;
 use super::{percpu, power};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::console::Console;
-use crate::arch::irq_table::{IrqTable, Source};
-use crate::arch::time::{Clock, Scale};
+use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
+use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
 use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
+use crate::slot::CapSlot;
 
 /// Address spaces are not tagged until PCIDs have run on hardware: the emulator has none.
 const TAGGING: Tagging = Tagging::Off;
@@ -49,10 +50,9 @@ pub struct X86 {
 impl X86 {
     /// Takes over the interrupt controllers; `kernel_root` is the root table in use.
     pub fn new(features: Features, mut apic: Apic, rates: Rates, kernel_root: PhysAddr) -> X86 {
-        if features.tsc_deadline {
-            apic.use_deadline();
-        } else {
-            apic.use_count(Scale::new(rates.tsc, rates.apic));
+        match rates.apic {
+            None => apic.use_deadline(),
+            Some(scale) => apic.use_count(scale),
         }
         X86 {
             apic,
@@ -119,6 +119,8 @@ impl X86 {
 fn vector_of(irq: Irq) -> u64 {
     vector::FIRST_INTERRUPT + u64::from(irq.0)
 }
+
+static IRQ_SLOTS: IrqSlots = IrqSlots::new();
 
 impl Machine for X86 {
     type Context = Context;
@@ -221,6 +223,10 @@ impl Machine for X86 {
         // Fixed delivery, edge, to this CPU (Intel SDM vol. 3 §11.11).
         let address = apic::REGISTERS | u64::from(self.apic.id()) << 12;
         Some((irq, address, vector_of(irq)))
+    }
+
+    fn irq_slot(&self, irq: Irq) -> Obj<CapSlot> {
+        IRQ_SLOTS.slot(irq)
     }
 
     fn release_irq(&mut self, irq: Irq) {

@@ -10,11 +10,11 @@ use core::arch::global_asm;
 
 use super::apic::{self, Apic};
 use super::boot::Handover;
+use super::clock::Rates;
 use super::cpu::{self, Features};
 use super::machine::X86;
-use super::pit;
 use super::syndrome::vector;
-use super::{gdt, idt, ioapic, percpu, serial};
+use super::{gdt, hpet, idt, ioapic, percpu, serial};
 use crate::addr::PhysAddr;
 use crate::arch::launch::{self, Image, fail};
 use crate::arch::window::WINDOW;
@@ -128,14 +128,14 @@ pub fn start(start_info: u64) -> ! {
         Range::of(apic::REGISTERS, apic::AREA),
     ];
     let first_level = if features.huge_pages { 1 } else { 2 };
-    let root = image.map(handover.ram, &devices, first_level).unwrap_or_else(|why| fail(why));
+    // The HPET is used at boot only, and left to users.
+    let mapped = [devices[0], devices[1], Range::of(hpet::REGISTERS, skink_abi::PAGE_SIZE as u64)];
+    let root = image.map(handover.ram, &mapped, first_level).unwrap_or_else(|why| fail(why));
     // SAFETY: the tables show the image, the stack and all of RAM where they were.
     unsafe { cpu::load_cr3(root.0) };
     ioapic::silence_legacy(vector::FIRST_SPURIOUS as u8);
     let apic = Apic::new();
-    let Some(rates) = pit::measure(|| apic.count()) else {
-        fail("the 8254 timer does not count, so the time stamp counter's rate is unknown");
-    };
+    let rates = Rates::find(&apic, features.tsc_deadline).unwrap_or_else(|why| fail(why));
     let mut own = Ranges::EMPTY;
     for range in devices.into_iter().chain([image.all()]) {
         let _ = own.add(range);

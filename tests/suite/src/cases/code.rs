@@ -9,7 +9,7 @@ use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{CapRights, ObjectType};
 
 use crate::arch::{KERNEL_FLAGS, REGISTER_WORDS, random_code, random_word};
-use crate::env::{Env, PLAYGROUND, Test, now_ns, start, test};
+use crate::env::{Env, PLAYGROUND, Test, now_ns, slot, start, test};
 use crate::random::Random;
 
 pub const TESTS: &[Test] = &[
@@ -85,6 +85,7 @@ fn run_with(env: &mut Env, flags: u64, seed: u64, rounds: u64) {
         assert_eq!(privileged, 0, "privileged flags, seed {seed}, round {round}");
         let is_whole = victim.neighbour.bytes().iter().all(|byte| *byte == 0x5a);
         assert!(is_whole, "memory of the test changed, seed {seed}, round {round}");
+        Cap::<cap::MachineControl>::from_slot(slot::MACHINE_CONTROL).check().unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use libipc::cap::{self, Cap};
 use libipc::raw;
 use skink_abi::{CPtr, CapRights, Error, MessageInfo, ObjectType};
 
-use crate::env::{Env, Space, Test, test};
+use crate::env::{Env, PRIORITY, Space, Test, now_ns, test};
 
 pub const TESTS: &[Test] = &[
     test("MDB0001", "revoke deletes every descendant and keeps the capability itself", descendants),
@@ -25,6 +25,12 @@ pub const TESTS: &[Test] = &[
     ),
     test("MDB0007", "a revoke of many capabilities finishes, preempted or not", many),
     test("MDB0008", "moving a capability keeps its place among parents and children", moved),
+    test(
+        "MDB0009",
+        "a revoke that an interrupt stops leaves no capability of a dead thread behind",
+        interrupted,
+    ),
+    test("MDB0010", "a timer whose notification capability was revoked is silent", revoked_timer),
 ];
 
 fn alive(cap: Cap<cap::Notification>) -> bool {
@@ -142,4 +148,51 @@ fn moved(env: &mut Env) {
     env.path(slot).revoke().unwrap();
     assert!(!alive(child));
     assert!(alive(Cap::from_slot(slot)));
+}
+
+fn wait_for_ever(notification: u64) {
+    loop {
+        let _ = raw::wait(CPtr(notification));
+    }
+}
+
+/// Threads with a CSpace and other objects behind them are revoked, and an interrupt that wakes
+/// somebody comes a little later each time.
+fn interrupted(env: &mut Env) {
+    let notification: Cap<cap::Notification> = env.make();
+    let timer: Cap<cap::Timer> = env.make();
+    timer.set_notification(Some(notification)).unwrap();
+    env.spawn(Space::Same, PRIORITY + 20, wait_for_ever, notification.cptr().0);
+    let pool: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 16);
+    let secret: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 4);
+    let (thread, others) = (env.slot(), env.slots(32));
+    let tcb = Cap::<cap::Tcb>::from_slot(thread);
+    let mut left = 0;
+    for round in 0..60 {
+        pool.retype(ObjectType::Tcb, 0, env.cnode(), thread, 1).unwrap();
+        tcb.set_space(secret, 60, env.vspace()).unwrap();
+        pool.retype(ObjectType::Endpoint, 0, env.cnode(), others, 26).unwrap();
+        timer.arm(now_ns() + 600 + round * 100).unwrap();
+        env.path(pool.cptr().0).revoke().unwrap();
+        timer.cancel().unwrap();
+        let there = raw::nb_send(CPtr(thread), MessageInfo::new(0, 0, 0), [0; 4]).unwrap_err();
+        if there.error != Error::InvalidCapability {
+            left += 1;
+            env.path(thread).delete().unwrap();
+        }
+    }
+    assert_eq!(left, 0, "revokes that left the dead thread's CSpace in the slot of its TCB");
+}
+
+fn revoked_timer(env: &mut Env) {
+    let notification: Cap<cap::Notification> = env.make();
+    let badged = env.badge(notification, 4);
+    let timer: Cap<cap::Timer> = env.make();
+    timer.set_notification(Some(badged)).unwrap();
+    env.delete(badged);
+    timer.arm(0).unwrap();
+    assert_eq!(notification.poll().unwrap(), 4, "it has a capability of its own");
+    env.path(notification.cptr().0).revoke().unwrap();
+    timer.arm(0).unwrap();
+    assert_eq!(notification.poll().unwrap(), 0, "signalled by a capability that was revoked");
 }

@@ -1,11 +1,13 @@
 //! Interrupts, the log, and the machine's end.
 
-use libipc::cap::{self, Cap};
-use libipc::raw;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use libipc::cap::{self, Cap, LOG_MAX_BYTES};
+use libipc::{buffer, raw};
 use skink_abi::invocation::{Trigger, exit_code};
 use skink_abi::{CPtr, CapRights, Error, Invocation, MessageInfo};
 
-use crate::env::{Env, Test, slot, test};
+use crate::env::{Env, PRIORITY, Space, Test, now_ns, slot, test};
 
 pub const TESTS: &[Test] = &[
     test("IRQ0001", "a line is claimed once, and again after its handler is deleted", claim),
@@ -24,6 +26,11 @@ pub const TESTS: &[Test] = &[
     test("LOG0001", "the log refuses more bytes than a message carries", log_limits),
     test("LOG0002", "without the capability there is no log", no_log),
     test("LOG0004", "who may write the log can do nothing else with it", log_alone),
+    test(
+        "LOG0005",
+        "an interrupt waits for a line of the log, not for a long text, which then goes on",
+        log_lets_in,
+    ),
     test(
         "MACHINE0001",
         "a machine ended by a program has no code by which the kernel itself ends",
@@ -130,6 +137,38 @@ fn log_alone(env: &mut Env) {
         let refused = raw::call(log, MessageInfo::new(label, 1, 0), [0x3e, 0, 0, 0]);
         assert_eq!(refused.unwrap_err().error, Error::IllegalOperation, "label {label}");
     }
+}
+
+static WOKEN: AtomicBool = AtomicBool::new(false);
+
+fn watch(notification: u64) {
+    raw::wait(CPtr(notification)).expect("wait");
+    WOKEN.store(true, SeqCst);
+}
+
+fn log_lets_in(env: &mut Env) {
+    let notification: Cap<cap::Notification> = env.make();
+    let timer: Cap<cap::Timer> = env.make();
+    timer.set_notification(Some(env.badge(notification, 1))).unwrap();
+    env.spawn(Space::Same, PRIORITY + 1, watch, notification.cptr().0);
+    let word = u64::from_le_bytes(*b"-------\n");
+    let length = 1 + LOG_MAX_BYTES / 8;
+    (4..length).for_each(|index| buffer::set_word(index, word));
+    let info = MessageInfo::new(Invocation::LogWrite.raw(), length, 0);
+    // As long behind the timer's arming as that takes, and a little: far from the next call's end.
+    let start = now_ns();
+    timer.arm(u64::MAX).unwrap();
+    let arming = now_ns() - start;
+    timer.arm(now_ns() + arming + 3_000).unwrap();
+    let answer = raw::call(env.log().cptr(), info, [LOG_MAX_BYTES as u64, word, word, word]);
+    assert!(WOKEN.load(SeqCst), "the watcher woke before the call came back");
+    let written = answer.unwrap().words[0];
+    assert!((256..LOG_MAX_BYTES as u64 / 2).contains(&written), "{written} bytes in one go");
+    // Whoever asks again, as `write` does, loses nothing.
+    let before = env.log().statistics().unwrap()[0];
+    timer.arm(now_ns() + arming + 3_000).unwrap();
+    env.log().write([*b"-------\n"; LOG_MAX_BYTES / 8].as_flattened()).unwrap();
+    assert_eq!(env.log().statistics().unwrap()[0] - before, LOG_MAX_BYTES as u64);
 }
 
 fn no_log(env: &mut Env) {

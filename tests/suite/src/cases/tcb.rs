@@ -4,10 +4,10 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use libipc::cap::{self, Cap, Then};
 use libipc::raw;
-use skink_abi::invocation::{TCB_FLAG_FPU, registers};
-use skink_abi::{CPtr, Error, MessageInfo, Syscall};
+use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
+use skink_abi::{CPtr, CapRights, Error, MessageInfo, ObjectType, Syscall};
 
-use crate::env::{Env, PRIORITY, Space, Test, slot, test};
+use crate::env::{Env, PLAYGROUND, PRIORITY, Space, Test, slot, test};
 
 pub const TESTS: &[Test] = &[
     test("TCB0001", "a thread needs a real CSpace and a real VSpace", spaces),
@@ -24,6 +24,17 @@ pub const TESTS: &[Test] = &[
         "an invocation with too few words or capabilities is TruncatedMessage",
         truncated,
     ),
+    test(
+        "TCB0021",
+        "a thread cannot leave a CSpace that ends with that, nor be led out of it",
+        leave_last_cspace,
+    ),
+    test(
+        "TCB0022",
+        "a thread that lies in its own CSpace cannot leave it and take itself along",
+        leave_with_tcb,
+    ),
+    test("TCB0023", "an empty slot is no request to clear a handler or buffer", empty_optional),
     test("SYSCALL0001", "every system call keeps the registers that it must keep", preserved),
     test(
         "SYSCALL0002",
@@ -97,6 +108,119 @@ fn delete_self(env: &mut Env) {
     assert_eq!(MARK.load(SeqCst), 1);
     let gone = raw::nb_send(thread.tcb.cptr(), MessageInfo::new(42, 0, 0), [0; 4]);
     assert_eq!(gone.unwrap_err().error, Error::InvalidCapability);
+}
+
+const SMALL_BITS: u8 = 4;
+
+/// What the thread asks for when `MARK` becomes 1: `TcbSetSpace` on the capability named by the
+/// low bits of `pointers`, with the two behind it. `MARK` says what came of it.
+fn leave_body(pointers: u64) {
+    while MARK.load(SeqCst) != 1 {
+        raw::yield_now();
+    }
+    let [own, cspace, vspace] = [0, 16, 32].map(|shift| CPtr(pointers >> shift & 0xffff));
+    libipc::buffer::set_send_caps(&[cspace, vspace]);
+    let info = MessageInfo::new(skink_abi::Invocation::TcbSetSpace.raw(), 1, 2);
+    mark(match raw::call(own, info, [0; 4]) {
+        Ok(_) => 100,
+        Err(error) => 100 + error.error.raw(),
+    });
+    loop {
+        raw::yield_now();
+    }
+}
+
+/// Starts the call and waits for its result.
+fn let_leave() -> u64 {
+    mark(1);
+    for _ in 0..1000 {
+        raw::yield_now();
+    }
+    MARK.load(SeqCst)
+}
+
+const REFUSED: u64 = 100 + Error::DeleteFirst as u64;
+
+fn leave_last_cspace(env: &mut Env) {
+    // The thread's CSpace, of memory of its own; the thread holds its last capability.
+    let memory: Cap<cap::Untyped> = env.make_sized(ObjectType::Untyped, 12);
+    let small: Cap<cap::CNode> = Cap::from_slot(env.slot());
+    memory.retype(ObjectType::CNode, SMALL_BITS, env.cnode(), small.cptr().0, 1).unwrap();
+    let other: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, SMALL_BITS);
+    let thread = env.thread(Space::Same, PRIORITY, None);
+    let caps = [thread.tcb.cptr().0, other.cptr().0, slot::VSPACE];
+    for (index, from) in (1..).zip(caps) {
+        let to = small.slot_at(index, SMALL_BITS);
+        to.copy(env.path(from), CapRights::all()).unwrap();
+    }
+    thread.tcb.set_space(small, 60, env.vspace()).unwrap();
+    env.delete(small);
+    thread.start(leave_body, 1 | 2 << 16 | 3 << 32);
+    assert_eq!(let_leave(), REFUSED);
+    let led = thread.tcb.set_space(env.cnode(), 0, env.vspace());
+    assert_eq!(led.unwrap_err().error, Error::DeleteFirst);
+    // The memory of that CSpace becomes a page of ours: the kernel does not write there.
+    env.path(memory.cptr().0).revoke().unwrap();
+    let frame: Cap<cap::Frame> = Cap::from_slot(env.slot());
+    memory.retype(ObjectType::Frame, 12, env.cnode(), frame.cptr().0, 1).unwrap();
+    env.map_tables(env.vspace(), PLAYGROUND, frame, map_rights::READ | map_rights::WRITE);
+    let words = PLAYGROUND as *mut u64;
+    // SAFETY: 512 words that were just mapped.
+    let all = unsafe { core::slice::from_raw_parts_mut(words, 512) };
+    // A capability of no type, and links to nowhere.
+    all.fill(0x1f);
+    thread.tcb.suspend().unwrap();
+    env.delete(thread.tcb);
+    assert!(core::hint::black_box(all).iter().all(|word| *word == 0x1f));
+}
+
+fn leave_with_tcb(env: &mut Env) {
+    let [small, inner, other] =
+        [(); 3].map(|()| -> Cap<cap::CNode> { env.make_sized(ObjectType::CNode, SMALL_BITS) });
+    let thread = env.thread(Space::Same, PRIORITY, None);
+    let copies = [(small, 2, other.cptr().0), (inner, 2, other.cptr().0), (other, 3, slot::VSPACE)];
+    for (node, index, from) in copies {
+        node.slot_at(index, SMALL_BITS).copy(env.path(from), CapRights::all()).unwrap();
+    }
+    thread.tcb.set_space(small, 56, env.vspace()).unwrap();
+    thread.start(leave_body, 0x11 | 0x12 << 16 | 0x23 << 32);
+    // The last capabilities: the thread's in `inner`, that of `inner` in `small`, that of
+    // `small` in the thread.
+    inner.slot_at(1, SMALL_BITS).move_(env.path(thread.tcb.cptr().0)).unwrap();
+    small.slot_at(1, SMALL_BITS).move_(env.path(inner.cptr().0)).unwrap();
+    env.delete(small);
+    assert_eq!(let_leave(), REFUSED);
+}
+
+fn empty_optional(env: &mut Env) {
+    let fault: Cap<cap::Endpoint> = env.make();
+    let thread = env.thread(Space::Same, 50, Some(fault));
+    let empty = env.slot();
+    let endpoint = Some(Cap::from_slot(empty));
+    let frame = Some((Cap::from_slot(empty), 0x1000));
+    let priority =
+        thread.tcb.set_sched_params(env.tcb(), 50, 50, Some((Cap::from_slot(empty), None)));
+    let timer: Cap<cap::Timer> = env.make();
+    for refused in [
+        thread.tcb.set_fault_endpoint(endpoint),
+        thread.tcb.set_timeout_endpoint(endpoint),
+        thread.tcb.set_ipc_buffer(frame),
+        priority,
+        timer.set_notification(Some(Cap::from_slot(empty))),
+    ] {
+        assert_eq!(refused.unwrap_err().error, Error::InvalidCapability);
+    }
+    // The handler is still there: the thread's fault comes.
+    let reply: Cap<cap::Reply> = env.make();
+    thread.start(fault_body, 0);
+    let message = fault.recv(reply).unwrap();
+    assert_eq!(message.info.label(), skink_abi::Fault::PageFault.raw());
+    thread.tcb.suspend().unwrap();
+}
+
+fn fault_body(_: u64) {
+    // SAFETY: none: the address is not mapped, and the thread faults there.
+    unsafe { core::ptr::without_provenance::<u64>(PLAYGROUND as usize).read_volatile() };
 }
 
 fn buffer(env: &mut Env) {

@@ -44,6 +44,11 @@ pub const TESTS: &[Test] = &[
         delete_space,
     ),
     test("VSPACE0015", "a frame says its physical address", address),
+    test(
+        "VSPACE0016",
+        "what was mapped in a dead space does not unmap its successor's page",
+        successor,
+    ),
 ];
 
 const RW: u64 = map_rights::READ | map_rights::WRITE;
@@ -274,4 +279,24 @@ fn address(env: &mut Env) {
     let (b, _) = two.address().unwrap();
     assert_eq!((bits, a % 4096, b % 4096), (12, 0, 0));
     assert_ne!(a, b);
+}
+
+fn successor(env: &mut Env) {
+    let frame = env.frame();
+    let copies = env.slots(2);
+    for copy in [copies, copies + 1] {
+        env.path(copy).copy(env.path(frame.cptr().0), CapRights::all()).unwrap();
+    }
+    let first = env.empty_vspace();
+    env.map_tables(first, PLAYGROUND, frame, RW);
+    env.delete(first);
+    // The next space gets the identifier that has become free.
+    let second = env.empty_vspace();
+    env.map_tables(second, PLAYGROUND, Cap::from_slot(copies), RW);
+    env.delete(frame);
+    let other = Cap::<cap::Frame>::from_slot(copies + 1);
+    let taken = other.map(second, PLAYGROUND, RW, MemoryType::Normal).unwrap_err();
+    assert_eq!(taken.error, Error::DeleteFirst, "the page of the second space is gone");
+    env.path(copies).delete().unwrap();
+    other.map(second, PLAYGROUND, RW, MemoryType::Normal).unwrap();
 }

@@ -1,31 +1,19 @@
-//! The shipped system on other machines than the usual one: some cells of `skink matrix`, every
-//! altered device tree, and what depends on the CPU or on a device that misbehaves. The whole
-//! matrix takes minutes and is run by hand.
+//! What depends on the CPU, or on a device that misbehaves: the in-guest tests of traps on several
+//! CPUs, messages of any vector and mode, machine checks.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
+use anyhow::{Result, bail, ensure};
+use libtest_mimic::Trial;
 use skink_tests::qmp::Socket;
 use skink_tests::qtest::Bus;
 use skink_tests::{Disk, Fixture, one_at_a_time};
 use skink_tool::compile::KernelVariant;
 use skink_tool::machine::{Ending, Options};
-use skink_tool::matrix::{self, Rig, trees};
 use skink_tool::session::{Guest, Outcome, Watch};
 use skink_tool::suite::{self, Verdict};
 use skink_tool::workspace::{Arch, Workspace};
-
-/// Each value of each axis is in one of them at least.
-const AARCH64_CELLS: [&str; 4] = [
-    "mem=128M cpus=1 cpu=cortex-a53 gic=2 el=1",
-    "mem=256M cpus=4 cpu=cortex-a72 gic=3 el=2",
-    "mem=1G cpus=2 cpu=max gic=3 el=1",
-    "mem=8G cpus=4 cpu=max gic=2 el=2",
-];
-const X86_64_CELLS: [&str; 2] = ["mem=128M cpus=4 cpu=qemu64", "mem=8G cpus=2 cpu=max"];
 
 /// CPUs with all and with none of what keeps the kernel from users' memory; and what the in-guest
 /// tests of traps and of random instructions are called.
@@ -35,42 +23,6 @@ const SUITE_CPUS: [(Arch, &[&str], &[&str]); 2] = [
 ];
 /// How long a part of the suite may take.
 const SUITE_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What is booted, built once for each architecture.
-fn rig(arch: Arch) -> Result<&'static Rig, Failed> {
-    static X86_64: OnceLock<Result<Rig, String>> = OnceLock::new();
-    static AARCH64: OnceLock<Result<Rig, String>> = OnceLock::new();
-    let built = match arch {
-        Arch::X86_64 => &X86_64,
-        Arch::Aarch64 => &AARCH64,
-    };
-    let build = || {
-        let rig = Workspace::find().and_then(|workspace| Rig::new(&workspace, arch));
-        rig.map_err(|error| format!("{error:#}"))
-    };
-    built.get_or_init(build).as_ref().map_err(|error| error.as_str().into())
-}
-
-/// A test that boots once, under the machine's name.
-fn trial(
-    arch: Arch,
-    name: impl std::fmt::Display,
-    boot: impl Fn(&Rig) -> Result<()> + Send + 'static,
-) -> Trial {
-    Trial::test(format!("{}::{name}", arch.name()), move || {
-        let rig = rig(arch)?;
-        let _alone = one_at_a_time();
-        boot(rig).map_err(|error| format!("{error:#}").into())
-    })
-}
-
-fn cell(arch: Arch, label: &'static str) -> Trial {
-    trial(arch, label, move |rig| {
-        let cells = matrix::cells(arch);
-        let cell = cells.into_iter().find(|cell| cell.to_string() == label);
-        rig.boots(cell.context("no such cell")?.options()).map(drop)
-    })
-}
 
 /// The in-guest tests whose IDs begin so, on the kernel that ships and one CPU.
 fn in_guest(arch: Arch, cpu: &'static str, tests: &'static str) -> Trial {
@@ -163,16 +115,13 @@ fn alone(name: &str, run: fn() -> Result<()>) -> Trial {
     Trial::test(name, move || run().map_err(|error| format!("{error:#}").into()))
 }
 
-fn main() {
-    let arguments = Arguments::from_args();
-    let mut all: Vec<Trial> = X86_64_CELLS.map(|label| cell(Arch::X86_64, label)).into();
-    all.extend(AARCH64_CELLS.map(|label| cell(Arch::Aarch64, label)));
-    let of_case = |case: trees::Case| trial(Arch::Aarch64, case, move |rig| trees::run(rig, &case));
-    all.extend(trees::cases().into_iter().map(of_case));
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
+    let mut all = Vec::new();
     for (arch, cpus, tests) in SUITE_CPUS {
         all.extend(cpus.iter().flat_map(|cpu| tests.iter().map(|t| in_guest(arch, cpu, t))));
     }
     all.push(alone("x86_64::a device may send a message of any vector and mode", messages));
     all.push(alone("x86_64::a machine check is a dump", machine_check));
-    libtest_mimic::run(&arguments, all).exit();
+    all
 }
