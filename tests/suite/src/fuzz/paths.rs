@@ -25,6 +25,8 @@ const STEPS: usize = 6;
 const EVENTS: usize = 256;
 /// Words that the fast path does not carry.
 const TOO_LONG: u64 = 5;
+/// Words that every message carries.
+const CARRIED: u64 = 2;
 /// Nanoseconds after which a sequence is over, whoever still waits.
 const TIME_NS: u64 = 40 * SLICE_NS;
 
@@ -115,7 +117,7 @@ pub fn run(driver: &Driver, wanted: Wanted) {
     let mut random = Random::new(wanted.seed);
     for sequence in 1..=wanted.calls {
         let seed = random.next();
-        let length = seed % TOO_LONG;
+        let length = CARRIED + seed % (TOO_LONG - CARRIED);
         let mut first = [0; EVENTS];
         let count = play(&base, seed, length, &mut first);
         let mut second = [0; EVENTS];
@@ -126,6 +128,7 @@ pub fn run(driver: &Driver, wanted: Wanted) {
         play(&base, seed, TOO_LONG + length, &mut second);
         if let Some(at) = (0..EVENTS).find(|at| first[*at] != second[*at]) {
             let (a, b) = (first[at], second[at]);
+            tell(seed, &first, &second);
             fail(format_args!(
                 "the paths differ in sequence {sequence} at event {at} of {count}: {a:#x}, {b:#x}"
             ));
@@ -137,28 +140,72 @@ pub fn run(driver: &Driver, wanted: Wanted) {
     print(format_args!("FUZZ end {}", wanted.calls));
 }
 
+/// Prints who plays what, and both journals.
+fn tell(seed: u64, first: &[u64; EVENTS], second: &[u64; EVENTS]) {
+    let Cast { servers, clients } = Cast::new(&mut Random::new(seed));
+    for (index, Server { priority, work, gate, is_passive }) in servers.iter().enumerate() {
+        print(format_args!(
+            "server {}: priority {priority}, work {work}, gate {gate}, passive {is_passive}",
+            CLIENTS + index
+        ));
+    }
+    for (index, (priority, steps)) in clients.iter().enumerate() {
+        print(format_args!("client {index}: priority {priority}, steps {steps:x?}"));
+    }
+    for (a, b) in first.iter().zip(second).take_while(|(a, b)| **a | **b != 0) {
+        print(format_args!("{a:016x} {b:016x}"));
+    }
+}
+
+/// A server of a sequence.
+#[derive(Clone, Copy)]
+struct Server {
+    priority: u8,
+    work: u64,
+    gate: u64,
+    is_passive: bool,
+}
+
+/// Who plays in a sequence: priorities, and the clients' steps.
+struct Cast {
+    servers: [Server; SERVERS],
+    clients: [(u8, [u64; STEPS]); CLIENTS],
+}
+
+impl Cast {
+    fn new(random: &mut Random) -> Cast {
+        let servers = core::array::from_fn(|_| Server {
+            priority: random.one(&[100, 100, 105, 95]),
+            work: if random.chance(3) { 2 * random.below(6) + 1 } else { 0 },
+            gate: random.below(2),
+            is_passive: random.chance(2),
+        });
+        let clients = core::array::from_fn(|_| {
+            let priority = random.one(&[100, 100, 100, 105]);
+            (priority, core::array::from_fn(|_| random.next() & 0xff))
+        });
+        Cast { servers, clients }
+    }
+}
+
 /// Plays the sequence of a seed with messages of a length; how many events there were.
 fn play(base: &Base<'_>, seed: u64, length: u64, events: &mut [u64; EVENTS]) -> u64 {
-    let mut random = Random::new(seed);
+    let Cast { servers, clients } = Cast::new(&mut Random::new(seed));
     let mut scene = Scene::new(base);
     journal().count.store(0, Relaxed);
     journal().events.iter().for_each(|event| event.store(0, Relaxed));
-    for index in 0..SERVERS {
-        let work = if random.chance(3) { 2 * random.below(6) + 1 } else { 0 };
-        let gate = random.below(2);
-        let priority = random.one(&[100, 100, 105, 95]);
+    for (index, Server { priority, work, gate, is_passive }) in servers.into_iter().enumerate() {
         let numbers = [work, gate, index as u64, 0, 0, 0, length];
         scene.cast(CLIENTS + index, priority, &numbers);
         scene.begin(CLIENTS + index, server);
         scene.sleep(SLICE_NS);
-        if random.chance(2) {
+        if is_passive {
             scene.make_passive(CLIENTS + index);
         }
     }
-    for index in 0..CLIENTS {
-        let priority = random.one(&[100, 100, 100, 105]);
-        let mut numbers = [0; 7];
-        numbers[..STEPS].fill_with(|| random.next() & 0xff);
+    for (index, (priority, steps)) in clients.into_iter().enumerate() {
+        let mut numbers = [0; STEPS + 1];
+        numbers[..STEPS].copy_from_slice(&steps);
         numbers[number::LENGTH] = length;
         scene.cast(index, priority, &numbers);
     }
