@@ -26,13 +26,14 @@ pub const CPTR_BITS: u8 = 64;
 /// Slot `index` of a table.
 #[inline]
 pub fn slot_at(table: Obj<CapSlot>, index: u64) -> Obj<CapSlot> {
-    let offset = index * size_of::<CapSlot>() as u64;
+    // No check for overflow, which every look-up would pay: the index is inside the table.
+    let offset = index.wrapping_mul(size_of::<CapSlot>() as u64);
     // SAFETY: callers keep `index` inside the table, whose slots are all initialised.
-    unsafe { Obj::from_addr(KernelAddr(table.addr().0 + offset)) }
+    unsafe { Obj::from_addr(KernelAddr(table.addr().0.wrapping_add(offset))) }
 }
 
 const fn mask(bits: u8) -> u64 {
-    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+    if bits >= 64 { u64::MAX } else { (1u64 << bits).wrapping_sub(1) }
 }
 
 /// Resolves the lowest `depth` (1 to 64) bits of `pointer` from a CNode capability. Each CNode
@@ -52,16 +53,19 @@ pub fn resolve(
         let Cap::CNode { table, radix, guard_bits, guard } = node.unpack() else {
             return Err(failure);
         };
-        if radix + guard_bits > bits_left {
+        // Fields of six bits, of which a capability has at least one in `radix`: neither the sum
+        // nor, behind the comparison, the differences and shifts leave their types. Without checks
+        // a look-up costs what it did.
+        if radix.wrapping_add(guard_bits) > bits_left {
             return Err(failure);
         }
         let rest = pointer & mask(bits_left);
-        bits_left -= guard_bits;
-        if guard_bits > 0 && rest >> bits_left != guard {
+        bits_left = bits_left.wrapping_sub(guard_bits);
+        if guard_bits > 0 && rest.wrapping_shr(bits_left.into()) != guard {
             return Err(failure);
         }
-        bits_left -= radix;
-        let slot = slot_at(table, pointer >> bits_left & mask(radix));
+        bits_left = bits_left.wrapping_sub(radix);
+        let slot = slot_at(table, pointer.wrapping_shr(bits_left.into()) & mask(radix));
         if bits_left == 0 {
             return Ok(slot);
         }

@@ -199,8 +199,7 @@ impl Deadlines {
 
     /// Puts in a node that is not linked.
     pub fn insert(&mut self, node: Obj<Node>, at: Ticks, priority: u8) {
-        assert!(!node.is_linked(), "a node is put among the deadlines twice");
-        debug_assert!(node.addr().0 & LOW == 0);
+        assert!(!node.is_linked() && node.addr().0 & LOW == 0);
         let priority_bits = u64::from(priority);
         node.left.set(1);
         node.right.set(node.right.get() & 1 | (priority_bits & 15) << 1);

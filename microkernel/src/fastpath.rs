@@ -180,7 +180,7 @@ impl Kernel {
     /// stays as it is.
     #[inline(always)]
     fn hand_cpu_to(&mut self, next: Obj<Tcb>, same_context: bool) {
-        self.syscalls += 1;
+        self.syscalls = self.syscalls.wrapping_add(1);
         self.cpu.current = Some(next);
         let is_first = self.highest_ready().is_none_or(|top| next.priority.get() > top);
         if same_context && is_first {

@@ -264,13 +264,14 @@ fn transfer(
 }
 
 fn copy_words(from: KernelAddr, to: KernelAddr, length: usize) -> usize {
-    if length > REGISTER_WORDS {
+    // Two threads may have one buffer: then the words are there already.
+    if length > REGISTER_WORDS && from != to {
         let (from, to) = (from.0 as *const u64, to.0 as *mut u64);
         // SAFETY: `length` is at most `MAX_WORDS`, so both runs are inside the two buffers'
-        // frames; `copy` allows that they are the same frame.
+        // frames, which are different ones.
         unsafe {
             let (from, to) = (from.add(REGISTER_WORDS), to.add(REGISTER_WORDS));
-            ptr::copy(from, to, length - REGISTER_WORDS);
+            ptr::copy_nonoverlapping(from, to, length - REGISTER_WORDS);
         }
     }
     length

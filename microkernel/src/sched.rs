@@ -58,11 +58,12 @@ impl Kernel {
             return;
         }
         self.cpu.reschedule = true;
-        if tcb.ends_turn() || self.cpu.crowded {
-            self.enqueue_last(tcb);
-        } else if let Some(first) = self.cpu.candidate.take() {
+        let goes_last = tcb.ends_turn();
+        if let Some(first) = self.cpu.candidate.take() {
             self.cpu.crowded = true;
             self.enqueue_last(first);
+        }
+        if goes_last || self.cpu.crowded {
             self.enqueue_last(tcb);
         } else {
             self.cpu.candidate = Some(tcb);
@@ -253,7 +254,8 @@ impl Kernel {
     }
 
     /// Charges the context that leaves the CPU, whose exhaustion may change who should run. A new
-    /// budget is a new turn: the one that comes to the CPU with it lets waiting equals go first.
+    /// budget is a new turn: the one that comes to the CPU with it lets waiting equals go first,
+    /// but not again where the next period has passed meanwhile.
     fn account(&mut self) {
         let sc = self.cpu.current.and_then(|tcb| tcb.sched_context.get());
         if sc == self.cpu.current_sc {
@@ -262,9 +264,9 @@ impl Kernel {
         let now = self.machine.now();
         self.charge(now);
         self.cpu.current_sc = sc;
-        if let Some(sc) = sc
-            && sc.refresh(now)
-        {
+        let Some(sc) = sc else { return };
+        let gave_way = sc.gave_way.replace(false);
+        if sc.refresh(now) && !gave_way {
             self.end_turn(sc);
         }
     }
@@ -284,10 +286,10 @@ impl Kernel {
         self.cpu.charged_from = now;
         match self.cpu.current_sc {
             Some(sc) => {
-                sc.consumed.set(sc.consumed.get() + used);
+                sc.consumed.set(sc.consumed.get().wrapping_add(used));
                 sc.remaining.set(sc.remaining.get().saturating_sub(used));
             }
-            None => self.cpu.idle += used,
+            None => self.cpu.idle = self.cpu.idle.wrapping_add(used),
         }
         self.cpu.current_sc
     }
@@ -329,6 +331,7 @@ impl Kernel {
             is_ready
         });
         sc.turn_over.set(!is_ready || sc.lender.get().is_some());
+        sc.gave_way.set(is_ready);
         self.cpu.reschedule = true;
     }
 

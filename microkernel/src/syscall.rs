@@ -104,7 +104,7 @@ impl Kernel {
 
     #[inline(never)]
     pub(crate) fn syscall_slow(&mut self) {
-        self.syscalls += 1;
+        self.syscalls = self.syscalls.wrapping_add(1);
         if let Some(tcb) = self.cpu.current {
             self.syscall(tcb);
         }

@@ -275,6 +275,8 @@ impl World {
             && let Some((_, cap @ Cap::Tcb(tcb))) = asked.target
         {
             let stopped = tcb.state.get() == ThreadState::Inactive;
+            // A call of two phases that faulted has not even begun.
+            let stopped = stopped || caller.has_fault();
             ensure(!lives(&cap) || stopped, "a suspended thread goes on")?;
         }
         if !lives(&Cap::Tcb(caller)) {

@@ -64,6 +64,8 @@ pub struct SchedContext {
     /// It has a new budget, and its holder has yet to go behind its equals: it was blocked, or on
     /// lent time.
     pub turn_over: Cell<bool>,
+    /// Its holder has gone behind its equals since it last ran.
+    pub gave_way: Cell<bool>,
     /// The thread that it lets run.
     pub tcb: Cell<Option<Obj<Tcb>>>,
     /// The last thread of those who lent it on.

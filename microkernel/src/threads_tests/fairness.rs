@@ -148,6 +148,16 @@ fn budgets_that_are_renewed_in_time_do_not_starve_an_equal() {
     assert!(ran > 0, "it never ran");
 }
 
+#[test]
+fn a_budget_whose_period_passes_while_it_waits_is_used_all_the_same() {
+    let mut w = World::new();
+    let (_busy, waiting) = (w.thread(10), w.thread(10));
+    w.configure(waiting.sc, 400 * US, 500 * US);
+    w.pass(20_000 * US);
+    let used = w.invoke(waiting.sc, Invocation::SchedContextConsumed, &[], &[]).words[0];
+    assert!(used > 4_000 * US, "{used} ns");
+}
+
 /// A call downwards to a passive server whose equal waits.
 fn deadline_after_a_call_downwards(fast: bool) -> Option<u64> {
     let mut w = World::new();
@@ -210,6 +220,21 @@ fn the_time_of_a_context_that_is_deleted_while_it_runs_is_not_idle() {
     w.pass(50 * US);
     w.thread(10);
     assert_eq!(w.kernel.cpu.idle, 50 * US);
+}
+
+#[test]
+fn who_was_woken_first_comes_first_also_if_the_other_owes_its_equals_a_turn() {
+    let mut w = World::new();
+    let (x, first, second) = (w.thread(10), w.thread(10), w.thread(10));
+    let ep = w.endpoint();
+    w.focus(first);
+    w.recv(first, ep, 0);
+    w.focus(second);
+    w.kernel.machine.now += SLICE_NS;
+    w.recv(second, ep, 0);
+    w.delete(ep);
+    w.suspend(x);
+    assert!(w.is_current(first));
 }
 
 /// Arms so many timers for one moment as `owner`, all to one notification.

@@ -274,7 +274,7 @@ impl Driver {
         print(format_args!("SUITE end {passed} passed, {failed} failed"));
     }
 
-    /// Executes `rounds` random programs in a process of their own; whether they did no harm.
+    /// Executes random programs in a process of their own; whether they did no harm.
     pub fn run_programs(&self, seed: u64, rounds: u64) -> bool {
         self.asked.set((seed, rounds));
         self.run(&cases::code::ASKED)
@@ -392,6 +392,7 @@ impl Driver {
             let start = unsafe { &mut *(bytes.as_mut_ptr().cast::<Start>()) };
             start.counter_hz = self.info.counter_hz;
             start.counter_base = self.info.counter_base;
+            start.is_debug = self.info.is_debug;
             start.has_messages = u64::from(self.has_messages);
             (start.seed, start.rounds) = self.asked.get();
             start.segment_count = segments.1 as u64;

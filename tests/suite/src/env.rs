@@ -68,6 +68,8 @@ pub mod verdict {
 pub struct Start {
     pub counter_hz: u64,
     pub counter_base: u64,
+    /// 1 on a kernel that checks its invariants after every trap, which takes time.
+    pub is_debug: u64,
     /// 1 if the machine makes interrupts of messages, as its firmware says.
     pub has_messages: u64,
     /// The seed and the number of programs that the fuzzer asks for.

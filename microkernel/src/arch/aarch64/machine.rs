@@ -99,12 +99,13 @@ impl Machine for Arm {
 
     #[inline(always)]
     fn kernel_addr(&self, addr: PhysAddr) -> KernelAddr {
-        KernelAddr(addr.0 + WINDOW)
+        // The window holds all of RAM.
+        KernelAddr(addr.0.wrapping_add(WINDOW))
     }
 
     #[inline(always)]
     fn phys_addr(&self, addr: KernelAddr) -> PhysAddr {
-        PhysAddr(addr.0 - WINDOW)
+        PhysAddr(addr.0.wrapping_sub(WINDOW))
     }
 
     #[inline(always)]

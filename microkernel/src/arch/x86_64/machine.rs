@@ -129,12 +129,13 @@ impl Machine for X86 {
 
     #[inline(always)]
     fn kernel_addr(&self, addr: PhysAddr) -> KernelAddr {
-        KernelAddr(addr.0 + WINDOW)
+        // The window holds all of RAM.
+        KernelAddr(addr.0.wrapping_add(WINDOW))
     }
 
     #[inline(always)]
     fn phys_addr(&self, addr: KernelAddr) -> PhysAddr {
-        PhysAddr(addr.0 - WINDOW)
+        PhysAddr(addr.0.wrapping_sub(WINDOW))
     }
 
     #[inline(always)]
@@ -260,7 +261,7 @@ impl Machine for X86 {
         let Some(tcb) = thread else {
             return percpu::set_context_end(0);
         };
-        percpu::set_context_end(tcb.addr().0 + size_of::<Context>() as u64);
+        percpu::set_context_end(tcb.addr().0.wrapping_add(size_of::<Context>() as u64));
         // SAFETY: only the kernel, which runs this, touches a live thread's context.
         set_fs_base(unsafe { &*tcb.context.get() });
     }

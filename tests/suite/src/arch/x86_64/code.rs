@@ -76,6 +76,10 @@ const GROUPS: &[&[u8]] = &[
     &[0x0f, 0xc7], // cmpxchg16b rdrand vmptrld xsaves …
 ];
 
+/// Selectors of every table and privilege, and flags for virtual-8086 mode and I/O privilege.
+const SELECTORS: &[u32] = &[0, 1, 3, 8, 0x0b, 0x0f, 0x10, 0x17, 0x20, 0x23, 0x28, 0x2b, 0x30, 0x33];
+const FLAGS: &[u32] = &[0x202, 0x3202, 0x4202, 0x2_0002, 0x2_0202, 0x2_3002, 0x2_3302];
+
 /// What takes words from the stack: returns, flags, a segment register.
 const RETURNS: &[&[u8]] = &[&[0xcf], &[0x48, 0xcf], &[0xcb], &[0x9d], &[0x0f, 0xa9]];
 
@@ -145,7 +149,7 @@ pub fn random_code(random: &mut Random, page: &mut [u8]) {
         let taken = room.min(bytes.len());
         page[at..at + taken].copy_from_slice(&bytes[..taken]);
         at += taken;
-        taken > 0
+        at < page.len()
     };
     while instruction(random, &mut put) {}
     avoid_the_emulators_end(page);
@@ -163,13 +167,18 @@ fn instruction(random: &mut Random, put: &mut impl FnMut(&[u8]) -> bool) -> bool
         3 | 4 => {
             let mut fits = true;
             for _ in 0..random.below(6) {
-                fits = put(&[0x68]) && put(&random_word(random).to_le_bytes()[..4]);
+                let pushed = match random.below(3) {
+                    0 => random.one(FLAGS),
+                    1 => random.one(SELECTORS),
+                    _ => random_word(random) as u32,
+                };
+                fits = put(&[0x68]) && put(&pushed.to_le_bytes());
             }
             fits && put(random.one(RETURNS))
         }
         // A segment register, and what it leads to.
         5 => {
-            put(&[0xb8]) && put(&random.one(WORDS).to_le_bytes()[..4]) && {
+            put(&[0xb8]) && put(&random.one(SELECTORS).to_le_bytes()) && {
                 put(&[0x8e, 0xc0 + random.below(7) as u8 * 8])
             }
         }
