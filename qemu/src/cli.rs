@@ -15,7 +15,7 @@ use crate::progress::note;
 use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
 use crate::terminal::{self, RawTerminal};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, machine, matrix, program, suite, symbolize, tidy};
+use crate::{bench, compile, doctor, fuzz, machine, matrix, program, suite, symbolize, tidy};
 use anyhow::{Context, Result};
 use args::{GuestArgs, MachineArgs, RunArgs};
 use clap::{Parser, Subcommand};
@@ -118,6 +118,35 @@ enum Sub {
         /// Only tests whose ID begins with this
         filter: Option<String>,
     },
+    /// Lets threads of a guest make random system calls; nothing may come of it
+    Fuzz {
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many seeds, one boot each
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// System calls (instructions, sequences) of each
+        #[arg(long, default_value_t = 1_000_000)]
+        calls: u64,
+        /// What the guest does
+        #[arg(long, value_enum, default_value = "calls")]
+        mode: fuzz::Mode,
+        /// Which kernel
+        #[arg(long, value_enum, default_value = "shipped")]
+        kernel: compile::KernelVariant,
+        /// Leaves out the invocations with these labels
+        #[arg(long)]
+        without: Vec<u32>,
+        /// Tells of each kind of call
+        #[arg(long, short)]
+        verbose: bool,
+        /// More words for QEMU
+        #[arg(last = true)]
+        extra: Vec<String>,
+    },
     /// Boots the system on every machine that it is to run on
     Matrix {
         /// The machine
@@ -187,6 +216,12 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             doctor::ensure(workspace, machine.arch)?;
             let timeout = Duration::from_secs(timeout);
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
+        }
+        Sub::Fuzz { machine, seed, seeds, calls, mode, kernel, without, verbose, extra } => {
+            let options = Options { extra, ..machine.options()? };
+            doctor::ensure(workspace, machine.arch)?;
+            let plan = fuzz::Plan { arch: machine.arch, kernel, mode, seed, calls, without };
+            fuzz::command(workspace, &plan, seeds, &options, verbose)
         }
         Sub::Matrix { arch, only } => matrix::command(workspace, arch, only.as_deref()),
         Sub::Soak(args) => soak::command(workspace, &args),

@@ -79,7 +79,7 @@ pub fn bootable(arch: Arch, kernel: &Path) -> Result<PathBuf> {
 }
 
 /// A variant of the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum KernelVariant {
     /// What ships.
     #[default]

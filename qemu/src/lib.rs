@@ -6,7 +6,7 @@
 //! [`compile`] calls cargo for the guest; [`manifest`] checks `system.toml`; [`elf`] and
 //! [`bootimage`] pack; [`disk`] makes the FAT32 image, [`program`] a file for it; [`machine`] starts QEMU; [`terminal`] and
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
-//! together, [`bench`](mod@bench) and [`suite`] measure and test with it, [`cli`] is the command
+//! together, [`bench`](mod@bench), [`suite`] and [`fuzz`] measure and test with it, [`cli`] is the command
 //! line. [`campaign`] runs the long experiments with deaths. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
 //! the sources alone.
 //!
@@ -27,6 +27,7 @@ pub mod disk;
 pub mod doctor;
 pub mod elf;
 pub mod exec_channel;
+pub mod fuzz;
 pub mod install;
 pub mod machine;
 pub mod manifest;

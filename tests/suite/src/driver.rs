@@ -2,6 +2,7 @@
 
 mod load;
 
+use core::cell::Cell;
 use core::fmt::Write;
 
 use libipc::cap::{self, Cap, SlotPath, Then};
@@ -12,7 +13,7 @@ use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{Badge, CPtr, CapRights, Error, Fault, ObjectType};
 
 use crate::env::{self, CNODE_BITS, Env, Start, Text, UNTYPED_BITS, slot, verdict};
-use crate::{bench, cases};
+use crate::{bench, cases, fuzz};
 
 /// Milliseconds that a test may take.
 const TIME_LIMIT_MS: u64 = 10_000;
@@ -49,11 +50,14 @@ struct Slots {
     parts: u64,
 }
 
-struct Driver {
+/// The root task's view of the machine, and its own capabilities.
+pub struct Driver {
     info: &'static BootInfo,
     slots: Slots,
     /// Whether the machine makes interrupts of messages.
     has_messages: bool,
+    /// What the next test's start page asks for: a seed and a number of programs.
+    asked: Cell<(u64, u64)>,
 }
 
 /// The capabilities of one test's process.
@@ -75,7 +79,9 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
     let driver = Driver::new(info);
     let filter = driver.file("args").unwrap_or(b"");
     let filter = core::str::from_utf8(filter).unwrap_or("").trim();
-    if filter == "bench" {
+    if filter.starts_with("fuzz") {
+        fuzz::run(&driver, filter);
+    } else if filter == "bench" {
         driver.run(&bench::BENCH);
     } else {
         driver.run_all(filter);
@@ -84,24 +90,24 @@ pub extern "C" fn main(info: u64, _: u64) -> ! {
 }
 
 /// Ends the machine.
-fn end(code: u8) -> ! {
+pub fn end(code: u8) -> ! {
     let _ = Cap::<cap::MachineControl>::from_slot(boot::MACHINE_CONTROL).exit(code);
     arch::undefined_instruction()
 }
 
-fn log() -> Cap<cap::Log> {
+pub fn log() -> Cap<cap::Log> {
     Cap::from_slot(boot::LOG)
 }
 
-fn own_cnode() -> Cap<cap::CNode> {
+pub fn own_cnode() -> Cap<cap::CNode> {
     Cap::from_slot(boot::CNODE)
 }
 
-fn own_path(index: u64) -> SlotPath {
+pub fn own_path(index: u64) -> SlotPath {
     own_cnode().slot(CPtr(index))
 }
 
-fn print(text: core::fmt::Arguments<'_>) {
+pub fn print(text: core::fmt::Arguments<'_>) {
     let mut line = Text::new();
     let _ = line.write_fmt(text);
     let _ = line.write_str("\n");
@@ -131,7 +137,7 @@ impl Driver {
             table: first + 16,
             parts: first + 16 + TABLE_PAGES,
         };
-        let mut driver = Driver { info, slots, has_messages: true };
+        let mut driver = Driver { info, slots, has_messages: true, asked: Cell::new((0, 0)) };
         let source = driver.untyped(UNTYPED_BITS + 2);
         let make = |object, bits, slot| {
             source.retype(object, bits, own_cnode(), slot, 1).expect("make the driver's objects")
@@ -167,6 +173,16 @@ impl Driver {
         driver
     }
 
+    /// What the kernel says about the machine.
+    pub fn info(&self) -> &'static BootInfo {
+        self.info
+    }
+
+    /// The first slot of its CNode behind those that it uses itself.
+    pub fn first_free_slot(&self) -> u64 {
+        self.slots.parts
+    }
+
     fn vspace(&self) -> Cap<cap::VSpace> {
         Cap::from_slot(boot::VSPACE)
     }
@@ -189,7 +205,7 @@ impl Driver {
     }
 
     /// A device Untyped in which the machine has nothing, else any large one.
-    fn device(&self) -> Option<u64> {
+    pub fn device(&self) -> Option<u64> {
         let list = &self.info.untyped_list[..self.info.untyped.count as usize];
         let is_large = |u: &UntypedDesc| u.is_device == 1 && u.size_bits >= 21;
         let is_empty = |u: &UntypedDesc| {
@@ -226,7 +242,7 @@ impl Driver {
         unsafe { core::slice::from_raw_parts(start as *const u8, size as usize) }
     }
 
-    fn image(&self) -> &'static [u8] {
+    pub fn image(&self) -> &'static [u8] {
         let (address, size) = (self.info.boot_image_vaddr, self.info.boot_image_size);
         // SAFETY: the kernel maps the boot image there, read-only, for ever.
         unsafe { core::slice::from_raw_parts(address as *const u8, size as usize) }
@@ -256,6 +272,12 @@ impl Driver {
             if ok { passed += 1 } else { failed += 1 }
         }
         print(format_args!("SUITE end {passed} passed, {failed} failed"));
+    }
+
+    /// Executes random programs in a process of their own; whether they did no harm.
+    pub fn run_programs(&self, seed: u64, rounds: u64) -> bool {
+        self.asked.set((seed, rounds));
+        self.run(&cases::code::ASKED)
     }
 
     /// Runs one test; prints its line.
@@ -296,7 +318,7 @@ impl Driver {
         passed
     }
 
-    fn now_ns(&self) -> u64 {
+    pub fn now_ns(&self) -> u64 {
         let ticks = arch::counter().wrapping_sub(self.info.counter_base);
         (u128::from(ticks) * 1_000_000_000 / u128::from(self.info.counter_hz)) as u64
     }
@@ -373,6 +395,7 @@ impl Driver {
             start.counter_base = self.info.counter_base;
             start.is_debug = self.info.is_debug;
             start.has_messages = u64::from(self.has_messages);
+            (start.seed, start.rounds) = self.asked.get();
             start.segment_count = segments.1 as u64;
             start.segments = segments.0;
         });
@@ -401,7 +424,7 @@ impl Driver {
             to.move_(own_path(from)).expect("lend a control capability");
         }
         // Whatever else a test does by accident, it does not end the machine.
-        if test.id.starts_with("MACHINE") {
+        if ["MACHINE", "CODE"].iter().any(|kind| test.id.starts_with(kind)) {
             self.grant(cnode, &[(slot::MACHINE_CONTROL, boot::MACHINE_CONTROL)]);
         }
         if let Some(device) = self.device() {

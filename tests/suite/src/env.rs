@@ -72,6 +72,9 @@ pub struct Start {
     pub is_debug: u64,
     /// 1 if the machine makes interrupts of messages, as its firmware says.
     pub has_messages: u64,
+    /// The seed and the number of programs that the fuzzer asks for.
+    pub seed: u64,
+    pub rounds: u64,
     pub segment_count: u64,
     pub segments: [Segment; 8],
 }

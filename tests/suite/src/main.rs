@@ -7,6 +7,7 @@
 //! * [`driver`]: the root task: makes a process for each test, judges it, takes all back.
 //! * [`env`]: what a test finds: capabilities, memory, helper threads.
 //! * [`cases`]: the tests, by theme, each with an ID and a sentence.
+//! * [`fuzz`]: threads that make random system calls.
 //! * [`random`]: seeded random numbers.
 //! * [`bench`]: instruction counts of the kernel's operations.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -21,6 +22,8 @@ mod cases;
 mod driver;
 #[cfg(target_os = "none")]
 mod env;
+#[cfg(target_os = "none")]
+mod fuzz;
 #[cfg(target_os = "none")]
 mod random;
 

@@ -67,6 +67,12 @@ fn rounds() -> u64 {
     if start().is_debug == 0 { ROUNDS } else { DEBUG_ROUNDS }
 }
 
+/// The fuzzer's part of them: as many as the start page asks for.
+pub static ASKED: Test = test("CODE", "random instructions harm nobody else", |env| {
+    let flags = if start().seed % 4 == 3 { TCB_FLAG_FPU } else { 0 };
+    run(env, flags, start().seed, start().rounds);
+});
+
 /// Executes `rounds` programs that follow from `seed`, in a thread with `flags`.
 pub fn run(env: &mut Env, flags: u64, seed: u64, rounds: u64) {
     let mut victim = victim(env);
