@@ -131,33 +131,22 @@ pub const CLEAN_UNIT: u64 = 1 << 16;
 /// `radix` of a [`Cap::Zombie`] that was a TCB.
 pub const ZOMBIE_TCB: u8 = 63;
 
-/// The type field of a packed capability. 0 is `Null`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs)] // One for each variant of `Cap`.
-pub enum CapType {
-    Null = 0,
-    Untyped,
-    CNode,
-    Tcb,
-    Endpoint,
-    Notification,
-    Reply,
-    SchedContext,
-    Timer,
-    VSpace,
-    PageTable,
-    Frame,
-    AsidControl,
-    AsidPool,
-    IrqControl,
-    IrqHandler,
-    IoPortControl,
-    IoPort,
-    SchedControl,
-    Log,
-    MachineControl,
-    Zombie,
+macro_rules! cap_types {
+    ($($name:ident)*) => {
+        /// The type field of a packed capability. 0 is `Null`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        #[allow(missing_docs)] // One for each variant of `Cap`.
+        pub enum CapType { $($name,)* }
+
+        /// All types, by their number.
+        const CAP_TYPES: &[CapType] = &[$(CapType::$name,)*];
+    };
+}
+cap_types! {
+    Null Untyped CNode Tcb Endpoint Notification Reply SchedContext Timer VSpace PageTable Frame
+    AsidControl AsidPool IrqControl IrqHandler IoPortControl IoPort SchedControl Log
+    MachineControl Zombie
 }
 
 /// A capability as a slot stores it.
@@ -233,32 +222,8 @@ impl PackedCap {
 
     /// The typed view.
     pub fn unpack(self) -> Cap {
-        const T: [CapType; 22] = [
-            CapType::Null,
-            CapType::Untyped,
-            CapType::CNode,
-            CapType::Tcb,
-            CapType::Endpoint,
-            CapType::Notification,
-            CapType::Reply,
-            CapType::SchedContext,
-            CapType::Timer,
-            CapType::VSpace,
-            CapType::PageTable,
-            CapType::Frame,
-            CapType::AsidControl,
-            CapType::AsidPool,
-            CapType::IrqControl,
-            CapType::IrqHandler,
-            CapType::IoPortControl,
-            CapType::IoPort,
-            CapType::SchedControl,
-            CapType::Log,
-            CapType::MachineControl,
-            CapType::Zombie,
-        ];
         let word = self.1;
-        match T[usize::from(self.type_raw())] {
+        match CAP_TYPES[usize::from(self.type_raw())] {
             CapType::Null => Cap::Null,
             CapType::Untyped => Cap::Untyped {
                 base: self.phys(),

@@ -137,12 +137,7 @@ fn merge(mut a: Option<Obj<Node>>, mut b: Option<Obj<Node>>) -> Option<Obj<Node>
     }
 }
 
-impl Default for Deadlines {
-    fn default() -> Deadlines {
-        Deadlines::new()
-    }
-}
-
+#[allow(clippy::new_without_default)]
 impl Deadlines {
     /// Without a deadline.
     pub const fn new() -> Deadlines {

@@ -153,8 +153,12 @@ impl Kernel {
         let sc = server.sched_context.get();
         let returns = sc.is_some() && caller.lent.get() == sc;
         let both_own = caller.sched_context.get().is_some()
-            && sc.is_some_and(|sc| sc.lender.get().is_none() && sc.notification.get().is_none());
-        if !returns && !both_own {
+            && sc.is_some_and(|sc| {
+                let is_lent = sc.lender.get().is_some() || sc.is_orphan.get();
+                !is_lent && sc.notification.get().is_none()
+            });
+        // A turn that ended on lent time is given up by the slow path.
+        if !returns && !both_own || returns && sc.is_some_and(|sc| sc.turn_over.get()) {
             return false;
         }
 

@@ -12,7 +12,7 @@ use crate::obj::Obj;
 use crate::object::endpoint::{Endpoint, EndpointState, WaitQueue};
 use crate::object::notification::Notification;
 use crate::object::reply::Reply;
-use crate::object::sched_context::SchedContext;
+use crate::object::sched_context::{self, SchedContext};
 use crate::object::tcb::{Tcb, ThreadState};
 use crate::slot::CapSlot;
 
@@ -116,9 +116,10 @@ fn check_armed(kernel: &Kernel, current: Obj<Tcb>) -> Check {
     ensure(cpu.armed <= kernel.deadlines.earliest(floor), "the timer comes after a deadline")?;
     let Some(sc) = cpu.current_sc else { return Ok(()) };
     let has_equal = cpu.ready[usize::from(current.priority.get())].head.get().is_some();
+    let is_waited_for = has_equal || sched_context::is_lost(sc.lender.get());
     let end = cpu.charged_from.saturating_add(sc.remaining.get());
     ensure(
-        sc.is_round_robin() && !has_equal || cpu.armed <= end,
+        sc.is_round_robin() && !is_waited_for || cpu.armed <= end,
         "the timer comes after the end of a budget",
     )
 }
@@ -288,7 +289,7 @@ fn check_context(sc: Obj<SchedContext>) -> Check {
     if let Some(notification) = sc.notification.get() {
         ensure(notification.sched_context.get() == Some(sc), "a notification forgot its context")?;
     }
-    crate::object::sched_context::check_lenders(&sc)?;
+    sched_context::check_lenders(&sc)?;
     ensure(sc.remaining.get() <= sc.budget.get(), "a context has more than its budget")?;
     let is_used_up = sc.remaining.get() == 0 && sc.budget.get() > 0;
     ensure(sc.node.is_linked() == is_used_up, "a refill is missing or comes for nothing")

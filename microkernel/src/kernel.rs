@@ -46,6 +46,8 @@ pub struct Cpu {
     pub candidate: Option<Obj<Tcb>>,
     /// Several became ready in this trap, and none of them goes before its equals.
     pub crowded: bool,
+    /// A new budget has already made somebody let equals go first in this trap.
+    pub has_given_way: bool,
     /// The thread whose invocation is under way; `None` too as soon as it has ended itself.
     pub invoker: Option<Obj<Tcb>>,
     /// The scheduling context that time is charged to.
@@ -103,6 +105,7 @@ pub struct Kernel {
     pub asid_generations: [u32; ASID_POOLS * POOL_SIZE],
 }
 
+#[allow(clippy::new_without_default)]
 impl Cpu {
     /// Idle, in the kernel's own space.
     pub const fn new() -> Cpu {
@@ -111,6 +114,7 @@ impl Cpu {
             loaded: None,
             candidate: None,
             crowded: false,
+            has_given_way: false,
             invoker: None,
             current_sc: None,
             charged_from: 0,
@@ -126,12 +130,6 @@ impl Cpu {
             ready_bitmap: [0; 4],
             reschedule: false,
         }
-    }
-}
-
-impl Default for Cpu {
-    fn default() -> Cpu {
-        Cpu::new()
     }
 }
 

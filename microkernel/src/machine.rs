@@ -169,7 +169,7 @@ pub trait Machine {
     /// Arms the one-shot timer, or stops it.
     fn set_deadline(&mut self, deadline: Option<Ticks>);
 
-    /// Makes the root table of a new address space: zero for users, the kernel's own part as in
+    /// Makes zeroed memory the root table of a new address space: the kernel's own part is as in
     /// every other.
     fn init_root_table(&mut self, table: PhysAddr);
     /// Stores a page-table entry (with the barriers that the architecture wants). An entry that

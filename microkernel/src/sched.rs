@@ -7,12 +7,13 @@
 //!
 //! **Equals.** A round-robin slice ends when it is used up, never by the time on the wall: who
 //! blocks often gets no new slice for it. At its end the holder goes behind its equals, at once
-//! or, if it is blocked or on lent time then (`turn_over`), as soon as it competes on its own.
+//! or, if it is blocked or on lent time then, as soon as it competes on its own; that it still has
+//! to wait for them (`turn_over`) is forgotten when the queue has come to it.
 //!
 //! **Time** is read and charged only when the scheduling context on the CPU changes, or a timer
 //! fires. The machine's timer is armed for the earliest of the current budget's end and the
 //! first deadline; it is left alone while it is armed for something earlier, and a round-robin
-//! slice without equals in the queue has no end.
+//! slice without equals in the queue, and without a lost lender, has no end.
 //!
 //! **Deadlines** have priorities: a timer that of the thread that armed it, a refill that of the
 //! context's holder. What passes for a lower priority than the one that runs is *deferred*: it
@@ -30,7 +31,7 @@ use crate::deadlines::{Node, NodeKind};
 use crate::fault;
 use crate::machine::{Fpu, Machine, Ticks};
 use crate::obj::Obj;
-use crate::object::sched_context::{self, SchedContext};
+use crate::object::sched_context::{self, SchedContext, is_lost};
 use crate::object::tcb::{Tcb, TcbSlot, ThreadState};
 use crate::object::timer::{self, Timer};
 use crate::object::vspace;
@@ -58,7 +59,7 @@ impl Kernel {
             return;
         }
         self.cpu.reschedule = true;
-        let goes_last = tcb.ends_turn();
+        let goes_last = tcb.owes_turn();
         if let Some(first) = self.cpu.candidate.take() {
             self.cpu.crowded = true;
             self.enqueue_last(first);
@@ -202,6 +203,7 @@ impl Kernel {
             self.defer(None);
             self.cpu.look = true;
         }
+        self.cpu.has_given_way = false;
         self.settle();
         if self.cpu.look {
             self.pass_deadlines();
@@ -223,7 +225,7 @@ impl Kernel {
     fn pick(&mut self) -> Option<Obj<Tcb>> {
         self.cpu.crowded = false;
         let mut current = self.cpu.current.take().filter(|tcb| tcb.is_schedulable());
-        if let Some(tcb) = current.filter(|tcb| tcb.ends_turn()) {
+        if let Some(tcb) = current.filter(|tcb| tcb.owes_turn()) {
             self.enqueue_last(tcb);
             current = None;
         }
@@ -248,6 +250,10 @@ impl Kernel {
             best = self.cpu.ready[usize::from(top)].head.get();
             if let Some(tcb) = best {
                 self.dequeue(tcb);
+                if tcb.owes_turn() {
+                    // Its equals have gone first.
+                    tcb.sched_context.get().inspect(|sc| sc.turn_over.set(false));
+                }
             }
         }
         best
@@ -255,7 +261,8 @@ impl Kernel {
 
     /// Charges the context that leaves the CPU, whose exhaustion may change who should run. A new
     /// budget is a new turn: the one that comes to the CPU with it lets waiting equals go first,
-    /// but not again where the next period has passed meanwhile.
+    /// but not again where the next period has passed meanwhile, and only one in a trap, however
+    /// many of them are ready.
     fn account(&mut self) {
         let sc = self.cpu.current.and_then(|tcb| tcb.sched_context.get());
         if sc == self.cpu.current_sc {
@@ -266,7 +273,8 @@ impl Kernel {
         self.cpu.current_sc = sc;
         let Some(sc) = sc else { return };
         let gave_way = sc.gave_way.replace(false);
-        if sc.refresh(now) && !gave_way {
+        if sc.refresh(now) && !gave_way && !self.cpu.has_given_way {
+            self.cpu.has_given_way = true;
             self.end_turn(sc);
         }
     }
@@ -317,22 +325,21 @@ impl Kernel {
 
     /// A context's turn is over, and it has a new budget: its holder goes behind its equals. One
     /// that does not compete does so when it competes again; one that uses the time of another
-    /// does so now, and its lender when it has its time back.
+    /// does so now, and its lender when it has its time back. What is owed is paid only by waiting
+    /// in the queue to the end: who leaves it, for whatever reason, comes back last.
     fn end_turn(&mut self, sc: Obj<SchedContext>) {
-        let is_ready = sc.tcb.get().is_some_and(|holder| {
-            self.withdraw(holder);
-            if self.cpu.current == Some(holder) {
-                self.cpu.current = None;
-            }
-            let is_ready = holder.is_schedulable();
-            if is_ready {
-                self.enqueue_last(holder);
-            }
-            is_ready
-        });
-        sc.turn_over.set(!is_ready || sc.lender.get().is_some());
-        sc.gave_way.set(is_ready);
+        sc.turn_over.set(true);
+        sc.gave_way.set(false);
         self.cpu.reschedule = true;
+        let Some(holder) = sc.tcb.get() else { return };
+        self.withdraw(holder);
+        if self.cpu.current == Some(holder) {
+            self.cpu.current = None;
+        }
+        if holder.is_schedulable() {
+            sc.gave_way.set(true);
+            self.enqueue_last(holder);
+        }
     }
 
     /// The current thread gives up the rest of its slice to its equals, if there are any.
@@ -418,7 +425,8 @@ impl Kernel {
         let mut wanted = self.deadlines.earliest(self.cpu.deferred.map_or(0, |below| below + 1));
         if let (Some(sc), Some(tcb)) = (self.cpu.current_sc, self.cpu.current) {
             let queue = &self.cpu.ready[usize::from(tcb.priority.get())];
-            if !sc.is_round_robin() || queue.head.get().is_some() {
+            let is_waited_for = queue.head.get().is_some() || is_lost(sc.lender.get());
+            if !sc.is_round_robin() || is_waited_for {
                 wanted = wanted.min(self.cpu.charged_from.saturating_add(sc.remaining.get()));
             }
         }

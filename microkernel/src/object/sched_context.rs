@@ -61,11 +61,12 @@ pub struct SchedContext {
     pub consumed_at_fault: Cell<Ticks>,
     /// Badge of timeout faults.
     pub badge: Cell<u64>,
-    /// It has a new budget, and its holder has yet to go behind its equals: it was blocked, or on
-    /// lent time.
+    /// It has a new budget, and whoever it belongs to has yet to let its equals go first.
     pub turn_over: Cell<bool>,
     /// Its holder has gone behind its equals since it last ran.
     pub gave_way: Cell<bool>,
+    /// All who lent it have ended: its holder keeps it until it receives again.
+    pub is_orphan: Cell<bool>,
     /// The thread that it lets run.
     pub tcb: Cell<Option<Obj<Tcb>>>,
     /// The last thread of those who lent it on.
@@ -202,7 +203,8 @@ pub fn return_to_lender(kernel: &mut Kernel, sc: Obj<SchedContext>) {
 }
 
 /// Whether a lender waits for its context and no longer for an answer.
-fn is_lost(lender: Option<Obj<Tcb>>) -> bool {
+#[inline(always)]
+pub fn is_lost(lender: Option<Obj<Tcb>>) -> bool {
     lender.is_some_and(|lender| lender.state.get() != ThreadState::BlockedOnReply)
 }
 
@@ -249,6 +251,8 @@ pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
         splice_out(above);
     }
     let lent = tcb.lent.get();
+    // The end of the slice or budget is waited for now.
+    kernel.cpu.reschedule |= lent.is_some();
     splice_out(tcb);
     if let Some(sc) = lent {
         reclaim(kernel, sc);
@@ -259,6 +263,9 @@ pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let (above, lent) = (tcb.lender_above.get(), tcb.lent.get());
     drop_lender(tcb);
+    if let Some(sc) = lent.filter(|sc| sc.lender.get().is_none()) {
+        sc.is_orphan.set(true);
+    }
     if let Some(above) = above {
         splice_out(above);
     }
@@ -306,7 +313,7 @@ pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
             ThreadState::BlockedOnNotification => reclaim(kernel, sc),
             _ => return_to_lost(kernel, sc),
         }
-    } else if sc.notification.get().is_some() {
+    } else if sc.is_orphan.replace(false) || sc.notification.get().is_some() {
         detach(kernel, sc);
     }
 }
@@ -456,11 +463,13 @@ pub fn bind(kernel: &mut Kernel, sc: Obj<SchedContext>, tcb: Obj<Tcb>) -> Result
     {
         return Err(Error::DeleteFirst.into());
     }
-    // Whatever the thread has lent, and whoever lent this context, is given up.
-    end_lender(kernel, tcb);
+    // Whoever lent this context, and whatever the thread has lent, is given up: in this order, so
+    // that no lender claims the context meanwhile.
     if let Some(lender) = sc.lender.take() {
         lender.lent.set(None);
     }
+    end_lender(kernel, tcb);
+    sc.is_orphan.set(false);
     attach(kernel, sc, tcb);
     kernel.release(tcb);
     Ok(())

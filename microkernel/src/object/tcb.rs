@@ -167,11 +167,11 @@ impl Tcb {
             && self.sched_context.get().is_some_and(|sc| sc.remaining.get() > 0)
     }
 
-    /// Whether its turn ended while it did not compete by itself: now it goes behind its equals.
+    /// Whether its turn has ended and it has yet to let its equals go first, not on lent time.
     #[inline]
-    pub fn ends_turn(&self) -> bool {
+    pub fn owes_turn(&self) -> bool {
         let sc = self.sched_context.get();
-        sc.is_some_and(|sc| sc.lender.get().is_none() && sc.turn_over.replace(false))
+        sc.is_some_and(|sc| sc.turn_over.get() && sc.lender.get().is_none())
     }
 
     /// Whether it lent its context and waits to get it back.

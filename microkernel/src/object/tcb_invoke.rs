@@ -195,12 +195,12 @@ fn set_sched_params(
     if let Some((index, slot)) = handler {
         checked_handler(index, slot)?;
     }
-    let context = checked_context(tcb, arguments)?;
+    // First, because the end of a handler's endpoint may give the context to a lost lender.
+    if let Some(sc) = checked_context(tcb, arguments)? {
+        sched_context::bind(kernel, sc, tcb)?;
+    }
     if handler.is_some() {
         set_handler(kernel, tcb, TcbSlot::FaultEndpoint, handler)?;
-    }
-    if let Some(sc) = context {
-        sched_context::bind(kernel, sc, tcb)?;
     }
     tcb.mcp.set(mcp);
     kernel.set_priority(tcb, priority);

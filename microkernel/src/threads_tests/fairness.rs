@@ -334,3 +334,83 @@ fn a_thread_that_ends_itself_is_in_no_queue() {
     let Cap::Endpoint { endpoint, .. } = w.cap(ep) else { panic!() };
     assert_eq!(endpoint.queue.head.get(), None);
 }
+
+#[test]
+fn a_turn_that_ended_on_lent_time_is_given_up_at_the_answer_on_either_path() {
+    let mut seen = Vec::new();
+    for fast in [true, false] {
+        let mut w = World::new();
+        w.fast = fast;
+        let (server, client) = (w.thread(20), w.thread(10));
+        let (ep, reply) = (w.endpoint(), w.reply());
+        w.recv(server, ep, reply);
+        w.invoke(server.sc, Invocation::SchedContextUnbind, &[], &[]);
+        w.call(client, ep, &[]);
+        // An equal of the server's ends the slice by its presence, and leaves.
+        let equal = w.thread(20);
+        w.pass(SLICE_NS + 10);
+        w.suspend(equal);
+        w.reply_recv(server, ep, reply, &[]);
+        assert!(w.is_current(client));
+        let Cap::SchedContext(sc) = w.cap(client.sc) else { panic!() };
+        let x = w.thread(10);
+        seen.push((sc.turn_over.get(), w.is_current(x)));
+    }
+    assert_eq!(seen, [(false, false); 2]);
+}
+
+#[test]
+fn of_many_whose_periods_have_passed_one_gives_way_in_a_trap() {
+    let mut w = World::new();
+    let boss = w.thread(200);
+    let contexts: Vec<_> = (0..50)
+        .map(|_| {
+            let (thread, sc) = (w.passive(10), w.context(50 * US, 60 * US));
+            w.invoke(sc, Invocation::SchedContextBind, &[], &[thread.cap]);
+            w.resume(thread);
+            sc
+        })
+        .collect();
+    w.kernel.machine.now += SLICE_NS;
+    w.suspend(boss);
+    let gave_way = |sc: &&u64| match w.cap(**sc) {
+        Cap::SchedContext(sc) => sc.gave_way.get(),
+        _ => panic!("no context"),
+    };
+    assert!(contexts.iter().filter(gave_way).count() <= 1);
+}
+
+#[test]
+fn a_turn_that_is_owed_stays_owed_by_who_leaves_the_queue_and_comes_back() {
+    for rebinds in [true, false] {
+        let mut w = World::new();
+        let (x, p, q) = (w.thread(10), w.thread(10), w.thread(10));
+        let n = w.notification();
+        // Its slice ends as it blocks.
+        w.focus(q);
+        w.kernel.machine.now += SLICE_NS;
+        w.wait(q, n);
+        w.focus(p);
+        if rebinds {
+            let passive = w.passive(10);
+            w.resume(passive);
+            for to in [passive, q] {
+                w.invoke(q.sc, Invocation::SchedContextUnbind, &[], &[]);
+                w.invoke(q.sc, Invocation::SchedContextBind, &[], &[to.cap]);
+            }
+        } else {
+            w.resume(q);
+            w.suspend(q);
+        }
+        // One call wakes it and blocks: its place among equals is what it owes.
+        let ep = w.endpoint();
+        let call = Call {
+            label: Invocation::TcbResume.raw(),
+            cptr: q.cap,
+            receive: ep,
+            ..Call::default()
+        };
+        w.syscall(p, Syscall::NbSendRecv, call);
+        assert!(w.is_current(x), "rebinds: {rebinds}");
+    }
+}

@@ -161,3 +161,45 @@ fn a_server_behind_one_that_died_keeps_the_time_to_finish_with() {
     w.recv(threads[2], ep, 0);
     assert!(w.is_current(threads[0]), "and then its time goes back");
 }
+
+#[test]
+fn a_context_that_is_bound_anew_goes_to_none_of_its_old_lenders() {
+    let mut w = World::new();
+    let (threads, replies) = chain(&mut w, 2);
+    w.delete(replies[1]);
+    w.invoke(threads[0].sc, Invocation::SchedContextUnbindObject, &[], &[threads[2].cap]);
+    w.invoke(threads[0].sc, Invocation::SchedContextBind, &[], &[threads[1].cap]);
+    w.resume(threads[1]);
+    assert!(w.is_current(threads[1]));
+}
+
+#[test]
+fn a_lost_lender_waits_for_a_slice_that_ends_also_if_the_holder_has_no_equals() {
+    for fast in [true, false] {
+        let mut w = World::new();
+        w.fast = fast;
+        let (threads, replies) = chain(&mut w, 1);
+        w.delete(replies[1]);
+        w.fails(threads[0], Error::ReplyLost);
+        w.pass(SLICE_NS);
+        assert!(w.is_current(threads[0]));
+    }
+}
+
+#[test]
+fn a_server_keeps_the_time_of_a_client_that_ended_no_longer_than_its_work() {
+    for fast in [true, false] {
+        let mut w = World::new();
+        w.fast = fast;
+        let (threads, replies) = chain(&mut w, 1);
+        let (next, ep) = (w.thread(10), w.endpoint());
+        w.delete(threads[0].cap);
+        assert!(w.is_current(threads[1]), "it goes on with its work");
+        w.reply_recv(threads[1], ep, replies[1], &[]);
+        assert!(threads[1].tcb.sched_context.get().is_none());
+        // The next caller lends its own.
+        w.call(next, ep, &[]);
+        let Cap::SchedContext(sc) = w.cap(next.sc) else { panic!() };
+        assert!(threads[1].tcb.sched_context.get() == Some(sc));
+    }
+}

@@ -297,6 +297,8 @@ impl World {
                 self.kernel.enqueue_first(current);
             }
             self.kernel.dequeue(thread.tcb);
+            // As if the queue had come to it.
+            thread.tcb.sched_context.get().inspect(|sc| sc.turn_over.set(false));
             self.kernel.cpu.current = Some(thread.tcb);
             self.kernel.cpu.reschedule = true;
             self.kernel.schedule();

@@ -124,12 +124,9 @@ impl Machine for Arm {
         }
     }
 
-    fn init_root_table(&mut self, table: PhysAddr) {
-        let table = self.kernel_addr(table).0 as *mut [u64; 512];
-        // SAFETY: a whole table in the window, which the caller owns. Nothing of the kernel's is
-        // in it: that is the other half.
-        unsafe { table.write_bytes(0, 1) };
-        // Before a walk begins there (Arm ARM §K13.5.3).
+    fn init_root_table(&mut self, _: PhysAddr) {
+        // Nothing of the kernel's is in it: that is the other half. What cleared it is done before a
+        // walk begins there (Arm ARM §K13.5.3).
         dsb(ISHST);
     }
 

@@ -22,6 +22,7 @@ use super::{percpu, power};
 use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
 use crate::arch::console::Console;
 use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
+use crate::arch::launch::KERNEL_BASE;
 use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
 use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
@@ -158,12 +159,9 @@ impl Machine for X86 {
     fn init_root_table(&mut self, table: PhysAddr) {
         let kernel = self.kernel_addr(self.kernel_root).0 as *const u64;
         let table = self.kernel_addr(table).0 as *mut u64;
-        // SAFETY: both are whole tables in the window; the caller owns the new one.
-        unsafe {
-            table.write_bytes(0, X86Paging::ROOT_USER_ENTRIES);
-            for index in X86Paging::ROOT_USER_ENTRIES..ROOT_ENTRIES {
-                table.add(index).write(kernel.add(index).read());
-            }
+        for index in [WINDOW, KERNEL_BASE].map(|address| (address >> 39) as usize % ROOT_ENTRIES) {
+            // SAFETY: both are whole tables in the window; the caller owns the new one.
+            unsafe { table.add(index).write(kernel.add(index).read()) };
         }
     }
 
