@@ -254,8 +254,10 @@ fn transfer(
         }
     }
     to.regs(|regs| {
-        for (index, word) in words.iter().enumerate().take(length) {
-            regs.set_mr(index, *word);
+        for (index, word) in words.into_iter().enumerate() {
+            if index < length {
+                regs.set_mr(index, word);
+            }
         }
         regs.set_status(0);
         regs.set_badge(badge);

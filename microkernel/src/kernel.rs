@@ -59,7 +59,7 @@ pub struct Cpu {
     /// What the machine's timer is set to, `Ticks::MAX` if it is stopped. Never later than the
     /// next event.
     pub armed: Ticks,
-    /// Deadlines may have passed: the timer fired, or the CPU came down to a lower priority.
+    /// Deadlines may have passed: the timer fired, or some are deferred.
     pub look: bool,
     /// Deadlines of this priority and below have passed and wait until the CPU comes down to it.
     pub deferred: Option<u8>,

@@ -199,14 +199,11 @@ impl Kernel {
 
     #[inline(never)]
     fn decide(&mut self) {
-        if self.cpu.deferred.is_some() {
-            self.defer(None);
-            self.cpu.look = true;
-        }
         self.cpu.has_given_way = false;
-        self.settle();
         if self.cpu.look {
             self.pass_deadlines();
+        } else {
+            self.settle();
         }
         self.arm();
     }
@@ -366,11 +363,13 @@ impl Kernel {
         self.charge(now);
     }
 
-    /// Handles deadlines that have passed, the highest priority first, down to that of the thread
-    /// that is to run then. What is below is deferred.
+    /// As `settle`, and handles deadlines that have passed, the highest priority first, down to that
+    /// of the thread that is to run then. What is below is deferred.
+    #[cold]
     #[inline(never)]
     fn pass_deadlines(&mut self) {
-        self.cpu.look = false;
+        self.defer(None);
+        self.settle();
         let now = self.machine.now();
         for _ in 0..DUE_PER_TRAP {
             let Some(node) = self.deadlines.due(now, self.floor()) else {
@@ -395,6 +394,7 @@ impl Kernel {
             let has_threads = self.cpu.ready[usize::from(old)].head.get().is_some();
             self.mark_ready(old, has_threads);
         }
+        self.cpu.look = priority.is_some();
         if let Some(new) = priority {
             self.mark_ready(new, true);
         }

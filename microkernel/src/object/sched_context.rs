@@ -334,6 +334,7 @@ pub fn give_back(kernel: &mut Kernel, sc: Obj<SchedContext>, holder: Obj<Tcb>) {
 /// Unbinds a context from everything: holder, notification and lenders.
 pub fn unbind(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     detach(kernel, sc);
+    sc.is_orphan.set(false);
     if let Some(notification) = sc.notification.take() {
         notification.sched_context.set(None);
     }

@@ -52,6 +52,8 @@ pub struct Context {
     pub holder: Option<usize>,
     pub lenders: Vec<usize>,
     pub notification: Option<usize>,
+    /// All who lent it have ended.
+    pub is_orphan: bool,
 }
 
 /// A notification: bits if it is active.
@@ -270,8 +272,11 @@ impl Model {
             if !waits || !self.is_in_use(sc) {
                 self.return_to_lender(sc);
             }
-        } else if self.contexts[sc].lenders.is_empty() && self.contexts[sc].notification.is_some() {
-            self.release(sc);
+        } else if self.contexts[sc].lenders.is_empty() {
+            let is_orphan = core::mem::take(&mut self.contexts[sc].is_orphan);
+            if is_orphan || self.contexts[sc].notification.is_some() {
+                self.release(sc);
+            }
         }
     }
 
@@ -395,6 +400,7 @@ impl Model {
         }
         self.forget_lender(t);
         self.contexts[sc].lenders.clear();
+        self.contexts[sc].is_orphan = false;
         self.give(sc, t);
         true
     }
@@ -403,6 +409,7 @@ impl Model {
         for context in &mut self.contexts {
             if let Some(place) = context.lenders.iter().position(|lender| *lender == t) {
                 context.lenders.remove(place);
+                context.is_orphan |= context.lenders.is_empty();
                 if let Some(below) = place.checked_sub(1) {
                     self.threads[context.lenders[below]].lent_past = true;
                 }
@@ -426,6 +433,7 @@ impl Model {
     pub fn unbind_context(&mut self, sc: usize) {
         self.release(sc);
         self.contexts[sc].lenders.clear();
+        self.contexts[sc].is_orphan = false;
         if let Some(n) = self.contexts[sc].notification.take() {
             self.notifications[n].context = None;
         }
