@@ -175,5 +175,7 @@ fn tell_context(sc: Obj<SchedContext>, sink: &mut impl Sink) {
     sink.fact("refill", of, if sc.node.is_linked() { sc.node.at() } else { 0 });
     sink.fact("holder", of, addr(sc.tcb.get()));
     sink.fact("lender", of, addr(sc.lender.get()));
+    let turn = [&sc.turn_over, &sc.gave_way, &sc.is_orphan].map(|flag| u64::from(flag.get()));
+    sink.fact("turn", of, turn[0] | turn[1] << 1 | turn[2] << 2);
     sink.fact("context's notification", of, addr(sc.notification.get()));
 }

@@ -66,5 +66,6 @@ pub fn finalise(kernel: &mut Kernel, reply: Obj<Reply>) {
         tcb::wake_with(kernel, tcb, Error::Cancelled);
         return;
     }
+    tcb.is_owed.set(tcb.lent.get().is_some());
     tcb::wake_with(kernel, tcb, Error::ReplyLost);
 }

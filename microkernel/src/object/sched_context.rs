@@ -9,8 +9,9 @@
 //! the lender is *lost*: on the stack, but not `BlockedOnReply`. Its context returns to it when
 //! the holder replies to nobody, receives again, exhausts the budget, is suspended, faults or
 //! ends ([`reclaim`], [`hand_back`], [`give_back`]), or at once if the holder receives already.
-//! From a holder that waits for a signal in the middle of its work it returns only to the caller
-//! whom the holder serves, and only if that runs: a server behind one that died keeps the time to
+//! From a holder that waits for a signal in the middle of its work it returns only if that holder
+//! was declared dead, by the end of the reply object with which it was to answer the lender: no
+//! client takes the time of a server that lives, and a server behind one that died keeps it to
 //! finish with. A thread that ends is spliced out. So is a suspended lender above a lost one: what
 //! it would get back, it would pass on. So nothing here depends on the number of lenders.
 //!
@@ -168,7 +169,7 @@ pub fn lend(sc: Obj<SchedContext>, caller: Obj<Tcb>, callee: Obj<Tcb>) {
         before.lender_above.set(Some(caller));
     }
     caller.lent.set(Some(sc));
-    caller.lent_past.set(false);
+    caller.is_owed.set(false);
     caller.sched_context.set(None);
     callee.sched_context.set(Some(sc));
     sc.tcb.set(Some(callee));
@@ -216,8 +217,10 @@ fn is_claimed(sc: &SchedContext) -> bool {
     };
     sc.tcb.get().is_none_or(|holder| match holder.state.get() {
         ThreadState::Inactive | ThreadState::BlockedOnReceive => true,
+        // There is nothing in it that it could use.
+        ThreadState::Ready => sc.remaining.get() == 0,
         ThreadState::BlockedOnNotification => {
-            lender.state.get() == ThreadState::Ready && !lender.lent_past.get()
+            lender.state.get() == ThreadState::Ready && lender.is_owed.get()
         }
         _ => holder.has_fault(),
     })
@@ -230,18 +233,10 @@ pub fn reclaim(kernel: &mut Kernel, sc: Obj<SchedContext>) {
     }
 }
 
-/// Takes a thread that will get nothing back off the stack.
-fn drop_lender(tcb: Obj<Tcb>) {
-    if let Some(below) = tcb.lender_below.get() {
-        below.lent_past.set(true);
-    }
-    leave_lenders(tcb);
-}
-
 /// A suspended lender above a lost one has nothing to wait for: it is spliced out.
 fn splice_out(tcb: Obj<Tcb>) {
     if tcb.state.get() == ThreadState::Inactive && is_lost(tcb.lender_below.get()) {
-        drop_lender(tcb);
+        leave_lenders(tcb);
     }
 }
 
@@ -262,7 +257,7 @@ pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 /// A thread that ends, or gets other time, leaves the stack of lenders that it is on, if any.
 pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let (above, lent) = (tcb.lender_above.get(), tcb.lent.get());
-    drop_lender(tcb);
+    leave_lenders(tcb);
     if let Some(sc) = lent.filter(|sc| sc.lender.get().is_none()) {
         sc.is_orphan.set(true);
     }
@@ -308,12 +303,10 @@ pub fn hand_back(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let Some(sc) = tcb.sched_context.get() else {
         return;
     };
+    let waits_for_signal = tcb.state.get() == ThreadState::BlockedOnNotification;
     if sc.lender.get().is_some() {
-        match tcb.state.get() {
-            ThreadState::BlockedOnNotification => reclaim(kernel, sc),
-            _ => return_to_lost(kernel, sc),
-        }
-    } else if sc.is_orphan.replace(false) || sc.notification.get().is_some() {
+        if waits_for_signal { reclaim(kernel, sc) } else { return_to_lost(kernel, sc) }
+    } else if sc.notification.get().is_some() || !waits_for_signal && sc.is_orphan.replace(false) {
         detach(kernel, sc);
     }
 }

@@ -109,8 +109,8 @@ pub struct Tcb {
     pub lender_below: Cell<Option<Obj<Tcb>>>,
     /// Who lent it on afterwards.
     pub lender_above: Cell<Option<Obj<Tcb>>>,
-    /// Whom it lent the context to has left the stack: the one above serves another.
-    pub lent_past: Cell<bool>,
+    /// Its server was declared dead while it held the context that this thread had lent it.
+    pub is_owed: Cell<bool>,
     /// A fault that waits to be sent or answered.
     pub fault: Cell<FaultWords>,
     /// FPU state, valid if the flag is set.

@@ -137,11 +137,25 @@ fn waiting_server(w: &mut World, servers: usize) -> (Vec<Thread>, Vec<u64>, u64)
 }
 
 #[test]
-fn a_resumed_caller_has_its_time_back_from_a_server_that_waits_for_a_signal() {
+fn a_caller_does_not_take_its_time_from_a_server_that_waits_for_a_signal_and_lives() {
     let mut w = World::new();
-    let (threads, ..) = waiting_server(&mut w, 1);
+    let (threads, replies, gate) = waiting_server(&mut w, 1);
     w.suspend(threads[0]);
     w.resume(threads[0]);
+    let signaller = w.thread(5);
+    w.signal(signaller, gate);
+    assert!(w.is_current(threads[1]), "it goes on with its work");
+    let ep = w.endpoint();
+    w.reply_recv(threads[1], ep, replies[1], &[]);
+    assert!(w.is_current(threads[0]));
+}
+
+#[test]
+fn a_caller_takes_its_time_from_a_server_that_waits_for_a_signal_and_was_declared_dead() {
+    let mut w = World::new();
+    let (threads, replies, _) = waiting_server(&mut w, 1);
+    w.delete(replies[1]);
+    w.fails(threads[0], Error::ReplyLost);
     assert!(w.is_current(threads[0]));
 }
 
@@ -202,4 +216,35 @@ fn a_server_keeps_the_time_of_a_client_that_ended_no_longer_than_its_work() {
         let Cap::SchedContext(sc) = w.cap(next.sc) else { panic!() };
         assert!(threads[1].tcb.sched_context.get() == Some(sc));
     }
+}
+
+#[test]
+fn a_server_whose_client_ended_may_wait_for_a_signal_in_its_work() {
+    let mut w = World::new();
+    let (threads, _) = chain(&mut w, 1);
+    w.delete(threads[0].cap);
+    let gate = w.notification();
+    w.wait(threads[1], gate);
+    let signaller = w.thread(5);
+    w.signal(signaller, gate);
+    assert!(w.is_current(threads[1]));
+}
+
+#[test]
+fn a_lender_that_is_lost_after_its_budget_was_used_up_waits_for_the_refill_itself() {
+    let mut w = World::new();
+    let client = w.thread(200);
+    w.configure(client.sc, 100_000, 1_000_000);
+    let server = w.thread(200);
+    let (ep, reply) = (w.endpoint(), w.reply());
+    w.focus(server);
+    w.recv(server, ep, reply);
+    w.invoke(server.sc, Invocation::SchedContextUnbind, &[], &[]);
+    w.call(client, ep, &[]);
+    w.invoke(server.cap, Invocation::TcbSetPriority, &[5], &[server.cap]);
+    w.pass(100_000);
+    w.delete(reply);
+    let _spinner = w.thread(100);
+    w.pass(950_000);
+    assert!(w.is_current(client));
 }

@@ -38,8 +38,8 @@ pub struct Thread {
     pub sc: Option<usize>,
     pub reply: Option<usize>,
     pub bound: Option<usize>,
-    /// Whom it lent its context to is no lender of it any more.
-    pub lent_past: bool,
+    /// Its server was declared dead while it held the context that this thread had lent it.
+    pub is_owed: bool,
     /// When it joined the queue that it is in.
     pub since: u64,
     /// What it sends while it waits to send: badge, word, how.
@@ -81,7 +81,7 @@ impl Model {
             sc: Some(id),
             reply: None,
             bound: None,
-            lent_past: false,
+            is_owed: false,
             since: 0,
             message: (0, 0, How::Send),
         });
@@ -162,7 +162,7 @@ impl Model {
         if lends {
             let sc = self.threads[from].sc.take().unwrap();
             self.contexts[sc].lenders.push(from);
-            self.threads[from].lent_past = false;
+            self.threads[from].is_owed = false;
             self.give(sc, to);
         }
     }
@@ -209,6 +209,7 @@ impl Model {
             return;
         };
         if self.threads[t].state == State::Reply(reply) {
+            self.threads[t].is_owed = self.last_lent(t).is_some();
             self.wake_with(t, Error::ReplyLost);
         } else {
             self.wake_with(t, Error::Cancelled);
@@ -259,8 +260,8 @@ impl Model {
         let lender = &self.threads[*self.contexts[sc].lenders.last().unwrap()];
         self.contexts[sc].holder.is_some_and(|t| match self.threads[t].state {
             State::Ready | State::Send(_) | State::Reply(_) => true,
-            // It serves the lender, who runs.
-            State::Wait(_) => lender.state != State::Ready || lender.lent_past,
+            // It may yet answer, unless it was declared dead.
+            State::Wait(_) => lender.state != State::Ready || !lender.is_owed,
             State::Inactive | State::Receive(_) => false,
         })
     }
@@ -273,8 +274,9 @@ impl Model {
                 self.return_to_lender(sc);
             }
         } else if self.contexts[sc].lenders.is_empty() {
-            let is_orphan = core::mem::take(&mut self.contexts[sc].is_orphan);
-            if is_orphan || self.contexts[sc].notification.is_some() {
+            let waits = matches!(self.threads[t].state, State::Wait(_));
+            let context = &mut self.contexts[sc];
+            if context.notification.is_some() || !waits && core::mem::take(&mut context.is_orphan) {
                 self.release(sc);
             }
         }
@@ -410,9 +412,6 @@ impl Model {
             if let Some(place) = context.lenders.iter().position(|lender| *lender == t) {
                 context.lenders.remove(place);
                 context.is_orphan |= context.lenders.is_empty();
-                if let Some(below) = place.checked_sub(1) {
-                    self.threads[context.lenders[below]].lent_past = true;
-                }
             }
         }
     }
@@ -466,7 +465,7 @@ impl Model {
         let thread = &mut self.threads[t];
         thread.priority = priority;
         thread.bound = None;
-        thread.lent_past = false;
+        thread.is_owed = false;
         thread.regs = [0; 4];
     }
 }
