@@ -17,7 +17,7 @@ use crate::machine::UserContext;
 use crate::obj::Obj;
 use crate::object::endpoint::{self, Endpoint, EndpointState};
 use crate::object::reply::Reply;
-use crate::object::sched_context;
+use crate::object::sched_context::{self, is_lost};
 use crate::object::tcb::{Tcb, TcbSlot, ThreadState};
 
 /// The type field of word 0.
@@ -157,8 +157,11 @@ impl Kernel {
                 let is_lent = sc.lender.get().is_some() || sc.is_orphan.get();
                 !is_lent && sc.notification.get().is_none()
             });
-        // A turn that ended on lent time is given up by the slow path.
-        if !returns && !both_own || returns && sc.is_some_and(|sc| sc.turn_over.get()) {
+        // The slow path gives up a turn that ended on lent time, and arms the timer for a lender
+        // below that is lost.
+        let wants_more =
+            sc.is_some_and(|sc| sc.turn_over.get()) || is_lost(caller.lender_below.get());
+        if !returns && !both_own || returns && wants_more {
             return false;
         }
 

@@ -66,10 +66,12 @@ impl World {
             }
             let busy =
                 [ThreadState::Ready, ThreadState::BlockedOnSend, ThreadState::BlockedOnReply];
-            let in_use = sc
-                .tcb
-                .get()
-                .is_some_and(|holder| busy.contains(&holder.state.get()) && !holder.has_fault());
+            // One that waits for a signal in its work keeps it, unless it was declared dead.
+            let keeps = lender.state.get() != ThreadState::Ready || !lender.is_owed.get();
+            let in_use = sc.tcb.get().is_some_and(|holder| {
+                let waits = holder.state.get() == ThreadState::BlockedOnNotification;
+                (busy.contains(&holder.state.get()) || waits && keeps) && !holder.has_fault()
+            });
             let is_stuck = !in_use;
             let holder = sc.tcb.get().map(|holder| (holder.state.get(), holder.has_fault()));
             let sentence =

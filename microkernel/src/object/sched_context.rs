@@ -258,8 +258,14 @@ pub fn lender_lost(kernel: &mut Kernel, tcb: Obj<Tcb>) {
 pub fn end_lender(kernel: &mut Kernel, tcb: Obj<Tcb>) {
     let (above, lent) = (tcb.lender_above.get(), tcb.lent.get());
     leave_lenders(tcb);
+    // Whoever stands below now may be one that is lost and waits for the end of a slice.
+    kernel.cpu.reschedule = true;
     if let Some(sc) = lent.filter(|sc| sc.lender.get().is_none()) {
         sc.is_orphan.set(true);
+        if sc.tcb.get().is_some_and(|holder| holder.state.get() == ThreadState::BlockedOnReceive) {
+            sc.is_orphan.set(false);
+            detach(kernel, sc);
+        }
     }
     if let Some(above) = above {
         splice_out(above);

@@ -248,3 +248,36 @@ fn a_lender_that_is_lost_after_its_budget_was_used_up_waits_for_the_refill_itsel
     w.pass(950_000);
     assert!(w.is_current(client));
 }
+
+#[test]
+fn a_lost_lender_that_comes_to_the_top_waits_for_a_slice_that_ends() {
+    for answers in [true, false] {
+        for fast in [true, false] {
+            let mut w = World::new();
+            w.fast = fast;
+            let (threads, replies) = chain(&mut w, 2);
+            w.delete(replies[1]);
+            if answers {
+                let ep = w.endpoint();
+                w.reply_recv(threads[2], ep, replies[2], &[]);
+                assert!(w.is_current(threads[1]));
+            } else {
+                // The last of them ends the one in the middle.
+                let words = [threads[1].cap, WHOLE];
+                w.invoke_as(threads[2], NODE, Invocation::CNodeDelete, &words);
+            }
+            w.pass(SLICE_NS);
+            assert!(w.is_current(threads[0]), "answers: {answers}, fast: {fast}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_put_off_a_client_that_ends_has_none_of_its_time() {
+    let mut w = World::new();
+    let (threads, _) = chain(&mut w, 1);
+    let (ep, other) = (w.endpoint(), w.reply());
+    w.recv(threads[1], ep, other);
+    w.delete(threads[0].cap);
+    assert!(threads[1].tcb.sched_context.get().is_none());
+}

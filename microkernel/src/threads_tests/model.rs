@@ -252,6 +252,13 @@ impl Model {
             if self.has_lost_lender(sc) && !self.is_in_use(sc) {
                 self.return_to_lender(sc);
             }
+            let holder = self.contexts[sc].holder;
+            let receives =
+                holder.is_some_and(|t| matches!(self.threads[t].state, State::Receive(_)));
+            if self.contexts[sc].is_orphan && self.contexts[sc].lenders.is_empty() && receives {
+                self.contexts[sc].is_orphan = false;
+                self.release(sc);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use crate::arch::irq_table::{IrqSlots, IrqTable, Source};
 use crate::arch::launch::KERNEL_BASE;
 use crate::arch::time::Clock;
 use crate::arch::window::WINDOW;
-use crate::machine::{Irq, Machine, Paging, Ticks, Trap};
+use crate::machine::{Irq, Machine, Ticks, Trap};
 use crate::obj::Obj;
 use crate::object::tcb::Tcb;
 use crate::slot::CapSlot;
