@@ -92,6 +92,7 @@ impl Kernel {
         }
         tcb.prev.set(last);
         tcb.next.set(None);
+        tcb.sched_context.get().inspect(|sc| sc.gave_way.set(true));
         self.mark_queued(tcb, priority);
     }
 
@@ -326,7 +327,6 @@ impl Kernel {
     /// in the queue to the end: who leaves it, for whatever reason, comes back last.
     fn end_turn(&mut self, sc: Obj<SchedContext>) {
         sc.turn_over.set(true);
-        sc.gave_way.set(false);
         self.cpu.reschedule = true;
         let Some(holder) = sc.tcb.get() else { return };
         self.withdraw(holder);
@@ -334,7 +334,6 @@ impl Kernel {
             self.cpu.current = None;
         }
         if holder.is_schedulable() {
-            sc.gave_way.set(true);
             self.enqueue_last(holder);
         }
     }

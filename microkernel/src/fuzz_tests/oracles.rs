@@ -398,6 +398,8 @@ fn queue(cap: &Cap) -> Option<Vec<Obj<Tcb>>> {
         Cap::Notification { notification, .. } => facts::waiters(&notification.queue),
         _ => return None,
     };
+    // Who offers a reply object may be woken earlier, by its end.
+    let all: Vec<_> = all.into_iter().filter(|tcb| tcb.reply.get().is_none()).collect();
     (all.len() > 1).then_some(all)
 }
 
