@@ -18,12 +18,12 @@ use alloc::vec::Vec;
 use skink_abi::{CapRights, Error, Invocation, ObjectType};
 
 use crate::Kernel;
-use crate::addr::{Asid, KernelAddr, PhysAddr, UserAddr};
+use crate::addr::{Asid, PhysAddr, UserAddr};
 use crate::arch::host::{Access, HostMachine};
 use crate::cap::Cap;
 use crate::cspace::slot_at;
 use crate::derivation::insert_root;
-use crate::invocation::{Answer, Arguments, COPIED_WORDS, Failure, Outcome};
+use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::Machine;
 use crate::obj::Obj;
 use crate::object::{self, asid_pool, vspace};
@@ -118,17 +118,7 @@ impl World {
         words: &[u64],
         caps: &[Obj<CapSlot>],
     ) -> Outcome {
-        let mut arguments = Arguments {
-            length: words.len(),
-            words: [0; COPIED_WORDS],
-            caps: [None; 3],
-            cap_count: caps.len(),
-            buffer: None::<KernelAddr>,
-        };
-        arguments.words[..words.len()].copy_from_slice(words);
-        for (place, cap) in arguments.caps.iter_mut().zip(caps) {
-            *place = Some(*cap);
-        }
+        let arguments = Arguments::new(words, caps.iter().copied());
         let invoke = match slot.cap.get().unpack() {
             Cap::CNode { .. } => object::cnode::invoke,
             Cap::Untyped { .. } => object::untyped::invoke,

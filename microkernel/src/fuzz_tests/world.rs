@@ -15,12 +15,12 @@ use skink_abi::{Invocation, MessageInfo, ObjectType, Syscall};
 
 use super::rng::Rng;
 use super::swarm::Swarm;
-use crate::addr::{KernelAddr, PhysAddr};
+use crate::addr::PhysAddr;
 use crate::arch::host::HostMachine;
 use crate::cap::Cap;
 use crate::cspace::slot_at;
 use crate::derivation::insert_root;
-use crate::invocation::{Arguments, COPIED_WORDS};
+use crate::invocation::Arguments;
 use crate::machine::{Machine, Trap};
 use crate::obj::Obj;
 use crate::object::asid_pool;
@@ -320,17 +320,8 @@ pub fn poison_word(kernel: &Kernel) -> u64 {
 /// Makes the root thread as the boot does: before there are threads to make system calls.
 fn boot_root(kernel: &mut Kernel, table: Obj<CapSlot>) -> Obj<Tcb> {
     let mut invoke = |on: u64, what: Invocation, words: &[u64], caps: &[u64]| {
-        let mut arguments = Arguments {
-            length: words.len(),
-            words: [0; COPIED_WORDS],
-            caps: [None; 3],
-            cap_count: caps.len(),
-            buffer: None::<KernelAddr>,
-        };
-        arguments.words[..words.len()].copy_from_slice(words);
-        for (place, cap) in arguments.caps.iter_mut().zip(caps) {
-            *place = Some(slot_at(table, *cap));
-        }
+        let slots = caps.iter().map(|cap| slot_at(table, *cap));
+        let arguments = Arguments::new(words, slots);
         decode::dispatch(kernel, slot_at(table, on), what, &arguments).expect("the boot works");
     };
     let objects = [

@@ -5,11 +5,11 @@
 //!
 //! Clearing is done at retype, in units of [`CLEAN_UNIT`] bytes with a preemption point behind
 //! each, and restarts where it stopped, because the capability remembers this invariant: *the
-//! `clean` units from the watermark on are zero, past the caches too*. Nobody can write there: the memory is part of
-//! no object, and no other Untyped without children overlaps it. So it does not matter whether
-//! the same retype comes back or another one; and since the objects, the capabilities and the
-//! new watermark are made in one go behind the last unit, no memory is seen before it is
-//! cleared, or given out twice. A reset watermark (no children) forgets `clean` with it.
+//! `clean` units from the watermark on are zero, past the caches too*. Nobody can write there: the
+//! memory is part of no object, and no other Untyped without children overlaps it. So it does not
+//! matter whether the same retype comes back or another one; and since the objects, the
+//! capabilities and the new watermark are made in one go behind the last unit, no memory is seen
+//! before it is cleared, or given out twice. A reset watermark (no children) forgets `clean` with it.
 //!
 //! Device memory is never cleared, gives frames and Untypeds only, and is not touched.
 

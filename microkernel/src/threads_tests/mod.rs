@@ -33,7 +33,7 @@ use crate::arch::host::HostMachine;
 use crate::cap::Cap;
 use crate::cspace::slot_at;
 use crate::derivation::insert_root;
-use crate::invocation::{Answer, Arguments, COPIED_WORDS, Failure, Outcome};
+use crate::invocation::{Answer, Arguments, Failure, Outcome};
 use crate::machine::{Machine, Trap};
 use crate::obj::Obj;
 use crate::object::asid_pool;
@@ -155,17 +155,8 @@ impl World {
 
     /// Invokes the object in a slot, as a thread that is not in this world would.
     pub fn once(&mut self, index: u64, what: Invocation, words: &[u64], caps: &[u64]) -> Outcome {
-        let mut arguments = Arguments {
-            length: words.len(),
-            words: [0; COPIED_WORDS],
-            caps: [None; 3],
-            cap_count: caps.len(),
-            buffer: None,
-        };
-        arguments.words[..words.len()].copy_from_slice(words);
-        for (place, cap) in arguments.caps.iter_mut().zip(caps) {
-            *place = Some(slot_at(self.table, *cap)).filter(|slot| !slot.is_empty());
-        }
+        let slots = caps.iter().map(|cap| self.slot(*cap));
+        let arguments = Arguments::new(words, slots);
         let slot = self.slot(index);
         let outcome = decode::dispatch(&mut self.kernel, slot, what, &arguments);
         self.kernel.schedule();
