@@ -61,24 +61,6 @@ impl From<Error> for Failure {
 }
 
 impl Arguments {
-    /// Arguments without a buffer, as tests pass them: words, and slots of capabilities.
-    #[cfg(test)]
-    pub fn new(words: &[u64], slots: impl IntoIterator<Item = Obj<CapSlot>>) -> Arguments {
-        let mut arguments = Arguments {
-            length: words.len(),
-            words: [0; COPIED_WORDS],
-            caps: [None; 3],
-            cap_count: 0,
-            buffer: None,
-        };
-        arguments.words[..words.len()].copy_from_slice(words);
-        for slot in slots {
-            arguments.caps[arguments.cap_count] = Some(slot);
-            arguments.cap_count += 1;
-        }
-        arguments
-    }
-
     /// The first `N` words.
     ///
     /// # Errors
@@ -119,5 +101,29 @@ impl Answer {
     /// An answer of one word.
     pub fn word(word: u64) -> Answer {
         Answer { length: 1, words: [word, 0, 0, 0] }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    impl Arguments {
+        /// Arguments without a buffer, as tests pass them: words, and slots of capabilities.
+        pub fn new(words: &[u64], slots: impl IntoIterator<Item = Obj<CapSlot>>) -> Arguments {
+            let mut arguments = Arguments {
+                length: words.len(),
+                words: [0; COPIED_WORDS],
+                caps: [None; 3],
+                cap_count: 0,
+                buffer: None,
+            };
+            arguments.words[..words.len()].copy_from_slice(words);
+            for slot in slots {
+                arguments.caps[arguments.cap_count] = Some(slot);
+                arguments.cap_count += 1;
+            }
+            arguments
+        }
     }
 }
