@@ -9,7 +9,7 @@
 use crate::accounting::{self, control};
 use crate::control::{Control, ExitReason, MESSAGE_SIZE};
 use crate::start::{StartInfo, slot};
-use crate::{arch, buffer, heap, logger, replies, supervisor, time};
+use crate::{arch, buffer, heap, logger, raw, replies, supervisor, time};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
@@ -111,8 +111,27 @@ pub fn exit(code: i32) -> ! {
     end(ExitReason::Exit, code)
 }
 
+/// The thread that ends the program, by the address of its IPC buffer; null until one does.
+static ENDING: AtomicPtr<u64> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Makes this thread the one that ends the program, so that the crash record has one thread's
+/// reason, code and message: where memory is exhausted, several threads panic at once. Says
+/// whether the thread had begun before. Any other thread stays here; it ends with the program.
+fn begin_end() -> bool {
+    let own = arch::user_buffer();
+    match ENDING.compare_exchange(core::ptr::null_mut(), own, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => false,
+        Err(first) if first == own => true,
+        Err(_) => loop {
+            // All threads of a program have one priority: the first one runs meanwhile.
+            raw::yield_now();
+        },
+    }
+}
+
 /// Ends the program because its device does not answer; `message` goes into the crash record.
 pub fn give_up_device(message: fmt::Arguments<'_>) -> ! {
+    begin_end();
     if let Some(control) = control() {
         write_message(control, message);
     }
@@ -122,6 +141,7 @@ pub fn give_up_device(message: fmt::Arguments<'_>) -> ! {
 
 /// Ends the program for this reason.
 pub(crate) fn end(reason: ExitReason, code: i32) -> ! {
+    begin_end();
     if let Some(control) = control() {
         control.exit_reason.store(reason as u32, Ordering::Release);
     }
@@ -137,8 +157,8 @@ pub fn set_panic_hook(hook: fn(&PanicInfo) -> !) {
 
 /// What the panic handler does: message and place go to the control page, then the program ends.
 pub fn panicked(info: &PanicInfo) -> ! {
-    static PANICKING: AtomicBool = AtomicBool::new(false);
-    if PANICKING.swap(true, Ordering::AcqRel) {
+    if begin_end() {
+        // A panic on the way to the end: there is no telling how far that came.
         arch::undefined_instruction();
     }
     let hook = HOOK.load(Ordering::Acquire);

@@ -31,6 +31,10 @@ pub const TESTS: &[Test] = &[
         name: "RUN0006 a program that may write the log can neither end the machine nor stop it",
         run: log_alone,
     },
+    Test {
+        name: "RUN0007 a program that two threads end at once ends as the first of them says",
+        run: first_end_counts,
+    },
 ];
 
 /// Runs lines on a disk with the program `/P` and these further files; what was said, and the
@@ -179,6 +183,17 @@ fn log_alone(fixture: &Fixture) -> Result<()> {
     let (said, console) = tried(fixture, &files, &lines)?;
     check(&said, &[(0, ""), (0, "it goes on")])?;
     ensure!(console.contains("p: is granted 0 requests"), "{console}");
+    Ok(())
+}
+
+fn first_end_counts(fixture: &Fixture) -> Result<()> {
+    let entry = b"extra_threads = 1\nheap = \"64KiB\"\n";
+    let lines = ["run /disk/P race panic; crashes", "run /disk/P race exit; crashes"];
+    let (said, _) = tried(fixture, &[("/P.toml", entry)], &lines)?;
+    for (number, said) in (1..).zip(&said) {
+        let row = said.text.lines().find(|line| line.starts_with(&format!("#{number}")));
+        ensure!(row.is_some_and(|row| row.contains("the first thread")), "{said:?}");
+    }
     Ok(())
 }
 

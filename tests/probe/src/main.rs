@@ -8,6 +8,7 @@
 //!   is not for.
 //! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
 //! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
+//! * `race panic` or `race exit`: panics, and while it says so its second thread ends it too.
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -17,9 +18,13 @@ mod guest {
 
     use alloc::string::String;
     use alloc::vec::Vec;
+    use core::fmt;
+    use core::sync::atomic::AtomicBool;
+    use core::sync::atomic::Ordering::{Acquire, Release};
 
     use libipc::Session;
     use libipc::cap::{Cap, Endpoint};
+    use libipc::events::Events;
     use libipc::raw::call;
     use libipc::start::{StartInfo, slot};
     use skink_abi::{Invocation, MessageInfo};
@@ -60,6 +65,7 @@ mod guest {
                 log::info!("hears {}", client.greet(name).expect("a greeting").text);
             }
             ["share", edge] => share(start, edge),
+            ["race", how] => race(start, *how == "panic"),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }
@@ -134,6 +140,30 @@ mod guest {
         log::info!("finds {count} of {} bytes", bytes.len());
         bytes.fill(0xa5);
         session.shared.write(0, &bytes);
+    }
+
+    /// A message that takes its time: others run while it is written.
+    struct Slow(&'static AtomicBool);
+
+    impl fmt::Display for Slow {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.store(true, Release);
+            (0..100).for_each(|_| libipc::raw::yield_now());
+            f.write_str("the first thread")
+        }
+    }
+
+    fn race(start: &'static StartInfo, panics: bool) {
+        static BEGAN: AtomicBool = AtomicBool::new(false);
+        let second = move |_: &Events| {
+            while !BEGAN.load(Acquire) {
+                libipc::raw::yield_now();
+            }
+            assert!(!panics, "the second thread");
+            libipc::startup::exit(9)
+        };
+        libipc::thread::start(&start.threads[0], second).expect("a thread");
+        panic!("{}", Slow(&BEGAN));
     }
 
     fn tries(start: &StartInfo, code: i32) -> i32 {
