@@ -4,9 +4,6 @@
 /// Beginnings of the sentences of [`super::oracles`].
 pub const KNOWN: &[&str] = &[];
 
-/// The fast path takes slot 0 for a reply object, the slow one does not.
-pub const REPLY_IN_SLOT_0: bool = false;
-
 /// Whether a sentence tells of a known fault, and is not what `SKINK_FUZZ_STOP` begins.
 pub fn is_known(sentence: &str) -> bool {
     let is_wanted = std::env::var("SKINK_FUZZ_STOP").is_ok_and(|stop| sentence.starts_with(&stop));

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use skink_abi::{Invocation as I, ObjectType as O};
 
-use super::avoid;
 use super::calls::{PLACE, PRIORITIES};
 use super::names::is;
 use super::world::*;
@@ -201,7 +200,7 @@ impl World {
         }
         let replies = all_of(self, T::Reply);
         if let Some(reply) = self.rng.any(&replies) {
-            let index = if avoid::REPLY_IN_SLOT_0 || self.rng.chance(90) { 2 } else { 0 };
+            let index = if self.rng.chance(90) { 2 } else { 0 };
             self.put(reply, thread.node, index, u64::from(radix))?;
         }
         for index in 0..1u64 << radix {
@@ -216,9 +215,7 @@ impl World {
                 16 => SCRATCH + self.rng.below(SLOTS - SCRATCH),
                 _ => continue,
             };
-            if index > 0 || !avoid::REPLY_IN_SLOT_0 {
-                self.put(source, thread.node, index, u64::from(radix))?;
-            }
+            self.put(source, thread.node, index, u64::from(radix))?;
         }
         Ok(())
     }
