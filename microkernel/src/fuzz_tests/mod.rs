@@ -11,13 +11,14 @@
 //! * [`names`], [`calls`], [`driver`]: what threads can name; what they call; one step.
 //! * [`facts`]: the state in numbers. [`oracles`], [`state`]: what must be true after a trap, and
 //!   at any time. [`avoid`]: what is known not to be.
-//! * [`run`]: whole runs, two in lockstep, and reports.
+//! * [`run`]: whole runs, two in lockstep, and reports. [`guided`]: runs that coverage leads.
 
 mod avoid;
 mod build;
 mod calls;
 mod driver;
 mod facts;
+mod guided;
 mod names;
 mod oracles;
 mod rng;

@@ -7,41 +7,47 @@ use alloc::vec::Vec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::rng::Rng;
 use super::world::{RAM, World};
 use super::{avoid, facts};
 use crate::arch::host::HostMachine;
 
 /// What a run is.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    seed: u64,
-    steps: u64,
-    fast: bool,
-    thorough: u64,
-    log: bool,
+pub struct Run {
+    pub seed: u64,
+    pub steps: u64,
+    pub fast: bool,
+    pub thorough: u64,
+    pub log: bool,
 }
 
 /// How a run ended.
-struct End {
-    world: World,
+pub struct End {
+    pub world: World,
     /// Steps done.
-    steps: u64,
+    pub steps: u64,
     /// What went wrong.
-    broken: Option<String>,
+    pub broken: Option<String>,
     /// Digests of the state after each step, if they were wanted.
-    digests: Vec<u64>,
+    pub digests: Vec<u64>,
 }
 
 /// Does a run. `digests`: whether to note the state after each step.
 fn run(run: Run, machine: HostMachine, digests: bool) -> End {
-    let mut world = World::boot(machine, run.seed, run.fast, run.thorough);
+    run_on(run, Rng::new(run.seed), machine, digests)
+}
+
+/// Does a run that decides by `rng`, until that is over.
+pub fn run_on(run: Run, rng: Rng, machine: HostMachine, digests: bool) -> End {
+    let mut world = World::boot(machine, rng, run.fast, run.thorough);
     if run.log {
         world.log = Some(Vec::new());
     }
     let mut end = (0, Vec::new());
     let result = catch_unwind(AssertUnwindSafe(|| {
         world.begin()?;
-        while end.0 < run.steps {
+        while end.0 < run.steps && !world.rng.is_over() {
             end.0 += 1;
             world.step()?;
             if digests {
@@ -68,18 +74,18 @@ fn message(payload: &(dyn core::any::Any + Send)) -> String {
 }
 
 /// The last entries of a log.
-fn tail(world: &World, count: usize) -> String {
+pub fn tail(world: &World, count: usize) -> String {
     let log = world.log.as_deref().unwrap_or(&[]);
     log[log.len().saturating_sub(count)..].join("\n")
 }
 
 /// The machine of a run, to be used again.
-fn machine_of(end: End) -> HostMachine {
+pub fn machine_of(end: End) -> HostMachine {
     end.world.kernel.machine.again()
 }
 
 /// The number in an environment variable.
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -141,7 +141,7 @@ fn raw(base: u64, size_bits: u8) -> Cap {
 
 impl World {
     /// Boots: the root thread is on the CPU and about to wait.
-    pub fn boot(machine: HostMachine, seed: u64, fast: bool, thorough: u64) -> World {
+    pub fn boot(machine: HostMachine, mut rng: Rng, fast: bool, thorough: u64) -> World {
         let mut kernel = Box::new(Kernel::new(machine));
         poison(&kernel, PhysAddr(0), RAM as u64);
         let node = kernel.machine.kernel_addr(PhysAddr(0x1_0000));
@@ -167,7 +167,6 @@ impl World {
             insert_root(&mut kernel, slot_at(table, index), cap);
         }
         let root = boot_root(&mut kernel, table);
-        let mut rng = Rng::new(seed);
         let swarm = Swarm::new(&mut rng);
         World {
             kernel,
