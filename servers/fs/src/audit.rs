@@ -7,7 +7,7 @@
 //! Work is bounded: each cluster is claimed once, each directory is read once. Damage is counted,
 //! not repaired; the operation that meets it gets the error.
 
-use crate::base::{Core, Link};
+use crate::base::{Core, Link, PER_SECTOR};
 use crate::bytes::u32_at;
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dir::{Dir, Scanner};
@@ -156,14 +156,15 @@ fn check_entry<D: CacheDevice>(
     Ok(None)
 }
 
-/// Marks the clusters of a chain as owned, and what is reached wrongly as suspect.
+/// Marks the clusters of a chain as owned, and what is reached wrongly as suspect. Of a chain that
+/// meets another one no more is looked at than a sector of the FAT.
 fn claim<D: CacheDevice>(core: &mut Core<D>, first: u32) -> Result<Claim, FsError> {
     if !core.geo.has_cluster(first) {
         return Ok(Claim::Damaged);
     }
     let (mut at, mut total) = (first, 0);
     loop {
-        let (len, link) = core.run_from(at, u32::MAX)?;
+        let (len, link) = core.run_from(at, PER_SECTOR - at % PER_SECTOR)?;
         for cluster in at..at + len {
             match core.map.get(cluster) {
                 State::Lost => core.map.set(cluster, State::Owned),

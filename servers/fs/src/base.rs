@@ -21,7 +21,7 @@ use crate::survivor::{LOG_SECTORS, PAYLOAD, records};
 use alloc::vec::Vec;
 
 /// FAT entries in a sector.
-const PER_SECTOR: u32 = 128;
+pub(crate) const PER_SECTOR: u32 = 128;
 /// The bits of an entry that count; the others are kept as they are.
 const ENTRY_MASK: u32 = 0x0FFF_FFFF;
 const BAD: u32 = 0x0FFF_FFF7;

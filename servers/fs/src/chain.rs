@@ -3,14 +3,17 @@
 //! Built and checked once, when a file is opened: loops, shared, free, bad and missing clusters
 //! are errors then. After that a random read needs no walk through the FAT: the extents answer.
 //! A file with more extents than the limit keeps every second, fourth, … of them; a position
-//! between two is found by a short walk.
+//! between two is found by a short walk, also from the place that was found last, so that whoever
+//! goes through the file in order walks no part of the chain twice.
 //!
-//! Invariant: `extents` is sorted by `index`, and the first one is the chain's first.
+//! Invariant: `extents` is sorted by `index`, the first one is the chain's first, and fewer than two
+//! `stride`s of extents lie between two of them.
 
 use crate::base::{Core, Link, Run};
 use crate::device::CacheDevice;
 use crate::error::{Damage, FsError};
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 /// Contiguous clusters of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,12 @@ pub(crate) enum Trust {
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     extents: Vec<Extent>,
+    /// Of so many extents one is kept.
+    stride: u32,
+    /// Extents so far, as the stride counts them.
+    count: u32,
+    /// What was found last by a walk.
+    recent: Cell<Option<Extent>>,
     /// Clusters.
     len: u32,
     /// The last cluster; 0 if there is none.
@@ -47,7 +56,8 @@ pub(crate) struct Chain {
 impl Chain {
     /// A chain without clusters.
     pub fn empty(limit: usize) -> Self {
-        Self { extents: Vec::new(), len: 0, last: 0, limit: limit.max(2) }
+        let (extents, recent) = (Vec::new(), Cell::new(None));
+        Self { extents, stride: 1, count: 0, recent, len: 0, last: 0, limit: limit.max(2) }
     }
 
     /// Walks and checks the chain from `first` on (0: empty), at most `max` clusters.
@@ -122,19 +132,26 @@ impl Chain {
             Some(e) if e.index + e.len == self.len && e.cluster + e.len == run.start => {
                 e.len += run.len
             }
-            _ => {
-                if self.extents.len() >= self.limit {
-                    let mut keep = false;
-                    self.extents.retain(|_| {
-                        keep = !keep;
-                        keep
-                    });
-                }
-                self.extents.push(Extent { index: self.len, cluster: run.start, len: run.len });
-            }
+            _ => self.keep(Extent { index: self.len, cluster: run.start, len: run.len }),
         }
         self.len += run.len;
         self.last = run.start + run.len - 1;
+    }
+
+    /// Keeps an extent, the chain's last so far, if it is the turn of one.
+    fn keep(&mut self, extent: Extent) {
+        if self.extents.len() >= self.limit {
+            let mut is_kept = false;
+            self.extents.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+            self.stride *= 2;
+        }
+        if self.count.is_multiple_of(self.stride) {
+            self.extents.push(extent);
+        }
+        self.count += 1;
     }
 
     /// The cluster at a position, and how many follow it contiguously (itself included; may be
@@ -148,7 +165,12 @@ impl Chain {
     pub fn locate<D: CacheDevice>(&self, core: &mut Core<D>, index: u32) -> Result<Run, FsError> {
         assert!(index < self.len, "position {index} in a chain of {}", self.len);
         let after = self.extents.partition_point(|e| e.index <= index);
-        let extent = self.extents[after - 1];
+        let mut extent = self.extents[after - 1];
+        if let Some(recent) = self.recent.get()
+            && (extent.index..=index).contains(&recent.index)
+        {
+            extent = recent;
+        }
         let into = index - extent.index;
         if into < extent.len {
             return Ok(Run { start: extent.cluster + into, len: extent.len - into });
@@ -158,6 +180,7 @@ impl Chain {
         loop {
             let (len, link) = core.run_from(at, self.len - position)?;
             if index - position < len {
+                self.recent.set(Some(Extent { index: position, cluster: at, len }));
                 let into = index - position;
                 return Ok(Run { start: at + into, len: len - into });
             }
@@ -172,6 +195,8 @@ impl Chain {
     /// Forgets all but the first `len` clusters, of which `last` is the last one.
     pub fn truncate(&mut self, len: u32, last: u32) {
         self.extents.retain(|e| e.index < len);
+        self.count = (self.extents.len() as u32).saturating_sub(1) * self.stride + 1;
+        self.recent.set(None);
         if let Some(e) = self.extents.last_mut() {
             e.len = e.len.min(len - e.index);
         }

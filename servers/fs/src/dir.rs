@@ -15,7 +15,7 @@ use crate::chain::{Chain, Trust};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
 use crate::error::{Damage, FsError};
-use crate::name::short::{self, SHORT_UNITS, TailPicker};
+use crate::name::short::{self, SHORT_UNITS, ShortNamePicker};
 use crate::name::{MAX_NAME_UNITS, Name};
 use crate::time::DateTime;
 
@@ -26,8 +26,6 @@ const SLOTS_PER_SECTOR: u32 = (SECTOR_BYTES / ENTRY_BYTES) as u32;
 const DIR_EXTENTS: usize = 64;
 /// Sectors that one miss reads at most (32 KiB).
 const DIR_AHEAD: u32 = 64;
-/// Variations of a short name's basis that are tried when all its tails are taken.
-const HASH_ROUNDS: u32 = 16;
 
 /// A directory that can be worked on.
 #[derive(Clone, Debug)]
@@ -200,21 +198,14 @@ impl Dir {
         name: &Name,
         except: Option<(u32, u32)>,
     ) -> Result<[u8; 11], FsError> {
-        let mut basis = short::basis(name);
-        for round in 0..HASH_ROUNDS {
-            let mut picker = TailPicker::new(basis);
-            let mut scan = Scanner::new(0);
-            while let Some(item) = scan.next(core, self)? {
-                if except.is_none_or(|(from, to)| item.slot < from || item.slot > to) {
-                    picker.see(&item.entry.short());
-                }
+        let mut picker = ShortNamePicker::new(name);
+        let mut scan = Scanner::new(0);
+        while let Some(item) = scan.next(core, self)? {
+            if except.is_none_or(|(from, to)| item.slot < from || item.slot > to) {
+                picker.see(&item.entry.short());
             }
-            if let Some(short) = picker.pick() {
-                return Ok(short);
-            }
-            basis = short::hashed_basis(name, round);
         }
-        Err(FsError::DirectoryFull)
+        picker.pick().ok_or(FsError::DirectoryFull)
     }
 
     /// Finds `needed` free slots in a row, growing the directory if it must. Says whether they

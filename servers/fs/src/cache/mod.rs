@@ -57,6 +57,9 @@ pub(crate) struct Cache<D> {
     order: Vec<(u32, u32)>,
     /// What a successor finds.
     pub survivor: Option<Survivor>,
+    /// How often a sector of metadata was looked at: what an operation works, in tests.
+    #[cfg(test)]
+    pub looks: u64,
 }
 
 impl<D: CacheDevice> Cache<D> {
@@ -75,6 +78,8 @@ impl<D: CacheDevice> Cache<D> {
             write_failure: None,
             order: Vec::with_capacity(buffers as usize),
             survivor: None,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
@@ -219,6 +224,10 @@ impl<D: CacheDevice> Cache<D> {
     }
 
     fn meta(&mut self, sector: u64, until: u64) -> Result<(u32, usize), FsError> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         let number = self.line_of(sector);
         if self.lines.find(number).is_none() && until > sector + 1 {
             self.prefetch(sector, until - sector, Pool::Meta, Urgency::Demand)?;

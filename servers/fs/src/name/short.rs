@@ -5,6 +5,8 @@
 
 use super::{Name, fold};
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Upper half of code page 437, which short names are read by.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
@@ -119,20 +121,30 @@ pub(crate) fn basis(name: &Name) -> Basis {
     Basis { raw, changed }
 }
 
-/// Tails that are tried before the basis itself is varied.
+/// Tails that are tried before a hash takes the place of the name's end.
 const TAILS: u32 = 4096;
+/// Names with a hash that there are: one for each value of its four hexadecimal digits.
+const HASHES: usize = 1 << 16;
 
-/// Finds a short name that no entry of a directory has: shown every short name once, it picks
-/// the lowest free tail.
-pub(crate) struct TailPicker {
+/// Finds a short name that no entry of a directory has: shown every short name once, it picks the
+/// lowest free tail, or where all are taken the next free hash. There are as many hashes as a
+/// directory has room for entries, so that one is free.
+pub(crate) struct ShortNamePicker {
     basis: Basis,
     bare_is_taken: bool,
-    taken: [u64; TAILS as usize / 64],
+    tails: [u64; TAILS as usize / 64],
+    /// The hash of the whole name, where to begin.
+    hash: u16,
+    hashes: Vec<u64>,
 }
 
-impl TailPicker {
-    pub fn new(basis: Basis) -> Self {
-        Self { basis, bare_is_taken: false, taken: [0; TAILS as usize / 64] }
+impl ShortNamePicker {
+    pub fn new(name: &Name) -> Self {
+        // FNV-1a, of which the upper half is used.
+        let mix = |hash: u32, &unit: &u16| (hash ^ u32::from(unit)).wrapping_mul(0x0100_0193);
+        let hash = (name.units().iter().fold(0x811C_9DC5, mix) >> 16) as u16;
+        let (tails, hashes) = ([0; TAILS as usize / 64], vec![0; HASHES / 64]);
+        Self { basis: basis(name), bare_is_taken: false, tails, hash, hashes }
     }
 
     /// Notes a short name that is in use.
@@ -142,17 +154,25 @@ impl TailPicker {
         }
         let Some(tail) = tail_of(raw) else { return };
         if tail < TAILS && self.with_tail(tail) == *raw {
-            self.taken[(tail / 64) as usize] |= 1 << (tail % 64);
+            self.tails[(tail / 64) as usize] |= 1 << (tail % 64);
+        }
+        if let Some(hash) = self.hash_of(raw) {
+            self.hashes[usize::from(hash) / 64] |= 1 << (hash % 64);
         }
     }
 
-    /// The name to use, or `None` if all tails are taken.
+    /// The name to use, or `None` if all are taken.
     pub fn pick(&self) -> Option<[u8; 11]> {
         if !self.basis.changed && !self.bare_is_taken {
             return Some(self.basis.raw);
         }
-        let free = (1..TAILS).find(|t| self.taken[(t / 64) as usize] & 1 << (t % 64) == 0)?;
-        Some(self.with_tail(free))
+        let is_free =
+            |taken: &[u64], number: u32| taken[(number / 64) as usize] & 1 << (number % 64) == 0;
+        if let Some(tail) = (1..TAILS).find(|tail| is_free(&self.tails, *tail)) {
+            return Some(self.with_tail(tail));
+        }
+        let mut hashes = (0..=u16::MAX).map(|step| self.hash.wrapping_add(step));
+        hashes.find(|hash| is_free(&self.hashes, u32::from(*hash))).map(|hash| self.with_hash(hash))
     }
 
     fn with_tail(&self, tail: u32) -> [u8; 11] {
@@ -175,6 +195,31 @@ impl TailPicker {
         }
         raw
     }
+
+    /// Where the hash is in a name: behind the first two characters, if there are so many.
+    fn hash_start(&self) -> usize {
+        self.basis.raw[..2].iter().position(|&b| b == b' ').unwrap_or(2)
+    }
+
+    /// Two characters of the name, four hexadecimal digits, and `~1`.
+    fn with_hash(&self, hash: u16) -> [u8; 11] {
+        let mut raw = self.basis.raw;
+        let start = self.hash_start();
+        raw[start..8].fill(b' ');
+        for i in 0..4 {
+            raw[start + i] = b"0123456789ABCDEF"[usize::from(hash >> (12 - 4 * i) & 15)];
+        }
+        raw[start + 4..start + 6].copy_from_slice(b"~1");
+        raw
+    }
+
+    /// The hash with which this picker would make the name.
+    fn hash_of(&self, raw: &[u8; 11]) -> Option<u16> {
+        let start = self.hash_start();
+        let digits = core::str::from_utf8(&raw[start..start + 4]).ok()?;
+        let hash = u16::from_str_radix(digits, 16).ok()?;
+        (self.with_hash(hash) == *raw).then_some(hash)
+    }
 }
 
 /// The number after the `~` of a short name.
@@ -186,29 +231,12 @@ fn tail_of(raw: &[u8; 11]) -> Option<u32> {
     plain.then(|| digits.iter().fold(0, |n, &d| n * 10 + u32::from(d - b'0')))
 }
 
-/// A basis for a directory in which all tails of a name are taken: four hexadecimal digits of a
-/// hash of the whole name take the place of its end.
-pub(crate) fn hashed_basis(name: &Name, round: u32) -> Basis {
-    let mut basis = basis(name);
-    let hash = name
-        .units()
-        .iter()
-        .fold(0x811C_9DC5 ^ round, |hash, &u| (hash ^ u32::from(u)).wrapping_mul(0x0100_0193));
-    let keep = basis.raw[..2].iter().position(|&b| b == b' ').unwrap_or(2);
-    basis.raw[keep..8].fill(b' ');
-    for i in 0..4 {
-        basis.raw[keep + i] = b"0123456789ABCDEF"[(hash >> (28 - 4 * i) & 15) as usize];
-    }
-    basis.changed = true;
-    basis
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn short(text: &str, others: &[&[u8; 11]]) -> String {
-        let mut picker = TailPicker::new(basis(&Name::new(text).unwrap()));
+        let mut picker = ShortNamePicker::new(&Name::new(text).unwrap());
         others.iter().for_each(|raw| picker.see(raw));
         String::from_utf8(picker.pick().unwrap().to_vec()).unwrap()
     }
@@ -225,6 +253,23 @@ mod tests {
         let nine: Vec<[u8; 11]> =
             (1..10).map(|n| format!("ALONGN~{n}TEX").into_bytes().try_into().unwrap()).collect();
         assert_eq!(short("A long name.text", &nine.iter().collect::<Vec<_>>()), "ALONG~10TEX");
+    }
+
+    #[test]
+    fn a_hash_takes_over_where_all_tails_are_taken() {
+        let name = Name::new("A long name.text").unwrap();
+        let mut picker = ShortNamePicker::new(&name);
+        for tail in 1..TAILS {
+            picker.see(&picker.with_tail(tail));
+        }
+        let first = picker.pick().unwrap();
+        assert!(first.starts_with(b"AL") && &first[6..] == b"~1TEX", "{first:?}");
+        for hash in (0..=u16::MAX).filter(|hash| *hash != 0xBEEF) {
+            picker.see(&picker.with_hash(hash));
+        }
+        assert_eq!(picker.pick(), Some(*b"ALBEEF~1TEX"));
+        picker.see(b"ALBEEF~1TEX");
+        assert_eq!(picker.pick(), None);
     }
 
     #[test]
