@@ -2,6 +2,7 @@
 
 use libipc::cap::{self, Cap};
 use libipc::control::{Control, ExitReason};
+use libipc::events::SIGNAL;
 use libipc::protocol::Status;
 use libipc::server::{Outcome, Request};
 use libipc::{Message, buffer, raw};
@@ -13,8 +14,6 @@ use super::teardown::Detail;
 use crate::plan::MAX_THREADS;
 use crate::supervise::{Cause, Event, ServerId};
 
-/// Set in every badge of the root server's notification, and in none of its endpoint.
-pub const SIGNAL: u64 = 1 << 63;
 /// Its timer fired.
 pub const TIMER_BIT: u64 = 1;
 
@@ -103,10 +102,8 @@ impl System {
     }
 
     fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) {
-        let kind = message.info.label();
         self.death = Detail { fault: Some(fault_record(message)), thread, watched: None };
-        let cause = self.cause_of_fault(server, kind);
-        self.event(Event::Died(server, cause));
+        self.event(Event::Died(server, cause_of_fault(message.info.label())));
     }
 
     fn on_timeout(&mut self, server: ServerId, thread: u8, message: &Message) -> Option<Answer> {
@@ -168,6 +165,15 @@ pub fn cause_of_exit(reason: ExitReason, code: i32) -> Cause {
     }
 }
 
+/// The cause of a death by a fault of this kind. What the instance's control page says of its end
+/// is no part of it: the page is the instance's own, and an end that it announced comes as a call.
+fn cause_of_fault(kind: u64) -> Cause {
+    match kind == Fault::Timeout.raw() {
+        true => Cause::Budget,
+        false => Cause::Fault,
+    }
+}
+
 fn fault_record(message: &Message) -> FaultRecord {
     let kind = message.info.label();
     debug_assert!(Fault::from_raw(kind).is_some());
@@ -185,6 +191,17 @@ fn fault_record(message: &Message) -> FaultRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_a_fault_and_a_used_up_budget_is_one() {
+        for kind in 0..16 {
+            let expected = match Fault::from_raw(kind) {
+                Some(Fault::Timeout) => Cause::Budget,
+                _ => Cause::Fault,
+            };
+            assert_eq!(cause_of_fault(kind), expected, "kind {kind}");
+        }
+    }
 
     #[test]
     fn badges_are_distinct_and_come_apart_again() {

@@ -231,7 +231,7 @@ impl System {
         } else {
             let own = self.caps.path(kit_cptr(index, kit::NOTIFICATIONS + n));
             let badged = kit_cptr(index, kit::TIMER_BADGES + n);
-            let badge = Badge(libipc::start::event::TIMER);
+            let badge = Badge(libipc::events::SIGNAL | libipc::start::event::TIMER);
             self.caps.path(badged).mint(own, CapRights::all(), badge)?;
             Cap::new(badged)
         };

@@ -14,6 +14,7 @@ use crate::kernel::{Kernel, RootCaps};
 use crate::plan::MAX_THREADS;
 use crate::say;
 use crate::window::Memory;
+use libipc::events::SIGNAL;
 use libipc::start::event;
 
 /// Why the system cannot start at all.
@@ -105,7 +106,7 @@ impl System {
         let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let timer = self.custody.object(kernel, ObjectType::Timer)?;
         let badged = self.custody.take_slots(1)?;
-        self.mint(badged, notification, CapRights::all(), dispatch::SIGNAL | dispatch::TIMER_BIT)?;
+        self.mint(badged, notification, CapRights::all(), SIGNAL | dispatch::TIMER_BIT)?;
         let tcb = Cap::<cap::Tcb>::from_slot(boot::TCB);
         tcb.bind_notification(Cap::from_slot(notification))?;
         Cap::<cap::Timer>::from_slot(timer).set_notification(Some(Cap::from_slot(badged)))?;
@@ -152,13 +153,12 @@ impl System {
         let control = self.window.map_ram(&mut self.custody, &control_frame)?;
         let root = self.facts.map_or(0, |f| f.endpoint);
         let all = CapRights::all();
-        let timer = event::TIMER;
         let mint = [
             (lasting::SUPERVISOR, root, Sender::Supervisor(index).badge()),
             (lasting::UNAVAILABLE, root, Sender::Unavailable(index).badge()),
-            (lasting::TIMER, notification, timer),
-            (lasting::HEARTBEAT, notification, event::HEARTBEAT),
-            (lasting::SESSIONS, notification, event::SESSIONS),
+            (lasting::TIMER, notification, SIGNAL | event::TIMER),
+            (lasting::HEARTBEAT, notification, SIGNAL | event::HEARTBEAT),
+            (lasting::SESSIONS, notification, SIGNAL | event::SESSIONS),
         ];
         for (offset, from, badge) in mint {
             self.mint(slots + offset, from, all, badge)?;
@@ -210,7 +210,7 @@ impl System {
             _ => self.custody.frames(&mut Kernel, owner, bytes, place)?,
         };
         let cap = self.custody.take_slots(1)?;
-        let badge = (u64::from(edge_index) + 1) << 16 | u64::from(index) << 8 | 1;
+        let badge = session_badge(edge_index, index);
         self.mint(cap, self.servers[server].endpoint, CapRights::all(), badge)?;
         let session = Session {
             edge: edge_index,
@@ -227,6 +227,11 @@ impl System {
     }
 }
 
+/// The badge of a session: what its server knows it by, whichever instance the client is.
+const fn session_badge(edge: u8, index: u8) -> u64 {
+    (edge as u64 + 1) << 16 | (index as u64) << 8 | 1
+}
+
 impl super::Server {
     /// The next of 40 doorbell bits; beyond that they are shared, and a doorbell means "look at
     /// all that have this bit".
@@ -235,5 +240,23 @@ impl super::Server {
         let bit = event::DOORBELL_FIRST as u8 + self.doorbells % BITS;
         self.doorbells = self.doorbells.wrapping_add(1);
         bit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skink_manifest::MAX_EDGES;
+
+    #[test]
+    fn sessions_have_badges_of_their_own_and_none_is_a_signals() {
+        let mut seen = std::collections::BTreeSet::new();
+        for edge in 0..MAX_EDGES as u8 {
+            for index in 0..=u8::MAX {
+                let badge = session_badge(edge, index);
+                assert!(seen.insert(badge), "edge {edge}, session {index}");
+                assert_eq!(badge & SIGNAL, 0);
+            }
+        }
     }
 }

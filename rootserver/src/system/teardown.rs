@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use skink_abi::invocation::{MemoryType, map_rights, registers};
-use skink_abi::{CPtr, Fault, PAGE_SIZE};
+use skink_abi::{CPtr, PAGE_SIZE};
 use skink_manifest::Restart;
 use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
@@ -30,7 +30,6 @@ use crate::plan::{FIRST_REGION, IMAGE_BASE, Mapping, Source, kit};
 use crate::say;
 use crate::supervise::{Cause, Failure, ServerId};
 use crate::system::arming::Reached;
-use crate::system::dispatch;
 
 /// What is known of a death beyond its cause.
 #[derive(Clone, Debug, Default)]
@@ -359,17 +358,6 @@ impl System {
         let progressed = loops != state.loops_at_timeout;
         state.loops_at_timeout = loops;
         progressed
-    }
-
-    /// The cause of a death by fault, with what the control page says.
-    pub fn cause_of_fault(&self, server: ServerId, kind: u64) -> Cause {
-        if kind == Fault::Timeout.raw() {
-            return Cause::Budget;
-        }
-        match self.servers[server.index()].control().map(dispatch::exit_reason) {
-            Some(Some(reason)) => dispatch::cause_of_exit(reason, 0),
-            _ => Cause::Fault,
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! devices; each with its grant and its place in the start info.
 
 use libipc::cap::{self, Cap};
+use libipc::events::SIGNAL as MARK;
 use libipc::start::{IncomingSession, OutgoingSession, Trigger, Vector};
 use skink_abi::CapRights;
 use skink_abi::bootinfo::slot as boot;
@@ -35,7 +36,7 @@ impl System {
                 self.sessions[number].client_slot = endpoint;
                 self.grant(i, endpoint, From::Session(number as u8), CALL, 0)?;
                 let other = self.servers[usize::from(server)].notification;
-                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.server_bit)?;
+                self.grant(i, doorbell, From::Root(other), SIGNAL, MARK | 1 << session.server_bit)?;
                 let outgoing = OutgoingSession {
                     edge: edge_name,
                     index: session.index,
@@ -48,7 +49,7 @@ impl System {
             } else if server == i {
                 let doorbell = draft.take_slot();
                 let other = self.servers[usize::from(client)].notification;
-                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.client_bit)?;
+                self.grant(i, doorbell, From::Root(other), SIGNAL, MARK | 1 << session.client_bit)?;
                 let incoming = IncomingSession {
                     badge: session.badge,
                     client: self.manifest.servers[usize::from(client)].name.clone(),
@@ -107,7 +108,7 @@ impl System {
         draft.next_bit += 1;
         let notification = self.custody.take_slots(1)?;
         let server = self.servers[i].notification;
-        self.mint(notification, server, SIGNAL, 1 << bit)?;
+        self.mint(notification, server, SIGNAL, MARK | 1 << bit)?;
         let interrupt = Interrupt { handler, notification, bit };
         let kept = self.servers[i].interrupts.push(interrupt);
         kept.map_err(|_| StartError::TooManyGrants)?;
