@@ -6,12 +6,11 @@ use skink_abi::bootinfo::{BootInfo, MAGIC, VERSION, slot as boot};
 use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE, Slot};
 
 use super::dispatch::{self, Sender};
-use super::{Facts, ROOT_PRIORITY, Session, System, lasting};
+use super::{Doorbell, Facts, ROOT_PRIORITY, Session, System, lasting};
 use crate::custody::untyped::MAX_NODES;
 use crate::custody::{CustodyError, Frames, Owner, Placement, SMALL_BITS};
 use crate::image::{BootImage, FileError, read_manifest};
 use crate::kernel::{Kernel, RootCaps};
-use crate::plan::MAX_THREADS;
 use crate::say;
 use crate::window::Memory;
 use libipc::events::SIGNAL;
@@ -146,36 +145,30 @@ impl System {
         let kernel = &mut Kernel;
         let slots = self.custody.take_slots(lasting::COUNT)?;
         let endpoint = self.custody.object(kernel, ObjectType::Endpoint)?;
-        let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let owner = Owner::Server(index);
         let page = PAGE_SIZE as u64;
         let control_frame = self.custody.frames(kernel, owner, page, Placement::Scattered)?;
         let control = self.window.map_ram(&mut self.custody, &control_frame)?;
-        let root = self.facts.map_or(0, |f| f.endpoint);
-        let all = CapRights::all();
-        let mint = [
-            (lasting::SUPERVISOR, root, Sender::Supervisor(index).badge()),
-            (lasting::UNAVAILABLE, root, Sender::Unavailable(index).badge()),
-            (lasting::TIMER, notification, SIGNAL | event::TIMER),
-            (lasting::HEARTBEAT, notification, SIGNAL | event::HEARTBEAT),
-            (lasting::SESSIONS, notification, SIGNAL | event::SESSIONS),
-        ];
-        for (offset, from, badge) in mint {
-            self.mint(slots + offset, from, all, badge)?;
-        }
-        for thread in 0..MAX_THREADS as u8 {
-            let at = slots + u64::from(thread);
-            let (fault, timeout) = (Sender::Fault(index, thread), Sender::Timeout(index, thread));
-            self.mint(at + lasting::FAULTS, root, all, fault.badge())?;
-            self.mint(at + lasting::TIMEOUTS, root, all, timeout.badge())?;
-        }
+        self.mint_lasting(index, slots, endpoint)?;
         let server = &mut self.servers[usize::from(index)];
         server.slots = slots;
         server.endpoint = endpoint;
-        server.notification = notification;
         server.control_frame = control_frame;
         server.control = control;
         Ok(())
+    }
+
+    /// What a server's instances, and its clients once it is given up, are lent.
+    pub(super) fn mint_lasting(
+        &self,
+        index: u8,
+        slots: Slot,
+        endpoint: Slot,
+    ) -> Result<(), libipc::SysError> {
+        let root = self.facts.map_or(0, |facts| facts.endpoint);
+        let unavailable = Sender::Unavailable(index).badge(0);
+        self.mint(slots + lasting::UNAVAILABLE, root, CapRights::all(), unavailable)?;
+        self.mint(slots + lasting::RECEIVE, endpoint, CapRights::all(), lasting::RECEIVER)
     }
 
     /// Sessions of all edges. An edge that cannot be had fails its client alone.
@@ -209,7 +202,8 @@ impl System {
             0 => Frames::NONE,
             _ => self.custody.frames(&mut Kernel, owner, bytes, place)?,
         };
-        let cap = self.custody.take_slots(1)?;
+        let first = self.custody.take_slots(3)?;
+        let (cap, client_bell, server_bell) = (first, first + 1, first + 2);
         let badge = session_badge(edge_index, index);
         self.mint(cap, self.servers[server].endpoint, CapRights::all(), badge)?;
         let session = Session {
@@ -218,8 +212,8 @@ impl System {
             cap,
             badge,
             shared,
-            client_bit: self.servers[client].next_doorbell(),
-            server_bit: self.servers[server].next_doorbell(),
+            client_bell: self.servers[client].next_doorbell(client_bell),
+            server_bell: self.servers[server].next_doorbell(server_bell),
             client_slot: 0,
         };
         let kept = self.sessions.push(session);
@@ -228,18 +222,18 @@ impl System {
 }
 
 /// The badge of a session: what its server knows it by, whichever instance the client is.
-const fn session_badge(edge: u8, index: u8) -> u64 {
+pub(super) const fn session_badge(edge: u8, index: u8) -> u64 {
     (edge as u64 + 1) << 16 | (index as u64) << 8 | 1
 }
 
 impl super::Server {
-    /// The next of 40 doorbell bits; beyond that they are shared, and a doorbell means "look at
-    /// all that have this bit".
-    fn next_doorbell(&mut self) -> u8 {
+    /// A doorbell that signals the next of 40 bits; beyond that they are shared, and a doorbell means
+    /// "look at all that have this bit". Its capability is kept in this slot.
+    fn next_doorbell(&mut self, cap: Slot) -> Doorbell {
         const BITS: u8 = 40;
         let bit = event::DOORBELL_FIRST as u8 + self.doorbells % BITS;
         self.doorbells = self.doorbells.wrapping_add(1);
-        bit
+        Doorbell { cap, held: 0, bit }
     }
 }
 

@@ -433,6 +433,7 @@ impl System {
         for session in &mut self.sessions {
             if self.manifest.edges[usize::from(session.edge)].client == server.0 {
                 session.client_slot = 0;
+                session.server_bell.held = 0;
             }
         }
     }

@@ -3,7 +3,8 @@
 //! 1. its `Reply` objects go: whoever waited for it knows at once;
 //! 2. what its threads were doing is recorded, and they stop;
 //! 3. its interrupts go off, its devices are silenced, and that is checked;
-//! 4. its quota block is revoked: every object, mapping and capability of it is gone.
+//! 4. what it was lent is revoked ([`super::lending`]), then its quota block: every object, mapping
+//!    and capability of it is gone, wherever it passed them.
 //!
 //! Each step takes bounded time. Also here: what its neighbours are told.
 //!
@@ -22,7 +23,7 @@ use skink_abi::{CPtr, PAGE_SIZE};
 use skink_manifest::Restart;
 use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
-use super::{Server, System, lasting};
+use super::{Server, System};
 use crate::arch::{FRAME_POINTER, REGISTER_WORDS};
 use crate::crash::{self, Count};
 use crate::kernel::kit_cptr;
@@ -60,7 +61,9 @@ impl System {
         self.stop_threads(server);
         self.silence(server);
         let silenced = libipc::time::now_ns();
+        self.end_grants(index);
         self.unbuild(index);
+        self.expel_receivers(server);
         record.timeline.noticed = noticed_ns;
         record.timeline.declared = declared;
         record.timeline.silenced = silenced;
@@ -81,7 +84,7 @@ impl System {
         cause == Cause::Exit(0) && restart != Some(Restart::Permanent)
     }
 
-    fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
+    pub(super) fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
         if let Err(error) = done {
             say!("{}: could not {what}: {error}", self.name(server));
         }
@@ -280,18 +283,19 @@ impl System {
         Some(Place::Shared(edge.name.as_str().try_into().ok()?))
     }
 
-    /// Signals one of the server's badged notifications ([`lasting`]).
+    /// Signals a running server by one of the badged notifications in its [`kit`].
     pub fn signal(&self, server: ServerId, which: u64) {
-        let slot = self.servers[server.index()].slots + which;
-        let _ = Cap::<cap::Notification>::from_slot(slot).signal();
+        if self.is_running(server) {
+            let _ = Cap::<cap::Notification>::new(kit_cptr(server.0, which)).signal();
+        }
     }
 
     /// Tells those that share an edge with the server that its sessions changed.
     pub fn tell_neighbours(&self, server: ServerId) {
         for edge in &self.manifest.edges {
             for (one, other) in [(edge.client, edge.server), (edge.server, edge.client)] {
-                if one == server.0 && self.is_running(ServerId(other)) {
-                    self.signal(ServerId(other), lasting::SESSIONS);
+                if one == server.0 {
+                    self.signal(ServerId(other), kit::SESSIONS);
                 }
             }
         }
@@ -307,8 +311,7 @@ impl System {
             let session = self.sessions[number];
             let edge = &self.manifest.edges[usize::from(session.edge)];
             if edge.server == server.0 {
-                let client = ServerId(edge.client);
-                self.connect_client(number as u8, client);
+                self.connect_client(number as u8);
                 let cancelled = self.caps.slot(session.cap).cancel_badged_sends();
                 self.check(server, "wake its clients", cancelled);
             }
@@ -328,24 +331,9 @@ impl System {
         for number in 0..self.sessions.len() {
             let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
             if edge.server == server.0 {
-                let client = ServerId(edge.client);
-                self.connect_client(number as u8, client);
+                self.connect_client(number as u8);
             }
         }
-    }
-
-    /// Gives a running client the endpoint that its session has now.
-    fn connect_client(&self, number: u8, client: ServerId) {
-        let session = &self.sessions[usize::from(number)];
-        if !self.is_running(client) || !self.is_granted(session.edge) {
-            return;
-        }
-        let radix = self.servers[client.index()].plan.cspace_radix;
-        let cspace = Cap::<cap::CNode>::new(kit_cptr(client.0, kit::CSPACE));
-        let place = cspace.slot_at(session.client_slot, radix);
-        let from = self.caps.slot(self.session_source(number));
-        let changed = place.delete().and_then(|()| place.copy(from, super::grants::CALL));
-        self.check(client, "change a session", changed);
     }
 
     /// A timeout fault: whether the server made progress since the last one.
