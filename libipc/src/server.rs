@@ -171,7 +171,8 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
             answer = on_request(server, message, &reply);
         }
         if events::main().has_pending() {
-            answer_first(&reply, &mut answer);
+            // By value: an answer that a reference leads to would lie in memory at every request.
+            answer_first(&reply, answer.take());
             deliver_pending(server);
         }
     }
@@ -180,6 +181,7 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
 /// Hands over the signals that came while the server waited for something else, and those that
 /// come while it handles them: none of them would wake the loop.
 #[cold]
+#[inline(never)]
 fn deliver_pending<S: Server>(server: &mut S) {
     while events::main().has_pending() {
         accounting::looped();
@@ -189,8 +191,9 @@ fn deliver_pending<S: Server>(server: &mut S) {
 
 /// Answers the caller now, who must not wait for what else there is to do.
 #[cold]
-fn answer_first(reply: &Cell<Option<ReplySlot>>, answer: &mut Option<(MessageInfo, Words)>) {
-    if let Some((info, words)) = answer.take()
+#[inline(never)]
+fn answer_first(reply: &Cell<Option<ReplySlot>>, answer: Option<(MessageInfo, Words)>) {
+    if let Some((info, words)) = answer
         && let Some(slot) = reply.take()
     {
         // The kernel refuses only a reply that is not there, and then there is nobody to answer.

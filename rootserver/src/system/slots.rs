@@ -169,8 +169,7 @@ impl System {
         server: ServerId,
     ) -> Option<&mut skink_protocols::control::CrashRecord> {
         let since = self.before(server).records;
-        let name = &self.manifest.servers.get(server.index())?.name;
-        self.crashes.latest_of(name, since)
+        self.crashes.latest_of(server, since)
     }
 
     /// Whose the memory is that outlives an instance.

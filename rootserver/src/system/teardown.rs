@@ -70,7 +70,7 @@ impl System {
         record.timeline.revoked = libipc::time::now_ns();
         self.say_death(server, &record, cause);
         if !self.is_orderly(server, cause) {
-            self.crashes.add(record);
+            self.crashes.add(server, record);
         }
         self.use_up_armed(server);
         self.note_end(server, cause);
