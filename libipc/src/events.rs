@@ -10,6 +10,11 @@ use crate::time;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use skink_abi::CPtr;
 
+/// Set in every badge of a notification, and in no badge of an endpoint: a message that is received
+/// is a signal if, and only if, its badge has this bit. Badges are given out by the root server
+/// alone, so nothing that a client sends can pass for a signal.
+pub const SIGNAL: u64 = 1 << 63;
+
 /// One thread's notification and timer.
 #[derive(Debug)]
 pub struct Events {
@@ -45,6 +50,12 @@ impl Events {
     /// The timer itself; it signals [`event::TIMER`].
     pub fn timer(&self) -> Cap<Timer> {
         Cap::new(self.timer)
+    }
+
+    /// Whether bits came while the thread slept, and nobody has taken them.
+    #[inline(always)]
+    pub fn has_pending(&self) -> bool {
+        self.pending.load(Relaxed) != 0
     }
 
     /// Bits that came while the thread slept; clears them.
@@ -101,7 +112,7 @@ impl Events {
 
     /// Forgets a timer signal that came between the wait and the cancellation.
     fn discard_timer(&self) {
-        let polled = self.notification().poll().unwrap_or(0);
+        let polled = self.notification().poll().unwrap_or(0) & !SIGNAL;
         accounting::signalled(polled);
         let bits = polled | self.take_pending();
         let kept = bits & !(event::TIMER | event::HEARTBEAT);
@@ -122,6 +133,7 @@ impl Events {
             accounting::looped();
             match self.notification().wait() {
                 Ok(bits) => {
+                    let bits = bits & !SIGNAL;
                     accounting::signalled(bits);
                     if bits != event::HEARTBEAT {
                         return bits & !event::HEARTBEAT;
@@ -177,6 +189,15 @@ mod tests {
         assert_eq!(events.take_pending(), 1 << 16);
         let bits = with_signals(&[event::HEARTBEAT, 6], || events.wait()).0;
         assert_eq!(bits, 6);
+    }
+
+    #[test]
+    fn the_mark_of_a_signal_is_none_of_its_bits() {
+        let events = events();
+        let signals = [SIGNAL | event::HEARTBEAT, SIGNAL | 6];
+        assert_eq!(with_signals(&signals, || events.wait()).0, 6);
+        let (bits, _) = with_signals(&[SIGNAL | 2 | 4], || events.wait_for(2));
+        assert_eq!((bits, events.take_pending()), (2, 4));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::accounting;
 use crate::cap::{Cap, Endpoint};
 use crate::error::ProtocolError;
-use crate::events;
+use crate::events::{self, SIGNAL};
 use crate::protocol::{ProtocolId, Status};
 use crate::raw::{Message, SysResult, Words};
 use crate::replies::{Later, POOL, ReplySlot};
@@ -16,9 +16,6 @@ use crate::wire::{self, Hot, Scratch};
 use core::cell::Cell;
 use serde::{Deserialize, Serialize};
 use skink_abi::{Error as KernelError, MessageInfo};
-
-/// The bit that a session's badge may have to be told from the bits of a signal.
-pub const SESSION_BADGE: u64 = 1 << 63;
 
 /// What a server does.
 pub trait Server {
@@ -139,11 +136,11 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether a received message is a signal of the bound notification. Requests never have an
-/// empty info word: no protocol has label 0.
+/// Whether a received message is a signal of the bound notification. The badge alone says so: the
+/// rest of a message is its sender's to choose.
 #[inline(always)]
 fn is_signal(message: &Message) -> bool {
-    message.info.0 == 0 && message.badge & SESSION_BADGE == 0
+    message.badge & SIGNAL != 0
 }
 
 /// Serves for ever, on the endpoint of the fixed slots and the replies of the start info.
@@ -153,10 +150,7 @@ pub fn run<S: Server>(server: &mut S) -> ! {
 
 fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
     let reply = Cell::new(None);
-    let pending = events::main().take_pending();
-    if pending != 0 {
-        server.on_notification(pending);
-    }
+    deliver_pending(server);
     let mut answer = None;
     accounting::ready();
     loop {
@@ -176,6 +170,35 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
         } else {
             answer = on_request(server, message, &reply);
         }
+        if events::main().has_pending() {
+            // By value: an answer that a reference leads to would lie in memory at every request.
+            answer_first(&reply, answer.take());
+            deliver_pending(server);
+        }
+    }
+}
+
+/// Hands over the signals that came while the server waited for something else, and those that
+/// come while it handles them: none of them would wake the loop.
+#[cold]
+#[inline(never)]
+fn deliver_pending<S: Server>(server: &mut S) {
+    while events::main().has_pending() {
+        accounting::looped();
+        server.on_notification(events::main().take_pending());
+    }
+}
+
+/// Answers the caller now, who must not wait for what else there is to do.
+#[cold]
+#[inline(never)]
+fn answer_first(reply: &Cell<Option<ReplySlot>>, answer: Option<(MessageInfo, Words)>) {
+    if let Some((info, words)) = answer
+        && let Some(slot) = reply.take()
+    {
+        // The kernel refuses only a reply that is not there, and then there is nobody to answer.
+        let _ = slot.cap().send(info, words);
+        reply.set(Some(slot));
     }
 }
 
@@ -198,7 +221,8 @@ fn check(received: SysResult<Message>) -> Option<Message> {
 }
 
 #[inline(always)]
-fn on_signal<S: Server>(server: &mut S, bits: u64) {
+fn on_signal<S: Server>(server: &mut S, badge: u64) {
+    let bits = badge & !SIGNAL;
     accounting::signalled(bits);
     let bits = (bits | events::main().take_pending()) & !event::HEARTBEAT;
     if bits != 0 {
@@ -224,5 +248,112 @@ fn on_request<S: Server>(
             drop(Later::<()>::new(slot));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::{Registers, Request as Trap, with_kernel};
+    use crate::protocol::ProtocolId;
+    use skink_abi::Syscall;
+    use std::cell::RefCell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::rc::Rc;
+    use std::vec::Vec;
+
+    const DOORBELL: u64 = 1 << event::DOORBELL_FIRST;
+
+    /// What happened, in its order.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Seen {
+        Message(u64),
+        Signal(u64),
+        /// The server answered by itself and did not wait.
+        Answered,
+        /// The server waits for the next message.
+        Waits,
+    }
+
+    struct Logging {
+        seen: Rc<RefCell<Vec<Seen>>>,
+        /// Each handler of a message waits for its doorbell.
+        waits: bool,
+    }
+
+    impl Server for Logging {
+        fn on_message(&mut self, request: &Request<'_>) -> Outcome {
+            self.seen.borrow_mut().push(Seen::Message(request.caller().0));
+            if self.waits {
+                assert_eq!(events::main().wait_for(DOORBELL), DOORBELL);
+            }
+            Outcome::refuse(Status::UnknownMethod)
+        }
+
+        fn on_notification(&mut self, bits: u64) {
+            self.seen.borrow_mut().push(Seen::Signal(bits));
+        }
+    }
+
+    /// Runs the loop with these messages (badge and head), until there is none; whoever waits for
+    /// a signal meanwhile gets `signals`, one after the other.
+    fn serve_all(messages: &[(u64, MessageInfo)], signals: &[u64], waits: bool) -> Vec<Seen> {
+        POOL.fill(&[20]);
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut server = Logging { seen: seen.clone(), waits };
+        let (mut messages, mut signals) =
+            (Vec::from(messages).into_iter(), Vec::from(signals).into_iter());
+        let log = seen.clone();
+        let kernel = move |trap: Trap| {
+            let mut answer = Registers::default();
+            match trap.number {
+                Syscall::Wait => answer.badge = SIGNAL | signals.next().unwrap(),
+                Syscall::Send => log.borrow_mut().push(Seen::Answered),
+                Syscall::Recv | Syscall::ReplyRecv => {
+                    log.borrow_mut().push(Seen::Waits);
+                    (answer.badge, answer.info) = messages.next().expect("the end of the test");
+                }
+                other => panic!("{other:?}"),
+            }
+            answer
+        };
+        let ran = || catch_unwind(AssertUnwindSafe(|| run(&mut server))).is_err();
+        assert!(with_kernel(kernel, ran));
+        events::main().take_pending();
+        seen.take()
+    }
+
+    fn request() -> MessageInfo {
+        MessageInfo::new(ProtocolId::new("x", 1).label(0), 0, 0)
+    }
+
+    #[test]
+    fn a_signal_is_what_the_badge_says_and_nothing_that_a_client_sends() {
+        // A badge as sessions have it, with every bit that means something in a signal.
+        let badge = !SIGNAL & !event::HEARTBEAT;
+        let got = serve_all(&[(badge, MessageInfo(0)), (1, MessageInfo(0))], &[], false);
+        let message = |badge| [Seen::Waits, Seen::Message(badge)];
+        assert_eq!(got, [&message(badge)[..], &message(1), &[Seen::Waits]].concat());
+        // A signal is one whatever stands in its head.
+        for info in [MessageInfo(0), request()] {
+            let got = serve_all(&[(SIGNAL | DOORBELL, info)], &[], false);
+            assert_eq!(got, [Seen::Waits, Seen::Signal(DOORBELL), Seen::Waits]);
+        }
+        let heartbeat = serve_all(&[(SIGNAL | event::HEARTBEAT, MessageInfo(0))], &[], false);
+        assert_eq!(heartbeat, [Seen::Waits, Seen::Waits]);
+    }
+
+    #[test]
+    fn what_came_while_a_handler_waited_is_delivered_before_the_next_wait() {
+        let signals = [event::SESSIONS, DOORBELL];
+        let got = serve_all(&[(5, request())], &signals, true);
+        let expected = [
+            Seen::Waits,
+            Seen::Message(5),
+            Seen::Answered,
+            Seen::Signal(event::SESSIONS),
+            Seen::Waits,
+        ];
+        assert_eq!(got, expected);
     }
 }

@@ -83,7 +83,8 @@ impl Shared {
     #[inline(always)]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         let address = self.base.wrapping_add(offset);
-        assert!(offset + 8 <= self.size && address.addr().is_multiple_of(8));
+        let last = self.size.checked_sub(8);
+        assert!(last.is_some_and(|last| offset <= last) && address.addr().is_multiple_of(8));
         // SAFETY: in range, aligned; the memory is only used through atomics.
         unsafe { AtomicU64::from_ptr(address.cast()) }
     }
@@ -190,6 +191,23 @@ mod tests {
                 assert_eq!(back, data);
             }
         }
+    }
+
+    #[test]
+    fn no_offset_reaches_a_word_outside() {
+        let memory = Shared::leaked(64);
+        let inner = memory.part(8, 16).unwrap();
+        for offset in [0, 8] {
+            inner.word(offset).store(1, Relaxed);
+        }
+        let refused = |part: Shared, offset: usize| {
+            std::panic::catch_unwind(|| part.word(offset).load(Relaxed)).is_err()
+        };
+        for offset in [4, 9, 16, 24, usize::MAX, usize::MAX - 7, usize::MAX - 15, 1 << 63] {
+            assert!(refused(inner, offset), "{offset:#x}");
+        }
+        assert!(refused(memory.part(8, 7).unwrap(), 0), "less than a word");
+        assert!(refused(memory.part(8, 0).unwrap(), usize::MAX - 7));
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! Crash records: what is known about each death, in a ring of bounded size.
+//! Crash records: what is known about each death, as many as there is room for.
+//!
+//! Where there is no room, the oldest record goes of whoever has most of them: a server that dies again
+//! and again pushes out its own records, and nobody else's.
 //!
 //! Not here: reading registers and stacks (`system::teardown`), a fault in words
 //! (`skink_protocols::control`), symbols (the host tool).
@@ -6,11 +9,14 @@
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
-use heapless::{Deque, String, Vec};
+use heapless::{String, Vec};
 use libipc::control::{Control, HISTORY, MESSAGE_SIZE};
+use skink_manifest::MAX_SERVERS;
 use skink_protocols::control::{Cause, CrashRecord, IpcRecord, MESSAGE, Timeline};
 
-/// Records kept; older ones are forgotten.
+use crate::supervise::ServerId;
+
+/// Records kept.
 pub const RECORDS: usize = 32;
 
 /// Records up to a time; at first none.
@@ -20,23 +26,43 @@ pub struct Records(u64);
 /// The last deaths.
 #[derive(Clone, Debug, Default)]
 pub struct Crashes {
-    records: Deque<CrashRecord, RECORDS>,
+    /// In no order.
+    records: Vec<CrashRecord, RECORDS>,
+    /// Whose each is.
+    owners: Vec<u8, RECORDS>,
     count: u64,
 }
 
 impl Crashes {
     /// None yet.
-    pub const EMPTY: Crashes = Crashes { records: Deque::new(), count: 0 };
+    pub const EMPTY: Crashes = Crashes { records: Vec::new(), owners: Vec::new(), count: 0 };
 
-    /// Keeps a record, numbered.
-    pub fn add(&mut self, mut record: CrashRecord) {
+    /// Keeps a record of this server, numbered.
+    pub fn add(&mut self, owner: ServerId, mut record: CrashRecord) {
         self.count += 1;
         record.number = self.count;
-        if self.records.is_full() {
-            self.records.pop_front();
+        if let Err(record) = self.records.push(record) {
+            let place = self.least_missed();
+            self.records[place] = record;
+            self.owners[place] = owner.0;
+        } else {
+            let kept = self.owners.push(owner.0);
+            debug_assert!(kept.is_ok(), "as many as there are records");
         }
-        let kept = self.records.push_back(record);
-        debug_assert!(kept.is_ok());
+    }
+
+    /// The oldest record of a server that has most.
+    fn least_missed(&self) -> usize {
+        let mut kept = [0u8; MAX_SERVERS];
+        let index = |owner: &u8| usize::from(*owner) % MAX_SERVERS;
+        self.owners.iter().for_each(|owner| kept[index(owner)] += 1);
+        let most = kept.into_iter().max().unwrap_or(0);
+        let has_most = |(_, owner): &(usize, &u8)| kept[index(owner)] == most;
+        let candidates = self.owners.iter().enumerate().filter(has_most);
+        candidates
+            .map(|(place, _)| place)
+            .min_by_key(|place| self.records[*place].number)
+            .unwrap_or(0)
     }
 
     /// Deaths since boot.
@@ -44,10 +70,11 @@ impl Crashes {
         self.count
     }
 
-    /// Record `index`, 0 the latest.
+    /// Record `index` of those that are kept, 0 the latest.
     pub fn get(&self, index: u32) -> Option<&CrashRecord> {
-        let from_front = self.records.len().checked_sub(1 + index as usize)?;
-        self.records.iter().nth(from_front)
+        let later =
+            |than: u64| self.records.iter().filter(move |record| record.number > than).count();
+        self.records.iter().find(|record| later(record.number) == index as usize)
     }
 
     /// All records until now.
@@ -56,8 +83,10 @@ impl Crashes {
     }
 
     /// The latest record of a server that is not among those, to complete its timeline.
-    pub fn latest_of(&mut self, server: &str, since: Records) -> Option<&mut CrashRecord> {
-        self.records.iter_mut().rev().find(|r| r.server == server && r.number > since.0)
+    pub fn latest_of(&mut self, server: ServerId, since: Records) -> Option<&mut CrashRecord> {
+        let records = self.records.iter_mut().zip(&self.owners);
+        let its = records.filter(|(record, owner)| **owner == server.0 && record.number > since.0);
+        its.map(|(record, _)| record).max_by_key(|record| record.number)
     }
 }
 
@@ -133,28 +162,61 @@ impl fmt::Display for Count {
 mod tests {
     use super::*;
     use std::boxed::Box;
+    use std::vec::Vec;
 
     fn page() -> Box<Control> {
         // SAFETY: a `Control` is made of atomic integers, for which zeroes are valid.
         unsafe { Box::<Control>::new_zeroed().assume_init() }
     }
 
+    const A: ServerId = ServerId(0);
+
     #[test]
-    fn the_ring_keeps_the_latest_and_counts_all() {
+    fn a_server_that_dies_often_pushes_out_its_own_records_alone() {
+        let mut crashes = Box::new(Crashes::EMPTY);
+        let add = |crashes: &mut Crashes, owner: ServerId, name: &str, times: u32| {
+            for n in 0..times {
+                crashes.add(owner, from_control(name, n, Cause::Killed, &page()));
+            }
+        };
+        add(&mut crashes, A, "a", 3);
+        add(&mut crashes, ServerId(31), "b", 1000);
+        add(&mut crashes, ServerId(7), "c", 2);
+        let kept: Vec<_> = (0..).map_while(|index| crashes.get(index)).collect();
+        assert_eq!(kept.len(), RECORDS);
+        assert!(kept.is_sorted_by(|later, earlier| later.number > earlier.number));
+        let of =
+            |name: &'static str| kept.iter().filter(move |r| r.server == name).map(|r| r.number);
+        assert_eq!(of("a").collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!(of("c").collect::<Vec<_>>(), [1005, 1004]);
+        // Of its own, the latest.
+        assert_eq!(of("b").min(), Some(1003 - (RECORDS as u64 - 5) + 1));
+        assert_eq!(crashes.count() - kept.len() as u64, 1005 - RECORDS as u64, "lost");
+        // Three that die as often have a third each.
+        for _ in 0..100 {
+            add(&mut crashes, A, "a", 1);
+            add(&mut crashes, ServerId(7), "c", 1);
+        }
+        let left = crashes.records.iter().filter(|record| record.server == "b").count();
+        assert!((10..=11).contains(&left), "{left} of b are left: a third");
+    }
+
+    #[test]
+    fn the_latest_are_kept_and_all_are_counted() {
         let mut crashes = Box::new(Crashes::EMPTY);
         for n in 0..100 {
             let record = from_control("a", n, Cause::Killed, &page());
-            crashes.add(record);
+            crashes.add(A, record);
         }
         assert_eq!(crashes.count(), 100);
         assert_eq!(crashes.get(0).map(|r| (r.number, r.incarnation)), Some((100, 99)));
         assert_eq!(crashes.get(RECORDS as u32 - 1).map(|r| r.number), Some(69));
         assert!(crashes.get(RECORDS as u32).is_none() && crashes.get(u32::MAX).is_none());
         let before = Records::default();
-        assert!(crashes.latest_of("a", before).is_some());
-        assert!(crashes.latest_of("b", before).is_none());
+        assert!(crashes.latest_of(A, before).is_some());
+        assert!(crashes.latest_of(ServerId(1), before).is_none());
         let now = crashes.now();
-        assert!(crashes.latest_of("a", now).is_none(), "nothing has been added since");
+        assert!(crashes.latest_of(A, now).is_none(), "nothing has been added since");
     }
 
     #[test]

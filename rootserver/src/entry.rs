@@ -4,6 +4,7 @@
 //! What an entry cannot say, it cannot get: devices, ports, lines, DMA memory, the boot image, PCI
 //! configuration, `control`.
 
+use crate::supervise::policy::{MAX_RECENT, MIN_HEARTBEAT_MS, MIN_PERIOD_MS};
 use heapless::{String, Vec};
 use libipc::output::EDGE;
 use skink_abi::PAGE_SIZE;
@@ -63,6 +64,12 @@ pub fn server_of(entry: &ProgramEntry, name: Name, limits: Limits) -> Result<Ser
         return Err(refuse!("`memory` of {} bytes is no power of two", entry.memory_bytes));
     }
     within("extra_threads", entry.extra_threads.into(), 0, MAX_EXTRA_THREADS.into())?;
+    within("intensity", entry.intensity.into(), 0, MAX_RECENT as u64 - 1)?;
+    let (period, most) = (entry.intensity_period_ms, u32::MAX.into());
+    within("intensity_period_ms", period.into(), MIN_PERIOD_MS.into(), most)?;
+    if entry.heartbeat_ms != 0 {
+        within("heartbeat_ms", entry.heartbeat_ms.into(), MIN_HEARTBEAT_MS.into(), most)?;
+    }
     within("replies", entry.replies.into(), 1, MAX_REPLIES.into())?;
     within("stack", entry.stack_bytes.into(), PAGE_SIZE as u64, entry.memory_bytes)?;
     within("survivor", entry.survivor_bytes.into(), 0, MAX_SURVIVOR.into())?;

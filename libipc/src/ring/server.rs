@@ -19,7 +19,8 @@ pub struct ServerRing<const REQUEST: usize, const RESPONSE: usize> {
     is_attached: bool,
     /// Submissions taken in this epoch.
     taken: u64,
-    /// Requests taken and not completed.
+    /// Requests taken and not completed, over all attachments: what is worked on does not end
+    /// because the client writes another epoch.
     outstanding: u64,
     /// Completions written, of which `published` can be seen.
     completed: u64,
@@ -62,14 +63,14 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
     /// requests is worked on any more: the caller has completed or cancelled them all.
     pub fn detach(&mut self) {
         self.layout.set_client_epoch(0);
-        self.forget();
+        accounting::cancel(self.outstanding);
+        self.outstanding = 0;
+        self.is_attached = false;
+        self.forget_indices();
     }
 
-    fn forget(&mut self) {
-        accounting::cancel(self.outstanding);
-        self.is_attached = false;
+    fn forget_indices(&mut self) {
         self.taken = 0;
-        self.outstanding = 0;
         self.completed = 0;
         self.published = 0;
     }
@@ -78,7 +79,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
     fn follow(&mut self) -> bool {
         let is_attached = self.layout.client_epoch() == self.epoch;
         if is_attached != self.is_attached {
-            self.forget();
+            self.forget_indices();
             self.is_attached = is_attached;
         }
         is_attached
@@ -115,14 +116,15 @@ impl<const REQUEST: usize, const RESPONSE: usize> ServerRing<REQUEST, RESPONSE> 
         self.completed.wrapping_sub(reaped).min(capacity)
     }
 
-    /// Completes a request. [`ServerRing::publish`] makes it seen. A client that left no room for
-    /// it does not get it.
+    /// Completes a request. [`ServerRing::publish`] makes it seen. A client that is not attached
+    /// or left no room for it does not get it; one that attached again by itself gets what it
+    /// asked for before as well.
     pub fn complete(&mut self, response: [u64; RESPONSE]) {
-        if !self.follow() || self.outstanding == 0 {
+        if self.outstanding == 0 {
             return;
         }
         self.outstanding -= 1;
-        if self.unreaped() >= self.layout.capacity as u64 {
+        if !self.follow() || self.unreaped() >= self.layout.capacity as u64 {
             accounting::end();
             return;
         }

@@ -329,6 +329,32 @@ fn an_index_that_makes_no_sense_is_told_until_the_next_server() {
     world.finish();
 }
 
+/// A client that attaches again and again by its own word, without the `attach` call, and submits
+/// a full ring each time.
+#[test]
+fn a_client_that_toggles_its_epoch_has_no_more_in_flight_than_the_ring_holds() {
+    let mut world = World::new();
+    let word = |word: usize| world.memory.word(word * 8);
+    for round in 0..10 {
+        word(header::CLIENT_EPOCH).store(0, SeqCst);
+        assert_eq!(world.server.take(), None);
+        word(header::CLIENT_EPOCH).store(1, SeqCst);
+        word(header::SUBMITTED).store(CAPACITY as u64, SeqCst);
+        while let Some(request) = world.server.take() {
+            world.held.push(request);
+        }
+        assert_eq!(world.held.len(), CAPACITY, "round {round}");
+        assert_eq!(world.server.outstanding(), CAPACITY as u64);
+    }
+    // What is completed while it is away makes room too, and reaches nobody.
+    word(header::CLIENT_EPOCH).store(0, SeqCst);
+    for request in world.held.drain(..) {
+        world.server.complete(answer(request));
+    }
+    assert_eq!(world.server.outstanding(), 0);
+    assert_eq!(word(header::COMPLETED).load(SeqCst), 0);
+}
+
 /// A doorbell: sticky, as a notification is.
 #[derive(Default)]
 struct Bell(Mutex<bool>, std::sync::Condvar);

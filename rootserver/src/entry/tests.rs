@@ -67,7 +67,7 @@ fn without_an_entry_a_program_has_memory_and_its_output_and_nothing_else() {
 #[test]
 fn each_excess_is_refused_by_its_name() {
     type Change = fn(&mut ProgramEntry);
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 19] = [
         ("`priority` is 91", |e| e.priority = Some(91)),
         ("`priority` is 0", |e| e.priority = Some(0)),
         ("`budget_us` is 99", |e| e.budget_us = 99),
@@ -76,6 +76,11 @@ fn each_excess_is_refused_by_its_name() {
         ("`memory` is 0", |e| e.memory_bytes = 0),
         ("no power of two", |e| e.memory_bytes = (1 << 20) + 4096),
         ("`extra_threads` is 9", |e| e.extra_threads = 9),
+        ("`intensity` is 256", |e| e.intensity = 256),
+        ("`intensity_period_ms` is 0", |e| e.intensity_period_ms = 0),
+        ("`intensity_period_ms` is 999", |e| e.intensity_period_ms = 999),
+        ("`heartbeat_ms` is 1:", |e| e.heartbeat_ms = 1),
+        ("`heartbeat_ms` is 19", |e| e.heartbeat_ms = 19),
         ("`replies` is 0", |e| e.replies = 0),
         ("`stack` is 0", |e| e.stack_bytes = 0),
         ("`heap` of 5000 bytes is not whole pages", |e| e.heap_bytes = 5000),
@@ -155,7 +160,7 @@ proptest! {
         bits in 0u32..40,
         small in prop::array::uniform2(any::<u8>()),
     ) {
-        let [budget_us, period_us, stack, heap, survivor, intensity, backoff_ms, heartbeat_ms] = words;
+        let [budget_us, period_us, stack, heap, survivor, intensity, period, heartbeat_ms] = words;
         let entry = ProgramEntry {
             priority,
             budget_us: budget_us >> (bits % 32),
@@ -166,9 +171,10 @@ proptest! {
             survivor_bytes: survivor >> 24 << 12,
             extra_threads: small[0] % 12,
             replies: small[1] % 20,
-            intensity: intensity as u16,
-            backoff_ms,
-            heartbeat_ms,
+            intensity: (intensity >> (bits % 32)) as u16,
+            intensity_period_ms: period >> (bits % 32),
+            backoff_ms: period,
+            heartbeat_ms: heartbeat_ms >> (bits % 32),
             ..ProgramEntry::default()
         };
         if let Ok(server) = server_of(&entry, named("p"), LIMITS) {
@@ -179,6 +185,8 @@ proptest! {
             prop_assert!(used < server.quota_bytes);
             prop_assert!(server.budget_us <= server.period_us);
             prop_assert!(server.survivor_bytes <= MAX_SURVIVOR);
+            prop_assert!(server.intensity_period_ms >= MIN_PERIOD_MS && server.intensity < 256);
+            prop_assert!(server.heartbeat_ms == 0 || server.heartbeat_ms >= MIN_HEARTBEAT_MS);
             let only_log = Privileges { log: server.privileges.log, ..Privileges::default() };
             prop_assert_eq!(server.privileges, only_log);
         }

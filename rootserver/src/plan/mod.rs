@@ -43,18 +43,28 @@ pub mod kit {
     pub const VSPACE: u64 = 2;
     /// The Untyped that its `Reply` objects are made of: revoked first at its death.
     pub const REPLIES: u64 = 3;
+    /// The root server's endpoint with the instance's badge: what the instance may say to its
+    /// supervisor is derived from it.
+    pub const SUPERVISOR: u64 = 4;
+    /// The first thread's notification, badged for heartbeats.
+    pub const HEARTBEAT: u64 = 5;
+    /// The first thread's notification, badged for changed sessions.
+    pub const SESSIONS: u64 = 6;
     /// Its threads.
     pub const TCBS: u64 = 8;
     /// Their scheduling contexts.
     pub const SCHED_CONTEXTS: u64 = TCBS + super::MAX_THREADS as u64;
     /// Their timers.
     pub const TIMERS: u64 = SCHED_CONTEXTS + super::MAX_THREADS as u64;
-    /// Notifications of the threads behind the first (index 0 is empty).
+    /// Their notifications. The first one's is the instance's.
     pub const NOTIFICATIONS: u64 = TIMERS + super::MAX_THREADS as u64;
     /// The same, badged for their timers.
     pub const TIMER_BADGES: u64 = NOTIFICATIONS + super::MAX_THREADS as u64;
+    /// The root server's endpoint with the badge of each thread: where its faults go.
+    pub const FAULTS: u64 = TIMER_BADGES + super::MAX_THREADS as u64;
     /// First of the paging structures; the frames follow.
     pub const TABLES: u64 = 64;
+    const _: () = assert!(FAULTS + super::MAX_THREADS as u64 <= TABLES);
 }
 
 /// Where the frames of a mapping come from.
@@ -345,7 +355,6 @@ impl Plan {
 
     fn list_retypes(&mut self, threads: u64, small: u64, large: u64) -> Result<(), PlanError> {
         let tables = self.tables.len() as u64;
-        let others = threads.saturating_sub(1);
         let list = [
             (ObjectType::CNode, self.cspace_radix, kit::CSPACE, 1),
             (ObjectType::VSpace, 0, kit::VSPACE, 1),
@@ -355,7 +364,7 @@ impl Plan {
             (ObjectType::Untyped, self.replies_bits, kit::REPLIES, 1),
             (ObjectType::SchedContext, 0, kit::SCHED_CONTEXTS, threads),
             (ObjectType::Timer, 0, kit::TIMERS, threads),
-            (ObjectType::Notification, 0, kit::NOTIFICATIONS + 1, others),
+            (ObjectType::Notification, 0, kit::NOTIFICATIONS, threads),
             (ObjectType::Frame, LARGE_BITS, self.large_slot, large),
         ];
         for (object, size_bits, slot, count) in list {

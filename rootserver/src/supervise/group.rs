@@ -89,9 +89,10 @@ impl Supervisor {
             return service.fail(server, Failure::Stopped, actions);
         }
         let deaths = service.recent.add(now_ns, service.policy.period_ns);
+        let (policy, streak) = (service.policy, service.streak);
         let group = service.group.map(usize::from);
-        if !service.policy.gives_up(deaths) {
-            let at_ns = now_ns.saturating_add(service.policy.delay_ns(deaths));
+        if !policy.gives_up(deaths) && !policy.gives_up(streak.count()) {
+            let at_ns = now_ns.saturating_add(policy.delay_ns(deaths).max(streak.pause_ns()));
             let alone = Set::of(server);
             let set = group.map_or(alone, |group| self.restarted_with(group, alone));
             return self.restart(set, server, at_ns, actions);
@@ -152,7 +153,7 @@ impl Supervisor {
     fn forget_deaths(&mut self, group: usize, set: Set) {
         for server in set.iter() {
             if let Some(service) = self.get(server) {
-                service.recent.clear();
+                service.forget_deaths();
             }
         }
         for below in self.groups.iter_mut().skip(group + 1) {

@@ -18,8 +18,9 @@
 //! is failed is not started by another's death. Who waits out a back-off goes on waiting, at least
 //! until those of the set that it needs may start.
 //!
-//! A server that dies more often than its intensity within its period, in no group, is given up
-//! alone. In a group, the whole group is restarted instead, with clean histories and after the
+//! A server that dies more often than its intensity within its period, or so many times in a row
+//! soon after its start, in no group, is given up alone. Such starts are delayed by a growing pause,
+//! also where an experiment has no back-off: each is done at the root server's priority. In a group, the whole group is restarted instead, with clean histories and after the
 //! group's back-off, which counts as one death in the group's intensity. When that is exceeded,
 //! the parent group counts a death, and its strategy decides over the child as a whole; and so on.
 //! At the top all members of that group are given up; everybody else goes on. A start that cannot
@@ -42,7 +43,7 @@ use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
 use group::{Group, Set};
-use policy::{Policy, Recent};
+use policy::{Policy, Recent, Streak};
 use pulse::{Pulse, Verdict};
 pub use words::{Action, Actions, Cause, Event, Failure, Order, ServerId, State};
 
@@ -68,6 +69,10 @@ struct Service {
     state: State,
     incarnation: u32,
     recent: Recent,
+    /// Its deaths soon after a start.
+    streak: Streak,
+    /// When the present or last instance was started.
+    started_ns: u64,
     /// When the next heartbeat is due; `u64::MAX`: none.
     ping_at_ns: u64,
     /// The pulse when the last heartbeat was asked for; `None`: none asked of this instance.
@@ -212,6 +217,7 @@ impl Supervisor {
             && service.state == State::Starting
         {
             service.state = State::Running;
+            service.started_ns = now_ns;
             service.pinged = None;
             service.ping_at_ns = match service.heartbeat_ns {
                 0 => u64::MAX,
@@ -232,10 +238,16 @@ impl Supervisor {
         if let Some(service) = self.get(server)
             && matches!(service.state, State::Running | State::Starting)
         {
-            push(actions, Action::TearDown(server, cause));
-            self.set_backoff(server, now_ns);
-            self.after_death(now_ns, server, cause, actions);
+            service.streak.add(now_ns.saturating_sub(service.started_ns));
+            self.declare(now_ns, server, cause, actions);
         }
+    }
+
+    /// Has a running instance taken down, and what follows.
+    fn declare(&mut self, now_ns: u64, server: ServerId, cause: Cause, actions: &mut Actions) {
+        push(actions, Action::TearDown(server, cause));
+        self.set_backoff(server, now_ns);
+        self.after_death(now_ns, server, cause, actions);
     }
 
     fn device_ready(&mut self, server: ServerId, actions: &mut Actions) {
@@ -293,7 +305,12 @@ impl Supervisor {
         };
         let alive = matches!(service.state, State::Running | State::Starting);
         match order {
-            Order::Kill => self.died(now_ns, server, Cause::Killed, actions),
+            // Whoever orders it has the CPU in between: it is not the server that dies at once.
+            Order::Kill if alive => {
+                service.streak.clear();
+                self.declare(now_ns, server, Cause::Killed, actions);
+            }
+            Order::Kill => {}
             Order::Stop => {
                 if alive {
                     push(actions, Action::TearDown(server, Cause::Killed));
@@ -311,13 +328,13 @@ impl Supervisor {
                     _ if alive => push(actions, Action::TearDown(server, Cause::Restarted)),
                     _ => {}
                 }
-                service.recent.clear();
+                service.forget_deaths();
                 service.start(server, actions);
             }
             Order::Start => {
                 if matches!(service.state, State::Failed(_)) {
                     push(actions, Action::Revive(server));
-                    service.recent.clear();
+                    service.forget_deaths();
                     service.start(server, actions);
                 }
             }
@@ -384,7 +401,8 @@ impl Service {
             },
             heartbeat_ns: match experiment.map(|experiment| experiment.heartbeats) {
                 Some(Switch::Off) => 0,
-                _ => policy::ns(server.heartbeat_ms),
+                _ if server.heartbeat_ms == 0 => 0,
+                _ => policy::ns(server.heartbeat_ms.max(policy::MIN_HEARTBEAT_MS)),
             },
             state: match server.is_slot {
                 true => State::Failed(Failure::NoProgram),
@@ -392,6 +410,8 @@ impl Service {
             },
             incarnation: 0,
             recent: Recent::default(),
+            streak: Streak::default(),
+            started_ns: 0,
             ping_at_ns: u64::MAX,
             pinged: None,
         }
@@ -401,6 +421,12 @@ impl Service {
         self.state = State::Starting;
         self.incarnation = self.incarnation.saturating_add(1);
         push(actions, Action::Start(server, self.incarnation));
+    }
+
+    /// Gives it a clean history.
+    fn forget_deaths(&mut self) {
+        self.recent.clear();
+        self.streak.clear();
     }
 
     fn fail(&mut self, server: ServerId, why: Failure, actions: &mut Actions) {

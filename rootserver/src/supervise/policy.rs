@@ -9,6 +9,18 @@ pub const MAX_RECENT: usize = 256;
 
 const NS_PER_MS: u64 = 1_000_000;
 
+/// The shortest period of an intensity, milliseconds. A restart takes a few milliseconds on an
+/// emulated machine: in a shorter period nobody could die often.
+pub const MIN_PERIOD_MS: u32 = 1_000;
+/// The shortest time between heartbeats, milliseconds. Each looks at the CPU time of every thread, at
+/// the root server's priority: about 30,000 instructions.
+pub const MIN_HEARTBEAT_MS: u32 = 20;
+/// Who lives for less than this dies at once: it has hardly begun to serve.
+pub const SHORT_LIFE_NS: u64 = 10 * NS_PER_MS;
+/// Most milliseconds that such a death delays the next start, whatever the back-off: several times
+/// what a restart takes, so that most of the CPU is left to those below.
+pub const MAX_PAUSE_MS: u64 = 16;
+
 /// Nanoseconds of so many milliseconds.
 pub const fn ns(ms: u32) -> u64 {
     ms as u64 * NS_PER_MS
@@ -50,8 +62,10 @@ impl Policy {
         policy.bounded(experiment)
     }
 
-    /// With an intensity that can be counted to, and the experiment's overrides.
+    /// With an intensity that can be counted to in a period that can hold so many deaths, and the
+    /// experiment's overrides.
     fn bounded(mut self, experiment: Option<&Experiment>) -> Policy {
+        self.period_ns = self.period_ns.max(ns(MIN_PERIOD_MS));
         self.intensity = self.intensity.map(|intensity| intensity.min(MAX_RECENT as u16 - 1));
         if let Some(experiment) = experiment {
             self.backoff_ns = ns(experiment.backoff_ms);
@@ -108,9 +122,74 @@ impl Recent {
     }
 }
 
+/// Deaths in a row, each soon after the start. They are counted whatever the period: whoever does
+/// nothing else is given up after as many as its intensity tolerates, and until then takes less and
+/// less of the CPU, which it has at the root server's priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streak(u32);
+
+impl Streak {
+    /// Notes the death of an instance that lived for so long.
+    pub fn add(&mut self, lived_ns: u64) {
+        self.0 = match lived_ns < SHORT_LIFE_NS {
+            true => self.0.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// How many there are.
+    pub fn count(self) -> usize {
+        self.0 as usize
+    }
+
+    /// How long to wait before the next start at least: not after the first one; then a millisecond,
+    /// doubled with each, up to [`MAX_PAUSE_MS`].
+    pub fn pause_ns(self) -> u64 {
+        match self.0.checked_sub(2) {
+            None => 0,
+            Some(doublings) => NS_PER_MS * (1 << doublings.min(63)).min(MAX_PAUSE_MS),
+        }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0 = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::tests::{group, server};
+    use skink_manifest::{Restart, Strategy};
+
+    #[test]
+    fn a_period_is_never_too_short_to_die_often_in() {
+        for period in [0, 1, 999, 1000, 1001] {
+            let entry = Server { intensity_period_ms: period, ..server("a", Restart::Permanent) };
+            let members =
+                Group { intensity_period_ms: period, ..group("g", Strategy::OneForAll, None) };
+            let expected = ns(period.max(MIN_PERIOD_MS));
+            for experiment in [None, Some(&Experiment::KILLS)] {
+                assert_eq!(Policy::of_server(&entry, experiment).period_ns, expected);
+                assert_eq!(Policy::of_group(&members, experiment).period_ns, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_begin_with_the_second_short_life_and_end_with_a_long_one() {
+        let mut streak = Streak::default();
+        let mut pauses = std::vec::Vec::new();
+        for _ in 0..8 {
+            streak.add(SHORT_LIFE_NS - 1);
+            pauses.push(streak.pause_ns() / NS_PER_MS);
+        }
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 16, 16]);
+        assert_eq!(Streak(u32::MAX).pause_ns(), MAX_PAUSE_MS * NS_PER_MS);
+        streak.add(SHORT_LIFE_NS);
+        assert_eq!((streak.count(), streak.pause_ns()), (0, 0));
+    }
 
     fn policy() -> Policy {
         Policy { intensity: Some(3), period_ns: 1000, backoff_ns: 10, backoff_max_ns: 55 }

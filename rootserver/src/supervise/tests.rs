@@ -160,6 +160,65 @@ fn deaths_that_are_far_apart_are_tolerated_for_ever() {
     }
 }
 
+/// A server that dies a tenth of a millisecond after each start, for ten seconds: what it is then, and
+/// how often it was started.
+fn dies_at_once(entry: Server, experiment: Option<Experiment>) -> (Supervisor, usize) {
+    let mut all = manifest(&[entry]);
+    all.experiment = experiment;
+    let mut s = Supervisor::new(&all);
+    step(&mut s, 0, Event::Boot);
+    let (mut now, mut starts) = (0, 0);
+    while now < 10_000 * MS {
+        if s.state(A) == State::Starting {
+            step(&mut s, now, Event::Started(A));
+            starts += 1;
+            now += MS / 10;
+            step(&mut s, now, Event::Died(A, Cause::Panic));
+        } else {
+            now += MS / 10;
+            step(&mut s, now, Event::TimerFired);
+        }
+    }
+    (s, starts)
+}
+
+#[test]
+fn whoever_dies_at_once_again_and_again_is_given_up_whatever_the_period() {
+    for (intensity, period) in [(3, 0), (3, 1), (255, 0), (u16::MAX, 0), (u16::MAX, 1), (100, 1000)]
+    {
+        let entry = Server {
+            intensity,
+            intensity_period_ms: period,
+            backoff_ms: 0,
+            backoff_max_ms: 0,
+            ..server("a", Restart::Permanent)
+        };
+        let (s, starts) = dies_at_once(entry, None);
+        assert_eq!(s.state(A), State::Failed(Failure::Intensity), "{intensity} in {period} ms");
+        assert_eq!(starts, usize::from(intensity.min(255)) + 1);
+    }
+}
+
+#[test]
+fn an_experiment_gives_nobody_up_and_leaves_the_cpu_to_others() {
+    let (s, starts) = dies_at_once(server("a", Restart::Permanent), Some(Experiment::KILLS));
+    assert!(matches!(s.state(A), State::Backoff { .. } | State::Starting | State::Running));
+    // One in 16 ms, and a few more at first.
+    assert!((600..640).contains(&starts), "{starts} starts in ten seconds");
+}
+
+#[test]
+fn heartbeats_are_not_more_frequent_than_the_root_server_can_bear() {
+    for (wanted, kept) in [(1, 20), (19, 20), (20, 20), (50, 50)] {
+        let mut s = Supervisor::new(&manifest(&[Server {
+            heartbeat_ms: wanted,
+            ..server("a", Restart::Permanent)
+        }]));
+        step(&mut s, 0, Event::Boot);
+        assert_eq!(step(&mut s, 0, Event::Started(A)), [Action::ArmTimer(kept * MS)]);
+    }
+}
+
 #[test]
 fn restart_types_decide_what_an_exit_means() {
     let cases = [

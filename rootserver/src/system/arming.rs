@@ -13,7 +13,8 @@ use libipc::trigger::{Moment, Trigger};
 use skink_protocols::control::{At, ControlError, KillSpec, Placed, When};
 
 use super::teardown::Detail;
-use super::{Server, System, lasting};
+use super::{Server, System};
+use crate::plan::kit;
 use crate::supervise::{Event, Order, ServerId};
 
 /// An armed death.
@@ -140,7 +141,7 @@ impl System {
             self.event(Event::Order(victim, Order::Kill));
         } else if let Some(page) = self.servers[victim.index()].control() {
             page.at_once.store(how as u32, Relaxed);
-            self.signal(victim, lasting::HEARTBEAT);
+            self.signal(victim, kit::HEARTBEAT);
         }
     }
 

@@ -1,9 +1,8 @@
 //! What an instance of a server holds, told by what it was given: each instance starts with the
-//! same capabilities, and no server hands on what it has.
+//! same capabilities. Copies that it passed on are not shown; they end with it.
 
 use heapless::Vec;
 use skink_abi::CapRights;
-use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{CAPABILITIES_PER_PAGE, Capability, Held};
 
 use super::System;
@@ -24,7 +23,7 @@ impl System {
             slot: grant.slot,
             held: self.held(server, grant),
             rights: grant.rights.bits(),
-            badge: grant.data,
+            badge: self.badge(grant),
         });
         let (first_reply, count) = state.replies;
         let replies = (first_reply..first_reply + count).map(|slot| Capability {
@@ -45,22 +44,25 @@ impl System {
                     &self.manifest.edges[usize::from(self.sessions[usize::from(number)].edge)];
                 Held::Session(edge.name.clone(), name(usize::from(edge.server)))
             }
-            From::Kit(slot) => of_kit(slot),
-            From::Root(boot::LOG) => Held::Log,
-            From::Root(slot) if slot == state.endpoint => Held::Endpoint,
-            From::Root(slot) if slot == state.notification => Held::Notification(0),
-            From::Root(slot) if slot == state.slots + lasting::SUPERVISOR => Held::Supervisor,
-            From::Root(slot) => {
-                let interrupt = state.interrupts.iter().find(|i| i.handler == slot);
-                let other = self.servers.iter().position(|other| other.notification == slot);
-                match (interrupt, other) {
-                    (Some(interrupt), _) => Held::Interrupt(interrupt.bit),
-                    (None, Some(other)) if other < self.manifest.servers.len() => {
-                        Held::Doorbell(name(other))
-                    }
-                    _ => Held::Ports,
-                }
+            From::Doorbell(number, end) => {
+                let owner = self.at_end(&self.sessions[usize::from(number)], end);
+                Held::Doorbell(name(owner.index()))
             }
+            From::Log => Held::Log,
+            From::Kit(slot) => of_kit(slot),
+            From::Lent(slot) if slot == state.slots + lasting::RECEIVE => Held::Endpoint,
+            From::Lent(slot) => match state.interrupts.iter().find(|i| i.handler == slot) {
+                Some(interrupt) => Held::Interrupt(interrupt.bit),
+                None => Held::Ports,
+            },
+        }
+    }
+
+    /// The badge that it is held with, or the guard.
+    fn badge(&self, grant: &Grant) -> u64 {
+        match grant.from {
+            From::Doorbell(number, end) => 1 << self.sessions[usize::from(number)].bell(end).bit,
+            _ => grant.guard,
         }
     }
 }
@@ -71,6 +73,7 @@ fn of_kit(slot: u64) -> Held {
     let number = |first: u64| slot.saturating_sub(first) as u8;
     match slot {
         kit::CSPACE => Held::CSpace,
+        kit::SUPERVISOR => Held::Supervisor,
         slot if slot >= kit::TIMER_BADGES => Held::Notification(number(kit::TIMER_BADGES)),
         slot if slot >= kit::NOTIFICATIONS => Held::Notification(number(kit::NOTIFICATIONS)),
         slot if (kit::TIMERS..kit::TIMERS + THREADS).contains(&slot) => {

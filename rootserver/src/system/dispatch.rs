@@ -2,6 +2,7 @@
 
 use libipc::cap::{self, Cap};
 use libipc::control::{Control, ExitReason};
+use libipc::events::SIGNAL;
 use libipc::protocol::Status;
 use libipc::server::{Outcome, Request};
 use libipc::{Message, buffer, raw};
@@ -13,51 +14,51 @@ use super::teardown::Detail;
 use crate::plan::MAX_THREADS;
 use crate::supervise::{Cause, Event, ServerId};
 
-/// Set in every badge of the root server's notification, and in none of its endpoint.
-pub const SIGNAL: u64 = 1 << 63;
 /// Its timer fired.
 pub const TIMER_BIT: u64 = 1;
 
 const KIND_SHIFT: u32 = 16;
 const THREAD_SHIFT: u32 = 24;
+const INSTANCE_SHIFT: u32 = 32;
+/// Bits of the number of an instance, below [`SIGNAL`].
+const INSTANCE_MASK: u64 = (1 << 31) - 1;
 
 /// Who sends, and as what: the badge of the root server's endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// A server, to its supervisor.
     Supervisor(u8),
-    /// The kernel, for a fault of a server's thread.
+    /// The kernel, for a fault of a server's thread or its used-up budget.
     Fault(u8, u8),
-    /// The kernel, for a used-up budget of a server's thread.
-    Timeout(u8, u8),
     /// A client of a server that was given up.
     Unavailable(u8),
 }
 
 impl Sender {
-    /// The badge.
-    pub const fn badge(self) -> u64 {
+    /// The badge, which names the instance too; that of [`Sender::Unavailable`], which is no
+    /// instance's, names number 0.
+    pub const fn badge(self, incarnation: u32) -> u64 {
         let (kind, server, thread) = match self {
             Sender::Supervisor(server) => (0, server, 0),
             Sender::Fault(server, thread) => (1, server, thread),
-            Sender::Timeout(server, thread) => (2, server, thread),
-            Sender::Unavailable(server) => (3, server, 0),
+            Sender::Unavailable(server) => (2, server, 0),
         };
-        (thread as u64) << THREAD_SHIFT | kind << KIND_SHIFT | (server as u64 + 1)
+        let instance = (incarnation as u64 & INSTANCE_MASK) << INSTANCE_SHIFT;
+        instance | (thread as u64) << THREAD_SHIFT | kind << KIND_SHIFT | (server as u64 + 1)
     }
 
     /// The sender of this badge; `None` if the root server never gave it out.
     pub const fn of_badge(badge: u64) -> Option<Sender> {
-        let (low, thread) = (badge & 0xffff, badge >> THREAD_SHIFT);
-        if low == 0 || low > skink_manifest::MAX_SERVERS as u64 || thread >= MAX_THREADS as u64 {
+        let (low, thread) = (badge & 0xffff, badge >> THREAD_SHIFT & 0xff);
+        let is_known = low != 0 && low <= skink_manifest::MAX_SERVERS as u64;
+        if !is_known || thread >= MAX_THREADS as u64 || badge & SIGNAL != 0 {
             return None;
         }
         let (server, thread) = (low as u8 - 1, thread as u8);
         match badge >> KIND_SHIFT & 0xff {
             0 => Some(Sender::Supervisor(server)),
             1 => Some(Sender::Fault(server, thread)),
-            2 => Some(Sender::Timeout(server, thread)),
-            3 => Some(Sender::Unavailable(server)),
+            2 => Some(Sender::Unavailable(server)),
             _ => None,
         }
     }
@@ -91,30 +92,35 @@ impl System {
             }
             return None;
         }
-        match Sender::of_badge(message.badge)? {
+        let sender = Sender::of_badge(message.badge)?;
+        if !self.is_present(sender, message.badge) {
+            return None;
+        }
+        match sender {
             Sender::Supervisor(server) => self.on_request(ServerId(server), message),
-            Sender::Fault(server, thread) => {
-                self.on_fault(ServerId(server), thread, message);
-                None
-            }
-            Sender::Timeout(server, thread) => self.on_timeout(ServerId(server), thread, message),
+            Sender::Fault(server, thread) => self.on_fault(ServerId(server), thread, message),
             Sender::Unavailable(_) => refuse(Status::Unavailable),
         }
     }
 
-    fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) {
-        let kind = message.info.label();
-        self.death = Detail { fault: Some(fault_record(message)), thread, watched: None };
-        let cause = self.cause_of_fault(server, kind);
-        self.event(Event::Died(server, cause));
+    /// Whether the instance that the badge names is the one that runs. Nobody speaks for another.
+    fn is_present(&self, sender: Sender, badge: u64) -> bool {
+        let (Sender::Supervisor(server) | Sender::Fault(server, _)) = sender else {
+            return true;
+        };
+        let runs = self.servers.get(usize::from(server)).filter(|server| server.is_built);
+        runs.is_some_and(|server| sender.badge(server.incarnation) == badge)
     }
 
-    fn on_timeout(&mut self, server: ServerId, thread: u8, message: &Message) -> Option<Answer> {
-        if self.made_progress(server) {
-            // The thread goes on with its next refill.
+    /// A thread faulted, or used up its budget; then it goes on with its next refill if the server
+    /// made progress since the last time.
+    fn on_fault(&mut self, server: ServerId, thread: u8, message: &Message) -> Option<Answer> {
+        let cause = cause_of_fault(message.info.label());
+        if cause == Cause::Budget && self.made_progress(server) {
             return Some((MessageInfo::new(0, 0, 0), [0; 4]));
         }
-        self.on_fault(server, thread, message);
+        self.death = Detail { fault: Some(fault_record(message)), thread, watched: None };
+        self.event(Event::Died(server, cause));
         None
     }
 
@@ -168,6 +174,15 @@ pub fn cause_of_exit(reason: ExitReason, code: i32) -> Cause {
     }
 }
 
+/// The cause of a death by a fault of this kind. What the instance's control page says of its end
+/// is no part of it: the page is the instance's own, and an end that it announced comes as a call.
+fn cause_of_fault(kind: u64) -> Cause {
+    match kind == Fault::Timeout.raw() {
+        true => Cause::Budget,
+        false => Cause::Fault,
+    }
+}
+
 fn fault_record(message: &Message) -> FaultRecord {
     let kind = message.info.label();
     debug_assert!(Fault::from_raw(kind).is_some());
@@ -187,20 +202,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn badges_are_distinct_and_come_apart_again() {
+    fn a_fault_is_a_fault_and_a_used_up_budget_is_one() {
+        for kind in 0..16 {
+            let expected = match Fault::from_raw(kind) {
+                Some(Fault::Timeout) => Cause::Budget,
+                _ => Cause::Fault,
+            };
+            assert_eq!(cause_of_fault(kind), expected, "kind {kind}");
+        }
+    }
+
+    #[test]
+    fn badges_name_sender_and_instance_and_come_apart_again() {
         let mut seen = std::collections::BTreeSet::new();
+        let instances = [1, 2, 127, 128, INSTANCE_MASK as u32];
         for server in 0..skink_manifest::MAX_SERVERS as u8 {
             let threads = 0..MAX_THREADS as u8;
-            let faults = threads.clone().map(|thread| Sender::Fault(server, thread));
-            let timeouts = threads.map(|thread| Sender::Timeout(server, thread));
+            let faults = threads.map(|thread| Sender::Fault(server, thread));
             let others = [Sender::Supervisor(server), Sender::Unavailable(server)];
-            for sender in faults.chain(timeouts).chain(others) {
-                let badge = sender.badge();
-                assert!(seen.insert(badge) && badge & SIGNAL == 0);
-                assert_eq!(Sender::of_badge(badge), Some(sender));
+            for sender in faults.chain(others) {
+                for incarnation in instances {
+                    let badge = sender.badge(incarnation);
+                    assert!(seen.insert(badge) && badge & SIGNAL == 0);
+                    assert_eq!(Sender::of_badge(badge), Some(sender));
+                }
             }
         }
-        for bad in [0, 33, 4 << 16 | 1, 9 << 24 | 1 << 16 | 1, 1 << 62 | 1] {
+        for bad in [0, 33, 3 << 16 | 1, 9 << 24 | 1 << 16 | 1, SIGNAL | 1] {
             assert_eq!(Sender::of_badge(bad), None, "{bad:#x}");
         }
     }

@@ -1,16 +1,46 @@
 //! What an instance's CSpace holds: a list made once, carried out at each start.
+//!
+//! Whatever is on the list ends with the instance, and with it every copy that the instance made
+//! and passed on: [`super::lending`] revokes what each is derived from.
 
 use skink_abi::{CapRights, Slot};
 
 /// Where the capability comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// A slot of the root CNode.
-    Root(Slot),
+    /// A slot of the root CNode that is this server's alone: its endpoint to receive by, ports, an
+    /// interrupt.
+    Lent(Slot),
+    /// The kernel's log, which all have the same capability of.
+    Log,
     /// A slot of the instance's kit.
     Kit(u64),
     /// Session of this index: the server's endpoint, or the root server's if it was given up.
     Session(u8),
+    /// What signals this end of the session of this index.
+    Doorbell(u8, End),
+}
+
+/// One end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Who calls.
+    Client,
+    /// Who is called.
+    Server,
+}
+
+impl End {
+    /// Both.
+    pub const BOTH: [End; 2] = [End::Client, End::Server];
+
+    /// The one opposite.
+    pub const fn other(self) -> End {
+        match self {
+            End::Client => End::Server,
+            End::Server => End::Client,
+        }
+    }
 }
 
 /// One capability of an instance.
@@ -22,8 +52,8 @@ pub struct Grant {
     pub from: From,
     /// At most these rights.
     pub rights: CapRights,
-    /// Badge or guard; 0 keeps what the original has.
-    pub data: u64,
+    /// Guard of a CNode; 0: a copy of what the original is.
+    pub guard: u64,
 }
 
 /// What a client may do with a session's endpoint: call.

@@ -7,11 +7,13 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use libipc::arch::thread_registers;
 use libipc::cap::{self, Cap, Then};
+use libipc::events::SIGNAL;
+use libipc::start::event;
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{TCB_FLAG_FPU, map_rights, registers};
 use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE};
 
-use super::grants::From;
+use super::dispatch::Sender;
 use super::{Server, StartError, StartInfoPage, System, lasting};
 use skink_manifest::Switch;
 
@@ -56,6 +58,7 @@ impl System {
         self.make_objects(index)?;
         self.map_memory(index)?;
         self.note_reloaded(index);
+        self.make_badged(index)?;
         self.fill_cspace(index)?;
         self.make_threads(index)?;
         self.activate_devices(index);
@@ -153,37 +156,6 @@ impl System {
         Ok(())
     }
 
-    fn fill_cspace(&self, index: u8) -> Result<(), StartError> {
-        let server = &self.servers[usize::from(index)];
-        let radix = server.plan.cspace_radix;
-        let cspace = Cap::<cap::CNode>::new(kit_cptr(index, kit::CSPACE));
-        for grant in &server.grants {
-            let from = match grant.from {
-                From::Root(slot) => self.caps.slot(slot),
-                From::Kit(slot) => self.caps.path(kit_cptr(index, slot)),
-                From::Session(number) => self.caps.slot(self.session_source(number)),
-            };
-            let to = cspace.slot_at(grant.slot, radix);
-            match grant.data {
-                0 => to.copy(from, grant.rights)?,
-                data => to.mint(from, grant.rights, Badge(data))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The root slot whose copy a client gets for a session: the server's endpoint, or the root
-    /// server's own where the server was given up.
-    pub fn session_source(&self, number: u8) -> u64 {
-        let session = &self.sessions[usize::from(number)];
-        let server = self.manifest.edges[usize::from(session.edge)].server;
-        if self.is_failed(ServerId(server)) {
-            self.servers[usize::from(server)].slots + lasting::UNAVAILABLE
-        } else {
-            session.cap
-        }
-    }
-
     fn make_threads(&self, index: u8) -> Result<(), StartError> {
         let server = &self.servers[usize::from(index)];
         let manifest = &self.manifest.servers[usize::from(index)];
@@ -207,35 +179,32 @@ impl System {
             tcb.set_space(cspace, guard, vspace)?;
             let buffer = Cap::<cap::Frame>::new(kit_cptr(index, place.buffer_frame));
             tcb.set_ipc_buffer(Some((buffer, place.ipc_buffer)))?;
-            let fault = Cap::from_slot(server.slots + lasting::FAULTS + n);
-            let (most, own) = (manifest.priority, manifest.priority);
-            tcb.set_sched_params(authority, most, own, Some((fault, Some(context))))?;
-            let timeout = Cap::from_slot(server.slots + lasting::TIMEOUTS + n);
-            tcb.set_timeout_endpoint(Some(timeout))?;
+            let badge = Badge(Sender::Fault(index, n as u8).badge(server.incarnation));
+            let faults = kit_cptr(index, kit::FAULTS + n);
+            self.caps.path(faults).mint(self.root_endpoint(), CapRights::all(), badge)?;
+            let (faults, (most, own)) = (Cap::new(faults), (manifest.priority, manifest.priority));
+            tcb.set_sched_params(authority, most, own, Some((faults, Some(context))))?;
+            tcb.set_timeout_endpoint(Some(faults))?;
             if manifest.fpu {
                 tcb.set_flags(0, TCB_FLAG_FPU)?;
             }
             self.connect_timer(index, n)?;
         }
         let first = Cap::<cap::Tcb>::new(kit_cptr(index, kit::TCBS));
-        first.bind_notification(Cap::from_slot(server.notification))?;
+        first.bind_notification(Cap::new(kit_cptr(index, kit::NOTIFICATIONS)))?;
         Ok(())
     }
 
     /// Lets the timer of thread `n` signal the thread's notification.
     fn connect_timer(&self, index: u8, n: u64) -> Result<(), StartError> {
-        let server = &self.servers[usize::from(index)];
         let timer = Cap::<cap::Timer>::new(kit_cptr(index, kit::TIMERS + n));
-        let notification = if n == 0 {
-            Cap::from_slot(server.slots + lasting::TIMER)
-        } else {
+        let badged = kit_cptr(index, kit::TIMER_BADGES + n);
+        if n > 0 {
             let own = self.caps.path(kit_cptr(index, kit::NOTIFICATIONS + n));
-            let badged = kit_cptr(index, kit::TIMER_BADGES + n);
-            let badge = Badge(libipc::start::event::TIMER);
+            let badge = Badge(SIGNAL | event::TIMER);
             self.caps.path(badged).mint(own, CapRights::all(), badge)?;
-            Cap::new(badged)
-        };
-        timer.set_notification(Some(notification))?;
+        }
+        timer.set_notification(Some(Cap::new(badged)))?;
         Ok(())
     }
 
@@ -293,6 +262,7 @@ impl System {
                 record.timeline.started = now_ns;
             }
         }
+        self.give_bells(server);
         self.tell_neighbours(server);
     }
 

@@ -3,7 +3,8 @@
 //! * [`setup`]: from the boot info to every server's lasting resources.
 //! * [`prepare`]: what an instance of a server is made of: image, plan, grants, start info;
 //!   [`wiring`]: what connects it with others and with devices.
-//! * [`instance`]: builds and starts an instance. [`teardown`]: takes one apart, and records it.
+//! * [`instance`]: builds and starts an instance. [`lending`]: what it is lent, and how that ends
+//!   with it. [`teardown`]: takes it apart, and records it.
 //! * [`firmware`]: what firmware left: ACPI's tables or a device tree.
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
@@ -23,6 +24,7 @@ pub mod firmware;
 pub mod functions;
 pub mod grants;
 pub mod instance;
+pub mod lending;
 pub mod platform;
 pub mod prepare;
 pub mod pulse;
@@ -43,7 +45,7 @@ use crate::custody::{Custody, CustodyError, Frames};
 use crate::image::{BootImage, FileError, NO_MANIFEST};
 use crate::kernel::RootCaps;
 use crate::loader::ElfError;
-use crate::plan::{MAX_THREADS, Plan, PlanError};
+use crate::plan::{MAX_THREADS, Plan, PlanError, kit};
 use crate::supervise::{Action, Actions, Event, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
 use arming::{Armed, Watch};
@@ -62,25 +64,18 @@ pub const ROOT_PRIORITY: u8 = 255;
 
 /// Lasting slots of a server in the root CNode, by offset.
 pub mod lasting {
-    use crate::plan::MAX_THREADS;
     /// Its instance's kit (the CNode as it was made, without guard).
     pub const KIT: u64 = 0;
-    /// Its copy of the root server's endpoint.
-    pub const SUPERVISOR: u64 = 1;
-    /// Its notification, badged for its timer.
-    pub const TIMER: u64 = 2;
-    /// Its notification, badged for heartbeats.
-    pub const HEARTBEAT: u64 = 3;
-    /// Its notification, badged for changed sessions.
-    pub const SESSIONS: u64 = 4;
     /// The root server's endpoint, for its clients when it was given up.
-    pub const UNAVAILABLE: u64 = 5;
-    /// Fault endpoints of its threads.
-    pub const FAULTS: u64 = 8;
-    /// Timeout endpoints of its threads.
-    pub const TIMEOUTS: u64 = FAULTS + MAX_THREADS as u64;
+    pub const UNAVAILABLE: u64 = 1;
+    /// Its endpoint with the badge [`RECEIVER`]: what its instances receive by is derived from it.
+    pub const RECEIVE: u64 = 2;
     /// How many.
-    pub const COUNT: u64 = TIMEOUTS + MAX_THREADS as u64;
+    pub const COUNT: u64 = 3;
+
+    /// The badge of a capability to receive by. No message bears it: such a capability does not
+    /// send. With a badge it has children of its own, which can be revoked.
+    pub const RECEIVER: u64 = 2;
 }
 
 /// An interrupt of a server: it survives the instances.
@@ -88,7 +83,7 @@ pub mod lasting {
 pub struct Interrupt {
     /// Slot of the handler.
     pub handler: Slot,
-    /// Slot of the server's notification, badged with the interrupt's bit.
+    /// Root slot of the instance's notification, badged with the bit; empty while there is none.
     pub notification: Slot,
     /// The bit.
     pub bit: u8,
@@ -101,8 +96,6 @@ pub struct Server {
     pub slots: Slot,
     /// Its endpoint.
     pub endpoint: Slot,
-    /// Its notification.
-    pub notification: Slot,
     /// Its control page.
     pub control_frame: Frames,
     /// The same, in the root server's space.
@@ -159,7 +152,7 @@ pub struct Server {
 }
 
 /// Where a thread has its stack and IPC buffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ThreadPlace {
     /// End of the stack.
     pub stack_top: u64,
@@ -188,6 +181,18 @@ pub struct StartInfoPage {
     pub tail: usize,
 }
 
+/// What one end of a session signals the other with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doorbell {
+    /// Root slot of the badged notification of the instance that is signalled; empty while there
+    /// is none.
+    pub cap: Slot,
+    /// Slot of its copy in the CSpace of the instance that signals, once that is prepared.
+    pub held: u64,
+    /// The bit.
+    pub bit: u8,
+}
+
 /// One session of an edge.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
@@ -201,10 +206,10 @@ pub struct Session {
     pub badge: u64,
     /// Shared memory.
     pub shared: Frames,
-    /// Bit of the client's notification.
-    pub client_bit: u8,
-    /// Bit of the server's notification.
-    pub server_bit: u8,
+    /// Signals the client's notification; the server's instance holds it.
+    pub client_bell: Doorbell,
+    /// Signals the server's notification; the client's instance holds it.
+    pub server_bell: Doorbell,
     /// Slot of `cap`'s copy in the client's CSpace, once it is prepared.
     pub client_slot: u64,
 }
@@ -330,7 +335,6 @@ impl Server {
     const EMPTY: Server = Server {
         slots: 0,
         endpoint: 0,
-        notification: 0,
         control_frame: Frames::NONE,
         control: Memory::EMPTY,
         quota: None,
@@ -457,7 +461,7 @@ impl System {
             }
             Action::MarkFailed(server, why) => self.mark_failed(server, why),
             Action::Revive(server) => self.revive(server),
-            Action::Ping(server) => self.signal(server, lasting::HEARTBEAT),
+            Action::Ping(server) => self.signal(server, kit::HEARTBEAT),
             Action::ArmTimer(at_ns) => self.arm_timer(at_ns),
         }
         None

@@ -15,7 +15,6 @@ use crate::image::FileError;
 use crate::kernel::{Kernel, zero_guard};
 use crate::loader::{Machine, Program};
 use crate::plan::{IMAGE_BASE, Plan, Source, kit};
-use skink_abi::bootinfo::slot as boot;
 
 const READ_WRITE: u64 = map_rights::READ | map_rights::WRITE;
 /// Bytes of an encoded start info at most.
@@ -35,6 +34,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Of this server, with nothing in it.
+    pub fn new(index: u8) -> Draft {
+        let (plan, info) = (Plan::EMPTY, empty_info());
+        Draft { index, plan, info, next_slot: slot::FIRST_GRANT, next_bit: 0 }
+    }
+
     /// The next slot of the instance's CSpace.
     pub fn take_slot(&mut self) -> u64 {
         self.next_slot += 1;
@@ -69,13 +74,7 @@ impl System {
     /// Kept apart, so that the large draft is on the stack only while it is needed.
     #[inline(never)]
     fn prepare_anew(&mut self, index: u8) -> Result<(), StartError> {
-        let mut draft = Draft {
-            index,
-            plan: Plan::EMPTY,
-            info: empty_info(),
-            next_slot: slot::FIRST_GRANT,
-            next_bit: 0,
-        };
+        let mut draft = Draft::new(index);
         self.load_image(&mut draft)?;
         self.facts_of(&mut draft)?;
         self.threads(&mut draft)?;
@@ -93,9 +92,8 @@ impl System {
         slot: u64,
         from: From,
         rights: CapRights,
-        data: u64,
     ) -> Result<(), StartError> {
-        let grant = Grant { slot, from, rights, data };
+        let grant = Grant { slot, from, rights, guard: 0 };
         let grants = &mut self.servers[usize::from(index)].grants;
         grants.push(grant).map_err(|_| StartError::TooManyGrants)
     }
@@ -175,10 +173,10 @@ impl System {
             let (tcb, notification, timer) =
                 (draft.take_slot(), draft.take_slot(), draft.take_slot());
             let n = thread as u64;
-            self.grant(draft.index, tcb, From::Kit(kit::TCBS + n), CapRights::all(), 0)?;
+            self.grant(draft.index, tcb, From::Kit(kit::TCBS + n), CapRights::all())?;
             let from = From::Kit(kit::NOTIFICATIONS + n);
-            self.grant(draft.index, notification, from, CapRights::all(), 0)?;
-            self.grant(draft.index, timer, From::Kit(kit::TIMERS + n), CapRights::all(), 0)?;
+            self.grant(draft.index, notification, from, CapRights::all())?;
+            self.grant(draft.index, timer, From::Kit(kit::TIMERS + n), CapRights::all())?;
             let new = ThreadKit { tcb, stack_top, ipc_buffer, notification, timer };
             draft.info.threads.push(new).map_err(|_| StartError::TooManyGrants)?;
         }
@@ -217,22 +215,22 @@ impl System {
     }
 
     /// The slots that every server has at the same places.
-    fn fixed_grants(&mut self, draft: &Draft) -> Result<(), StartError> {
+    pub(super) fn fixed_grants(&mut self, draft: &Draft) -> Result<(), StartError> {
         let (index, i) = (draft.index, usize::from(draft.index));
         let lasting = self.servers[i].slots;
-        let (endpoint, notification) = (self.servers[i].endpoint, self.servers[i].notification);
         let has_log = self.manifest.servers[i].privileges.log;
         let all = CapRights::all();
-        self.grant(index, slot::TCB.0, From::Kit(kit::TCBS), all, 0)?;
+        self.grant(index, slot::TCB.0, From::Kit(kit::TCBS), all)?;
         // The guard is filled in when the plan is finished: see `finish`.
-        self.grant(index, slot::CNODE.0, From::Kit(kit::CSPACE), all, 1)?;
-        let supervisor = From::Root(lasting + lasting::SUPERVISOR);
-        self.grant(index, slot::SUPERVISOR.0, supervisor, CALL, 0)?;
-        self.grant(index, slot::ENDPOINT.0, From::Root(endpoint), RECEIVE, 0)?;
-        self.grant(index, slot::NOTIFICATION.0, From::Root(notification), RECEIVE, 0)?;
-        self.grant(index, slot::TIMER.0, From::Kit(kit::TIMERS), all, 0)?;
+        self.grant(index, slot::CNODE.0, From::Kit(kit::CSPACE), all)?;
+        self.grant(index, slot::SUPERVISOR.0, From::Kit(kit::SUPERVISOR), CALL)?;
+        let endpoint = From::Lent(lasting + lasting::RECEIVE);
+        self.grant(index, slot::ENDPOINT.0, endpoint, RECEIVE)?;
+        let notification = From::Kit(kit::NOTIFICATIONS);
+        self.grant(index, slot::NOTIFICATION.0, notification, RECEIVE)?;
+        self.grant(index, slot::TIMER.0, From::Kit(kit::TIMERS), all)?;
         if has_log {
-            self.grant(index, slot::LOG.0, From::Root(boot::LOG), all, 0)?;
+            self.grant(index, slot::LOG.0, From::Log, all)?;
         }
         Ok(())
     }
@@ -259,7 +257,7 @@ impl System {
         server.info = page;
         let guard = zero_guard(64 - draft.plan.cspace_radix);
         for grant in server.grants.iter_mut().filter(|g| g.slot == slot::CNODE.0) {
-            grant.data = guard;
+            grant.guard = guard;
         }
         find_frames(&draft.plan, &mut server.threads);
         core::mem::swap(&mut server.plan, &mut draft.plan);

@@ -6,14 +6,14 @@ use skink_abi::bootinfo::{BootInfo, MAGIC, VERSION, slot as boot};
 use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE, Slot};
 
 use super::dispatch::{self, Sender};
-use super::{Facts, ROOT_PRIORITY, Session, System, lasting};
+use super::{Doorbell, Facts, ROOT_PRIORITY, Session, System, lasting};
 use crate::custody::untyped::MAX_NODES;
 use crate::custody::{CustodyError, Frames, Owner, Placement, SMALL_BITS};
 use crate::image::{BootImage, FileError, read_manifest};
 use crate::kernel::{Kernel, RootCaps};
-use crate::plan::MAX_THREADS;
 use crate::say;
 use crate::window::Memory;
+use libipc::events::SIGNAL;
 use libipc::start::event;
 
 /// Why the system cannot start at all.
@@ -105,7 +105,7 @@ impl System {
         let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let timer = self.custody.object(kernel, ObjectType::Timer)?;
         let badged = self.custody.take_slots(1)?;
-        self.mint(badged, notification, CapRights::all(), dispatch::SIGNAL | dispatch::TIMER_BIT)?;
+        self.mint(badged, notification, CapRights::all(), SIGNAL | dispatch::TIMER_BIT)?;
         let tcb = Cap::<cap::Tcb>::from_slot(boot::TCB);
         tcb.bind_notification(Cap::from_slot(notification))?;
         Cap::<cap::Timer>::from_slot(timer).set_notification(Some(Cap::from_slot(badged)))?;
@@ -145,37 +145,30 @@ impl System {
         let kernel = &mut Kernel;
         let slots = self.custody.take_slots(lasting::COUNT)?;
         let endpoint = self.custody.object(kernel, ObjectType::Endpoint)?;
-        let notification = self.custody.object(kernel, ObjectType::Notification)?;
         let owner = Owner::Server(index);
         let page = PAGE_SIZE as u64;
         let control_frame = self.custody.frames(kernel, owner, page, Placement::Scattered)?;
         let control = self.window.map_ram(&mut self.custody, &control_frame)?;
-        let root = self.facts.map_or(0, |f| f.endpoint);
-        let all = CapRights::all();
-        let timer = event::TIMER;
-        let mint = [
-            (lasting::SUPERVISOR, root, Sender::Supervisor(index).badge()),
-            (lasting::UNAVAILABLE, root, Sender::Unavailable(index).badge()),
-            (lasting::TIMER, notification, timer),
-            (lasting::HEARTBEAT, notification, event::HEARTBEAT),
-            (lasting::SESSIONS, notification, event::SESSIONS),
-        ];
-        for (offset, from, badge) in mint {
-            self.mint(slots + offset, from, all, badge)?;
-        }
-        for thread in 0..MAX_THREADS as u8 {
-            let at = slots + u64::from(thread);
-            let (fault, timeout) = (Sender::Fault(index, thread), Sender::Timeout(index, thread));
-            self.mint(at + lasting::FAULTS, root, all, fault.badge())?;
-            self.mint(at + lasting::TIMEOUTS, root, all, timeout.badge())?;
-        }
+        self.mint_lasting(index, slots, endpoint)?;
         let server = &mut self.servers[usize::from(index)];
         server.slots = slots;
         server.endpoint = endpoint;
-        server.notification = notification;
         server.control_frame = control_frame;
         server.control = control;
         Ok(())
+    }
+
+    /// What a server's instances, and its clients once it is given up, are lent.
+    pub(super) fn mint_lasting(
+        &self,
+        index: u8,
+        slots: Slot,
+        endpoint: Slot,
+    ) -> Result<(), libipc::SysError> {
+        let root = self.facts.map_or(0, |facts| facts.endpoint);
+        let unavailable = Sender::Unavailable(index).badge(0);
+        self.mint(slots + lasting::UNAVAILABLE, root, CapRights::all(), unavailable)?;
+        self.mint(slots + lasting::RECEIVE, endpoint, CapRights::all(), lasting::RECEIVER)
     }
 
     /// Sessions of all edges. An edge that cannot be had fails its client alone.
@@ -209,8 +202,9 @@ impl System {
             0 => Frames::NONE,
             _ => self.custody.frames(&mut Kernel, owner, bytes, place)?,
         };
-        let cap = self.custody.take_slots(1)?;
-        let badge = (u64::from(edge_index) + 1) << 16 | u64::from(index) << 8 | 1;
+        let first = self.custody.take_slots(3)?;
+        let (cap, client_bell, server_bell) = (first, first + 1, first + 2);
+        let badge = session_badge(edge_index, index);
         self.mint(cap, self.servers[server].endpoint, CapRights::all(), badge)?;
         let session = Session {
             edge: edge_index,
@@ -218,8 +212,8 @@ impl System {
             cap,
             badge,
             shared,
-            client_bit: self.servers[client].next_doorbell(),
-            server_bit: self.servers[server].next_doorbell(),
+            client_bell: self.servers[client].next_doorbell(client_bell),
+            server_bell: self.servers[server].next_doorbell(server_bell),
             client_slot: 0,
         };
         let kept = self.sessions.push(session);
@@ -227,13 +221,36 @@ impl System {
     }
 }
 
+/// The badge of a session: what its server knows it by, whichever instance the client is.
+pub(super) const fn session_badge(edge: u8, index: u8) -> u64 {
+    (edge as u64 + 1) << 16 | (index as u64) << 8 | 1
+}
+
 impl super::Server {
-    /// The next of 40 doorbell bits; beyond that they are shared, and a doorbell means "look at
-    /// all that have this bit".
-    fn next_doorbell(&mut self) -> u8 {
+    /// A doorbell that signals the next of 40 bits; beyond that they are shared, and a doorbell means
+    /// "look at all that have this bit". Its capability is kept in this slot.
+    fn next_doorbell(&mut self, cap: Slot) -> Doorbell {
         const BITS: u8 = 40;
         let bit = event::DOORBELL_FIRST as u8 + self.doorbells % BITS;
         self.doorbells = self.doorbells.wrapping_add(1);
-        bit
+        Doorbell { cap, held: 0, bit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skink_manifest::MAX_EDGES;
+
+    #[test]
+    fn sessions_have_badges_of_their_own_and_none_is_a_signals() {
+        let mut seen = std::collections::BTreeSet::new();
+        for edge in 0..MAX_EDGES as u8 {
+            for index in 0..=u8::MAX {
+                let badge = session_badge(edge, index);
+                assert!(seen.insert(badge), "edge {edge}, session {index}");
+                assert_eq!(badge & SIGNAL, 0);
+            }
+        }
     }
 }

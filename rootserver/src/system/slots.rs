@@ -169,8 +169,7 @@ impl System {
         server: ServerId,
     ) -> Option<&mut skink_protocols::control::CrashRecord> {
         let since = self.before(server).records;
-        let name = &self.manifest.servers.get(server.index())?.name;
-        self.crashes.latest_of(name, since)
+        self.crashes.latest_of(server, since)
     }
 
     /// Whose the memory is that outlives an instance.
@@ -433,6 +432,7 @@ impl System {
         for session in &mut self.sessions {
             if self.manifest.edges[usize::from(session.edge)].client == server.0 {
                 session.client_slot = 0;
+                session.server_bell.held = 0;
             }
         }
     }

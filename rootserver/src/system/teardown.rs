@@ -3,7 +3,8 @@
 //! 1. its `Reply` objects go: whoever waited for it knows at once;
 //! 2. what its threads were doing is recorded, and they stop;
 //! 3. its interrupts go off, its devices are silenced, and that is checked;
-//! 4. its quota block is revoked: every object, mapping and capability of it is gone.
+//! 4. what it was lent is revoked ([`super::lending`]), then its quota block: every object, mapping
+//!    and capability of it is gone, wherever it passed them.
 //!
 //! Each step takes bounded time. Also here: what its neighbours are told.
 //!
@@ -18,11 +19,11 @@ use core::sync::atomic::Ordering::Relaxed;
 use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use skink_abi::invocation::{MemoryType, map_rights, registers};
-use skink_abi::{CPtr, Fault, PAGE_SIZE};
+use skink_abi::{CPtr, PAGE_SIZE};
 use skink_manifest::Restart;
 use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
-use super::{Server, System, lasting};
+use super::{Server, System};
 use crate::arch::{FRAME_POINTER, REGISTER_WORDS};
 use crate::crash::{self, Count};
 use crate::kernel::kit_cptr;
@@ -30,7 +31,6 @@ use crate::plan::{FIRST_REGION, IMAGE_BASE, Mapping, Source, kit};
 use crate::say;
 use crate::supervise::{Cause, Failure, ServerId};
 use crate::system::arming::Reached;
-use crate::system::dispatch;
 
 /// What is known of a death beyond its cause.
 #[derive(Clone, Debug, Default)]
@@ -61,14 +61,16 @@ impl System {
         self.stop_threads(server);
         self.silence(server);
         let silenced = libipc::time::now_ns();
+        self.end_grants(index);
         self.unbuild(index);
+        self.expel_receivers(server);
         record.timeline.noticed = noticed_ns;
         record.timeline.declared = declared;
         record.timeline.silenced = silenced;
         record.timeline.revoked = libipc::time::now_ns();
         self.say_death(server, &record, cause);
         if !self.is_orderly(server, cause) {
-            self.crashes.add(record);
+            self.crashes.add(server, record);
         }
         self.use_up_armed(server);
         self.note_end(server, cause);
@@ -82,7 +84,7 @@ impl System {
         cause == Cause::Exit(0) && restart != Some(Restart::Permanent)
     }
 
-    fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
+    pub(super) fn check(&self, server: ServerId, what: &str, done: libipc::SysResult<()>) {
         if let Err(error) = done {
             say!("{}: could not {what}: {error}", self.name(server));
         }
@@ -281,18 +283,19 @@ impl System {
         Some(Place::Shared(edge.name.as_str().try_into().ok()?))
     }
 
-    /// Signals one of the server's badged notifications ([`lasting`]).
+    /// Signals a running server by one of the badged notifications in its [`kit`].
     pub fn signal(&self, server: ServerId, which: u64) {
-        let slot = self.servers[server.index()].slots + which;
-        let _ = Cap::<cap::Notification>::from_slot(slot).signal();
+        if self.is_running(server) {
+            let _ = Cap::<cap::Notification>::new(kit_cptr(server.0, which)).signal();
+        }
     }
 
     /// Tells those that share an edge with the server that its sessions changed.
     pub fn tell_neighbours(&self, server: ServerId) {
         for edge in &self.manifest.edges {
             for (one, other) in [(edge.client, edge.server), (edge.server, edge.client)] {
-                if one == server.0 && self.is_running(ServerId(other)) {
-                    self.signal(ServerId(other), lasting::SESSIONS);
+                if one == server.0 {
+                    self.signal(ServerId(other), kit::SESSIONS);
                 }
             }
         }
@@ -308,8 +311,7 @@ impl System {
             let session = self.sessions[number];
             let edge = &self.manifest.edges[usize::from(session.edge)];
             if edge.server == server.0 {
-                let client = ServerId(edge.client);
-                self.connect_client(number as u8, client);
+                self.connect_client(number as u8);
                 let cancelled = self.caps.slot(session.cap).cancel_badged_sends();
                 self.check(server, "wake its clients", cancelled);
             }
@@ -329,24 +331,9 @@ impl System {
         for number in 0..self.sessions.len() {
             let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
             if edge.server == server.0 {
-                let client = ServerId(edge.client);
-                self.connect_client(number as u8, client);
+                self.connect_client(number as u8);
             }
         }
-    }
-
-    /// Gives a running client the endpoint that its session has now.
-    fn connect_client(&self, number: u8, client: ServerId) {
-        let session = &self.sessions[usize::from(number)];
-        if !self.is_running(client) || !self.is_granted(session.edge) {
-            return;
-        }
-        let radix = self.servers[client.index()].plan.cspace_radix;
-        let cspace = Cap::<cap::CNode>::new(kit_cptr(client.0, kit::CSPACE));
-        let place = cspace.slot_at(session.client_slot, radix);
-        let from = self.caps.slot(self.session_source(number));
-        let changed = place.delete().and_then(|()| place.copy(from, super::grants::CALL));
-        self.check(client, "change a session", changed);
     }
 
     /// A timeout fault: whether the server made progress since the last one.
@@ -359,17 +346,6 @@ impl System {
         let progressed = loops != state.loops_at_timeout;
         state.loops_at_timeout = loops;
         progressed
-    }
-
-    /// The cause of a death by fault, with what the control page says.
-    pub fn cause_of_fault(&self, server: ServerId, kind: u64) -> Cause {
-        if kind == Fault::Timeout.raw() {
-            return Cause::Budget;
-        }
-        match self.servers[server.index()].control().map(dispatch::exit_reason) {
-            Some(Some(reason)) => dispatch::cause_of_exit(reason, 0),
-            _ => Cause::Fault,
-        }
     }
 }
 

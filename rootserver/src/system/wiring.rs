@@ -9,7 +9,7 @@ use skink_abi::invocation::map_rights;
 use skink_manifest::MAX_GRANTS as MAX_LINES;
 
 use super::devices::claim;
-use super::grants::{CALL, From, SIGNAL};
+use super::grants::{CALL, End, From, SIGNAL};
 use super::prepare::Draft;
 use super::{Interrupt, StartError, System};
 use crate::devicetree::Line;
@@ -33,28 +33,30 @@ impl System {
             if client == i {
                 let (endpoint, doorbell) = (draft.take_slot(), draft.take_slot());
                 self.sessions[number].client_slot = endpoint;
-                self.grant(i, endpoint, From::Session(number as u8), CALL, 0)?;
-                let other = self.servers[usize::from(server)].notification;
-                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.server_bit)?;
+                self.sessions[number].server_bell.held = doorbell;
+                self.grant(i, endpoint, From::Session(number as u8), CALL)?;
+                let bell = From::Doorbell(number as u8, End::Server);
+                self.grant(i, doorbell, bell, SIGNAL)?;
                 let outgoing = OutgoingSession {
                     edge: edge_name,
                     index: session.index,
                     endpoint,
                     doorbell,
-                    doorbell_bit: session.client_bit,
+                    doorbell_bit: session.client_bell.bit,
                     shared: draft.granted(&session.shared, READ_WRITE)?,
                 };
                 draft.info.outgoing.push(outgoing).map_err(|_| StartError::TooManyGrants)?;
             } else if server == i {
                 let doorbell = draft.take_slot();
-                let other = self.servers[usize::from(client)].notification;
-                self.grant(i, doorbell, From::Root(other), SIGNAL, 1 << session.client_bit)?;
+                self.sessions[number].client_bell.held = doorbell;
+                let bell = From::Doorbell(number as u8, End::Client);
+                self.grant(i, doorbell, bell, SIGNAL)?;
                 let incoming = IncomingSession {
                     badge: session.badge,
                     client: self.manifest.servers[usize::from(client)].name.clone(),
                     protocol,
                     doorbell,
-                    doorbell_bit: session.server_bit,
+                    doorbell_bit: session.server_bell.bit,
                     shared: draft.granted(&session.shared, READ_WRITE)?,
                 };
                 draft.info.incoming.push(incoming).map_err(|_| StartError::TooManyGrants)?;
@@ -72,7 +74,7 @@ impl System {
             let control = Cap::<cap::IoPortControl>::from_slot(boot::IO_PORT_CONTROL);
             control.issue(range.first, range.last, self.caps.slot(own))?;
             let slot = draft.take_slot();
-            self.grant(draft.index, slot, From::Root(own), CapRights::all(), 0)?;
+            self.grant(draft.index, slot, From::Lent(own), CapRights::all())?;
             let _ = draft.info.ports.push(slot);
         }
         let lines: heapless::Vec<_, MAX_LINES> = self.manifest.servers[i].lines.clone();
@@ -101,18 +103,20 @@ impl System {
     }
 
     /// Gives the server an interrupt: its slot there and the bit that it signals.
-    fn add_interrupt(&mut self, draft: &mut Draft, handler: u64) -> Result<(u64, u8), StartError> {
+    pub(super) fn add_interrupt(
+        &mut self,
+        draft: &mut Draft,
+        handler: u64,
+    ) -> Result<(u64, u8), StartError> {
         let i = usize::from(draft.index);
         let bit = draft.next_bit;
         draft.next_bit += 1;
         let notification = self.custody.take_slots(1)?;
-        let server = self.servers[i].notification;
-        self.mint(notification, server, SIGNAL, 1 << bit)?;
         let interrupt = Interrupt { handler, notification, bit };
         let kept = self.servers[i].interrupts.push(interrupt);
         kept.map_err(|_| StartError::TooManyGrants)?;
         let slot = draft.take_slot();
-        self.grant(draft.index, slot, From::Root(handler), CapRights::all(), 0)?;
+        self.grant(draft.index, slot, From::Lent(handler), CapRights::all())?;
         Ok((slot, bit))
     }
 }

@@ -9,6 +9,7 @@ use libipc::events::Events;
 use libipc::{Shared, StartInfo, sealed};
 use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, NUMBER_SIZE, UNKNOWN_LINE, VERSION};
 use skink_protocols::console::{Channel, ConsoleError};
+use skink_protocols::control::CrashRecord;
 
 use crate::commands::{capabilities, crash_frame};
 use crate::context::Context;
@@ -197,18 +198,22 @@ impl Survivor {
     }
 }
 
-/// Sends the crash records that the host has not seen yet, oldest first (as many as are kept).
+/// Sends the crash records that the host has not seen yet, oldest first. Those that are kept no more
+/// are missing in their numbers, so that the host knows how many there were.
 fn send_new_records(context: &mut Context<'_>, region: Survivor) {
     let Ok(total) = context.sessions.control.crash_count() else {
         return;
     };
-    let new = total.saturating_sub(region.deaths()).min(32) as u32;
-    for index in (0..new).rev() {
-        if let Ok(Some(record)) = context.sessions.control.crash(index) {
-            let held = capabilities(context, &record.server).unwrap_or_default();
-            let text = crash_frame(&record, &held);
-            context.out.frame(Kind::Crash, text.as_bytes());
-        }
+    let known = region.deaths();
+    let kept = (0..).map_while(|index| context.sessions.control.crash(index).ok().flatten());
+    let new = kept.take_while(|record| record.number > known);
+    let mut new: Vec<CrashRecord> = new.filter(|record| record.number <= total).collect();
+    // A death meanwhile moves the others on.
+    new.dedup_by_key(|record| record.number);
+    for record in new.iter().rev() {
+        let held = capabilities(context, &record.server).unwrap_or_default();
+        let text = crash_frame(record, &held);
+        context.out.frame(Kind::Crash, text.as_bytes());
     }
     region.set_deaths(total);
 }

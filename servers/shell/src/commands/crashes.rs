@@ -25,13 +25,19 @@ pub fn crashes(context: &mut Context<'_>, words: &[String]) -> Outcome {
     };
     let total = context.sessions.control.crash_count()?;
     let mut records = Vec::new();
-    for index in 0..limit.min(u64::from(u32::MAX)) {
-        let Some(record) = context.sessions.control.crash(index as u32)? else {
-            break;
-        };
-        records.push(record);
+    let mut kept: u32 = 0;
+    while let Some(record) = context.sessions.control.crash(kept)? {
+        kept += 1;
+        if u64::from(kept) <= limit {
+            records.push(record);
+        }
     }
-    context.line(format_args!("{total} deaths since boot, the latest {} shown", records.len()));
+    let lost = match total.saturating_sub(kept.into()) {
+        0 => String::new(),
+        lost => format!(", the records of {lost} are lost"),
+    };
+    let shown = records.len();
+    context.line(format_args!("{total} deaths since boot, the latest {shown} shown{lost}"));
     // The latest comes last, where a reader's eyes are.
     for record in records.iter().rev() {
         context.line(summary(record));
