@@ -162,6 +162,8 @@ pub const TCB_FLAG_FPU: u64 = 1;
 
 /// Codes with which the machine ends.
 pub mod exit_code {
+    /// The shell's, in place of 0: something that was written is not on the disk.
+    pub const UNSYNCED: u8 = 0x3c;
     /// The kernel's own: it cannot boot (a damaged image, too little memory).
     pub const CANNOT_BOOT: u8 = 0x3d;
     /// The kernel's own: it panicked.

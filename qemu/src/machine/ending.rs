@@ -13,12 +13,16 @@ use std::process::ExitStatus;
 pub const PANIC_CODE: i32 = exit_code::PANIC as i32;
 /// The guest's code when the kernel finds that it cannot boot, which no program can give either.
 pub const CANNOT_BOOT_CODE: i32 = exit_code::CANNOT_BOOT as i32;
+/// The guest's code when its last sync failed.
+pub const UNSYNCED_CODE: i32 = exit_code::UNSYNCED as i32;
 
 /// How a guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It shut down.
     Clean,
+    /// It shut down, and something that was written is not on the disk.
+    Unsynced,
     /// The kernel panicked: always a bug of the kernel.
     KernelPanic,
     /// The kernel could not boot; it has said why.
@@ -49,6 +53,7 @@ impl Ending {
             Some(code) if code & 1 == 0 => Ending::Qemu(code),
             Some(code) => match code >> 1 {
                 0 => Ending::Clean,
+                UNSYNCED_CODE => Ending::Unsynced,
                 PANIC_CODE => Ending::KernelPanic,
                 CANNOT_BOOT_CODE => Ending::CannotBoot,
                 code => Ending::Code(code),
@@ -57,9 +62,10 @@ impl Ending {
     }
 
     /// What the tool's own exit code is for it.
-    pub fn exit_code(self) -> u8 {
+    pub const fn exit_code(self) -> u8 {
         match self {
             Ending::Clean => 0,
+            Ending::Unsynced => 1,
             Ending::KernelPanic => 3,
             Ending::CannotBoot | Ending::Code(_) => 4,
             Ending::Reset | Ending::Qemu(_) | Ending::Signal => 5,
@@ -69,7 +75,8 @@ impl Ending {
 
 /// Whether QEMU's messages have an error, not warnings alone.
 fn is_complaint(messages: &str) -> bool {
-    messages.lines().any(|line| line.starts_with("qemu-system-") && !line.contains("warning:"))
+    let begins = |line: &str| line.starts_with("qemu-system-") || line.starts_with("qemu:");
+    messages.lines().any(|line| begins(line) && !line.contains("warning:"))
 }
 
 /// Whether QEMU ended in good order because somebody sent it a signal.
@@ -81,6 +88,9 @@ impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Ending::Clean => f.write_str("the guest shut down"),
+            Ending::Unsynced => {
+                f.write_str("the guest shut down, and what was written is not all on the disk")
+            }
             Ending::KernelPanic => f.write_str("kernel panic"),
             Ending::CannotBoot => f.write_str("the kernel could not boot"),
             Ending::Code(code) => write!(f, "the guest ended with code {code}"),
@@ -103,11 +113,17 @@ mod tests {
             assert_eq!(of(1), Ending::Clean);
             assert_eq!(of(125), Ending::KernelPanic);
             assert_eq!(of(123), Ending::CannotBoot);
+            assert_eq!((of(121), of(121).exit_code()), (Ending::Unsynced, 1));
             assert_eq!(of(3), Ending::Code(1));
             assert_eq!(of(2), Ending::Qemu(2));
             assert_eq!(Ending::of(arch, ExitStatus::from_raw(9), ""), Ending::Signal);
             let complained = "qemu-system-x: -drive: no such file";
             assert_eq!(Ending::of(arch, ExitStatus::from_raw(1 << 8), complained), Ending::Qemu(1));
+            for said in ["could not open kernel file 'k'", "invalid kernel header"] {
+                let complained = format!("qemu: {said}");
+                let of = Ending::of(arch, ExitStatus::from_raw(1 << 8), &complained);
+                assert_eq!(of, Ending::Qemu(1), "{complained}");
+            }
             let warned = "qemu-system-x: warning: old\nother";
             assert_eq!(Ending::of(arch, ExitStatus::from_raw(1 << 8), warned), Ending::Clean);
             let told = "qemu-system-x: terminating on signal 15 from pid 1";

@@ -5,6 +5,7 @@ mod campaign;
 mod crashes;
 mod files;
 mod kill;
+mod last_sync;
 mod measure;
 mod program;
 mod service;

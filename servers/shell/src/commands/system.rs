@@ -4,10 +4,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 
+use libipc::abi::invocation::exit_code::UNSYNCED;
 use libipc::time;
 use libipc::trigger::Moment;
 use skink_protocols::control::ServerStatus;
 
+use super::last_sync::last_sync;
 use super::misused;
 use crate::context::{Context, Outcome};
 use crate::format as look;
@@ -77,10 +79,13 @@ pub fn shutdown(context: &mut Context<'_>, words: &[String]) -> Outcome {
         [code] => look::number(code).and_then(|code| u8::try_from(code).ok()).filter(|c| *c < 128),
         _ => None,
     };
-    let code = code.ok_or_else(|| misused("shutdown"))?;
-    // A disk that cannot be synced does not keep the machine from ending; it is said.
-    if let Err(failure) = super::tree::sync(context, &[]) {
+    let mut code = code.ok_or_else(|| misused("shutdown"))?;
+    // A disk that cannot be synced does not keep the machine from ending; it is said, by the code too.
+    if let Err(failure) = last_sync(context) {
         context.line(format_args!("sync: {}", failure.text));
+        if code == 0 {
+            code = UNSYNCED;
+        }
     }
     context.out.flush();
     context.is_ending = true;
