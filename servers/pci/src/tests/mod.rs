@@ -156,14 +156,19 @@ fn what_does_not_fit_has_no_address() {
 
 #[test]
 fn windows_never_give_what_they_do_not_have() {
-    let mut windows = Windows::new(0xffff_e000..0x2_0000_0000, 0..0x3000);
-    assert_eq!(windows.take(Which::Low, 0x1000), Some(0xffff_e000));
-    assert_eq!(windows.take(Which::Low, 0x2000), None);
-    assert_eq!(windows.take(Which::Low, 0x1000), Some(0xffff_f000));
+    let mut windows = Windows::new(0xffdf_f000..0x2_0000_0000, 0..0x10_0fff);
+    // Parts of a mebibyte are not used.
+    assert_eq!(windows.take(Which::Low, 0x10_0000), Some(0xffe0_0000));
+    assert_eq!(windows.take(Which::Low, 0x20_0000), None);
+    assert_eq!(windows.take(Which::Low, 0x10_0000), Some(0xfff0_0000));
     assert_eq!(windows.take(Which::Low, 0x10), None);
+    assert_eq!(windows.align(Which::Low), 1 << 32);
     // Address 0 means "none".
     assert_eq!(windows.take(Which::High, 0x1000), Some(0x1000));
+    assert_eq!(windows.take(Which::High, 0x10_0000), None);
     assert_eq!(windows.take(Which::High, 1 << 63), None);
+    let mut last = Windows::new(0..0, u64::MAX - 1..u64::MAX);
+    assert_eq!((last.take(Which::High, 1), last.align(Which::High)), (None, 0));
 }
 
 fn numbered_bridges() -> Fake {
@@ -306,9 +311,7 @@ fn a_kept_table_is_found_again_and_a_spoiled_one_is_not() {
         memory.write(at, &[old[0] ^ 0xee]);
         assert_eq!(Survivor::open(memory).functions(), Kept::Spoiled, "byte {at}");
         memory.write(at, &old);
-        if at > 0 {
-            assert_eq!(Survivor::open(memory).functions(), Kept::Functions(functions.clone()));
-        }
+        assert_eq!(Survivor::open(memory).functions(), Kept::Functions(functions.clone()));
     }
     // Too small for the table; too small for anything; nothing at all.
     assert!(!Survivor::open(Shared::leaked(128)).keep(&functions));
@@ -317,8 +320,85 @@ fn a_kept_table_is_found_again_and_a_spoiled_one_is_not() {
     }
 }
 
+#[test]
+fn a_spoiled_region_stays_spoiled_for_every_later_instance() {
+    let functions = find(&mut numbered_bridges(), no_windows());
+    for at in [0, 8, 16, 24, 48, 100] {
+        let memory = Shared::leaked(4096);
+        assert!(Survivor::open(memory).keep(&functions));
+        let mut old = [0; 2];
+        memory.read(at, &mut old);
+        memory.write(at, &old.map(|byte| byte ^ 0x5e));
+        for instance in 2..6 {
+            let mut fake = numbered_bridges();
+            let survivor = Survivor::open(memory);
+            assert_eq!(survivor.functions(), Kept::Spoiled, "byte {at}, instance {instance}");
+            survivor.recover(&mut fake);
+            assert_eq!(fake.accesses.get(), 0, "byte {at}, instance {instance}");
+        }
+    }
+}
+
+#[test]
+fn a_table_without_room_is_not_enumerated_again() {
+    let memory = Shared::leaked(128);
+    let functions = find(&mut numbered_bridges(), no_windows());
+    assert!(!Survivor::open(memory).keep(&functions));
+    for _ in 2..5 {
+        assert_eq!(Survivor::open(memory).functions(), Kept::NoRoom);
+    }
+}
+
+#[test]
+fn a_probe_is_undone_only_while_no_driver_is_at_work() {
+    let memory = Shared::leaked(4096);
+    let survivor = Survivor::open(memory);
+    survivor.begin(Probe {
+        address: Address::new(0, 2, 0),
+        command: 7,
+        offset: 0x10,
+        is_wide: false,
+        original: 0xfee0_0000,
+    });
+    let functions = find(&mut numbered_bridges(), no_windows());
+    assert!(survivor.keep(&functions));
+    let mut fake = numbered_bridges();
+    let successor = Survivor::open(memory);
+    successor.recover(&mut fake);
+    assert_eq!((fake.accesses.get(), successor.functions()), (0, Kept::Spoiled));
+}
+
+#[test]
+fn an_instance_that_died_while_it_enumerated_is_followed_by_one_that_does() {
+    let memory = Shared::leaked(4096);
+    for _ in 1..4 {
+        assert_eq!(Survivor::open(memory).functions(), Kept::Nothing);
+    }
+}
+
+#[test]
+fn bridges_pass_on_whole_mebibytes_that_the_window_has() {
+    for low in [0..0x8_0000, 0..0, 0x1_0000..0xf_ffff, 0x8_0000..0x18_0000, 0xfff8_0000..1 << 32] {
+        let mut fake = numbered_bridges();
+        for function in fake.root.values_mut() {
+            function.words[6] = 0;
+        }
+        let functions = find(&mut fake, Windows::new(low.clone(), 0x4_0000..0xc_0000));
+        for bridge in [0x008, 0x010, 0x108] {
+            let words = fake.route(Address(bridge)).unwrap().words;
+            for window in [words[8], words[9]] {
+                let (base, limit) = (window & 0xfff0, window >> 16 & 0xfff0);
+                assert!(base > limit, "{bridge:x} is open: {window:#x} of {low:x?}");
+            }
+        }
+        for bar in functions.iter().flat_map(|function| function.bars) {
+            assert_eq!(bar.address, 0, "there is no whole mebibyte: {low:x?}");
+        }
+    }
+}
+
 /// One instance of the server: what `main` does.
-fn instance(fake: &mut Fake, mut survivor: Survivor, windows: Windows) -> Vec<Function> {
+fn instance(fake: &mut Fake, survivor: Survivor, windows: Windows) -> Vec<Function> {
     survivor.recover(fake);
     match survivor.functions() {
         Kept::Functions(functions) => functions,
@@ -327,7 +407,7 @@ fn instance(fake: &mut Fake, mut survivor: Survivor, windows: Windows) -> Vec<Fu
             assert!(survivor.keep(&functions));
             functions
         }
-        Kept::Spoiled => panic!("nobody spoils it"),
+        Kept::Spoiled | Kept::NoRoom => panic!("nobody spoils it, and there is room"),
     }
 }
 
@@ -408,18 +488,22 @@ proptest! {
 
 #[test]
 fn the_mapped_space_answers_like_the_bus() {
-    use crate::config::Ecam;
+    use crate::config::{ConfigError, Ecam};
     use libipc::mmio::Mmio;
     use libipc::start::Region;
-    assert!(Ecam::new(Mmio::granted(Region::default()), 0).is_none());
+    let nothing = Ecam::new(Mmio::granted(Region::default()), 0);
+    assert_eq!(nothing.unwrap_err(), ConfigError::TooSmall { bytes: 0 });
     let words = std::vec![u64::MAX; (1 << 20) / 8].leak();
     let region = Region { vaddr: words.as_mut_ptr() as u64, size: 1 << 20, paddr: 0 };
-    let mut config = Ecam::new(Mmio::granted(region), 255).unwrap();
-    assert_eq!(config.buses(), 255..=255);
-    config.write(Address::new(255, 31, 7), 0x3c, 0x1234_5678);
+    // What begins with another bus is not written: its first page is that of bus 0.
+    let other = Ecam::new(Mmio::granted(region), 1);
+    assert_eq!(other.unwrap_err(), ConfigError::FirstBus { bus: 1 });
+    let mut config = Ecam::new(Mmio::granted(region), 0).unwrap();
+    assert_eq!(config.buses(), 0..=0);
+    config.write(Address::new(0, 31, 7), 0x3c, 0x1234_5678);
     assert_eq!(words[(31 << 15 | 7 << 12 | 0x38) / 8], 0x1234_5678_ffff_ffff);
-    assert_eq!(config.read(Address::new(255, 31, 7), 0x3c), 0x1234_5678);
+    assert_eq!(config.read(Address::new(0, 31, 7), 0x3c), 0x1234_5678);
     // Another bus is not there.
-    config.write(Address::new(254, 0, 0), 0, 0);
-    assert_eq!(config.read(Address::new(254, 0, 0), 0), u32::MAX);
+    config.write(Address::new(1, 0, 0), 0, 0);
+    assert_eq!(config.read(Address::new(1, 0, 0), 0), u32::MAX);
 }
