@@ -152,6 +152,9 @@ impl System {
     fn virtio_places(&mut self, tree: &Tree<'_>) -> Vec<VirtioPlace, MAX_ALIKE> {
         let mut places = Vec::new();
         devicetree::places(tree, VIRTIO, |range| {
+            if places.is_full() {
+                return;
+            }
             let registers = self.map_registers(&range).unwrap_or(Memory::EMPTY);
             let kind = virtio_mmio::kind(&registers);
             let _ = places.push(VirtioPlace { start: range.start, kind, registers });
