@@ -141,7 +141,7 @@ impl Functions {
             (_, Some(_)) => Interrupts::Pin,
             _ => Interrupts::None,
         };
-        function::activate(&mut function.config, interrupts);
+        function::activate(&mut function.config, interrupts, Silenced::Reset);
     }
 
     /// Silences a function.
