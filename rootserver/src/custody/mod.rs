@@ -45,6 +45,8 @@ pub enum Owner {
     Load,
     /// Shared by the two ends of an edge.
     Edge(u8),
+    /// Nobody's: was shared by the two ends of this edge, and a device may still write it.
+    Quarantine(u8),
     /// A PCI function's or another device's registers.
     Device,
 }

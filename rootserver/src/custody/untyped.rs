@@ -104,6 +104,14 @@ impl UntypedTree {
         nodes.filter(mine).map(|n| 1u64 << n.size_bits).sum()
     }
 
+    /// What this owner has is the other's from here on.
+    pub fn reassign(&mut self, from: Owner, to: Owner) {
+        let nodes = self.nodes[..self.used as usize].iter_mut();
+        for node in nodes.filter(|n| n.state == NodeState::Used(from)) {
+            node.state = NodeState::Used(to);
+        }
+    }
+
     /// A block of this owner, if it has any.
     pub fn first_of(&self, owner: Owner) -> Option<Block> {
         let nodes = &self.nodes[..self.used as usize];
