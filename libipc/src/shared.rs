@@ -1,12 +1,13 @@
 //! Memory shared with another program: bytes that may change at any time.
 //!
-//! Every access is an atomic load or store of a word or a byte, so that a peer that writes at
-//! the wrong moment can spoil data and nothing else; no reference into the memory is given out,
-//! except to atomics. Offsets out of range panic: they are bugs of the caller, who bounds what
+//! Every access is an atomic load or store of a word, or a copy by [`arch::copy_racy`], so that a
+//! peer that writes at the wrong moment can spoil data and nothing else; no reference into the memory
+//! is given out, except to atomics. Offsets out of range panic: they are bugs of the caller, who bounds what
 //! comes from the peer with [`Shared::part`] first.
 
+use crate::arch;
 use crate::start::Region;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicU64;
 
 /// A region of shared memory. A copy names the same memory.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +17,9 @@ pub struct Shared {
     paddr: u64,
 }
 
-// SAFETY: all access is atomic.
+// SAFETY: all access is atomic, or no race to the language.
 unsafe impl Send for Shared {}
-// SAFETY: all access is atomic.
+// SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -83,22 +84,10 @@ impl Shared {
     #[inline(always)]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         let address = self.base.wrapping_add(offset);
-        let last = self.size.checked_sub(8);
-        assert!(last.is_some_and(|last| offset <= last) && address.addr().is_multiple_of(8));
-        // SAFETY: in range, aligned; the memory is only used through atomics.
+        let is_inside = offset.checked_add(8).is_some_and(|end| end <= self.size);
+        assert!(is_inside && address.addr().is_multiple_of(8));
+        // SAFETY: in range, aligned; no references to the memory exist but to atomics.
         unsafe { AtomicU64::from_ptr(address.cast()) }
-    }
-
-    #[inline(always)]
-    fn byte(&self, offset: usize) -> &AtomicU8 {
-        assert!(offset < self.size);
-        // SAFETY: in range; the memory is only used through atomics.
-        unsafe { AtomicU8::from_ptr(self.base.add(offset)) }
-    }
-
-    /// Bytes before the first aligned word at or behind `offset`, at most `length`.
-    fn unaligned(&self, offset: usize, length: usize) -> usize {
-        self.base.wrapping_add(offset).align_offset(8).min(length)
     }
 
     /// Copies bytes out.
@@ -107,23 +96,9 @@ impl Shared {
     /// If they are out of range.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         assert!(offset <= self.size && into.len() <= self.size - offset);
-        let (head, rest) = into.split_at_mut(self.unaligned(offset, into.len()));
-        let mut at = offset;
-        for byte in head {
-            *byte = self.byte(at).load(Relaxed);
-            at += 1;
-        }
-        let mut words = rest.chunks_exact_mut(8);
-        for eight in &mut words {
-            // SAFETY: `at` is aligned, and `at + 8` is inside by the assertion above.
-            let word = unsafe { AtomicU64::from_ptr(self.base.add(at).cast()) };
-            eight.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
-            at += 8;
-        }
-        for byte in words.into_remainder() {
-            *byte = self.byte(at).load(Relaxed);
-            at += 1;
-        }
+        // SAFETY: in range; `into` is exclusively borrowed, of the region no references exist but
+        // to atomics.
+        unsafe { arch::copy_racy(into.as_mut_ptr(), self.base.wrapping_add(offset), into.len()) };
     }
 
     /// Copies bytes in.
@@ -132,26 +107,8 @@ impl Shared {
     /// If they are out of range.
     pub fn write(&self, offset: usize, from: &[u8]) {
         assert!(offset <= self.size && from.len() <= self.size - offset);
-        let (head, rest) = from.split_at(self.unaligned(offset, from.len()));
-        let mut at = offset;
-        for byte in head {
-            self.byte(at).store(*byte, Relaxed);
-            at += 1;
-        }
-        let words = rest.chunks_exact(8);
-        let tail = words.remainder();
-        for eight in words {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(eight);
-            // SAFETY: `at` is aligned, and `at + 8` is inside by the assertion above.
-            let word = unsafe { AtomicU64::from_ptr(self.base.add(at).cast()) };
-            word.store(u64::from_ne_bytes(bytes), Relaxed);
-            at += 8;
-        }
-        for byte in tail {
-            self.byte(at).store(*byte, Relaxed);
-            at += 1;
-        }
+        // SAFETY: as in `read`; nobody writes `from` while it is borrowed.
+        unsafe { arch::copy_racy(self.base.wrapping_add(offset), from.as_ptr(), from.len()) };
     }
 
     /// Copies from other shared memory, as much as fits both; returns how much.
@@ -172,6 +129,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
 
     #[test]
     fn every_alignment_and_length_copies() {

@@ -35,6 +35,8 @@ pub enum AcpiError {
     Checksum(&'static str),
     /// There is no such table.
     Missing(&'static str),
+    /// PCI's configuration space begins with this bus, not with 0.
+    FirstBus(u8),
 }
 
 impl fmt::Display for AcpiError {
@@ -45,6 +47,9 @@ impl fmt::Display for AcpiError {
             AcpiError::Malformed(name) => write!(f, "ACPI table {name} is malformed"),
             AcpiError::Checksum(name) => write!(f, "ACPI table {name} has a wrong checksum"),
             AcpiError::Missing(name) => write!(f, "there is no ACPI table {name}"),
+            AcpiError::FirstBus(bus) => {
+                write!(f, "ACPI's configuration space begins with bus {bus}, not 0: not used")
+            }
         }
     }
 }
@@ -129,13 +134,15 @@ pub fn find_ecam(memory: &mut impl PhysicalMemory, rsdp: u64) -> Result<Ecam, Ac
 fn mcfg(table: &[u8]) -> Result<Ecam, AcpiError> {
     const ENTRIES: usize = 44;
     let entry = table.get(ENTRIES..ENTRIES + 16).ok_or(AcpiError::Malformed("MCFG"))?;
-    let ecam = Ecam { base: long(entry, 0), first_bus: entry[10], last_bus: entry[11] };
-    let aligned = ecam.base.is_multiple_of(1 << 20) && ecam.base != 0 && ecam.base < 1 << 46;
-    if aligned && ecam.first_bus <= ecam.last_bus {
-        Ok(ecam)
-    } else {
-        Err(AcpiError::Malformed("MCFG"))
+    let (base, first_bus, last_bus) = (long(entry, 0), entry[10], entry[11]);
+    let aligned = base.is_multiple_of(1 << 20) && base != 0 && base < 1 << 46;
+    if !aligned || first_bus > last_bus {
+        return Err(AcpiError::Malformed("MCFG"));
     }
+    if first_bus != 0 {
+        return Err(AcpiError::FirstBus(first_bus));
+    }
+    Ok(Ecam { base, last_bus })
 }
 
 #[cfg(test)]
@@ -197,8 +204,23 @@ mod tests {
     fn both_kinds_of_root_table_lead_to_the_configuration_space() {
         for version in [0, 2] {
             let ecam = find_ecam(&mut firmware(version), BASE).unwrap();
-            assert_eq!(ecam, Ecam { base: 0xb000_0000, first_bus: 0, last_bus: 255 });
+            assert_eq!(ecam, Ecam { base: 0xb000_0000, last_bus: 255 });
             assert_eq!(ecam.page(0x1f << 3 | 2), 0xb00f_a000);
+        }
+    }
+
+    #[test]
+    fn configuration_space_that_does_not_begin_with_bus_0_is_refused() {
+        let with_first_bus = |bus: u8| {
+            let mut ram = firmware(2);
+            let entry = 0x1000 + 44;
+            ram.0[entry + 10] = bus;
+            fix(&mut ram.0[0x1000..0x1000 + HEADER + 24], 9);
+            find_ecam(&mut ram, BASE)
+        };
+        assert_eq!(with_first_bus(0), find_ecam(&mut firmware(2), BASE));
+        for bus in [1, 0x40, 255] {
+            assert_eq!(with_first_bus(bus), Err(AcpiError::FirstBus(bus)));
         }
     }
 

@@ -62,6 +62,8 @@ pub enum DeviceTreeError {
     Tree(FdtError),
     /// It has no such node, or the node says nothing of use.
     Missing(&'static str),
+    /// Its configuration space begins with this bus, not with 0.
+    FirstBus(u8),
     /// The devices behind this node do not see what the CPU's caches hold, and no driver here
     /// cleans caches.
     NotCoherent(&'static str),
@@ -72,6 +74,9 @@ impl fmt::Display for DeviceTreeError {
         match self {
             DeviceTreeError::Tree(error) => write!(f, "the device tree cannot be read: {error:?}"),
             DeviceTreeError::Missing(what) => write!(f, "the device tree names no {what}"),
+            DeviceTreeError::FirstBus(bus) => {
+                write!(f, "the PCI host bridge begins with bus {bus}, not 0: not used")
+            }
             DeviceTreeError::NotCoherent(what) => {
                 write!(f, "the {what} is not `dma-coherent`, which its drivers need: not used")
             }
@@ -174,7 +179,8 @@ pub fn device_at(tree: &Tree<'_>, compatible: &str, start: u64) -> Option<Device
     let controller = Controller::find(tree);
     let mut found = None;
     let _ = tree.walk(|node, parent| {
-        if place_of(node, parent, compatible).is_some_and(|place| place.start == start) {
+        let is_it = |place: Range| place.start == start && found.is_none();
+        if place_of(node, parent, compatible).is_some_and(is_it) {
             let ranges = node.registers(parent).map(|(start, size)| Range { start, size });
             let lines = controller.map(|controller| controller.lines(node));
             found = Some(Device {
@@ -193,37 +199,39 @@ pub fn device_at(tree: &Tree<'_>, compatible: &str, start: u64) -> Option<Device
 /// [`DeviceTreeError`]: there is none that can be used.
 pub fn host_bridge(tree: &Tree<'_>) -> Result<HostBridge, DeviceTreeError> {
     let controller = Controller::find(tree);
-    let (mut found, mut coherent) = (None, false);
+    let mut found = None;
     let walked = tree.walk(|node, parent| {
         if is_compatible(node, "pci-host-ecam-generic") && is_enabled(node) && found.is_none() {
-            found = bridge(node, parent, controller.as_ref());
-            coherent = is_coherent(node, parent);
+            let bridge = bridge(node, parent, controller.as_ref());
+            found = bridge.map(|bridge| (bridge, is_coherent(node, parent)));
         }
     });
     match (found, walked) {
-        (Some(_), _) if !coherent => Err(DeviceTreeError::NotCoherent("PCI host bridge")),
-        (Some(bridge), _) => Ok(bridge),
+        (Some((_, false)), _) => Err(DeviceTreeError::NotCoherent("PCI host bridge")),
+        (Some((bridge, true)), _) => bridge,
         (None, Err(error)) => Err(DeviceTreeError::Tree(error)),
         (None, Ok(())) => Err(DeviceTreeError::Missing("PCI host bridge")),
     }
 }
 
+/// The bridge that a node describes; `None` if it says nothing of use.
 fn bridge(
     node: &Node<'_>,
     parent: &Node<'_>,
     controller: Option<&Controller>,
-) -> Option<HostBridge> {
+) -> Option<Result<HostBridge, DeviceTreeError>> {
     const BUS_BYTES: u64 = 1 << 20;
     let (base, size) = node.registers(parent).next()?;
     let buses = node.property("bus-range");
     let bus = |index: usize| buses.and_then(|b| cells(b.get(4 * index..)?, 1));
-    let first_bus = bus(0).and_then(|bus| u8::try_from(bus).ok()).unwrap_or(0);
-    let most = (size / BUS_BYTES).checked_sub(1)?.min(255 - u64::from(first_bus)) as u8;
-    let last_bus = bus(1).map_or(255, |bus| bus.min(255) as u8).min(first_bus + most);
-    // The tree's `reg` begins with the first bus, [`Ecam::base`] with bus 0.
-    let base = base.checked_sub(u64::from(first_bus) * BUS_BYTES)?;
+    let first_bus = u8::try_from(bus(0).unwrap_or(0)).ok()?;
+    if first_bus != 0 {
+        return Some(Err(DeviceTreeError::FirstBus(first_bus)));
+    }
+    let most = (size / BUS_BYTES).checked_sub(1)?.min(255);
+    let last_bus = bus(1).map_or(most, |bus| bus.min(most)) as u8;
     let mut bridge = HostBridge {
-        ecam: Ecam { base, first_bus, last_bus },
+        ecam: Ecam { base, last_bus },
         low: Window::default(),
         high: Window::default(),
         routes: Vec::new(),
@@ -233,7 +241,7 @@ fn bridge(
     if let Some(controller) = controller {
         routes(node, controller, &mut bridge);
     }
-    Some(bridge)
+    Some(Ok(bridge))
 }
 
 /// The memory windows of `ranges`: below 4 GiB, and above. Only those are used whose addresses
@@ -281,171 +289,4 @@ fn routes(node: &Node<'_>, controller: &Controller, bridge: &mut HostBridge) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use skink_fdt::build::Builder;
-
-    const GIC: u32 = 0x8002;
-
-    /// As QEMU's `virt` with two consoles, shortened.
-    fn tree(stdout: &[u8]) -> std::vec::Vec<u8> {
-        tree_with(stdout, "dma-coherent")
-    }
-
-    fn tree_with(stdout: &[u8], coherent: &str) -> std::vec::Vec<u8> {
-        let mut tree = Builder::new();
-        tree.begin("");
-        tree.words("#address-cells", &[2]);
-        tree.words("#size-cells", &[2]);
-        for (name, base, spi, flags) in [
-            ("pl011@9040000", 0x904_0000, 8, 4),
-            ("pl011@9000000", 0x900_0000, 1, 4),
-            ("virtio_mmio@a000200", 0xa00_0200, 17, 1),
-        ] {
-            tree.begin(name);
-            let kind: &[u8] =
-                if flags == 4 { b"arm,pl011\0arm,primecell\0" } else { b"virtio,mmio\0" };
-            tree.prop("compatible", kind);
-            tree.words("reg", &[0, base, 0, 0x1000]);
-            tree.words("interrupts", &[0, spi, flags]);
-            if flags == 1 {
-                tree.prop("dma-coherent", b"");
-            }
-            tree.end();
-        }
-        tree.begin("pl011@1");
-        tree.prop("compatible", b"arm,pl011\0");
-        tree.prop("status", b"disabled\0");
-        tree.words("reg", &[0, 1, 0, 0x1000]);
-        tree.end();
-        tree.begin("pcie@10000000");
-        tree.prop("compatible", b"pci-host-ecam-generic\0");
-        tree.words("#address-cells", &[3]);
-        tree.words("#size-cells", &[2]);
-        tree.words("reg", &[0x40, 0x1000_0000, 0, 0x1000_0000]);
-        tree.words("bus-range", &[0, 0xff]);
-        tree.prop(coherent, b"");
-        tree.words(
-            "ranges",
-            &[
-                0x100_0000,
-                0,
-                0,
-                0,
-                0x3eff_0000,
-                0,
-                0x1_0000, // Ports.
-                0x200_0000,
-                0,
-                0x1000_0000,
-                0,
-                0x1000_0000,
-                0,
-                0x2eff_0000, // Below 4 GiB.
-                0x300_0000,
-                0x80,
-                0,
-                0x80,
-                0,
-                0x80,
-                0, // Above.
-            ],
-        );
-        tree.words("interrupt-map-mask", &[0x1800, 0, 0, 7]);
-        let mut map = std::vec::Vec::new();
-        for (device, pin) in (0..4u32).flat_map(|device| (1..5).map(move |pin| (device, pin))) {
-            map.extend([device << 11, 0, 0, pin, GIC, 0, 0, 0, 3 + (device + pin - 1) % 4, 4]);
-        }
-        tree.words("interrupt-map", &map);
-        tree.end();
-        tree.begin("intc@8000000");
-        tree.prop("compatible", b"arm,cortex-a15-gic\0");
-        tree.prop("interrupt-controller", b"");
-        tree.words("#interrupt-cells", &[3]);
-        tree.words("#address-cells", &[2]);
-        tree.words("#size-cells", &[2]);
-        tree.words("phandle", &[GIC]);
-        tree.end();
-        tree.begin("chosen");
-        tree.prop("stdout-path", stdout);
-        tree.end();
-        tree.end();
-        tree.finish()
-    }
-
-    fn start_of(bytes: &[u8], compatible: &str, index: usize) -> Option<u64> {
-        let tree = Tree::parse(bytes).ok()?;
-        device(&tree, compatible, index).map(|device| device.ranges[0].start)
-    }
-
-    #[test]
-    fn devices_are_found_in_order_of_address_the_console_first() {
-        let bytes = tree(b"/pl011@9000000\0");
-        let all: [_; 3] = core::array::from_fn(|i| start_of(&bytes, "arm,pl011", i));
-        assert_eq!(
-            all,
-            [Some(0x900_0000), Some(0x904_0000), None],
-            "the disabled one is not there"
-        );
-        let bytes = tree(b"/pl011@9040000\0");
-        let all: [_; 3] = core::array::from_fn(|i| start_of(&bytes, "arm,pl011", i));
-        assert_eq!(all, [Some(0x904_0000), Some(0x900_0000), None]);
-        assert_eq!(start_of(&bytes, "arm,pl01", 0), None);
-    }
-
-    #[test]
-    fn interrupts_are_numbers_of_the_controller() {
-        let bytes = tree(b"");
-        let tree = Tree::parse(&bytes).ok().unwrap();
-        let console = device(&tree, "arm,pl011", 0).unwrap();
-        assert_eq!(console.lines, [Line { number: 33, trigger: Trigger::Level }]);
-        let disk = device(&tree, "virtio,mmio", 0).unwrap();
-        assert_eq!(disk.lines, [Line { number: 49, trigger: Trigger::Edge }]);
-        assert!(disk.is_coherent && !console.is_coherent);
-        assert_eq!(device_at(&tree, "virtio,mmio", 0xa00_0200), Some(disk.clone()));
-        assert_eq!(device_at(&tree, "virtio,mmio", 0x900_0000), None, "another kind");
-        let mut all = std::vec::Vec::new();
-        places(&tree, "arm,pl011", |place| all.push(place.start));
-        assert_eq!(all, [0x904_0000, 0x900_0000], "as they stand, but for the disabled one");
-        assert_eq!(disk.ranges, [Range { start: 0xa00_0200, size: 0x1000 }]);
-    }
-
-    #[test]
-    fn the_host_bridge_has_its_windows_and_lines() {
-        let bytes = tree(b"");
-        let bridge = host_bridge(&Tree::parse(&bytes).ok().unwrap()).unwrap();
-        assert_eq!(bridge.ecam, Ecam { base: 0x40_1000_0000, first_bus: 0, last_bus: 255 });
-        assert_eq!(bridge.low, Window { start: 0x1000_0000, size: 0x2eff_0000 });
-        assert_eq!(bridge.high, Window { start: 0x80_0000_0000, size: 0x80_0000_0000 });
-        let number = |device: u16, pin| bridge.intx(device << 3, pin).map(|line| line.number);
-        assert_eq!([number(1, 1), number(2, 2), number(5, 1)], [Some(36), Some(38), Some(36)]);
-        assert_eq!([number(1, 0), number(1, 5)], [None, None], "no such pin");
-    }
-
-    #[test]
-    fn no_damage_makes_a_search_panic() {
-        let good = tree(b"/pl011@9000000\0");
-        for at in 0..good.len() {
-            for value in [0, 1, 0x7f, 0xff] {
-                let mut bytes = good.clone();
-                bytes[at] = value;
-                if let Ok(tree) = Tree::parse(&bytes) {
-                    let _ = (device(&tree, "arm,pl011", 0), host_bridge(&tree));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let mut tree = Builder::new();
-        tree.begin("");
-        tree.end();
-        let bytes = tree.finish();
-        let error = host_bridge(&Tree::parse(&bytes).ok().unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "the device tree names no PCI host bridge");
-        let bytes = tree_with(b"", "dma-ranges");
-        let error = host_bridge(&Tree::parse(&bytes).ok().unwrap()).unwrap_err();
-        assert_eq!(error, DeviceTreeError::NotCoherent("PCI host bridge"));
-    }
-}
+mod tests;

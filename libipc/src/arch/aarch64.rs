@@ -145,6 +145,45 @@ pub fn load_null() -> u64 {
     value
 }
 
+/// Copies `bytes` bytes, of which another program may change either side meanwhile: then any mixture
+/// of old and new ones arrives. Instructions do it that the language does not see, so that such a
+/// change is no data race of it.
+///
+/// # Safety
+/// `from` is mapped readable and `to` writable for so many bytes; they do not overlap; to the language
+/// each is memory that is exclusively borrowed, or that no reference exists to.
+#[inline(always)]
+pub unsafe fn copy_racy(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: by the caller's promise. Ordinary memory may be accessed unaligned: the kernel leaves
+    // `SCTLR_EL1.A` off.
+    unsafe {
+        asm!(
+            "cbz {blocks}, 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}], #16",
+            "ldp {c}, {d}, [{from}], #16",
+            "stp {a}, {b}, [{to}], #16",
+            "stp {c}, {d}, [{to}], #16",
+            "subs {blocks}, {blocks}, #1",
+            "b.ne 2b",
+            "3:",
+            "cbz {tail}, 5f",
+            "4:",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{to}], #1",
+            "subs {tail}, {tail}, #1",
+            "b.ne 4b",
+            "5:",
+            blocks = inout(reg) bytes / 32 => _,
+            tail = inout(reg) bytes % 32 => _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            options(nostack),
+        );
+    }
+}
+
 /// Makes instruction fetches see what was stored in `code`, which is mapped readable (Arm ARM DDI
 /// 0487 §B2.7.4.2): data cleaned to the point of unification, then instructions invalidated.
 /// Where the instruction cache tells aliases apart (`CTR_EL0.L1Ip`: VIPT), other mappings of the

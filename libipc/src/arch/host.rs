@@ -12,6 +12,7 @@ pub use device::*;
 
 use super::Registers;
 use core::cell::{Cell, RefCell, UnsafeCell};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use skink_abi::message::buffer;
 use skink_abi::{MessageInfo, Syscall};
 use std::boxed::Box;
@@ -120,6 +121,34 @@ pub fn undefined_instruction() -> ! {
 /// Panics: there is no supervisor to see a fault.
 pub fn load_null() -> u64 {
     panic!("load from address 0")
+}
+
+/// Copies `bytes` bytes, of which another thread may change either side meanwhile: then any mixture of
+/// old and new ones arrives.
+///
+/// # Safety
+/// As on the machines.
+pub unsafe fn copy_racy(to: *mut u8, from: *const u8, bytes: usize) {
+    let words = match (to.align_offset(8), from.align_offset(8)) {
+        (0, 0) => bytes / 8,
+        _ => 0,
+    };
+    for word in 0..words {
+        // SAFETY: inside both by the caller's promise, and aligned.
+        let (to, from) = unsafe { (to.add(8 * word), from.add(8 * word)) };
+        // SAFETY: as above; all access is atomic.
+        let (to, from) = unsafe {
+            (AtomicU64::from_ptr(to.cast()), AtomicU64::from_ptr(from.cast_mut().cast()))
+        };
+        to.store(from.load(Relaxed), Relaxed);
+    }
+    for byte in 8 * words..bytes {
+        // SAFETY: as above.
+        let (to, from) = unsafe {
+            (AtomicU8::from_ptr(to.add(byte)), AtomicU8::from_ptr(from.add(byte).cast_mut()))
+        };
+        to.store(from.load(Relaxed), Relaxed);
+    }
 }
 
 /// Makes instruction fetches see what was stored: nothing is executed here.

@@ -3,7 +3,7 @@
 //! Every backend has the same functions: [`syscall`], [`syscall_reply`], [`syscall_reply_from`],
 //! [`set_user_pointer`], [`user_buffer`], [`counter`], [`undefined_instruction`],
 //! [`load_null`], [`pause`], [`frame_pointer`], the macro [`entry!`](crate::entry), and
-//! [`thread_registers`]; for code that was written [`sync_instructions`]; for devices
+//! [`thread_registers`]; [`copy_racy`] for memory that others change; for code that was written [`sync_instructions`]; for devices
 //! [`dma_write_barrier`], [`dma_read_barrier`], [`dma_full_barrier`], and `load8` to `store64`.
 //! `host` backs unit tests: there the "kernel" is a closure. [`exceptions`] has words for faults.
 //!

@@ -143,6 +143,30 @@ pub fn load_null() -> u64 {
     value
 }
 
+/// Copies `bytes` bytes, of which another program may change either side meanwhile: then any mixture
+/// of old and new ones arrives. Instructions do it that the language does not see, so that such a
+/// change is no data race of it.
+///
+/// # Safety
+/// `from` is mapped readable and `to` writable for so many bytes; they do not overlap; to the language
+/// each is memory that is exclusively borrowed, or that no reference exists to.
+#[inline(always)]
+pub unsafe fn copy_racy(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: by the caller's promise; the direction flag is clear, as the ABI has it.
+    unsafe {
+        asm!(
+            "rep movsq",
+            "mov rcx, {tail}",
+            "rep movsb",
+            tail = in(reg) bytes % 8,
+            inout("rcx") bytes / 8 => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// Makes instruction fetches see what was stored in `code`: nothing to do, they are coherent with
 /// stores (Intel SDM vol. 3 §12.6; a thread that starts later serialises by being switched to).
 pub fn sync_instructions(_code: &[u8]) {}

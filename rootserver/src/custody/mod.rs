@@ -45,6 +45,8 @@ pub enum Owner {
     Load,
     /// Shared by the two ends of an edge.
     Edge(u8),
+    /// Nobody's: was shared by the two ends of this edge, and a device may still write it.
+    Quarantine(u8),
     /// A PCI function's or another device's registers.
     Device,
 }
@@ -333,7 +335,7 @@ impl Custody {
     /// The frames (4 KiB each) of `bytes` of device memory at `paddr`, page by page.
     ///
     /// # Errors
-    /// It is not there or taken, or slots are short.
+    /// It is not there or taken, or slots are short; then nothing is taken.
     pub fn device_frames(
         &mut self,
         memory: &mut impl Memory,
@@ -341,19 +343,71 @@ impl Custody {
         bytes: u64,
     ) -> Result<Frames, CustodyError> {
         let count = bytes.div_ceil(PAGE_SIZE as u64);
-        let first = self.take_slots(count)?;
+        let mut frames = Frames { first: 0, count, size_bits: SMALL_BITS, paddr };
+        if paddr.checked_add(frames.bytes()).is_none() {
+            return Err(CustodyError::NoDeviceMemory { paddr });
+        }
+        frames.first = self.take_slots(count)?;
         let mut made = 0;
         while made < count {
-            let at = paddr + made * PAGE_SIZE as u64;
-            // As much as alignment and length allow in one block.
-            let pages = (count - made).ilog2().min((at >> SMALL_BITS).trailing_zeros()) as u8;
-            let size_bits = SMALL_BITS + pages;
-            let block = self.untyped.take_device(memory, Owner::Device, at, size_bits)?;
-            let slot = self.untyped.slot(block);
-            self.retype_many(memory, slot, SMALL_BITS, first + made, 1 << pages)?;
-            made += 1 << pages;
+            match self.device_block(memory, &frames, made) {
+                Ok(pages) => made += pages,
+                Err(error) => {
+                    self.give_back_blocks(memory, &Frames { count: made, ..frames })?;
+                    self.slots.give_back(frames.first, count);
+                    return Err(error);
+                }
+            }
         }
-        Ok(Frames { first, count, size_bits: SMALL_BITS, paddr })
+        Ok(frames)
+    }
+
+    /// Makes frames from number `made` on, as many as alignment and length allow in one block;
+    /// returns how many.
+    fn device_block(
+        &mut self,
+        memory: &mut impl Memory,
+        frames: &Frames,
+        made: u64,
+    ) -> Result<u64, CustodyError> {
+        let at = frames.paddr + (made << SMALL_BITS);
+        let pages = (frames.count - made).ilog2().min((at >> SMALL_BITS).trailing_zeros()) as u8;
+        let block = self.untyped.take_device(memory, Owner::Device, at, SMALL_BITS + pages)?;
+        let slot = self.untyped.slot(block);
+        let retyped = self.retype_many(memory, slot, SMALL_BITS, frames.first + made, 1 << pages);
+        if let Err(error) = retyped {
+            self.untyped.give_back(memory, block)?;
+            return Err(error);
+        }
+        Ok(1 << pages)
+    }
+
+    /// Destroys frames of device memory, and all copies of them, and takes them back.
+    ///
+    /// # Errors
+    /// The kernel refuses to revoke, which it never should.
+    pub fn give_back_device(
+        &mut self,
+        memory: &mut impl Memory,
+        frames: Frames,
+    ) -> Result<(), CustodyError> {
+        self.give_back_blocks(memory, &frames)?;
+        if frames.count > 0 {
+            self.slots.give_back(frames.first, frames.count);
+        }
+        Ok(())
+    }
+
+    fn give_back_blocks(
+        &mut self,
+        memory: &mut impl Memory,
+        frames: &Frames,
+    ) -> Result<(), CustodyError> {
+        let range = frames.paddr..frames.paddr + frames.bytes();
+        while let Some(block) = self.untyped.first_device_in(&range) {
+            self.untyped.give_back(memory, block)?;
+        }
+        Ok(())
     }
 
     /// Makes one small kernel object of the root server's own, for ever.
@@ -365,23 +419,38 @@ impl Custody {
         memory: &mut impl Memory,
         object: ObjectType,
     ) -> Result<Slot, CustodyError> {
-        let bits = skink_abi::cap::fixed_size_bits(object).unwrap_or(SMALL_BITS);
         let slot = self.take_slots(1)?;
-        if bits >= SMALL_BITS {
-            let block = self.untyped.take(memory, Owner::Root, bits)?;
-            memory.retype(self.untyped.slot(block), object, 0, slot, 1)?;
-            return Ok(slot);
+        let made = self.make_object(memory, object, slot);
+        if made.is_err() {
+            self.slots.give_back(slot, 1);
         }
+        made.map(|()| slot)
+    }
+
+    fn make_object(
+        &mut self,
+        memory: &mut impl Memory,
+        object: ObjectType,
+        slot: Slot,
+    ) -> Result<(), CustodyError> {
+        let bits = skink_abi::cap::fixed_size_bits(object).unwrap_or(SMALL_BITS);
         let size = 1 << bits;
-        let (block, used) = match self.small {
-            Some((block, used)) if used.next_multiple_of(size) + size <= PAGE_SIZE as u64 => {
-                (block, used.next_multiple_of(size))
-            }
-            _ => (self.untyped.take(memory, Owner::Root, SMALL_BITS)?, 0),
-        };
-        memory.retype(self.untyped.slot(block), object, 0, slot, 1)?;
-        self.small = Some((block, used + size));
-        Ok(slot)
+        let behind = |used: u64| used.next_multiple_of(size);
+        let begun = self.small.map(|(block, used)| (block, behind(used)));
+        if let Some((block, at)) = begun.filter(|(_, at)| at + size <= PAGE_SIZE as u64) {
+            memory.retype(self.untyped.slot(block), object, 0, slot, 1)?;
+            self.small = Some((block, at + size));
+            return Ok(());
+        }
+        let block = self.untyped.take(memory, Owner::Root, bits.max(SMALL_BITS))?;
+        if let Err(error) = memory.retype(self.untyped.slot(block), object, 0, slot, 1) {
+            self.untyped.give_back(memory, block)?;
+            return Err(error.into());
+        }
+        if bits < SMALL_BITS {
+            self.small = Some((block, size));
+        }
+        Ok(())
     }
 }
 

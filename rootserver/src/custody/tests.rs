@@ -143,6 +143,42 @@ fn device_memory_is_found_at_its_address() {
     assert_eq!(c.untyped.free_bytes(), free, "device memory is no RAM");
 }
 
+/// What a list of PCI functions may say that is not so: each refusal takes nothing.
+#[test]
+fn device_frames_that_cannot_all_be_had_take_nothing() {
+    let (mut c, mut k) = system();
+    let taken = c.device_frames(&mut k, 0xb012_5000, 3 * PAGE).unwrap();
+    let (slots, caps) = (c.slots.free(), k.caps.len());
+    let end = 0xc000_0000;
+    for (paddr, bytes) in [
+        (0x1000, 16 << 20),
+        (0, 16 << 20),
+        (0x20_0000, 16 << 20),
+        (0xb012_0000, 16 << 20),
+        (0xb012_0000, 6 * PAGE),
+        (0xb012_7000, PAGE),
+        (0xb012_4800, PAGE),
+        (end - 5 * PAGE, 6 * PAGE),
+        (end - (16 << 20) + PAGE, 16 << 20),
+        (u64::MAX - PAGE + 1, 2 * PAGE),
+        (u64::MAX, PAGE),
+    ] {
+        for _ in 0..3 {
+            let refused = c.device_frames(&mut k, paddr, bytes);
+            assert!(refused.is_err(), "{paddr:#x}");
+            assert_eq!((c.slots.free(), k.caps.len()), (slots, caps), "{paddr:#x}, {bytes:#x}");
+        }
+    }
+    // What was refused can be had in its parts, and comes back.
+    let around = c.device_frames(&mut k, 0xb012_0000, 5 * PAGE).unwrap();
+    c.give_back_device(&mut k, around).unwrap();
+    c.give_back_device(&mut k, taken).unwrap();
+    c.give_back_device(&mut k, Frames::NONE).unwrap();
+    let all = c.device_frames(&mut k, 0xb000_0000, 256 << 20);
+    assert_eq!(all, Err(CustodyError::NoSlots(65536)), "there are not so many slots");
+    assert_eq!(k.caps.len(), 3, "every half is merged again");
+}
+
 #[test]
 fn frames_for_devices_are_contiguous_and_large_where_it_pays() {
     let (mut c, mut k) = system();

@@ -7,6 +7,8 @@
 //! Invariants: the slot of a node is fixed (boot slot, or `first_slot` + index); the leaves of a
 //! root cover it without gap or overlap; two free halves never stand side by side.
 
+use core::ops::Range;
+
 use skink_abi::Slot;
 
 use super::{CustodyError, Memory, Owner};
@@ -102,10 +104,27 @@ impl UntypedTree {
         nodes.filter(mine).map(|n| 1u64 << n.size_bits).sum()
     }
 
+    /// What this owner has is the other's from here on.
+    pub fn reassign(&mut self, from: Owner, to: Owner) {
+        let nodes = self.nodes[..self.used as usize].iter_mut();
+        for node in nodes.filter(|n| n.state == NodeState::Used(from)) {
+            node.state = NodeState::Used(to);
+        }
+    }
+
     /// A block of this owner, if it has any.
     pub fn first_of(&self, owner: Owner) -> Option<Block> {
         let nodes = &self.nodes[..self.used as usize];
         nodes.iter().position(|n| n.state == NodeState::Used(owner)).map(|i| Block(i as u16))
+    }
+
+    /// A block of device memory that somebody has and that begins in this range, if there is any.
+    pub fn first_device_in(&self, range: &Range<u64>) -> Option<Block> {
+        let is_there = |n: &Node| {
+            n.device && matches!(n.state, NodeState::Used(_)) && range.contains(&n.paddr)
+        };
+        let nodes = &self.nodes[..self.used as usize];
+        nodes.iter().position(is_there).map(|i| Block(i as u16))
     }
 
     /// The slot of its capability.
@@ -133,7 +152,7 @@ impl UntypedTree {
         let best = nodes.filter(|(_, n)| fits(n)).min_by_key(|(_, n)| (n.size_bits, n.paddr));
         let mut index = best.ok_or(CustodyError::NoMemory { size_bits })?.0 as u16;
         while self.nodes[index as usize].size_bits > size_bits {
-            index = self.split(memory, index)?;
+            index = self.split_or_merge(memory, index, owner)?;
         }
         Ok(self.own(index, owner))
     }
@@ -159,7 +178,7 @@ impl UntypedTree {
         let found = found.filter(|_| aligned).ok_or(CustodyError::NoDeviceMemory { paddr })?;
         let mut index = found as u16;
         while self.nodes[index as usize].size_bits > size_bits {
-            let half = self.split(memory, index)?;
+            let half = self.split_or_merge(memory, index, owner)?;
             let upper = self.nodes[half as usize + 1].paddr;
             index = if paddr >= upper { half + 1 } else { half };
         }
@@ -208,6 +227,21 @@ impl UntypedTree {
             index = parent;
         }
         Ok(())
+    }
+
+    /// As [`UntypedTree::split`]; if that fails, what was split on the way is merged again.
+    fn split_or_merge(
+        &mut self,
+        memory: &mut impl Memory,
+        index: u16,
+        owner: Owner,
+    ) -> Result<u16, CustodyError> {
+        let split = self.split(memory, index);
+        if split.is_err() {
+            let block = self.own(index, owner);
+            self.give_back(memory, block)?;
+        }
+        split
     }
 
     /// Splits a free node; returns the lower half, the upper is the next.

@@ -9,13 +9,13 @@ use crate::devicetree::Line;
 /// Routes that are kept: four pins of 32 devices.
 pub const MAX_ROUTES: usize = 128;
 
-/// Where the configuration pages of a run of buses are (one page a function; PCIe 5.0 §7.2.2).
+/// Where the configuration pages of the buses from 0 on are (one page a function; PCIe 5.0 §7.2.2).
+/// Firmware whose first bus is another one is refused where its tables are read: what lies where
+/// bus 0 would be is somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ecam {
-    /// Physical address of bus 0's first page, also where `first_bus` is not 0.
+    /// Physical address of bus 0's first page.
     pub base: u64,
-    /// First bus.
-    pub first_bus: u8,
     /// Last bus.
     pub last_bus: u8,
 }

@@ -4,16 +4,20 @@
 //! §7.5.3 (device control, function-level reset); virtio 1.2 §4.1.4 (PCI capabilities), §4.1.4.3
 //! (common configuration).
 //!
+//! A function that was only kept from memory, and not reset, still has the addresses that its last
+//! driver gave it: it must not reach memory again before its next driver has initialised it. That is
+//! why [`activate`] asks how it was [`Silenced`], and [`allow_dma`] is a step of its own.
+//!
 //! Invariant: no loop here depends on what the device says; a capability list is followed 48
 //! steps, a reset is polled [`RESET_POLLS`] times.
 
-use super::Registers;
+use super::{Registers, reset};
 
 /// Reads of a status register before a reset is called failed.
 pub const RESET_POLLS: u32 = 10_000;
 
 const VENDOR: u32 = 0x00;
-const COMMAND: u32 = 0x04;
+pub(super) const COMMAND: u32 = 0x04;
 const STATUS: u32 = 0x06;
 const SUBSYSTEM: u32 = 0x2e;
 const CAPABILITIES: u32 = 0x34;
@@ -29,10 +33,6 @@ const CAP_MSIX: u8 = 0x11;
 const MSIX_CONTROL: u32 = 2;
 const MSIX_ENABLE: u32 = 1 << 15;
 const MSIX_TABLE_BYTES: u32 = 16;
-const EXPRESS_CAPABILITIES: u32 = 4;
-const EXPRESS_CONTROL: u32 = 8;
-const FLR_CAPABLE: u32 = 1 << 28;
-const FLR_START: u32 = 1 << 15;
 const VIRTIO_COMMON: u32 = 1;
 const VIRTIO_DEVICE_STATUS: u32 = 20;
 
@@ -83,7 +83,7 @@ pub struct VirtioCommon {
 pub enum Silenced {
     /// Bus mastering is off and the device was reset: it has forgotten all addresses.
     Reset,
-    /// Bus mastering is off, and that is all that this device offers.
+    /// Bus mastering is off, and that is all that this device offers: it remembers everything.
     MasteringOff,
 }
 
@@ -94,6 +94,18 @@ pub enum NotSilent {
     Mastering,
     /// The reset did not end within [`RESET_POLLS`] reads.
     Reset,
+    /// After its reset its base address registers do not take what they held before.
+    Addresses,
+}
+
+impl core::fmt::Display for NotSilent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            NotSilent::Mastering => "it goes on reaching memory by itself",
+            NotSilent::Reset => "its reset does not end",
+            NotSilent::Addresses => "it does not take its addresses again after its reset",
+        })
+    }
 }
 
 /// Vendor and device ID; `None` if no function is there.
@@ -176,8 +188,10 @@ pub fn program_vector(table: &mut impl Registers, index: u16, address: u64, data
     table.write(entry + 12, 4, 0);
 }
 
-/// Lets the function decode memory, interrupt in this way and reach memory by itself.
-pub fn activate(config: &mut impl Registers, interrupts: Interrupts) {
+/// Lets the function decode memory and interrupt in this way; and reach memory by itself, if it has
+/// forgotten what its last driver told it. Else its driver says first that it was initialised anew:
+/// [`allow_dma`].
+pub fn activate(config: &mut impl Registers, interrupts: Interrupts, silenced: Silenced) {
     match interrupts {
         Interrupts::Pin => change_command(config, COMMAND_NO_INTX, COMMAND_MEMORY),
         _ => change_command(config, 0, COMMAND_MEMORY | COMMAND_NO_INTX),
@@ -185,6 +199,13 @@ pub fn activate(config: &mut impl Registers, interrupts: Interrupts) {
     if let Interrupts::Messages(msix) = interrupts {
         set_msix(config, msix, MSIX_ENABLE);
     }
+    if silenced == Silenced::Reset {
+        allow_dma(config);
+    }
+}
+
+/// Lets the function reach memory by itself.
+pub fn allow_dma(config: &mut impl Registers) {
     change_command(config, 0, COMMAND_BUS_MASTER);
 }
 
@@ -218,20 +239,10 @@ pub fn silence(
         let done = (0..RESET_POLLS).any(|_| common.read(VIRTIO_DEVICE_STATUS, 1) == 0);
         return if done { Ok(Silenced::Reset) } else { Err(NotSilent::Reset) };
     }
-    function_level_reset(config)
-}
-
-fn function_level_reset(config: &mut impl Registers) -> Result<Silenced, NotSilent> {
-    let Some(express) = find(config, CAP_EXPRESS) else {
-        return Ok(Silenced::MasteringOff);
-    };
-    if config.read(express + EXPRESS_CAPABILITIES, 4) & FLR_CAPABLE == 0 {
-        return Ok(Silenced::MasteringOff);
+    match find(config, CAP_EXPRESS) {
+        Some(express) => reset::function_level(config, express),
+        None => Ok(Silenced::MasteringOff),
     }
-    let control = config.read(express + EXPRESS_CONTROL, 2);
-    config.write(express + EXPRESS_CONTROL, 2, control | FLR_START);
-    let back = (0..RESET_POLLS).any(|_| identity(config).is_some());
-    if back { Ok(Silenced::Reset) } else { Err(NotSilent::Reset) }
 }
 
 #[cfg(test)]
@@ -318,7 +329,7 @@ mod tests {
         let mut d = virtio();
         d.put(4, &[0, 0]);
         let found = msix(&d).unwrap();
-        activate(&mut d, Interrupts::Messages(found));
+        activate(&mut d, Interrupts::Messages(found), Silenced::Reset);
         assert_eq!(d.read(COMMAND, 2), 0x406);
         assert_ne!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
         let mut common = Device::new();
@@ -346,7 +357,9 @@ mod tests {
         assert_eq!(interrupt_pin(&d), 1);
         // As when it is taken over: firmware may have left messages on.
         assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
-        activate(&mut d, Interrupts::Pin);
+        activate(&mut d, Interrupts::Pin, Silenced::MasteringOff);
+        assert_eq!(d.read(COMMAND, 2), 0x002, "its driver has not initialised it yet");
+        allow_dma(&mut d);
         assert_eq!(d.read(COMMAND, 2), 0x006);
         assert_eq!(d.read(0x9a, 2) & MSIX_ENABLE, 0);
         assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
@@ -373,15 +386,6 @@ mod tests {
         let mut common = Device::new();
         common.reset_after = Cell::new(RESET_POLLS + 1);
         assert_eq!(silence(&mut d, Some(&mut common)), Err(NotSilent::Reset));
-    }
-
-    #[test]
-    fn other_devices_get_a_function_level_reset_if_they_know_it() {
-        let mut d = virtio();
-        assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::MasteringOff));
-        d.put(0x44, &(FLR_CAPABLE).to_le_bytes());
-        assert_eq!(silence(&mut d, None::<&mut Device>), Ok(Silenced::Reset));
-        assert_ne!(d.read(0x48, 2) & FLR_START, 0);
     }
 
     #[test]

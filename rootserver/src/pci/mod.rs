@@ -4,12 +4,14 @@
 //!
 //! * [`function`]: one function's registers: capabilities, MSI-X, on and off, reset. Pure over
 //!   [`Registers`], tested with a scripted device.
+//! * [`reset`]: function-level reset.
 //! * [`bridge`]: the host bridge.
 //!
 //! Not here: enumeration, sizes and addresses of BARs (the `pci` server does that).
 
 pub mod bridge;
 pub mod function;
+pub mod reset;
 
 pub use bridge::{Ecam, HostBridge, IntxRoute, Window};
 

@@ -317,6 +317,18 @@ impl Plan {
         Ok(vaddr)
     }
 
+    /// Maps other frames where `old` are, as many and as large.
+    pub fn replace_granted(&mut self, old: &Frames, new: &Frames) {
+        let range = old.first..old.first + old.count;
+        for mapping in &mut self.mappings {
+            if let Source::Granted(slot) = &mut mapping.source
+                && range.contains(slot)
+            {
+                *slot = *slot - old.first + new.first;
+            }
+        }
+    }
+
     /// Own frames of this size, or copies of granted frames.
     fn count(&self, which: impl Fn(&Mapping) -> bool) -> u64 {
         self.mappings.iter().filter(|m| which(m)).map(|m| u64::from(m.count)).sum()

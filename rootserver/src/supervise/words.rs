@@ -69,7 +69,7 @@ pub enum Failure {
     NoDevice,
     /// Its image is broken, or an instance could not be built.
     CannotStart,
-    /// Its device did not come back from its reset.
+    /// Its device does not obey, or there is no memory for it but what such a device reaches.
     DeviceQuarantined,
     /// It ended, and is not one to be started again; or the operator stopped it.
     Stopped,
@@ -84,7 +84,9 @@ impl Failure {
             Failure::Intensity => "died too often",
             Failure::NoDevice => "no device",
             Failure::CannotStart => "cannot start",
-            Failure::DeviceQuarantined => "device does not reset",
+            Failure::DeviceQuarantined => {
+                "its device does not obey; what it reaches is in quarantine"
+            }
             Failure::Stopped => "stopped",
             Failure::NoProgram => "no program",
         }

@@ -104,6 +104,7 @@ fn told(state: State) -> ServerState {
         State::Backoff { .. } => ServerState::BackingOff,
         State::Failed(Failure::NoDevice) => ServerState::NoDevice,
         State::Failed(Failure::Stopped | Failure::NoProgram) => ServerState::Exited,
+        State::Failed(Failure::DeviceQuarantined) => ServerState::Quarantined,
         State::Failed(_) => ServerState::Failed,
     }
 }

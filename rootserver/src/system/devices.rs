@@ -60,8 +60,42 @@ pub fn claim(caps: RootCaps, custody: &mut Custody, line: Line) -> Result<Wire, 
         Trigger::Level => LineTrigger::LevelHigh,
     };
     let control = Cap::<cap::IrqControl>::from_slot(boot::IRQ_CONTROL);
-    control.get(u64::from(line.number), trigger, caps.slot(handler))?;
+    let claimed = control.get(u64::from(line.number), trigger, caps.slot(handler));
+    if claimed.is_err() {
+        custody.slots.give_back(handler, 1);
+    }
+    claimed?;
     Ok(Wire { handler, trigger: line.trigger })
+}
+
+/// Why a device that is there is not used. Nothing of it is taken then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// Its resources cannot be had.
+    Custody(CustodyError),
+    /// It does not obey: nobody may be given memory that it can reach.
+    NotSilent(NotSilent),
+}
+
+impl From<CustodyError> for DeviceError {
+    fn from(error: CustodyError) -> Self {
+        DeviceError::Custody(error)
+    }
+}
+
+impl From<NotSilent> for DeviceError {
+    fn from(error: NotSilent) -> Self {
+        DeviceError::NotSilent(error)
+    }
+}
+
+impl core::fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            DeviceError::Custody(error) => error.fmt(f),
+            DeviceError::NotSilent(error) => error.fmt(f),
+        }
+    }
 }
 
 /// Whether the server starts without this device.
@@ -127,7 +161,7 @@ impl System {
     }
 
     /// Finds a device that nobody has, and takes its memory and interrupts.
-    fn find_device(&mut self, wanted: Wanted) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+    fn find_device(&mut self, wanted: Wanted) -> Result<Option<DeviceId>, (Place, DeviceError)> {
         match wanted {
             Wanted::Pci { vendor, devices, index, vectors, .. } => {
                 let found = self.functions.with_ids(vendor, &devices).nth(index.into());
@@ -154,7 +188,7 @@ impl System {
         &mut self,
         number: u8,
         vectors: u8,
-    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+    ) -> Result<Option<DeviceId>, (Place, DeviceError)> {
         if !self.functions.take(number) {
             return Ok(None);
         }
@@ -200,13 +234,22 @@ impl System {
         }
     }
 
+    /// The server says that it has initialised its devices: they may reach memory.
+    pub fn devices_initialised(&mut self, server: ServerId) {
+        for assigned in self.servers[server.index()].devices.clone() {
+            if let DeviceId::Function(number) = assigned.device {
+                self.functions.allow_dma(number);
+            }
+        }
+    }
+
     /// Silences a device.
     ///
     /// # Errors
     /// It did not obey.
     pub fn silence_device(&mut self, device: DeviceId) -> Result<(), NotSilent> {
         match device {
-            DeviceId::Function(number) => self.functions.silence(number).map(|_| ()),
+            DeviceId::Function(number) => self.functions.silence(number),
             DeviceId::Platform(number) => self.platform.silence(number),
         }
     }

@@ -13,7 +13,7 @@ use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{CapRights, Error, Slot};
 use skink_protocols::pci::{BARS, BarKind, Function as Report};
 
-use super::devices::{Wire, claim};
+use super::devices::{DeviceError, Wire, claim};
 use super::prepare::empty_device;
 use super::{StartError, System};
 use crate::custody::{Custody, CustodyError, Frames};
@@ -50,6 +50,10 @@ pub struct Function {
     pin: Option<Wire>,
     /// A virtio device's common configuration.
     common: Option<Memory>,
+    /// Copies of the frames of [`Function::bars`], by which the root server's parts are mapped.
+    copies: heapless::Vec<Frames, 2>,
+    /// How it was silenced last.
+    silenced: Silenced,
 }
 
 /// A message-signalled interrupt: handler and what the device writes to raise it.
@@ -141,18 +145,25 @@ impl Functions {
             (_, Some(_)) => Interrupts::Pin,
             _ => Interrupts::None,
         };
-        function::activate(&mut function.config, interrupts);
+        function::activate(&mut function.config, interrupts, function.silenced);
+    }
+
+    /// Lets a function reach memory: its driver has initialised it.
+    pub fn allow_dma(&mut self, number: u8) {
+        if let Some(function) = self.list.get_mut(usize::from(number)) {
+            function::allow_dma(&mut function.config);
+        }
     }
 
     /// Silences a function.
     ///
     /// # Errors
     /// It did not obey.
-    pub fn silence(&mut self, number: u8) -> Result<Silenced, NotSilent> {
-        match self.list.get_mut(usize::from(number)) {
-            Some(f) => function::silence(&mut f.config, f.common.as_mut()),
-            None => Ok(Silenced::MasteringOff),
+    pub fn silence(&mut self, number: u8) -> Result<(), NotSilent> {
+        if let Some(f) = self.list.get_mut(usize::from(number)) {
+            f.silenced = function::silence(&mut f.config, f.common.as_mut())?;
         }
+        Ok(())
     }
 }
 
@@ -212,18 +223,34 @@ impl System {
             vectors: heapless::Vec::new(),
             pin: None,
             common: None,
+            copies: heapless::Vec::new(),
+            silenced: Silenced::MasteringOff,
         };
         if self.functions.list.push(function).is_err() {
             say!("PCI: more than {MAX_FUNCTIONS} functions: {address} is left alone");
         }
     }
 
-    /// Takes the function's memory, its interrupts and the registers to silence it by.
+    /// Takes the function's memory, its interrupts and the registers to silence it by, and silences
+    /// it: whatever firmware left it doing ends here.
     ///
     /// # Errors
-    /// Memory, slots or interrupts are short.
-    pub fn set_up_function(&mut self, number: u8, vectors: u8) -> Result<(), CustodyError> {
+    /// What was reported of it is not so, memory, slots or interrupts are short, or it does not
+    /// obey. Then nothing is taken.
+    pub fn set_up_function(&mut self, number: u8, vectors: u8) -> Result<(), DeviceError> {
         let place = usize::from(number);
+        let window = self.window.clone();
+        let taken = self.take_parts(place, vectors).map_err(DeviceError::from);
+        let done = taken.and_then(|()| Ok(self.functions.silence(number)?));
+        if done.is_err() {
+            self.give_back_parts(place);
+            // What was mapped is gone, and nothing else was mapped meanwhile.
+            self.window = window;
+        }
+        done
+    }
+
+    fn take_parts(&mut self, place: usize, vectors: u8) -> Result<(), CustodyError> {
         let function = &mut self.functions.list[place];
         for (bar, frames) in function.report.bars.iter().zip(&mut function.bars) {
             let is_memory = matches!(bar.kind, BarKind::Memory32 | BarKind::Memory64);
@@ -232,31 +259,58 @@ impl System {
                 *frames = self.custody.device_frames(&mut Kernel, bar.address, bytes)?;
             }
         }
-        let (custody, window) = (&mut self.custody, &mut self.window);
-        let caps = self.caps;
         if let Some(common) = function::virtio_common(&function.config) {
-            let frames = function.bars[usize::from(common.bar)];
-            let memory = map_part(caps, custody, window, &frames, u64::from(common.offset), 64)?;
-            function.common = Some(memory);
+            let memory = self.map_of(place, common.bar, common.offset, 64)?;
+            self.functions.list[place].common = Some(memory);
         }
-        if let Some(msix) = function.msix {
-            let frames = function.bars.get(usize::from(msix.table_bar));
+        if let Some(msix) = self.functions.list[place].msix {
             let bytes = u64::from(msix.vectors) * 16;
-            let offset = u64::from(msix.table_offset);
-            let frames = frames.copied().unwrap_or(Frames::NONE);
-            function.table = map_part(caps, custody, window, &frames, offset, bytes)?;
+            let table = self.map_of(place, msix.table_bar, msix.table_offset, bytes)?;
+            let function = &mut self.functions.list[place];
+            function.table = table;
             let count = u16::from(vectors).min(msix.vectors).min(MAX_VECTORS as u16);
-            take_messages(caps, custody, count, &mut function.vectors)?;
+            take_messages(self.caps, &mut self.custody, count, &mut function.vectors)?;
         }
-        if function.vectors.is_empty() && vectors > 0 {
+        if self.functions.list[place].vectors.is_empty() && vectors > 0 {
             self.take_pin(place)?;
         }
-        let function = &mut self.functions.list[place];
-        // Whatever firmware left it doing ends here.
-        if function::silence(&mut function.config, function.common.as_mut()).is_err() {
-            say!("PCI: {} does not obey its reset", function.report.address);
-        }
         Ok(())
+    }
+
+    /// Maps a part of one of a function's BARs for the root server.
+    fn map_of(
+        &mut self,
+        place: usize,
+        bar: u8,
+        offset: u32,
+        bytes: u64,
+    ) -> Result<Memory, CustodyError> {
+        let (custody, window) = (&mut self.custody, &mut self.window);
+        let function = &mut self.functions.list[place];
+        let frames = function.bars.get(usize::from(bar)).copied().unwrap_or(Frames::NONE);
+        let part = map_part(self.caps, custody, window, &frames, offset.into(), bytes)?;
+        let kept = function.copies.push(part.copies);
+        kept.map_err(|_| CustodyError::NoNodes)?;
+        Ok(part.memory)
+    }
+
+    /// Gives back what [`System::take_parts`] took.
+    fn give_back_parts(&mut self, place: usize) {
+        let function = &mut self.functions.list[place];
+        let handlers = core::mem::take(&mut function.vectors).into_iter().map(|v| v.handler);
+        let pin = function.pin.take().map(|wire| wire.handler);
+        for handler in handlers.chain(pin) {
+            give_back_slots(self.caps, &mut self.custody, handler, 1);
+        }
+        (function.common, function.table) = (None, Memory::EMPTY);
+        for copies in core::mem::take(&mut function.copies) {
+            give_back_slots(self.caps, &mut self.custody, copies.first, copies.count);
+        }
+        for frames in core::mem::take(&mut function.bars) {
+            if let Err(error) = self.custody.give_back_device(&mut Kernel, frames) {
+                say!("PCI: {}: give back its registers: {error}", function.report.address);
+            }
+        }
     }
 
     /// Takes the line that the function's pin leads to.
@@ -316,20 +370,31 @@ fn take_messages(
             Ok((address, data)) => {
                 let _ = vectors.push(Vector { handler, address, data: data as u32 });
             }
-            Err(error) if error.error == Error::Exhausted => {
+            Err(error) => {
                 custody.slots.give_back(handler, 1);
-                break;
+                match error.error {
+                    Error::Exhausted => break,
+                    _ => return Err(error.into()),
+                }
             }
-            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-/// Maps the pages around `bytes` at `offset` of a BAR for the root server; returns exactly those.
+/// A part of a BAR that is mapped for the root server.
+pub struct Part {
+    /// Exactly the bytes that were asked for.
+    pub memory: Memory,
+    /// Copies of the frames that hold them: two parts may share a page, and a capability is mapped
+    /// once.
+    pub copies: Frames,
+}
+
+/// Maps the pages around `bytes` at `offset` of a BAR for the root server.
 ///
 /// # Errors
-/// The part is not inside the BAR, or memory or slots are short.
+/// The part is not inside the BAR, or memory or slots are short; then nothing is taken.
 pub fn map_part(
     caps: RootCaps,
     custody: &mut Custody,
@@ -337,19 +402,41 @@ pub fn map_part(
     bar: &Frames,
     offset: u64,
     bytes: u64,
-) -> Result<Memory, CustodyError> {
+) -> Result<Part, CustodyError> {
     let (first, end) = (offset / PAGE, (offset + bytes).div_ceil(PAGE));
-    if end > bar.count {
-        return Err(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset });
+    let outside = CustodyError::NoDeviceMemory { paddr: bar.paddr + offset };
+    if end > bar.count || bytes == 0 {
+        return Err(outside);
     }
-    // Copies, because two parts may share a page, and a capability is mapped once.
-    let copies = custody.take_slots(end - first)?;
-    for i in 0..end - first {
-        let original = caps.slot(bar.first + first + i);
-        caps.slot(copies + i).copy(original, CapRights::all())?;
+    let count = end - first;
+    let copies = Frames { first: custody.take_slots(count)?, count, ..*bar };
+    let originals = bar.first + first;
+    let mapped = copy_slots(caps, originals, &copies).and_then(|()| {
+        let memory = window.map(custody, &copies, READ_WRITE, MemoryType::Device)?;
+        memory.part((offset - first * PAGE) as usize, bytes as usize).ok_or(outside)
+    });
+    if mapped.is_err() {
+        give_back_slots(caps, custody, copies.first, count);
     }
-    let pages = Frames { first: copies, count: end - first, ..*bar };
-    let memory = window.map(custody, &pages, READ_WRITE, MemoryType::Device)?;
-    let inside = memory.part((offset - first * PAGE) as usize, bytes as usize);
-    inside.ok_or(CustodyError::NoDeviceMemory { paddr: bar.paddr + offset })
+    Ok(Part { memory: mapped?, copies })
 }
+
+/// Copies capabilities from root slot `from` on.
+fn copy_slots(caps: RootCaps, from: Slot, to: &Frames) -> Result<(), CustodyError> {
+    for i in 0..to.count {
+        caps.slot(to.first + i).copy(caps.slot(from + i), CapRights::all())?;
+    }
+    Ok(())
+}
+
+/// Deletes the capabilities in root slots, as far as there are any, and gives the slots back.
+pub fn give_back_slots(caps: RootCaps, custody: &mut Custody, first: Slot, count: u64) {
+    for slot in first..first + count {
+        // An empty slot is none that could be deleted, and is what is wanted.
+        let _ = caps.slot(slot).delete();
+    }
+    custody.slots.give_back(first, count);
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols;
 //!   [`service`], [`capabilities`]: what they tell of one server.
 //! * [`slots`]: programs from a disk. [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
+//! * [`quarantine`]: memory that a device may still write.
 //!
 //! Data flows one way: message → event → [`crate::supervise`] → actions → system calls. Nothing
 //! here waits for a server, and nothing that a server says can make it panic.
@@ -28,6 +29,7 @@ pub mod lending;
 pub mod platform;
 pub mod prepare;
 pub mod pulse;
+pub mod quarantine;
 pub mod service;
 pub mod setup;
 pub mod slots;
@@ -135,7 +137,7 @@ pub struct Server {
     pub is_prepared: bool,
     /// [`prepare`] failed; it is tried once.
     pub is_broken: bool,
-    /// A device did not come back.
+    /// A device did not obey, or there is no memory but what it reaches: no instance starts.
     pub is_quarantined: bool,
     /// Number of its present or last instance.
     pub incarnation: u32,

@@ -11,8 +11,8 @@ use libipc::start::{DeviceGrant, Region};
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_fdt::Tree;
 
-use super::devices::{DeviceId, Place, Wire, claim};
-use super::functions::map_part;
+use super::devices::{DeviceError, DeviceId, Place, Wire, claim};
+use super::functions::{give_back_slots, map_part};
 use super::prepare::empty_device;
 use super::{StartError, System};
 use crate::custody::{Custody, CustodyError, Frames};
@@ -102,8 +102,11 @@ impl Platform {
             let offset = (first - run.paddr) / PAGE;
             return Ok(Frames { first: run.first + offset, count, paddr: first, ..*run });
         }
+        if self.runs.is_full() {
+            return Err(CustodyError::NoNodes);
+        }
         let frames = custody.device_frames(&mut Kernel, first, count * PAGE)?;
-        self.runs.push(frames).map_err(|_| CustodyError::NoNodes)?;
+        let _ = self.runs.push(frames);
         Ok(frames)
     }
 }
@@ -114,7 +117,7 @@ impl System {
         &mut self,
         compatible: &str,
         index: usize,
-    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+    ) -> Result<Option<DeviceId>, (Place, DeviceError)> {
         let tree = self.device_tree();
         match tree.and_then(|tree| devicetree::device(&tree, compatible, index)) {
             Some(device) => self.take_device(&device, None),
@@ -127,7 +130,7 @@ impl System {
         &mut self,
         kind: u16,
         index: usize,
-    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+    ) -> Result<Option<DeviceId>, (Place, DeviceError)> {
         let Some(tree) = self.device_tree() else {
             return Ok(None);
         };
@@ -152,6 +155,9 @@ impl System {
     fn virtio_places(&mut self, tree: &Tree<'_>) -> Vec<VirtioPlace, MAX_ALIKE> {
         let mut places = Vec::new();
         devicetree::places(tree, VIRTIO, |range| {
+            if places.is_full() {
+                return;
+            }
             let registers = self.map_registers(&range).unwrap_or(Memory::EMPTY);
             let kind = virtio_mmio::kind(&registers);
             let _ = places.push(VirtioPlace { start: range.start, kind, registers });
@@ -165,30 +171,35 @@ impl System {
         let pages = self.platform.pages(&mut self.custody, range)?;
         let (custody, window) = (&mut self.custody, &mut self.window);
         let bytes = range.size.min(virtio_mmio::REGISTER_BYTES);
-        map_part(self.caps, custody, window, &pages, range.start - pages.paddr, bytes)
+        let part = map_part(self.caps, custody, window, &pages, range.start - pages.paddr, bytes)?;
+        Ok(part.memory)
     }
 
     fn take_device(
         &mut self,
         device: &Device,
         virtio: Option<Memory>,
-    ) -> Result<Option<DeviceId>, (Place, CustodyError)> {
+    ) -> Result<Option<DeviceId>, (Place, DeviceError)> {
         let place = Place::Memory(device.ranges.first().map_or(0, |range| range.start));
-        let known = self.set_up_device(device, virtio).map_err(|error| (place, error))?;
+        if self.platform.devices.is_full() {
+            return Err((place, CustodyError::NoNodes.into()));
+        }
+        let mut known = Known { parts: Vec::new(), wires: Vec::new(), virtio };
+        if let Err(error) = self.set_up_device(device, &mut known) {
+            // Its pages stay in the list: other devices may share them.
+            for wire in known.wires {
+                give_back_slots(self.caps, &mut self.custody, wire.handler, 1);
+            }
+            return Err((place, error));
+        }
         let number = self.platform.devices.len() as u8;
-        let kept = self.platform.devices.push(known);
-        kept.map_err(|_| (place, CustodyError::NoNodes))?;
+        let _ = self.platform.devices.push(known);
         Ok(Some(DeviceId::Platform(number)))
     }
 
     /// Takes a device's registers and its interrupts. Whatever firmware left a virtio device
     /// doing ends here.
-    fn set_up_device(
-        &mut self,
-        device: &Device,
-        virtio: Option<Memory>,
-    ) -> Result<Known, CustodyError> {
-        let mut known = Known { parts: Vec::new(), wires: Vec::new(), virtio };
+    fn set_up_device(&mut self, device: &Device, known: &mut Known) -> Result<(), DeviceError> {
         for range in &device.ranges {
             let pages = self.platform.pages(&mut self.custody, range)?;
             let _ = known.parts.push(Part { pages, range: *range });
@@ -196,12 +207,10 @@ impl System {
         for line in &device.lines {
             let _ = known.wires.push(claim(self.caps, &mut self.custody, *line)?);
         }
-        if let Some(registers) = &mut known.virtio
-            && virtio_mmio::silence(registers).is_err()
-        {
-            say!("the virtio device at {:#x} does not obey its reset", device.ranges[0].start);
+        if let Some(registers) = &mut known.virtio {
+            virtio_mmio::silence(registers)?;
         }
-        Ok(known)
+        Ok(())
     }
 
     /// Plans the mapping of a device's registers for its driver.

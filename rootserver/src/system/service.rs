@@ -73,6 +73,8 @@ impl System {
         let manifest = &self.manifest.servers[server.index()];
         let state = &self.servers[server.index()];
         let has = manifest.privileges;
+        let (own, shared) = self.quarantined_bytes(server);
+        let quarantined_bytes = own + shared;
         let mut privileges = String::new();
         for (name, has) in [
             ("log", has.log),
@@ -89,6 +91,7 @@ impl System {
             quota_bytes: manifest.quota_bytes,
             survivor_bytes: u64::from(manifest.survivor_bytes),
             dma_bytes: u64::from(manifest.dma_bytes),
+            quarantined_bytes,
             devices: state.devices.len() as u32,
             port_ranges: manifest.ports.len() as u32,
             interrupts: state.interrupts.len() as u32,

@@ -117,8 +117,7 @@ impl System {
         }
         for assigned in self.servers[server.index()].devices.clone() {
             if let Err(error) = self.silence_device(assigned.device) {
-                say!("{}: its device does not obey ({error:?}): quarantined", self.name(server));
-                self.servers[server.index()].is_quarantined = true;
+                self.quarantine(server, error);
             }
         }
     }

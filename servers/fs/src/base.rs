@@ -251,12 +251,13 @@ impl<D: CacheDevice> Core<D> {
         while at < end {
             let sector = self.fat_sector(at);
             let stop = end.min((at / PER_SECTOR + 1) * PER_SECTOR);
-            let entries = self.cache.sector_mut(sector, Class::Fat)?;
-            for cluster in at..stop {
-                let offset = (cluster % PER_SECTOR) as usize * 4;
-                let kept = u32_at(entries, offset) & !ENTRY_MASK;
-                put_u32(entries, offset, value(cluster) | kept);
-            }
+            self.cache.change_sector(sector, Class::Fat, |entries| {
+                for cluster in at..stop {
+                    let offset = (cluster % PER_SECTOR) as usize * 4;
+                    let kept = u32_at(entries, offset) & !ENTRY_MASK;
+                    put_u32(entries, offset, value(cluster) | kept);
+                }
+            })?;
             at = stop;
         }
         Ok(())
@@ -387,11 +388,13 @@ impl<D: CacheDevice> Core<D> {
     /// Marks the volume as clean or dirty. Nothing of an operation has changed yet, or all has.
     fn write_mark(&mut self, mark: Marked) -> Result<(), FsError> {
         let clean = mark == Marked::Clean;
-        let entries = self.cache.sector_mut(self.geo.fat_start, Class::Fat)?;
-        let entry = u32_at(entries, 4);
-        put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
-        let boot = self.cache.sector_mut(self.geo.start, Class::Info)?;
-        boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
+        self.cache.change_sector(self.geo.fat_start, Class::Fat, |entries| {
+            let entry = u32_at(entries, 4);
+            put_u32(entries, 4, if clean { entry | CLEAN_BIT } else { entry & !CLEAN_BIT });
+        })?;
+        self.cache.change_sector(self.geo.start, Class::Info, |boot| {
+            boot[STATE_BYTE] = if clean { boot[STATE_BYTE] & !1 } else { boot[STATE_BYTE] | 1 };
+        })?;
         let before = core::mem::replace(&mut self.marked, mark);
         self.commit();
         let written = self.cache.flush(Class::Fat).and_then(|()| self.cache.flush(Class::Info));
@@ -421,12 +424,12 @@ impl<D: CacheDevice> Core<D> {
         };
         let (free, next) = (self.free_clusters(), self.hint);
         let end = self.geo.end_cluster();
-        let info = self.cache.sector_mut(sector, Class::Info)?;
-        if is_info_sector(info) {
-            put_u32(info, 488, free);
-            put_u32(info, 492, if next < end { next } else { 2 });
-        }
-        Ok(())
+        self.cache.change_sector(sector, Class::Info, |info| {
+            if is_info_sector(info) {
+                put_u32(info, 488, free);
+                put_u32(info, 492, if next < end { next } else { 2 });
+            }
+        })
     }
 
     /// Where a chain that meets the suspect cluster `at` goes wrong: into itself or into another.

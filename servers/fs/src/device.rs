@@ -88,11 +88,12 @@ pub trait CacheDevice {
     fn sectors(&self) -> u64;
     /// The number of buffers in the region. Constant.
     fn buffers(&self) -> u32;
-    /// The `LINE_BYTES` bytes of a buffer.
-    fn buffer(&self, index: BufferIndex) -> &[u8];
-    /// The `LINE_BYTES` bytes of a buffer, to change. The cache asks only for buffers that no
+    /// Copies bytes out of a buffer, from its byte `offset` on. (No reference into a buffer is given
+    /// out: the disk, or its driver, may change it at any time.)
+    fn read(&self, index: BufferIndex, offset: usize, into: &mut [u8]);
+    /// Copies bytes into a buffer, from its byte `offset` on. The cache asks only for buffers that no
     /// request in flight names.
-    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8];
+    fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]);
     /// Starts a request.
     ///
     /// # Errors
@@ -161,14 +162,14 @@ impl<B: BlockDevice> CacheDevice for Blocking<B> {
         (self.memory.len() / LINE_BYTES) as u32
     }
 
-    fn buffer(&self, index: BufferIndex) -> &[u8] {
-        let start = index.0 as usize * LINE_BYTES;
-        &self.memory[start..start + LINE_BYTES]
+    fn read(&self, index: BufferIndex, offset: usize, into: &mut [u8]) {
+        let line = &self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES];
+        into.copy_from_slice(&line[offset..offset + into.len()]);
     }
 
-    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
-        let start = index.0 as usize * LINE_BYTES;
-        &mut self.memory[start..start + LINE_BYTES]
+    fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]) {
+        let line = &mut self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES];
+        line[offset..offset + from.len()].copy_from_slice(from);
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {

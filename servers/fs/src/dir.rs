@@ -123,9 +123,9 @@ impl Dir {
         raw: &[u8; ENTRY_BYTES],
     ) -> Result<(), FsError> {
         let (sector, at) = self.address(core, slot)?;
-        let bytes = core.cache.sector_mut(sector, Class::Directory)?;
-        bytes[at..at + ENTRY_BYTES].copy_from_slice(raw);
-        Ok(())
+        core.cache.change_sector(sector, Class::Directory, |bytes| {
+            bytes[at..at + ENTRY_BYTES].copy_from_slice(raw);
+        })
     }
 
     /// Finds a name.
@@ -264,7 +264,7 @@ impl Dir {
         // with half a name.
         for slot in (item.start..=item.slot).rev() {
             let (sector, at) = self.address(core, slot)?;
-            core.cache.sector_mut(sector, Class::Directory)?[at] = DELETED;
+            core.cache.change_sector(sector, Class::Directory, |bytes| bytes[at] = DELETED)?;
         }
         Ok(())
     }

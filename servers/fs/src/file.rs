@@ -411,9 +411,9 @@ impl<D: CacheDevice> Volume<D> {
     /// Puts a file's entry into its directory, in the cache.
     fn write_entry(&mut self, at: usize) -> Result<(), FsError> {
         let node = self.files.node(at);
-        let sector = self.core.cache.sector_mut(node.sector, Class::Directory)?;
-        sector[node.offset..node.offset + ENTRY_BYTES].copy_from_slice(&node.entry.0);
-        Ok(())
+        self.core.cache.change_sector(node.sector, Class::Directory, |bytes| {
+            bytes[node.offset..node.offset + ENTRY_BYTES].copy_from_slice(&node.entry.0);
+        })
     }
 }
 

@@ -31,7 +31,7 @@ mod guest {
         fn disk(&mut self) -> Result<RingDisk, MountFailure> {
             let session = self.0.outgoing.iter().find(|s| s.edge == DISK);
             let session = session.ok_or(MountFailure::NoDisk)?;
-            RingDisk::attach(Session::new(session), session.shared).map_err(|error| {
+            RingDisk::attach(Session::new(session)).map_err(|error| {
                 log::warn!("attach to the disk's driver: {error}");
                 MountFailure::NoDisk
             })

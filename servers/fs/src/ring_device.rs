@@ -11,11 +11,11 @@ use fs::{
     BufferIndex, CacheDevice, Completion, IoError, LINE_BYTES, Operation, Request, RequestId,
     SECTOR_BYTES, SubmitError,
 };
-use libipc::Error;
 use libipc::client::Session;
 use libipc::events;
 use libipc::ring::ClientRing;
-use libipc::start::{Region, event};
+use libipc::start::event;
+use libipc::{Error, Shared};
 use skink_protocols::block::{
     self, BlockClient, BlockError, COMPLETION_WORDS, REQUEST_WORDS, RING_BYTES, RING_CAPACITY,
 };
@@ -25,9 +25,8 @@ pub struct RingDisk {
     session: Session,
     ring: ClientRing<REQUEST_WORDS, COMPLETION_WORDS>,
     sectors: u64,
-    /// The data area: `buffers` lines from here.
-    memory: *mut u8,
-    buffers: u32,
+    /// The data area, which the device writes, and the driver can: an array of lines.
+    data: Shared,
     /// Requests in flight, to be failed if the driver is given up.
     pending: Vec<RequestId>,
     is_lost: bool,
@@ -38,20 +37,20 @@ pub struct RingDisk {
 }
 
 impl RingDisk {
-    /// Joins the driver's ring. `region` is the session's shared region.
+    /// Joins the driver's ring.
     ///
     /// # Errors
     /// As the driver says.
-    pub fn attach(session: Session, region: Region) -> Result<RingDisk, BlockError> {
+    pub fn attach(session: Session) -> Result<RingDisk, BlockError> {
         let info = BlockClient::new(session).attach()?;
         let ring = ClientRing::new(session.shared, RING_CAPACITY).ok_or(BlockError::NoRing)?;
-        let bytes = region.size.checked_sub(RING_BYTES).ok_or(BlockError::NoRing)?;
+        let bytes = (session.shared.size() as u64).saturating_sub(RING_BYTES);
+        let data = session.shared.part(RING_BYTES, bytes).ok_or(BlockError::NoRing)?;
         Ok(RingDisk {
             session,
             ring,
             sectors: info.sectors,
-            memory: (region.vaddr + RING_BYTES) as *mut u8,
-            buffers: (bytes / LINE_BYTES as u64) as u32,
+            data,
             pending: Vec::new(),
             is_lost: false,
             news: Cell::new(false),
@@ -89,9 +88,10 @@ impl RingDisk {
         let _ = self.session.doorbell.signal();
     }
 
-    fn line(&self, index: BufferIndex) -> *mut u8 {
-        assert!(index.0 < self.buffers, "buffer {} of {}", index.0, self.buffers);
-        self.memory.wrapping_add(index.0 as usize * LINE_BYTES)
+    /// Where byte `offset` of a line is in the data area.
+    fn place(index: BufferIndex, offset: usize, length: usize) -> usize {
+        assert!(offset + length <= LINE_BYTES, "{length} bytes at {offset} of a line");
+        index.0 as usize * LINE_BYTES + offset
     }
 }
 
@@ -101,21 +101,15 @@ impl CacheDevice for RingDisk {
     }
 
     fn buffers(&self) -> u32 {
-        self.buffers
+        (self.data.size() / LINE_BYTES) as u32
     }
 
-    fn buffer(&self, index: BufferIndex) -> &[u8] {
-        let line = self.line(index);
-        // SAFETY: inside the data area, which is mapped for this server's whole life and used
-        // through this type alone. The cache reads a line only while no request names it, so
-        // neither the device nor (by its protocol) the driver writes there meanwhile.
-        unsafe { core::slice::from_raw_parts(line, LINE_BYTES) }
+    fn read(&self, index: BufferIndex, offset: usize, into: &mut [u8]) {
+        self.data.read(Self::place(index, offset, into.len()), into);
     }
 
-    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
-        let line = self.line(index);
-        // SAFETY: as in `buffer`; `self` is borrowed mutably, so there is no other slice.
-        unsafe { core::slice::from_raw_parts_mut(line, LINE_BYTES) }
+    fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]) {
+        self.data.write(Self::place(index, offset, from.len()), from);
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {

@@ -239,13 +239,19 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
         (self.memory.len() / LINE_BYTES) as u32
     }
 
-    fn buffer(&self, index: BufferIndex) -> &[u8] {
-        &self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES]
+    fn read(&self, index: BufferIndex, offset: usize, into: &mut [u8]) {
+        let line = &self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES];
+        into.copy_from_slice(&line[offset..offset + into.len()]);
     }
 
-    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
+    fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]) {
         mortal();
-        &mut self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES]
+        let line = &mut self.memory[index.0 as usize * LINE_BYTES..][..LINE_BYTES];
+        // A death may come between any two bytes.
+        let half = from.len() / 2;
+        line[offset..offset + half].copy_from_slice(&from[..half]);
+        mortal();
+        line[offset + half..offset + from.len()].copy_from_slice(&from[half..]);
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {

@@ -66,30 +66,63 @@ pub trait ConfigSpace {
     }
 }
 
-/// Configuration space mapped into memory (PCIe 5.0 §7.2.2): 4 KiB a function.
+/// Configuration space mapped into memory (PCIe 5.0 §7.2.2): 4 KiB a function, from bus 0 on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ecam {
     memory: Mmio,
-    first_bus: u8,
-    buses: u8,
+    last_bus: u8,
 }
+
+/// Why there is no configuration space to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// What is granted does not hold a bus.
+    TooSmall {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// What is granted begins with another bus than 0: nobody vouches for what is written there.
+    FirstBus {
+        /// The bus.
+        bus: u8,
+    },
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ConfigError::TooSmall { bytes } => {
+                write!(f, "configuration space of {bytes:#x} bytes is smaller than a bus")
+            }
+            ConfigError::FirstBus { bus } => {
+                write!(f, "configuration space begins with bus {bus}, not 0: not touched")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
 
 const BUS_BYTES: usize = 1 << 20;
 
 impl Ecam {
-    /// The configuration space of the buses from `first_bus` on, as many as `memory` holds.
-    /// `None` if it does not even hold one.
-    pub fn new(memory: Mmio, first_bus: u8) -> Option<Self> {
-        let most = 256 - usize::from(first_bus);
-        let last = (memory.size() / BUS_BYTES).min(most).checked_sub(1)?;
-        Some(Ecam { memory, first_bus, buses: last as u8 })
+    /// The configuration space of as many buses as `memory` holds, of which `first_bus` is the
+    /// first.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; nothing was touched.
+    pub fn new(memory: Mmio, first_bus: u8) -> Result<Self, ConfigError> {
+        if first_bus != 0 {
+            return Err(ConfigError::FirstBus { bus: first_bus });
+        }
+        let last = (memory.size() / BUS_BYTES).min(256).checked_sub(1);
+        let last = last.ok_or(ConfigError::TooSmall { bytes: memory.size() })?;
+        Ok(Ecam { memory, last_bus: last as u8 })
     }
 
     fn place(&self, address: Address, offset: u16) -> Option<usize> {
-        let bus = address.bus().checked_sub(self.first_bus)?;
-        let function = usize::from(address.0 & 0xff);
-        (bus <= self.buses)
-            .then(|| usize::from(bus) * BUS_BYTES + function * 4096 + usize::from(offset & 0xffc))
+        let page = usize::from(address.0) * 4096;
+        (address.bus() <= self.last_bus).then(|| page + usize::from(offset & 0xffc))
     }
 }
 
@@ -105,6 +138,6 @@ impl ConfigSpace for Ecam {
     }
 
     fn buses(&self) -> core::ops::RangeInclusive<u8> {
-        self.first_bus..=self.first_bus + self.buses
+        0..=self.last_bus
     }
 }

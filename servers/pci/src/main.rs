@@ -17,9 +17,9 @@ use skink_protocols::pci::{Function, Page, Pci, PciRegistryClient, PciServer};
 libipc::main!(serve);
 
 fn serve(start: &'static StartInfo) -> i32 {
-    let mut survivor = Survivor::open(Shared::granted(start.survivor));
+    let survivor = Survivor::open(Shared::granted(start.survivor));
     let functions = match start.devices.first() {
-        Some(grant) => find(start, grant, &mut survivor),
+        Some(grant) => find(start, grant, survivor),
         None => {
             log::warn!("no configuration space is granted: there is no PCI here");
             Vec::new()
@@ -32,32 +32,32 @@ fn serve(start: &'static StartInfo) -> i32 {
 }
 
 /// The functions: those kept by an earlier instance, or found now.
-fn find(start: &StartInfo, grant: &DeviceGrant, survivor: &mut Survivor) -> Vec<Function> {
-    let first_bus = (grant.address >> 8) as u8;
-    let Some(mut config) = Ecam::new(Mmio::granted(grant.bars[0]), first_bus) else {
-        panic!("the configuration space granted is smaller than a bus: {:x?}", grant.bars[0]);
+fn find(start: &StartInfo, grant: &DeviceGrant, survivor: Survivor) -> Vec<Function> {
+    let mut config = match Ecam::new(Mmio::granted(grant.bars[0]), (grant.address >> 8) as u8) {
+        Ok(config) => config,
+        Err(error) => {
+            log::warn!("{error}");
+            return Vec::new();
+        }
     };
     survivor.recover(&mut config);
-    match survivor.functions() {
+    let why = match survivor.functions() {
         Kept::Functions(functions) => {
             log::debug!("{} functions, known from before", functions.len());
             return functions;
         }
-        Kept::Spoiled => {
-            log::warn!(
-                "the state of an earlier instance is discarded: it fails its check; drivers may be \
-                 at work: not enumerated again"
-            );
-            return Vec::new();
-        }
-        Kept::Nothing if start.incarnation > 1 && !survivor.exists() => {
-            log::warn!("drivers may be at work: not enumerated again (no survivor region)");
-            return Vec::new();
-        }
-        Kept::Nothing => {}
-    }
+        Kept::Spoiled => "what an earlier instance kept of them fails its check",
+        Kept::NoRoom => "there was no room to keep them; raise `survivor`",
+        Kept::Nothing if start.incarnation > 1 && !survivor.exists() => "no survivor region",
+        Kept::Nothing => return enumerate(&mut config, survivor, grant),
+    };
+    log::warn!("functions are not enumerated again, drivers may be at work: {why}");
+    Vec::new()
+}
+
+fn enumerate(config: &mut Ecam, survivor: Survivor, grant: &DeviceGrant) -> Vec<Function> {
     let windows = Windows::new(range(&grant.bars[1]), range(&grant.bars[2]));
-    let functions = walk::enumerate(&mut config, survivor, windows);
+    let functions = walk::enumerate(config, &survivor, windows);
     log::info!("{} functions on buses {:?}", functions.len(), config.buses());
     if !survivor.keep(&functions) {
         log::warn!("no room to keep them: a restart will know of none; raise `survivor`");

@@ -1,10 +1,12 @@
 //! What the next instance must know: the functions that were found, and a probe under way.
 //!
 //! After the first enumeration drivers are at work, and sizing would take their registers away.
-//! So the table of functions is kept (length and checksum written last), and a new instance that
-//! finds it touches no device. A region that fails its checks is discarded, and then none is touched
-//! either. A probe is noted before it begins: should the server die in it, the
-//! next instance puts back what the function held.
+//! So the region says in one word how far its instances have come ([`Phase`]), and a new instance
+//! touches devices only where that word says that enumeration has not ended. The table of functions
+//! is kept (with its length and a checksum), and whoever finds it touches no device; where there was
+//! no room for it, or where the region fails a check, nobody touches a device any more either: such a
+//! region is left as it is, for all instances to come. A probe is noted before it begins: should the
+//! server die in it, the next instance puts back what the function held.
 //!
 //! Without a region (size 0) nothing is kept; then only the first instance enumerates.
 
@@ -12,11 +14,11 @@ use crate::bars;
 use crate::config::ConfigSpace;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Release};
-use libipc::Shared;
+use libipc::{Shared, sealed};
 use skink_protocols::pci::{Address, Function};
 
 /// "SkPci", and the version of this layout.
-const MAGIC: u64 = 0x536b_5063_6900_0002;
+const MAGIC: u64 = 0x536b_5063_6900_0003;
 const HEADER_BYTES: usize = 64;
 /// Words of the header, by index.
 const VERSION: usize = 0;
@@ -25,6 +27,18 @@ const TABLE_CHECK: usize = 2;
 const PROBE: usize = 3;
 const PROBE_ORIGINAL: usize = 4;
 const PROBE_CHECK: usize = 5;
+const PHASE: usize = 6;
+
+/// How far the instances have come. The word carries its own check ([`sealed`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not all functions were found: no driver is at work yet.
+    Enumerating = 1,
+    /// The table is kept.
+    Found = 2,
+    /// All functions were found, and there was no room for the table.
+    NoRoom = 3,
+}
 
 /// What an earlier instance left about functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +47,8 @@ pub enum Kept {
     Nothing,
     /// It found these.
     Functions(Vec<Function>),
+    /// It found them, and there was no room for them: drivers may be at work.
+    NoRoom,
     /// Something that no instance left: drivers may be at work.
     Spoiled,
 }
@@ -64,21 +80,23 @@ pub trait Journal {
 #[derive(Clone, Copy, Debug)]
 pub struct Survivor {
     memory: Shared,
-    is_spoiled: bool,
 }
 
 impl Survivor {
-    /// Takes over the region, or clears it if no instance of this layout left it. Regions too
-    /// small for a header are not used.
+    /// Takes over the region; one that is blank is begun. Regions too small for a header are not
+    /// used.
     pub fn open(memory: Shared) -> Self {
         let memory = if memory.size() > HEADER_BYTES { memory } else { Shared::EMPTY };
-        let mut survivor = Survivor { memory, is_spoiled: false };
-        if survivor.exists() && survivor.get(VERSION) != MAGIC {
-            survivor.is_spoiled = (0..HEADER_BYTES / 8).any(|index| survivor.get(index) != 0);
-            for index in (0..HEADER_BYTES / 8).rev() {
-                survivor.set(index, 0);
-            }
+        let survivor = Survivor { memory };
+        let is_blank = |index| survivor.get(index) == 0;
+        // The version alone: the first instance died right here.
+        let is_begun = |version| version == 0 || version == MAGIC;
+        if survivor.exists()
+            && is_begun(survivor.get(VERSION))
+            && (VERSION + 1..HEADER_BYTES / 8).all(is_blank)
+        {
             survivor.set(VERSION, MAGIC);
+            survivor.set_phase(Phase::Enumerating);
         }
         survivor
     }
@@ -96,30 +114,53 @@ impl Survivor {
         self.memory.word(8 * index).store(value, Release);
     }
 
-    /// Undoes a probe that an earlier instance died in.
-    pub fn recover(&mut self, config: &mut impl ConfigSpace) {
-        if !self.exists() || self.get(PROBE) == 0 {
-            return;
-        }
+    fn set_phase(&self, phase: Phase) {
+        self.set(PHASE, sealed::seal(PHASE as u64, phase as u64));
+    }
+
+    /// `None` if no instance of this layout wrote it.
+    fn phase(&self) -> Option<Phase> {
+        let number = sealed::open(PHASE as u64, self.get(PHASE))?;
+        let all = [Phase::Enumerating, Phase::Found, Phase::NoRoom];
+        let phase = all.into_iter().find(|phase| *phase as u64 == number)?;
+        (self.get(VERSION) == MAGIC).then_some(phase)
+    }
+
+    /// The probe under way; `None` if there is none.
+    ///
+    /// # Errors
+    /// What is noted there is no probe.
+    fn probe(&self) -> Result<Option<Probe>, ()> {
         let (word, original) = (self.get(PROBE), self.get(PROBE_ORIGINAL));
-        if self.get(PROBE_CHECK) != probe_check(word, original) {
-            self.is_spoiled = true;
-            return self.end();
+        match word {
+            0 => Ok(None),
+            _ if self.get(PROBE_CHECK) != probe_check(word, original) => Err(()),
+            _ => Ok(Some(unpack(word, original))),
         }
-        let probe = unpack(word, original);
-        bars::restore(config, probe.address, probe.offset, probe.is_wide, probe.original);
-        config.set_command(probe.address, probe.command);
-        self.end();
+    }
+
+    /// Undoes a probe that an earlier instance died in. Only while no driver is at work.
+    pub fn recover(&self, config: &mut impl ConfigSpace) {
+        if self.exists()
+            && self.phase() == Some(Phase::Enumerating)
+            && let Ok(Some(probe)) = self.probe()
+        {
+            bars::restore(config, probe.address, probe.offset, probe.is_wide, probe.original);
+            config.set_command(probe.address, probe.command);
+            self.end();
+        }
     }
 
     /// The functions that an earlier instance found.
     pub fn functions(&self) -> Kept {
-        if self.is_spoiled {
-            return Kept::Spoiled;
+        if !self.exists() {
+            return Kept::Nothing;
         }
-        match self.exists() && self.get(TABLE_BYTES) != 0 {
-            true => self.table().map_or(Kept::Spoiled, Kept::Functions),
-            false => Kept::Nothing,
+        match (self.phase(), self.probe()) {
+            (Some(Phase::Enumerating), Ok(_)) => Kept::Nothing,
+            (Some(Phase::NoRoom), Ok(None)) => Kept::NoRoom,
+            (Some(Phase::Found), Ok(None)) => self.table().map_or(Kept::Spoiled, Kept::Functions),
+            _ => Kept::Spoiled,
         }
     }
 
@@ -144,25 +185,32 @@ impl Survivor {
         Some(functions)
     }
 
-    /// Keeps the functions. False if there is no room for them.
+    /// Keeps the functions: from here on drivers may be at work. False if there is no room for
+    /// them, which is kept too.
     pub fn keep(&self, functions: &[Function]) -> bool {
         if !self.exists() {
             return false;
         }
+        let Some(table) = self.encoded(functions) else {
+            self.set_phase(Phase::NoRoom);
+            return false;
+        };
+        self.memory.write(HEADER_BYTES, &table);
+        self.set(TABLE_CHECK, checksum(&table));
+        self.set(TABLE_BYTES, table.len() as u64);
+        self.set_phase(Phase::Found);
+        true
+    }
+
+    /// The table of these functions, if it fits.
+    fn encoded(&self, functions: &[Function]) -> Option<Vec<u8>> {
         let mut table = alloc::vec![0; self.memory.size() - HEADER_BYTES];
         let mut used = 0;
         for function in functions {
-            match postcard::to_slice(function, &mut table[used..]) {
-                Ok(bytes) => used += bytes.len(),
-                Err(_) => return false,
-            }
+            used += postcard::to_slice(function, &mut table[used..]).ok()?.len();
         }
         table.truncate(used);
-        self.set(TABLE_BYTES, 0);
-        self.memory.write(HEADER_BYTES, &table);
-        self.set(TABLE_CHECK, checksum(&table));
-        self.set(TABLE_BYTES, used as u64);
-        true
+        Some(table)
     }
 }
 

@@ -28,10 +28,11 @@ pub struct Windows {
 
 impl Windows {
     /// The windows of a host bridge; empty where there is none (or firmware has assigned all).
-    /// Of `low` only what lies below 4 GiB is used.
+    /// Of `low` only what lies below 4 GiB is used, and of both only whole multiples of
+    /// [`BRIDGE_ALIGNMENT`]: bridges pass on no parts of them.
     pub fn new(low: Range<u64>, high: Range<u64>) -> Self {
-        let low = low.start..low.end.min(1 << 32);
         let are_given = !low.is_empty() || !high.is_empty();
+        let (low, high) = (whole(low.start..low.end.min(1 << 32)), whole(high));
         Windows { are_given, low, high }
     }
 
@@ -55,16 +56,25 @@ impl Windows {
         Some(start)
     }
 
-    /// Skips to the next multiple of [`BRIDGE_ALIGNMENT`]; where that is.
+    /// Skips to the next multiple of [`BRIDGE_ALIGNMENT`], which is the window's end at most; where
+    /// that is.
     pub fn align(&mut self, which: Which) -> u64 {
         let window = self.window(which);
-        let next = window.start.checked_next_multiple_of(BRIDGE_ALIGNMENT);
-        window.start = next.map_or(window.end, |next| next.min(window.end));
+        window.start = window.start.next_multiple_of(BRIDGE_ALIGNMENT);
         window.start
     }
 
     /// Whether addresses are ours to assign.
     pub fn are_given(&self) -> bool {
         self.are_given
+    }
+}
+
+/// The whole multiples of [`BRIDGE_ALIGNMENT`] in `range`; empty at 0 if there are none.
+fn whole(range: Range<u64>) -> Range<u64> {
+    let end = range.end - range.end % BRIDGE_ALIGNMENT;
+    match range.start.checked_next_multiple_of(BRIDGE_ALIGNMENT) {
+        Some(start) if start < end => start..end,
+        _ => 0..0,
     }
 }

@@ -13,7 +13,7 @@
 use crate::access::DmaMemory;
 use crate::device::{Device, Geometry};
 use crate::error::DeviceError;
-use crate::queue::{Direction, Header, MAX_SLOTS, Queue, Segment, SlotIndex};
+use crate::queue::{Direction, Header, MAX_SLOTS, Queue, STATUS_OK, Segment, SlotIndex};
 use crate::transport::Causes;
 use skink_protocols::block::{Completion, MAX_SECTORS, Operation, Request, SECTOR_BYTES, Status};
 
@@ -21,8 +21,7 @@ use skink_protocols::block::{Completion, MAX_SECTORS, Operation, Request, SECTOR
 const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
-/// Status bytes (§5.2.6).
-const STATUS_OK: u8 = 0;
+/// Status bytes of a request that failed (§5.2.6).
 const STATUS_IOERR: u8 = 1;
 const STATUS_UNSUPP: u8 = 2;
 

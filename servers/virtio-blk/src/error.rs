@@ -71,7 +71,7 @@ pub enum DeviceError {
     UsedLength {
         /// Bytes that the device claims to have written.
         claimed: u32,
-        /// Bytes that the device had to write.
+        /// Bytes that the device writes for a request that is carried out.
         expected: u32,
     },
     /// The status byte holds no status (virtio 1.2 §5.2.6).

@@ -62,6 +62,8 @@ const WRITE: u16 = 2;
 const NO_NOTIFY: u16 = 1;
 /// What the status byte holds until the device has written it.
 pub const STATUS_PENDING: u8 = 0xff;
+/// The status byte of a request that was carried out, all of it (§5.2.6).
+pub const STATUS_OK: u8 = 0;
 
 /// How each side says that it needs no notification (§2.7.7, §2.7.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,8 @@ pub enum Suppression {
 /// What the length in a used element is worth (§2.7.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsedLength {
-    /// It is what the device has written; another one is a lie.
+    /// It is what the device has written: all of a request that was carried out, at most all of
+    /// one that failed. Another one is a lie.
     Exact,
     /// Anything: many legacy devices set it wrongly (§2.7.8.1).
     Meaningless,
@@ -302,12 +305,15 @@ impl<M: DmaMemory> Queue<M> {
         let slot = self.slot_of(id).ok_or(DeviceError::UsedUnknown { id })?;
         let index = slot.0 as usize;
         let expected = self.expected[index];
-        if self.lengths == UsedLength::Exact && length != expected {
-            // Longer: it wrote where it must not. Shorter: the status is not among the bytes
-            // that the driver may look at (§2.7.8.2).
+        let status = self.memory.read8(STATUSES + index);
+        // Longer: it wrote where it must not. Shorter: not all of the data is there, which is a
+        // lie where the status says that it is; where it says that the request failed, nobody
+        // looks at the data, and devices count what they have written (§2.7.8.2), often the
+        // status alone. No status is taken for written that was not: it was `STATUS_PENDING`.
+        let is_wrong = length > expected || length < expected && status == STATUS_OK;
+        if self.lengths == UsedLength::Exact && is_wrong {
             return Err(DeviceError::UsedLength { claimed: length, expected });
         }
-        let status = self.memory.read8(STATUSES + index);
         self.taken = self.taken.wrapping_add(1);
         self.expected[index] = 0;
         self.free.push(slot.0).expect("a slot in flight is not in the free list");

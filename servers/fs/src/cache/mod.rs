@@ -20,6 +20,7 @@ mod transfer;
 use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_BYTES};
 use crate::error::FsError;
 use crate::survivor::{Broken, LogFull, Survivor};
+use alloc::vec;
 use alloc::vec::Vec;
 use lines::Lines;
 pub(crate) use lines::{Class, Pool};
@@ -55,6 +56,10 @@ pub(crate) struct Cache<D> {
     write_failure: Option<u64>,
     /// Scratch for sorting dirty lines.
     order: Vec<(u32, u32)>,
+    /// The sector that was looked at last, or is being changed.
+    sector: [u8; SECTOR_BYTES],
+    /// Bytes on their way from a client's memory to a buffer.
+    piece: Vec<u8>,
     /// What a successor finds.
     pub survivor: Option<Survivor>,
     /// How often a sector of metadata was looked at: what an operation works, in tests.
@@ -77,6 +82,8 @@ impl<D: CacheDevice> Cache<D> {
             mirror: None,
             write_failure: None,
             order: Vec::with_capacity(buffers as usize),
+            sector: [0; SECTOR_BYTES],
+            piece: vec![0; LINE_BYTES],
             survivor: None,
             #[cfg(test)]
             looks: 0,
@@ -146,7 +153,8 @@ impl<D: CacheDevice> Cache<D> {
         let number = self.line_of(sector);
         if self.lines.find(number).is_none() {
             let buffer = self.claim(number, Pool::Data)?;
-            self.device.buffer_mut(BufferIndex(buffer)).fill(0);
+            self.piece.fill(0);
+            self.device.write(BufferIndex(buffer), 0, &self.piece);
         }
         Ok(())
     }
@@ -204,26 +212,36 @@ impl<D: CacheDevice> Cache<D> {
         }
     }
 
-    /// One sector, to look at. If it is not in memory, up to `until` is read with it.
+    /// A copy of one sector. If it is not in memory, up to `until` is read with it.
     pub fn sector(&mut self, sector: u64, until: u64) -> Result<&[u8], FsError> {
         let (buffer, offset) = self.meta(sector, until)?;
-        Ok(&self.device.buffer(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
+        self.device.read(buffer, offset, &mut self.sector);
+        Ok(&self.sector)
     }
 
-    /// One sector of metadata, to change. A successor finds it as it was before the operation
-    /// under way, or as it is after it.
-    pub fn sector_mut(&mut self, sector: u64, class: Class) -> Result<&mut [u8], FsError> {
+    /// Changes one sector of metadata. A successor finds it as it was before the operation under
+    /// way, or as it is after it.
+    pub fn change_sector(
+        &mut self,
+        sector: u64,
+        class: Class,
+        change: impl FnOnce(&mut [u8; SECTOR_BYTES]),
+    ) -> Result<(), FsError> {
         let (buffer, offset) = self.meta(sector, sector + 1)?;
-        self.settle(buffer);
+        self.settle(buffer.0);
+        self.device.read(buffer, offset, &mut self.sector);
         if let Some(survivor) = &mut self.survivor {
-            let before = &self.device.buffer(BufferIndex(buffer))[offset..offset + SECTOR_BYTES];
-            survivor.keep(sector, class as u8, before).map_err(|LogFull| FsError::NoSpace)?;
+            let kept = survivor.keep(sector, class as u8, &self.sector);
+            kept.map_err(|LogFull| FsError::NoSpace)?;
         }
-        self.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
-        Ok(&mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES])
+        self.mark_dirty(buffer.0, class, 1 << (offset / SECTOR_BYTES));
+        change(&mut self.sector);
+        self.device.write(buffer, offset, &self.sector);
+        Ok(())
     }
 
-    fn meta(&mut self, sector: u64, until: u64) -> Result<(u32, usize), FsError> {
+    /// Buffer and byte in it of a sector of metadata.
+    fn meta(&mut self, sector: u64, until: u64) -> Result<(BufferIndex, usize), FsError> {
         #[cfg(test)]
         {
             self.looks += 1;
@@ -234,7 +252,7 @@ impl<D: CacheDevice> Cache<D> {
         }
         let buffer = self.load(number, Pool::Meta)?;
         let offset = (sector - self.first_sector(number)) as usize * SECTOR_BYTES;
-        Ok((buffer, offset))
+        Ok((BufferIndex(buffer), offset))
     }
 
     /// Starts reading what is missing of a range, in as few requests as possible; returns the
@@ -291,7 +309,7 @@ impl<D: CacheDevice> Cache<D> {
             }
             let n = rest.len().min(line_bytes - offset);
             let (now, later) = rest.split_at_mut(n);
-            now.copy_from_slice(&self.device.buffer(BufferIndex(buffer))[offset..offset + n]);
+            self.device.read(BufferIndex(buffer), offset, now);
             rest = later;
             at += n as u64;
         }
@@ -318,8 +336,8 @@ impl<D: CacheDevice> Cache<D> {
                 false => self.load(number, Pool::Data)?,
             };
             self.settle(buffer);
-            let target = &mut self.device.buffer_mut(BufferIndex(buffer))[offset..offset + n];
-            source.copy(done, target);
+            source.copy(done, &mut self.piece[..n]);
+            self.device.write(BufferIndex(buffer), offset, &self.piece[..n]);
             let (from, to) = (offset / SECTOR_BYTES, (offset + n).div_ceil(SECTOR_BYTES));
             let bits = ((1u16 << to) - (1u16 << from)) as u8;
             self.mark_dirty(buffer, Class::Data, bits);
@@ -378,10 +396,9 @@ impl<D: CacheDevice> Cache<D> {
             };
             let class = Class::ALL[usize::from(before.class) % Class::ALL.len()];
             let (buffer, offset) = self.meta(before.sector, before.sector + 1)?;
-            self.settle(buffer);
-            self.mark_dirty(buffer, class, 1 << (offset / SECTOR_BYTES));
-            self.device.buffer_mut(BufferIndex(buffer))[offset..offset + SECTOR_BYTES]
-                .copy_from_slice(&before.bytes);
+            self.settle(buffer.0);
+            self.mark_dirty(buffer.0, class, 1 << (offset / SECTOR_BYTES));
+            self.device.write(buffer, offset, &before.bytes);
         }
         if let Some(survivor) = &mut self.survivor {
             survivor.rolled_back();

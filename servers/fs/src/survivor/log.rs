@@ -2,13 +2,15 @@
 //!
 //! Before an operation changes a sector of metadata for the first time, the sector goes into the
 //! log as it was. The log's word says how many operations were committed and how many sectors the
-//! log has: storing the next number with no sectors commits. A successor that finds sectors puts
+//! log has: storing the next number with no sectors commits. It has room for 32 bits of that number;
+//! a second word says in which half round of those 32 bits it is, and may lag behind by one. A successor that finds sectors puts
 //! them back, the last one first, whatever became of the changed ones meanwhile.
 
 use super::Broken;
 use super::words::{Check, Words};
 use crate::device::SECTOR_BYTES;
 use alloc::vec::Vec;
+use libipc::sealed;
 
 const DATA: usize = SECTOR_BYTES / 8;
 /// Sector, class, the bytes, a check.
@@ -16,9 +18,14 @@ const RECORD: usize = DATA + 3;
 /// Sectors that one operation may change.
 pub(crate) const LOG_SECTORS: usize = 256;
 
+const HALF_ROUND: usize = 1;
+/// Bits of the number of operations that are left out of the half round.
+const HALF_BITS: u32 = 31;
+const RECORDS: usize = 2;
+
 /// The log.
 pub(super) struct Log {
-    /// The word, then the records.
+    /// The word, that of the half rounds, then the records.
     words: Words,
     /// Operations committed.
     seq: u64,
@@ -42,11 +49,12 @@ pub(crate) struct LogFull;
 
 impl Log {
     /// Words that it takes.
-    pub const SIZE: usize = 1 + LOG_SECTORS * RECORD;
+    pub const SIZE: usize = RECORDS + LOG_SECTORS * RECORD;
 
     /// An empty log. `seq` counts from 1.
     pub fn format(words: Words, seq: u64) -> Self {
         let log = Log { words, seq, sectors: Vec::with_capacity(LOG_SECTORS) };
+        log.set_half_round();
         log.set_word(0);
         log
     }
@@ -54,11 +62,16 @@ impl Log {
     /// What the instance before left.
     pub fn inherit(words: Words) -> Result<Self, Broken> {
         let word = words.get(0);
-        let (seq, count) = (word >> 32, (word >> 16 & 0xFFFF) as usize);
-        if word != log_word(seq, count) || count > LOG_SECTORS {
+        let (low, count) = (word >> 32, (word >> 16 & 0xFFFF) as usize);
+        let half_round = sealed::open(HALF_ROUND as u64, words.get(HALF_ROUND));
+        if word != log_word(low, count) || count > LOG_SECTORS {
             return Err(Broken("the log's word"));
         }
+        // At most 2^31 were committed since the half round was stored, or one more.
+        let base = half_round.ok_or(Broken("the log's half round"))? << HALF_BITS;
+        let seq = base + u64::from((low as u32).wrapping_sub(base as u32));
         let mut log = Log { words, seq, sectors: Vec::with_capacity(LOG_SECTORS) };
+        log.set_half_round();
         for index in 0..count {
             let first = log.place(index);
             if words.get(first + RECORD - 1) != log.check(index) {
@@ -117,10 +130,18 @@ impl Log {
         self.sectors.clear();
         self.seq += 1;
         self.set_word(0);
+        if self.seq.trailing_zeros() >= HALF_BITS {
+            self.set_half_round();
+        }
+    }
+
+    fn set_half_round(&self) {
+        let half_round = sealed::seal(HALF_ROUND as u64, self.seq >> HALF_BITS);
+        self.words.set(HALF_ROUND, half_round);
     }
 
     fn place(&self, index: usize) -> usize {
-        1 + index * RECORD
+        RECORDS + index * RECORD
     }
 
     /// The check of a record as it lies there, for the operation under way.
@@ -136,8 +157,45 @@ impl Log {
     }
 }
 
-/// Number of operations (32 bits), sectors (16), check (16).
+/// Number of operations (its lower 32 bits), sectors (16), check (16).
 fn log_word(seq: u64, count: usize) -> u64 {
     let word = seq << 32 | (count as u64) << 16;
     word | Check::new(0x106).word(word).finish() & 0xFFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libipc::Shared;
+
+    const SECTOR: [u8; SECTOR_BYTES] = [7; SECTOR_BYTES];
+
+    fn words() -> Words {
+        Words::new(Shared::leaked(Log::SIZE * 8))
+    }
+
+    /// A server that has committed for weeks, and its successor at each step.
+    #[test]
+    fn a_successor_knows_how_many_operations_were_committed_however_many() {
+        for start in [1, (1 << 31) - 3, (1 << 32) - 3, (1 << 33) - 3, (5 << 32) - 3, 1 << 45] {
+            let mut log = Log::format(words(), start);
+            for done in 0..6 {
+                let check = |log: &Log, sectors: usize| {
+                    let successor = Log::inherit(log.words).unwrap();
+                    assert_eq!((successor.seq(), successor.len()), (start + done, sectors));
+                };
+                check(&log, 0);
+                log.keep(done, 1, &SECTOR).unwrap();
+                check(&log, 1);
+                let half_round = log.words.get(HALF_ROUND);
+                log.commit();
+                // It may die before the half round is stored: then its successor does that.
+                let stored = log.words.get(HALF_ROUND);
+                log.words.set(HALF_ROUND, half_round);
+                let successor = Log::inherit(log.words).unwrap();
+                assert_eq!(successor.seq(), start + done + 1);
+                assert_eq!(log.words.get(HALF_ROUND), stored);
+            }
+        }
+    }
 }

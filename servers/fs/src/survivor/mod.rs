@@ -39,7 +39,7 @@ use log::Log;
 use words::{Check, Words};
 
 /// Names the layout: "skinkfs" and its version.
-const MAGIC: u64 = u64::from_le_bytes(*b"skinkfs\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"skinkfs\x02");
 const HEADER: usize = 8;
 
 /// Bytes of a record.

@@ -43,6 +43,8 @@ pub enum ServerState {
     Exited,
     /// Died too often, and is given up; `start` starts it again.
     Failed,
+    /// Its device does not obey: nothing starts it again.
+    Quarantined,
 }
 
 impl ServerState {
@@ -55,6 +57,7 @@ impl ServerState {
             ServerState::BackingOff => "back-off",
             ServerState::Exited => "exited",
             ServerState::Failed => "failed",
+            ServerState::Quarantined => "quarantined",
         }
     }
 }
@@ -163,7 +166,7 @@ impl core::fmt::Display for ControlError {
 impl core::error::Error for ControlError {}
 
 /// The calls.
-#[libipc::protocol(name = "control", version = 3)]
+#[libipc::protocol(name = "control", version = 4)]
 pub trait Control {
     /// Entry `index` of the list of servers.
     ///

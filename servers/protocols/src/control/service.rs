@@ -41,6 +41,9 @@ pub struct Holdings {
     pub survivor_bytes: u64,
     /// DMA memory, bytes.
     pub dma_bytes: u64,
+    /// Memory that nobody gets any more because its device may still write it: of its DMA memory and
+    /// of what it shared, bytes.
+    pub quarantined_bytes: u64,
     /// Devices that it drives.
     pub devices: u32,
     /// Ranges of I/O ports.

@@ -81,6 +81,7 @@ fn describe(service: &Service) -> String {
         ("quota", holdings.quota_bytes),
         ("survivor region", holdings.survivor_bytes),
         ("DMA memory", holdings.dma_bytes),
+        ("in quarantine", holdings.quarantined_bytes),
     ];
     let held: Vec<String> = held
         .iter()

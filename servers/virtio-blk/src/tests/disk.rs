@@ -215,6 +215,36 @@ fn one_bad_piece_fails_the_whole_request_once() {
     }
 }
 
+/// virtio 1.2 §2.7.8.2 and §5.2.6: a device that fails counts what it has written, which need not
+/// be all. Firecracker and crosvm count the status byte alone, Cloud Hypervisor nothing.
+#[test]
+fn a_failed_request_may_be_answered_with_fewer_bytes() {
+    for wiring in Wiring::ALL {
+        for delta in [-512, -513] {
+            for (answer, status) in [(1, Status::DeviceError), (2, Status::Unsupported)] {
+                let fake = Fake::new(wiring, 64);
+                let mut disk = start(&fake).unwrap();
+                accept(&mut disk, request(1, Operation::Read, 5, 1, 0));
+                accept(&mut disk, request(2, Operation::Read, 6, 1, 512));
+                disk.kick();
+                let mut device = fake.borrow_mut();
+                device.collect();
+                device.lie = Lie::FailsShort { status: answer, delta };
+                device.answer(0);
+                device.lie = Lie::Honest;
+                device.answer(0);
+                drop(device);
+                assert_eq!(reap(&mut disk).unwrap(), [Completion { id: 1, status }, done(2)]);
+                // The driver goes on.
+                accept(&mut disk, request(3, Operation::Read, 7, 1, 0));
+                disk.kick();
+                fake.borrow_mut().work();
+                assert_eq!(reap(&mut disk).unwrap(), [done(3)]);
+            }
+        }
+    }
+}
+
 /// A disk with three requests at the device, which then answers one with this lie.
 fn lied_to(wiring: Wiring, lie: Lie) -> Result<Vec<Completion>, DeviceError> {
     let fake = Fake::new(wiring, 64);
@@ -249,6 +279,11 @@ fn every_lie_is_a_device_error() {
             let result = if wiring.is_legacy() { Ok(std::vec![done(0)]) } else { Err(error) };
             assert_eq!(lied_to(Lie::LengthOff(delta)), result);
         }
+        // More than there was room for is a lie, whatever the status.
+        let longer = lied_to(Lie::FailsShort { status: 1, delta: 1 });
+        let error = DeviceError::UsedLength { claimed: 514, expected: 513 };
+        let failed = Completion { id: 0, status: Status::DeviceError };
+        assert_eq!(longer, if wiring.is_legacy() { Ok(std::vec![failed]) } else { Err(error) });
         for jump in [3, 256, 0x8000, 0xfffe] {
             let claimed = 1u16.wrapping_add(jump);
             let error = DeviceError::UsedIndexJump { claimed, in_flight: 3 };

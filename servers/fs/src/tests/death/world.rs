@@ -95,12 +95,12 @@ impl CacheDevice for Lent {
         self.get().buffers()
     }
 
-    fn buffer(&self, index: BufferIndex) -> &[u8] {
-        self.get().buffer(index)
+    fn read(&self, index: BufferIndex, offset: usize, into: &mut [u8]) {
+        self.get().read(index, offset, into);
     }
 
-    fn buffer_mut(&mut self, index: BufferIndex) -> &mut [u8] {
-        self.get_mut().buffer_mut(index)
+    fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]) {
+        self.get_mut().write(index, offset, from);
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {

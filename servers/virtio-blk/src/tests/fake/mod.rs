@@ -68,6 +68,11 @@ pub enum Lie {
     UsedId(u32),
     UsedTwice,
     LengthOff(i32),
+    /// The request fails, and the length differs by so much from that of all its bytes.
+    FailsShort {
+        status: u8,
+        delta: i32,
+    },
     IndexJump(u16),
     Status(u8),
     ReportsBeforeWriting,

@@ -152,6 +152,7 @@ impl Fake {
         let status_at = chain.descriptors.last().unwrap().0;
         match self.lie {
             Lie::Status(garbage) => status = garbage,
+            Lie::FailsShort { status: failed, .. } => status = failed,
             Lie::ReportsBeforeWriting => status = 0xff,
             _ => {}
         }
@@ -166,6 +167,7 @@ impl Fake {
         };
         let written = match self.lie {
             Lie::LengthOff(delta) => written.wrapping_add_signed(delta),
+            Lie::FailsShort { delta, .. } => written.wrapping_add_signed(delta),
             _ => written,
         };
         let times = if self.lie == Lie::UsedTwice { 2 } else { 1 };

@@ -1,0 +1,147 @@
+//! Tests of what one instance leaves to the next.
+
+use super::fake::Fake;
+use super::{find, no_windows, numbered_bridges, windows};
+use crate::survivor::{Journal, Kept, Probe, Survivor};
+use crate::walk::enumerate;
+use crate::windows::Windows;
+use libipc::Shared;
+use skink_protocols::pci::{Address, Function};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::vec::Vec;
+
+#[test]
+fn a_kept_table_is_found_again_and_a_spoiled_one_is_not() {
+    let memory = Shared::leaked(4096);
+    let survivor = Survivor::open(memory);
+    assert_eq!(survivor.functions(), Kept::Nothing);
+    let functions = find(&mut numbered_bridges(), no_windows());
+    assert!(survivor.keep(&functions));
+    assert_eq!(Survivor::open(memory).functions(), Kept::Functions(functions.clone()));
+    // A byte of the table, its length, its check, the version: drivers may be at work all the same.
+    for at in [100, 8, 16, 0] {
+        let mut old = [0];
+        memory.read(at, &mut old);
+        memory.write(at, &[old[0] ^ 0xee]);
+        assert_eq!(Survivor::open(memory).functions(), Kept::Spoiled, "byte {at}");
+        memory.write(at, &old);
+        assert_eq!(Survivor::open(memory).functions(), Kept::Functions(functions.clone()));
+    }
+    // Too small for the table; too small for anything; nothing at all.
+    assert!(!Survivor::open(Shared::leaked(128)).keep(&functions));
+    for survivor in [Survivor::open(Shared::leaked(64)), Survivor::open(Shared::EMPTY)] {
+        assert!(!survivor.exists() && !survivor.keep(&functions));
+    }
+}
+
+#[test]
+fn a_spoiled_region_stays_spoiled_for_every_later_instance() {
+    let functions = find(&mut numbered_bridges(), no_windows());
+    for at in [0, 8, 16, 24, 48, 100] {
+        let memory = Shared::leaked(4096);
+        assert!(Survivor::open(memory).keep(&functions));
+        let mut old = [0; 2];
+        memory.read(at, &mut old);
+        memory.write(at, &old.map(|byte| byte ^ 0x5e));
+        for instance in 2..6 {
+            let mut fake = numbered_bridges();
+            let survivor = Survivor::open(memory);
+            assert_eq!(survivor.functions(), Kept::Spoiled, "byte {at}, instance {instance}");
+            survivor.recover(&mut fake);
+            assert_eq!(fake.accesses.get(), 0, "byte {at}, instance {instance}");
+        }
+    }
+}
+
+#[test]
+fn a_table_without_room_is_not_enumerated_again() {
+    let memory = Shared::leaked(128);
+    let functions = find(&mut numbered_bridges(), no_windows());
+    assert!(!Survivor::open(memory).keep(&functions));
+    for _ in 2..5 {
+        assert_eq!(Survivor::open(memory).functions(), Kept::NoRoom);
+    }
+}
+
+#[test]
+fn a_probe_is_undone_only_while_no_driver_is_at_work() {
+    let memory = Shared::leaked(4096);
+    let survivor = Survivor::open(memory);
+    survivor.begin(Probe {
+        address: Address::new(0, 2, 0),
+        command: 7,
+        offset: 0x10,
+        is_wide: false,
+        original: 0xfee0_0000,
+    });
+    let functions = find(&mut numbered_bridges(), no_windows());
+    assert!(survivor.keep(&functions));
+    let mut fake = numbered_bridges();
+    let successor = Survivor::open(memory);
+    successor.recover(&mut fake);
+    assert_eq!((fake.accesses.get(), successor.functions()), (0, Kept::Spoiled));
+}
+
+#[test]
+fn an_instance_that_died_while_it_enumerated_is_followed_by_one_that_does() {
+    let memory = Shared::leaked(4096);
+    for _ in 1..4 {
+        assert_eq!(Survivor::open(memory).functions(), Kept::Nothing);
+    }
+}
+
+/// One instance of the server: what `main` does.
+fn instance(fake: &mut Fake, survivor: Survivor, windows: Windows) -> Vec<Function> {
+    survivor.recover(fake);
+    match survivor.functions() {
+        Kept::Functions(functions) => functions,
+        Kept::Nothing => {
+            let functions = enumerate(fake, &survivor, windows);
+            assert!(survivor.keep(&functions));
+            functions
+        }
+        Kept::Spoiled | Kept::NoRoom => panic!("nobody spoils it, and there is room"),
+    }
+}
+
+fn survives(fake: Fake, windows: Windows, lives: &[u64]) {
+    let mut undisturbed = fake.clone();
+    let expected = find(&mut undisturbed, windows.clone());
+    let mut fake = fake;
+    let memory = Shared::leaked(8192);
+    for life in lives {
+        fake.life.set(*life);
+        let survivor = Survivor::open(memory);
+        let _ = catch_unwind(AssertUnwindSafe(|| instance(&mut fake, survivor, windows.clone())));
+    }
+    fake.life.set(u64::MAX);
+    let functions = instance(&mut fake, Survivor::open(memory), windows);
+    assert_eq!(functions, expected, "deaths at {lives:?}");
+    assert_eq!(fake.root, undisturbed.root, "deaths at {lives:?}");
+}
+
+#[test]
+fn a_death_at_any_access_leaves_no_trace() {
+    let mut fake = numbered_bridges();
+    for function in fake.root.values_mut() {
+        function.words[1] |= 0x3;
+    }
+    let _ = find(&mut fake.clone(), no_windows());
+    for life in (0..1200).step_by(3) {
+        survives(fake.clone(), no_windows(), &[life]);
+    }
+    let unnumbered = numbered_bridges();
+    for life in (0..1200).step_by(7) {
+        survives(unnumbered.clone(), windows(), &[life]);
+    }
+}
+
+#[test]
+fn a_successor_touches_no_device() {
+    let mut fake = numbered_bridges();
+    let survivor = Survivor::open(Shared::leaked(8192));
+    instance(&mut fake, survivor, no_windows());
+    let accesses = fake.accesses.get();
+    instance(&mut fake, survivor, no_windows());
+    assert_eq!(fake.accesses.get(), accesses);
+}
