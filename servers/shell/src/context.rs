@@ -106,7 +106,7 @@ impl Sessions {
 /// What a command works with.
 pub struct Context<'a> {
     /// Where its output goes.
-    pub out: Output,
+    pub out: Output<'a>,
     /// Its thread's sessions.
     pub sessions: Sessions,
     /// Its thread's notification and timer.
