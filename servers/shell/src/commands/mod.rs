@@ -16,6 +16,8 @@ use alloc::string::String;
 pub use crashes::{capabilities, crash_frame};
 pub use tree::completions;
 
+use libipc::escape::Escaped;
+
 use crate::context::{Context, Failure, Outcome, UNKNOWN};
 
 /// A command.
@@ -120,8 +122,9 @@ pub fn run(context: &mut Context<'_>, words: &[String]) -> i32 {
         Ok(()) => 0,
         Err(Failure { text, status }) => {
             // A command that runs another has shown the failure already.
+            // Its words may be a file's: of the names in it, of the entry beside a program.
             if !text.is_empty() {
-                context.line(format_args!("{name}: {text}"));
+                context.line(format_args!("{name}: {}", Escaped(text)));
             }
             status
         }
