@@ -285,6 +285,18 @@ fn groups_stand_behind_their_parents() {
 }
 
 #[test]
+fn many_servers_in_a_row_are_too_many_and_not_too_deep() {
+    let name = |n: usize| format!("s{n}");
+    let text: String = (0..20_000)
+        .map(|n| {
+            let next = format!("server = \"{}\", protocol = \"p\"", name(n + 1));
+            server(&name(n), 10, &format!("needs = [{{ name = \"x\", {next} }}]"))
+        })
+        .collect();
+    refused(&text, 4 + 6 * 32, "more than 32 servers");
+}
+
+#[test]
 fn nothing_is_given_twice() {
     let two = |a: &str, b: &str| server("a", 10, a) + &server("b", 20, b);
     let disk = "devices = [{ pci = \"1af4:1042\" }]";

@@ -7,12 +7,14 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::depth::{self, MAX_DEPTH};
+use core::fmt::Display;
 use serde::Deserialize;
 use skink_manifest::{Access, Bytes, Channel, GrantError, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
-/// Bytes of an entry at most.
-pub const MAX_ENTRY: u64 = 16 << 10;
+/// Bytes of an entry at most: reading one takes some hundred times as much of the heap.
+pub const MAX_ENTRY: u64 = 8 << 10;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -76,10 +78,16 @@ pub fn without_file(path: &str) -> Result<ProgramEntry, String> {
 /// # Errors
 /// What is wrong with it, with the line.
 pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
+    let at = |offset: usize, message: &dyn Display| {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line}: {message}")
+    };
+    if let Some(offset) = depth::too_deep(text) {
+        return Err(at(offset, &format_args!("nested more than {MAX_DEPTH} deep")));
+    }
     let file: File = toml::from_str(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
-        format!("line {line}: {}", error.message().trim_end())
+        at(error.span().map_or(0, |span| span.start), &error.message().trim_end())
     })?;
     let plain = ProgramEntry::default();
     let budget_us = file.budget_us.unwrap_or(plain.budget_us);
@@ -195,6 +203,38 @@ mod tests {
         assert_eq!((need.name.as_str(), need.server.as_str()), ("files", "fs"));
         assert_eq!((need.protocol.as_str(), need.shared_bytes), ("file", 4096));
         assert_eq!(need.grant, SessionGrant::default());
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_on_a_small_stack() {
+        let nested = |open: &str, close: &str, count: usize| {
+            format!("name = {}1{}", open.repeat(count), close.repeat(count))
+        };
+        let tests = move || {
+            for count in [5, 79, 2000] {
+                let texts = [
+                    nested("[", "]", count),
+                    nested("{a=", "}", count),
+                    nested("[{a=", "}]", count),
+                    format!("{}a = 1", "a.".repeat(count)),
+                    format!("[{}a]", "a.".repeat(count)),
+                    format!("# [[ \n\n[[{}a]]", "a. ".repeat(count)),
+                    // Not closed, or behind what looks like the end of a text.
+                    format!("name = {}", "[".repeat(count)),
+                    format!("name = \"x\nargs = {}", "[".repeat(count)),
+                    format!("name = \"]\"\nargs = [\"]]]]\", {}", "[']', ".repeat(count)),
+                ];
+                for text in texts {
+                    let error = parse("/disk/x", &text).unwrap_err();
+                    assert!(error.starts_with("line "), "{error}");
+                    assert!(error.contains("nested more than"), "{text}: {error}");
+                }
+            }
+            let many = "a = [[1]]\n".repeat(400);
+            assert!(!parse("/disk/x", &many).unwrap_err().contains("nested"));
+        };
+        let small = std::thread::Builder::new().stack_size(128 << 10).spawn(tests);
+        small.unwrap().join().unwrap();
     }
 
     #[test]

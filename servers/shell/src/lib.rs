@@ -2,7 +2,7 @@
 //!
 //! * [`line`]: the line editor. [`parse`]: the command language. [`format`]: how things look.
 //! * [`stream`]: console sessions as byte streams. [`context`]: what a command works with.
-//! * [`entry`]: what stands beside a program.
+//! * [`entry`]: what stands beside a program; [`depth`]: how deep its text is nested.
 //! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
 //! * [`terminal`]: the user's side. [`exec`]: the host tool's side.
 //!
@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod commands;
 pub mod context;
+pub mod depth;
 pub mod entry;
 pub mod exec;
 pub mod format;
