@@ -31,6 +31,18 @@ pub const TESTS: &[Test] = &[
         name: "RUN0006 a program that may write the log can neither end the machine nor stop it",
         run: log_alone,
     },
+    Test {
+        name: "RUN0007 a program's session of the console writes to the terminal, and does nothing else",
+        run: console_session,
+    },
+    Test {
+        name: "RUN0008 the last words of a program are shown as text, in a line with its name",
+        run: last_words,
+    },
+    Test {
+        name: "RUN0009 an entry nested deeply is refused with its line, and the shell goes on",
+        run: nested_entries,
+    },
 ];
 
 /// Runs lines on a disk with the program `/P` and these further files; what was said, and the
@@ -179,6 +191,73 @@ fn log_alone(fixture: &Fixture) -> Result<()> {
     let (said, console) = tried(fixture, &files, &lines)?;
     check(&said, &[(0, ""), (0, "it goes on")])?;
     ensure!(console.contains("p: is granted 0 requests"), "{console}");
+    Ok(())
+}
+
+fn console_session(fixture: &Fixture) -> Result<()> {
+    let entry = |more: &str| {
+        let need = "name = \"it\", server = \"console\", protocol = \"console\"";
+        format!("heap = \"64KiB\"\nneeds = [{{ {need}{more} }}]\n")
+    };
+    let probe = fixture.program("probe")?;
+    let entries = [
+        ("/P.toml", entry("")),
+        ("/R.toml", entry(", access = \"read\"")),
+        ("/X.toml", entry(", channel = \"exec\"")),
+    ];
+    let mut files: Vec<(&str, &[u8])> = vec![("/R", &probe), ("/X", &probe)];
+    files.extend(entries.iter().map(|(name, entry)| (*name, entry.as_bytes())));
+    let lines = ["run /disk/P listen it; false", "run /disk/R listen it", "run /disk/X listen it"];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let too_much = "need `it`: no program may have so much of `console`";
+    check(&said, &[(1, "p: Terminal: "), (1, too_much), (1, too_much)])?;
+    for words in [
+        "p: Terminal: attach None, read Some(NotGranted), write None\n",
+        "p: Exec: attach Some(NotGranted), read Some(NotGranted), write Some(NotGranted)\n",
+    ] {
+        ensure!(said[0].text.contains(words), "`{words}`: {said:?}");
+    }
+    ensure!(console.contains("it writes"), "{console}");
+    Ok(())
+}
+
+fn last_words(fixture: &Fixture) -> Result<()> {
+    let files: [(&str, &[u8]); 2] = [
+        ("/L", &fixture.program("probe")?),
+        ("/L.toml", b"privileges = [\"log\"]\nheap = \"64KiB\"\n"),
+    ];
+    let lines = ["run /disk/P shout", "crashes 1", "run /disk/L shout"];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let escaped = "\\u{1b}[2J\\u{9b}31m\\r\\nroot: shutdown with code 7";
+    check(&said, &[(128, escaped), (0, escaped), (128, "l died")])?;
+    ensure!(console.matches(escaped).count() == 3, "of `root` twice, of `l`: {console}");
+    ensure!(!console.contains('\x1b') && !console.contains('\u{9b}'), "{console:?}");
+    ensure!(
+        !console.lines().any(|line| line.starts_with("root: shutdown with code 7")),
+        "{console}"
+    );
+    Ok(())
+}
+
+fn nested_entries(fixture: &Fixture) -> Result<()> {
+    let texts = [79, 2000].map(|count| {
+        [
+            format!("\nname = {}1{}", "[".repeat(count), "]".repeat(count)),
+            format!("\nname = {}1{}", "{a=".repeat(count), "}".repeat(count)),
+            format!("\n{}a = 1", "a.".repeat(count)),
+        ]
+    });
+    let names: Vec<String> = (0..6).map(|number| format!("/N{number}")).collect();
+    let beside: Vec<String> = names.iter().map(|name| format!("{name}.toml")).collect();
+    let mut files: Vec<(&str, &[u8])> = Vec::new();
+    for ((name, beside), text) in names.iter().zip(&beside).zip(texts.as_flattened()) {
+        files.extend([(name.as_str(), b"".as_slice()), (beside.as_str(), text.as_bytes())]);
+    }
+    let lines: Vec<String> = names.iter().map(|name| format!("run /disk{name}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let (said, console) = tried(fixture, &files, &lines)?;
+    check(&said, &[(1, ".toml: line 2: nested more than 4 deep"); 6])?;
+    ensure!(!console.contains("shell died"), "{console}");
     Ok(())
 }
 
