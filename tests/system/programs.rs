@@ -254,9 +254,12 @@ fn nested_entries(fixture: &Fixture) -> Result<()> {
         files.extend([(name.as_str(), b"".as_slice()), (beside.as_str(), text.as_bytes())]);
     }
     let lines: Vec<String> = names.iter().map(|name| format!("run /disk{name}")).collect();
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let commands = format!("{}true", "time ".repeat(700));
+    let lines: Vec<&str> = lines.iter().chain([&commands]).map(String::as_str).collect();
     let (said, console) = tried(fixture, &files, &lines)?;
-    check(&said, &[(1, ".toml: line 2: nested more than 4 deep"); 6])?;
+    let (last, said) = said.split_last().context("no line was run")?;
+    check(said, &[(1, ".toml: line 2: nested more than 4 deep"); 6])?;
+    ensure!(last.text.contains("more than 8 commands within each other"), "{last:?}");
     ensure!(!console.contains("shell died"), "{console}");
     Ok(())
 }

@@ -117,6 +117,8 @@ pub struct Context<'a> {
     pub jobs: &'a Jobs,
     /// Set by `shutdown`, `exit`: the line ends here.
     pub is_ending: bool,
+    /// Commands that run within each other.
+    pub nested: usize,
 }
 
 impl Context<'_> {

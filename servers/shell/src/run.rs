@@ -43,6 +43,7 @@ pub fn context<'a>(
         interrupted: &jobs.interrupted,
         jobs,
         is_ending: false,
+        nested: 0,
     })
 }
 

@@ -18,7 +18,7 @@ pub use tree::completions;
 
 use libipc::escape::Escaped;
 
-use crate::context::{Context, Failure, Outcome, UNKNOWN};
+use crate::context::{Context, Failure, Outcome, UNKNOWN, USAGE};
 
 /// A command.
 pub struct Command {
@@ -109,11 +109,25 @@ pub fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|c| c.name == name)
 }
 
+/// Commands within each other (`time repeat 3 …`) at most: each takes stack.
+const MAX_NESTED: usize = 8;
+
 /// Runs a command; `words[0]` is its name. Prints why it failed.
 pub fn run(context: &mut Context<'_>, words: &[String]) -> i32 {
     let Some((name, arguments)) = words.split_first() else {
         return 0;
     };
+    if context.nested == MAX_NESTED {
+        context.line(format_args!("{name}: more than {MAX_NESTED} commands within each other"));
+        return USAGE;
+    }
+    context.nested += 1;
+    let status = run_one(context, name, arguments);
+    context.nested -= 1;
+    status
+}
+
+fn run_one(context: &mut Context<'_>, name: &str, arguments: &[String]) -> i32 {
     let Some(command) = find(name) else {
         context.line(format_args!("{name}: unknown command; `help` lists them"));
         return UNKNOWN;

@@ -101,7 +101,11 @@ fn start(context: &mut Context<'_>, path: &str, entry: ProgramEntry) -> Result<S
             done += piece.len() as u32;
         }
     }
-    load.control.run(load.number, entry).map_err(at)
+    // Nobody takes the new program's output for that of the one which had its slot before.
+    let mut printing = context.jobs.printing.lock();
+    let started = load.control.run(load.number, entry).map_err(at)?;
+    printing.set(started.output, started.number);
+    Ok(started)
 }
 
 /// Begins a load, when no other is under way.
@@ -118,18 +122,39 @@ fn begin(context: &Context<'_>, path: &str, size: u32) -> Result<Load, Failure> 
     Err(Failure::at(path, RunError::Busy))
 }
 
-/// What the program prints, if it can.
-fn output_of(started: &Started) -> Option<Pipe> {
-    let start = libipc::startup::start_info()?;
-    let session = start.incoming.iter().find(|session| session.badge == started.output)?;
-    Pipe::new(Shared::granted(session.shared))
+/// What a program prints.
+struct Printed {
+    pipe: Pipe,
+    badge: u64,
+    number: u32,
+}
+
+impl Printed {
+    /// Of a program that was started, if it can print.
+    fn of(started: &Started) -> Option<Printed> {
+        let (badge, number) = (started.output, started.number);
+        let start = libipc::startup::start_info()?;
+        let session = start.incoming.iter().find(|session| session.badge == badge)?;
+        let pipe = Pipe::new(Shared::granted(session.shared))?;
+        Some(Printed { pipe, badge, number })
+    }
+
+    /// Takes what is there, as much as fits; nothing once another program has the session.
+    fn take(&self, context: &Context<'_>, into: &mut [u8]) -> usize {
+        let printing = context.jobs.printing.lock();
+        if printing.is_of(self.badge, self.number) { self.pipe.take(into) } else { 0 }
+    }
 }
 
 /// Passes on what the program has printed; whether that was anything.
-fn pass_on(context: &mut Context<'_>, pipe: Option<Pipe>) -> bool {
+fn pass_on(context: &mut Context<'_>, printed: &Printed) -> bool {
     let mut buffer = [0; 512];
     let mut passed = false;
-    while let Some(length) = pipe.map(|pipe| pipe.take(&mut buffer)).filter(|length| *length > 0) {
+    loop {
+        let length = printed.take(context, &mut buffer);
+        if length == 0 {
+            break;
+        }
         context.out.write(&buffer[..length]);
         passed = true;
         if context.check_interrupt().is_err() {
@@ -145,13 +170,13 @@ fn pass_on(context: &mut Context<'_>, pipe: Option<Pipe>) -> bool {
 /// Shows what the program prints until it has ended or serves. Ctrl-C stops it.
 fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
     let name = &started.name;
-    let pipe = output_of(started);
+    let printed = Printed::of(started);
     let mut pause_ns = FIRST_LOOK_NS;
     let died = |what: &str| Failure { text: format!("{name} {what}"), status: DIED };
     loop {
         // Its state first: what it printed before that is there.
         let state = context.sessions.control.program(started.number)?;
-        if pass_on(context, pipe) {
+        if printed.as_ref().is_some_and(|printed| pass_on(context, printed)) {
             pause_ns = FIRST_LOOK_NS;
         }
         match state {
