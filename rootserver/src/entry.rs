@@ -11,12 +11,12 @@ use skink_manifest::limits::{
     MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_QUOTA, NAME_RULE, is_name,
 };
 use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server, SessionGrant};
-use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed};
+use skink_protocols::control::{MAX_NEEDS, MAX_PERMITS, MAX_REFUSAL, ProgramEntry, ProgramNeed};
 
 /// Bytes of survivor region of a program at most: it is not part of its quota.
 const MAX_SURVIVOR: u32 = 256 << 10;
 /// Edges of one program at most: what it needs, and its output.
-pub const MAX_GRANTED: usize = MAX_NEEDS + 1;
+pub const MAX_GRANTED: usize = MAX_PERMITS;
 
 /// Why an entry is refused, in words.
 pub type Refusal = String<MAX_REFUSAL>;

@@ -17,7 +17,7 @@ mod grant;
 pub mod limits;
 mod size;
 
-pub use grant::{Access, Channel, Folder, GrantError, MAX_FOLDER, SessionGrant};
+pub use grant::{Access, Channel, Folder, GrantError, MAX_FOLDER, SessionGrant, is_folder};
 pub use size::Bytes;
 
 use heapless::{String, Vec};

@@ -8,7 +8,9 @@
 use heapless::{Deque, Vec};
 use libipc::output::EDGE;
 use skink_manifest::{MAX_EDGES, SessionGrant};
-use skink_protocols::control::{MAX_FILE, ProgramEntry, ProgramState, RunError, Started};
+use skink_protocols::control::{
+    MAX_FILE, MAX_PERMITS, Permit, ProgramEntry, ProgramState, RunError, Started,
+};
 
 use super::{StartInfoPage, System};
 use crate::crash::Records;
@@ -381,6 +383,28 @@ impl System {
         };
         let output = self.sessions.iter().find(is_output).map_or(0, |session| session.badge);
         Ok(Started { name, number, output })
+    }
+
+    /// The sessions that a program with this entry would get, in any slot: they are alike.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    pub fn permits(&self, entry: &ProgramEntry) -> Result<Vec<Permit, MAX_PERMITS>, RunError> {
+        let slot = |server: ServerId| Some((server, self.servers[server.index()].slot.as_ref()?));
+        let (server, slot) = self.ids().find_map(slot).ok_or(RunError::NoSlot)?;
+        entry::server_of(entry, entry.name.clone(), slot.limits).map_err(RunError::Refused)?;
+        let granted =
+            entry::edges_of(entry, &self.manifest, server.0).map_err(RunError::Refused)?;
+        let permit = |granted: entry::GrantedEdge| {
+            let edge = &self.manifest.edges[usize::from(granted.edge)];
+            Permit {
+                name: granted.name,
+                server: self.manifest.servers[usize::from(edge.server)].name.clone(),
+                protocol: edge.protocol.clone(),
+                grant: granted.grant,
+            }
+        };
+        Ok(granted.into_iter().map(permit).collect())
     }
 
     /// What has become of a program.

@@ -3,6 +3,7 @@
 //! * [`line`]: the line editor. [`parse`]: the command language. [`format`]: how things look.
 //! * [`stream`]: console sessions as byte streams. [`context`]: what a command works with.
 //! * [`entry`]: what stands beside a program; [`depth`]: how deep its text is nested.
+//! * [`grants`]: what the person who starts a program grants it.
 //! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
 //! * [`terminal`]: the user's side. [`exec`]: the host tool's side.
 //!
@@ -18,6 +19,7 @@ pub mod depth;
 pub mod entry;
 pub mod exec;
 pub mod format;
+pub mod grants;
 pub mod jobs;
 pub mod line;
 pub mod parse;

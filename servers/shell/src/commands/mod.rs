@@ -70,8 +70,8 @@ pub const COMMANDS: &[Command] = &[
     command("service", "service NAME", "show all that is known of a server", service::service),
     command(
         "run",
-        "run [-d] FILE [ARG]...",
-        "start a program; wait until it ends or serves (-d: do not)",
+        program::USAGE,
+        "start a program, which gets what is granted with it; wait until it ends or serves (-d: do not)",
         program::run,
     ),
     command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
