@@ -23,6 +23,7 @@ pub mod cap;
 pub mod client;
 pub mod control;
 pub mod error;
+pub mod escape;
 pub mod events;
 pub mod heap;
 pub mod heartbeat;

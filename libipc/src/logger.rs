@@ -1,10 +1,12 @@
 //! `log` to the kernel's debug console, if the manifest grants it; else to whoever reads what the
 //! program prints ([`crate::output`]); else lines are dropped.
 //!
-//! A line is `NAME: LEVEL: TEXT`, info without its level. It is written in one message where it
+//! A line is `NAME: LEVEL: TEXT`, info without its level; the text is escaped, so that a line has its
+//! author's name and ends where it ends, whatever is logged. It is written in one message where it
 //! fits, so that lines of several servers do not mix.
 
 use crate::cap::{Cap, Log};
+use crate::escape::Escaped;
 use crate::output::{self, Output};
 use crate::start::{StartInfo, slot};
 use core::fmt::{self, Write};
@@ -59,15 +61,20 @@ impl log::Log for Logger {
 
     fn log(&self, record: &log::Record) {
         let mut line = Line { text: heapless::String::new() };
-        let name = crate::startup::name();
-        let _ = match record.level() {
-            log::Level::Info => writeln!(line, "{name}: {}", record.args()),
-            level => writeln!(line, "{name}: {level}: {}", record.args()),
-        };
+        let _ = write_record(&mut line, crate::startup::name(), record);
         line.flush();
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a record as one line.
+fn write_record(line: &mut impl Write, name: &str, record: &log::Record) -> fmt::Result {
+    let text = Escaped(record.args());
+    match record.level() {
+        log::Level::Info => writeln!(line, "{name}: {text}"),
+        level => writeln!(line, "{name}: {level}: {text}"),
+    }
 }
 
 /// Installs the logger. Without the log and a reader of its output the program logs nothing.
@@ -76,5 +83,25 @@ pub(crate) fn init(start: &StartInfo) {
     let is_heard = start.has_log || output::of(start).is_some();
     if is_heard && log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn a_record_is_one_line_with_its_authors_name() {
+        let mut line = String::new();
+        let mut log = |level, args: fmt::Arguments<'_>| {
+            let record = log::Record::builder().level(level).args(args).build();
+            write_record(&mut line, "evil", &record).unwrap();
+        };
+        log(log::Level::Info, format_args!("\x1b[2J\nroot: shutdown with code {}\n", 0));
+        log(log::Level::Error, format_args!("\r\u{9b}31m"));
+        let lines: [_; 2] =
+            ["evil: \\u{1b}[2J\\nroot: shutdown with code 0\\n\n", "evil: ERROR: \\r\\u{9b}31m\n"];
+        assert_eq!(line, lines.concat());
     }
 }

@@ -171,7 +171,10 @@ pub fn panicked(info: &PanicInfo) -> ! {
     if let Some(control) = control() {
         record(control, info);
     }
-    log::error!("{info}");
+    match info.location() {
+        Some(place) => log::error!("panicked at {place}: {}", info.message()),
+        None => log::error!("panicked: {}", info.message()),
+    }
     if out_of_memory {
         end(ExitReason::OutOfMemory, PANIC_CODE)
     }

@@ -6,11 +6,12 @@
 //! Not here: reading registers and stacks (`system::teardown`), a fault in words
 //! (`skink_protocols::control`), symbols (the host tool).
 
-use core::fmt;
+use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
 use heapless::{String, Vec};
 use libipc::control::{Control, HISTORY, MESSAGE_SIZE};
+use libipc::escape::EscapedBytes;
 use skink_manifest::MAX_SERVERS;
 use skink_protocols::control::{Cause, CrashRecord, IpcRecord, MESSAGE, Timeline};
 
@@ -131,18 +132,26 @@ pub fn from_control(server: &str, incarnation: u32, cause: Cause, page: &Control
     record
 }
 
-/// The panic message in the page; what is no text of its encoding is cut off.
+/// The panic message in the page. The program wrote it, and may have written anything: from here on
+/// it is escaped, in the root server's line about the death, in the record, and wherever that is shown.
 fn message(page: &Control) -> String<MESSAGE> {
     let mut bytes = [0; MESSAGE_SIZE];
     for (to, from) in bytes.iter_mut().zip(&page.message) {
         *to = from.load(Relaxed);
     }
     let size = (page.message_size.load(Relaxed) as usize).min(MESSAGE_SIZE);
-    let text = match core::str::from_utf8(&bytes[..size]) {
-        Ok(text) => text,
-        Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
-    };
-    text.try_into().unwrap_or_default()
+    let mut text = Cut(String::new());
+    let _ = write!(text, "{}", EscapedBytes(&bytes[..size]));
+    text.0
+}
+
+/// Text that ends with the first character for which there is no room.
+struct Cut(String<MESSAGE>);
+
+impl Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.push(character).map_err(|_| fmt::Error))
+    }
 }
 
 /// Requests in flight, for a line of text.
@@ -162,6 +171,7 @@ impl fmt::Display for Count {
 mod tests {
     use super::*;
     use std::boxed::Box;
+    use std::format;
     use std::vec::Vec;
 
     fn page() -> Box<Control> {
@@ -227,14 +237,35 @@ mod tests {
             place[0].store(n, Relaxed);
         }
         page.history_next.store(40, Relaxed);
-        page.message_size.store(u32::MAX, Relaxed);
-        page.message[0].store(b'x', Relaxed);
-        page.message[1].store(0xff, Relaxed);
         let record = from_control("a", 1, Cause::Panic, &page);
         assert_eq!(record.history.len(), HISTORY);
         assert_eq!((record.history[0].time_ns, record.history[31].time_ns), (8, 39));
-        assert_eq!(record.message, "x");
         page.history_next.store(u64::MAX, Relaxed);
         assert_eq!(from_control("a", 1, Cause::Exit(0), &page).history.len(), HISTORY);
+    }
+
+    #[test]
+    fn a_message_is_text_in_one_line_whatever_is_in_the_page() {
+        let page = page();
+        let message = |bytes: &[u8], size: u32| {
+            for (to, from) in page.message.iter().zip(bytes) {
+                to.store(*from, Relaxed);
+            }
+            page.message_size.store(size, Relaxed);
+            from_control("a", 1, Cause::Panic, &page).message
+        };
+        let of = |bytes: &[u8]| message(bytes, bytes.len() as u32);
+        assert_eq!(of(b"main.rs:1: left 1"), "main.rs:1: left 1");
+        assert_eq!(
+            of(b"\x1b[2J\nroot: shutdown with code 0"),
+            "\\u{1b}[2J\\nroot: shutdown with code 0"
+        );
+        assert_eq!(of(b"x\xff y"), "x\\xff y");
+        assert_eq!(of(b""), "");
+        // What is too long is cut, and no shorter word behind it takes its place.
+        let long = [&[b'x'; MESSAGE - 5][..], b"\xf0\x9f\xa6\x8e", b"\n"].concat();
+        assert_eq!(of(&long), format!("{}🦎\\", "x".repeat(MESSAGE - 5)).as_str());
+        assert_eq!(message(&[0x1b; MESSAGE_SIZE], u32::MAX).len(), MESSAGE);
+        assert_eq!(message(&[b'x'; MESSAGE_SIZE], u32::MAX), "x".repeat(MESSAGE).as_str());
     }
 }

@@ -1,9 +1,11 @@
-//! Lines on the kernel's log: `root: …`, one system call each, cut at 256 bytes.
+//! Lines on the kernel's log: `root: …`, one system call each, cut at 256 bytes. Each is one line,
+//! whatever the text has in it.
 
 use core::fmt::{Arguments, Write};
 
 use heapless::String;
 use libipc::cap::{self, Cap};
+use libipc::escape::Escaped;
 use skink_abi::bootinfo::slot as boot;
 
 /// Logs a line.
@@ -31,7 +33,11 @@ impl Write for Line {
 /// Writes `root: ` and the text.
 pub fn line(text: Arguments<'_>) {
     let mut line = Line(String::new());
-    let _ = writeln!(line, "root: {text}");
+    let _ = write!(line, "root: {}", Escaped(text));
+    if line.0.len() == LINE {
+        line.0.pop();
+    }
+    let _ = line.0.push('\n');
     // A log that cannot be written to is no reason to stop.
     let _ = Cap::<cap::Log>::from_slot(boot::LOG).write(line.0.as_bytes());
 }

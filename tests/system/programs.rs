@@ -32,7 +32,23 @@ pub const TESTS: &[Test] = &[
         run: log_alone,
     },
     Test {
-        name: "RUN0007 a program that two threads end at once ends as the first of them says",
+        name: "RUN0007 a program's session of the console writes to the terminal, and does nothing else",
+        run: console_session,
+    },
+    Test {
+        name: "RUN0008 the last words of a program are shown as text, in a line with its name",
+        run: last_words,
+    },
+    Test {
+        name: "RUN0009 an entry nested deeply is refused with its line, and the shell goes on",
+        run: nested_entries,
+    },
+    Test {
+        name: "RUN0010 what a program asks for it gets as far as the person grants it",
+        run: granted,
+    },
+    Test {
+        name: "RUN0011 a program that two threads end at once ends as the first of them says",
         run: first_end_counts,
     },
 ];
@@ -104,7 +120,7 @@ fn arguments_and_status(fixture: &Fixture) -> Result<()> {
             (0, "2 deaths since boot, the latest 2 shown\n#1"),
             (0, "hello-2 serves; `stop hello-2` ends it"),
             (0, "hello-2     running    1         0    90"),
-            (2, "usage: run [-d] FILE [ARG]..."),
+            (2, "usage: run [-d | --dry-run] [--with NAME,...] FILE [ARG]..."),
             (1, "/disk/NOBODY: no such file"),
             (1, "/disk/NOTELF: not a 64-bit little-endian ELF file"),
             (1, "/disk/CUT: "),
@@ -179,10 +195,125 @@ fn least_privilege(fixture: &Fixture) -> Result<()> {
 
 fn log_alone(fixture: &Fixture) -> Result<()> {
     let files: [(&str, &[u8]); 1] = [("/P.toml", b"privileges = [\"log\"]\nheap = \"64KiB\"\n")];
-    let lines = ["run /disk/P meddle", "echo it goes on"];
+    let lines = ["run --with log /disk/P meddle", "echo it goes on"];
     let (said, console) = tried(fixture, &files, &lines)?;
     check(&said, &[(0, ""), (0, "it goes on")])?;
     ensure!(console.contains("p: is granted 0 requests"), "{console}");
+    Ok(())
+}
+
+fn console_session(fixture: &Fixture) -> Result<()> {
+    let entry = |more: &str| {
+        let need = "name = \"it\", server = \"console\", protocol = \"console\"";
+        format!("heap = \"64KiB\"\nneeds = [{{ {need}{more} }}]\n")
+    };
+    let probe = fixture.program("probe")?;
+    let entries = [
+        ("/P.toml", entry("")),
+        ("/R.toml", entry(", access = \"read\"")),
+        ("/X.toml", entry(", channel = \"exec\"")),
+    ];
+    let mut files: Vec<(&str, &[u8])> = vec![("/R", &probe), ("/X", &probe)];
+    files.extend(entries.iter().map(|(name, entry)| (*name, entry.as_bytes())));
+    let lines = [
+        "run --with it /disk/P listen it; false",
+        "run --with it /disk/R listen it",
+        "run --with it /disk/X listen it",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let too_much = "need `it`: no program may have so much of `console`";
+    check(&said, &[(1, "p: Terminal: "), (1, too_much), (1, too_much)])?;
+    for words in [
+        "p: Terminal: attach None, read Some(NotGranted), write None\n",
+        "p: Exec: attach Some(NotGranted), read Some(NotGranted), write Some(NotGranted)\n",
+    ] {
+        ensure!(said[0].text.contains(words), "`{words}`: {said:?}");
+    }
+    ensure!(console.contains("it writes"), "{console}");
+    Ok(())
+}
+
+fn granted(fixture: &Fixture) -> Result<()> {
+    let entry = "privileges = [\"log\"]\nheap = \"64KiB\"\nneeds = [\n\
+                 { name = \"files\", server = \"fs\", protocol = \"file\" },\n\
+                 { name = \"greeter\", server = \"hello\", protocol = \"hello\" },\n]\n";
+    let files: [(&str, &[u8]); 2] = [("/P.toml", entry.as_bytes()), ("/TEXT", b"the text\n")];
+    let lines = [
+        "run --dry-run /disk/P",
+        "run --dry-run --with greeter,log,files /disk/P",
+        "run --with disk /disk/P holds",
+        "run /disk/P holds",
+        "run /disk/P cat files /TEXT",
+        "run --with greeter /disk/P greet greeter Ada",
+        "run --with all /disk/P holds; echo so it was",
+    ];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let note = "run: without log,greeter, which its entry asks for";
+    check(
+        &said,
+        &[
+            (0, "output: output of shell\nlog: withheld; --with log grants it\ngreeter: withheld"),
+            (
+                0,
+                "files: file of fs\ngreeter: hello of hello\noutput: output of shell\nlog: it writes",
+            ),
+            (1, "/disk/P: `disk` is granted, and its entry asks for no such thing"),
+            (0, "p: holds edges [output files]"),
+            (0, "p: reads the text\n"),
+            (0, "p: hears Hello, Ada!\n"),
+            (0, "so it was"),
+        ],
+    )?;
+    ensure!(said[0].text.starts_with("files: file of fs, only reading\n"), "{said:?}");
+    ensure!(said[3].text.starts_with(note) && said[4].text.starts_with(note), "{said:?}");
+    ensure!(said[5].text.starts_with("run: without log, which"), "{said:?}");
+    ensure!(said[6].text == "so it was\n", "{said:?}");
+    let logged = console.lines().filter(|line| line.starts_with("p: ")).count();
+    ensure!(logged == 1, "the log is that of the last alone: {console}");
+    ensure!(console.contains("holds edges [output files greeter]"), "{console}");
+    Ok(())
+}
+
+fn last_words(fixture: &Fixture) -> Result<()> {
+    let files: [(&str, &[u8]); 2] = [
+        ("/L", &fixture.program("probe")?),
+        ("/L.toml", b"privileges = [\"log\"]\nheap = \"64KiB\"\n"),
+    ];
+    let lines = ["run /disk/P shout", "crashes 1", "run --with log /disk/L shout"];
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let escaped = "\\u{1b}[2J\\u{9b}31m\\r\\nroot: shutdown with code 7";
+    check(&said, &[(128, escaped), (0, escaped), (128, "l died")])?;
+    ensure!(console.matches(escaped).count() == 3, "of `root` twice, of `l`: {console}");
+    ensure!(!console.contains('\x1b') && !console.contains('\u{9b}'), "{console:?}");
+    ensure!(
+        !console.lines().any(|line| line.starts_with("root: shutdown with code 7")),
+        "{console}"
+    );
+    Ok(())
+}
+
+fn nested_entries(fixture: &Fixture) -> Result<()> {
+    let texts = [79, 2000].map(|count| {
+        [
+            format!("\nname = {}1{}", "[".repeat(count), "]".repeat(count)),
+            format!("\nname = {}1{}", "{a=".repeat(count), "}".repeat(count)),
+            format!("\n{}a = 1", "a.".repeat(count)),
+        ]
+    });
+    let names: Vec<String> = (0..6).map(|number| format!("/N{number}")).collect();
+    let beside: Vec<String> = names.iter().map(|name| format!("{name}.toml")).collect();
+    let mut files: Vec<(&str, &[u8])> = Vec::new();
+    for ((name, beside), text) in names.iter().zip(&beside).zip(texts.as_flattened()) {
+        files.extend([(name.as_str(), b"".as_slice()), (beside.as_str(), text.as_bytes())]);
+    }
+    let lines: Vec<String> = names.iter().map(|name| format!("run /disk{name}")).collect();
+    let commands = format!("{}true", "time ".repeat(700));
+    let lines: Vec<&str> = lines.iter().chain([&commands]).map(String::as_str).collect();
+    let (said, console) = tried(fixture, &files, &lines)?;
+    let (last, said) = said.split_last().context("no line was run")?;
+    check(said, &[(1, ".toml: line 2: nested more than 4 deep"); 6])?;
+    ensure!(last.text.contains("more than 8 commands within each other"), "{last:?}");
+    ensure!(!console.contains("shell died"), "{console}");
     Ok(())
 }
 
@@ -229,21 +360,21 @@ fn entries(fixture: &Fixture) -> Result<()> {
         files.push((&name[..2], &probe));
     }
     let lines = [
-        "run /disk/A cat it /TEXT; run /disk/A share it; run /disk/A share it",
-        "run /disk/B greet it Ada",
-        "run /disk/C exit 0",
-        "run /disk/D exit 0",
-        "run /disk/E exit 0",
-        "run /disk/F exit 0",
-        "run /disk/G exit 0",
-        "run /disk/H exit 0",
-        "run /disk/I exit 0",
-        "run /disk/J exit 0",
-        "run /disk/K holds",
-        "run -d /disk/A spin; service a; service fs; stop a",
+        "run --with all /disk/A cat it /TEXT; run --with all /disk/A share it; run --with all /disk/A share it",
+        "run --with all /disk/B greet it Ada",
+        "run --with all /disk/C exit 0",
+        "run --with all /disk/D exit 0",
+        "run --with all /disk/E exit 0",
+        "run --with all /disk/F exit 0",
+        "run --with all /disk/G exit 0",
+        "run --with all /disk/H exit 0",
+        "run --with all /disk/I exit 0",
+        "run --with all /disk/J exit 0",
+        "run --with all /disk/K holds",
+        "run -d --with all /disk/A spin; service a; service fs; stop a",
         // The server that a program talks to dies, and comes back: unseen.
-        "kill fs --at receive:1; run /disk/A cat it /TEXT",
-        "stop hello; run /disk/B greet it Ada; start hello; run /disk/B greet it Bob",
+        "kill fs --at receive:1; run --with all /disk/A cat it /TEXT",
+        "stop hello; run --with all /disk/B greet it Ada; start hello; run --with all /disk/B greet it Bob",
     ];
     let (said, console) = tried(fixture, &files, &lines)?;
     check(
@@ -290,10 +421,10 @@ fn supervised(fixture: &Fixture) -> Result<()> {
         ("/Q.toml", permanent.as_bytes()),
     ];
     let lines = [
-        "run /disk/T tries 0",
-        "run /disk/Q panic again",
+        "run --with log /disk/T tries 0",
+        "run --with log /disk/Q panic again",
         "crashes 5",
-        "run -d /disk/Q spin; run -d /disk/Q spin; run -d /disk/Q spin; run -d /disk/P spin",
+        "run -d --with log /disk/Q spin; run -d --with log /disk/Q spin; run -d --with log /disk/Q spin; run -d /disk/P spin",
         "ps",
         "run /disk/P exit 0",
         "kill q-2; sleep 0.1; ps",

@@ -14,6 +14,7 @@ use toml::Spanned;
 
 /// Highest priority of a server; the root server is above.
 const MAX_PRIORITY: u8 = 250;
+
 /// Checks `file`, which was read from `source`, and puts its servers in start order.
 ///
 /// # Errors
@@ -95,6 +96,10 @@ impl Check<'_> {
     }
 
     fn names(&self, file: &schema::File) -> Result<()> {
+        // Before anything walks along the needs, which goes as deep as there are servers.
+        if let Some(server) = file.servers.get(MAX_SERVERS) {
+            return Err(self.at(&server.name, format!("more than {MAX_SERVERS} servers")));
+        }
         for (index, server) in file.servers.iter().enumerate() {
             let same = |other: &schema::Server| other.name.get_ref() == server.name.get_ref();
             if file.servers[..index].iter().any(same) {

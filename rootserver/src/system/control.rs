@@ -13,8 +13,9 @@ use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
 use skink_protocols::control::{
     CAPABILITIES_PER_PAGE, Capability, Control, ControlError, ControlServer, CrashRecord, Free,
-    KillSpec, ProgramEntry, ProgramState, RunError, SESSIONS_PER_PAGE as SERVICE_SESSIONS,
-    ServerState, ServerStatus, Service, ServiceSession, Started,
+    KillSpec, MAX_PERMITS, Permit, ProgramEntry, ProgramState, RunError,
+    SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service, ServiceSession,
+    Started,
 };
 use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 
@@ -141,7 +142,8 @@ impl SupervisorServer for Call<'_> {
             (edge.server == self.caller.0).then(|| SessionState {
                 badge: session.badge,
                 incarnation: system.supervisor.incarnation(client),
-                is_alive: system.is_running(client),
+                is_alive: system.is_running(client) && system.is_granted(session.edge),
+                grant: system.grant_of(session.edge),
             })
         });
         Ok(incoming.skip(first as usize).take(SESSIONS_PER_PAGE).collect())
@@ -281,6 +283,15 @@ impl ControlServer for Call<'_> {
     fn run(&mut self, _: Caller, load: u32, entry: ProgramEntry) -> Result<Started, RunError> {
         self.permitted()?;
         self.system.run_program(self.caller, load, &entry)
+    }
+
+    fn permits(
+        &mut self,
+        _caller: Caller,
+        entry: ProgramEntry,
+    ) -> Result<Vec<Permit, MAX_PERMITS>, RunError> {
+        self.permitted()?;
+        self.system.permits(&entry)
     }
 
     fn program(&mut self, _caller: Caller, number: u32) -> Result<ProgramState, ControlError> {

@@ -7,8 +7,10 @@
 
 use heapless::{Deque, Vec};
 use libipc::output::EDGE;
-use skink_manifest::MAX_EDGES;
-use skink_protocols::control::{MAX_FILE, ProgramEntry, ProgramState, RunError, Started};
+use skink_manifest::{MAX_EDGES, SessionGrant};
+use skink_protocols::control::{
+    MAX_FILE, MAX_PERMITS, Permit, ProgramEntry, ProgramState, RunError, Started,
+};
 
 use super::{StartInfoPage, System};
 use crate::crash::Records;
@@ -48,6 +50,8 @@ pub struct Occupant {
     number: u32,
     /// The edges that it was given.
     edges: Edges,
+    /// How much of the protocol each of them is good for.
+    grants: Vec<(u8, SessionGrant), { entry::MAX_GRANTED }>,
     frames: Vec<Frames, FRAMES>,
     /// Why its last instance ended.
     end: Option<Cause>,
@@ -135,6 +139,14 @@ impl System {
             Some(slot) => slot.program.as_ref().is_some_and(|p| p.edges >> edge & 1 == 1),
             None => true,
         }
+    }
+
+    /// How much of its protocol the edge is good for now: of a program's, what its entry came to.
+    pub fn grant_of(&self, edge: u8) -> SessionGrant {
+        let own = &self.manifest.edges[usize::from(edge)];
+        let program = self.occupant(ServerId(own.client));
+        let narrowed = program.and_then(|p| p.grants.iter().find(|(of, _)| *of == edge));
+        narrowed.map_or(&own.grant, |(_, grant)| grant).clone()
     }
 
     fn emptied(&self, server: ServerId) -> u64 {
@@ -339,9 +351,12 @@ impl System {
         let described = entry::server_of(entry, name.clone(), limits)?;
         let granted = entry::edges_of(entry, &self.manifest, server.0)?;
         let mut edges = 0;
-        for entry::GrantedEdge { edge, name } in granted {
+        let mut grants = Vec::new();
+        for entry::GrantedEdge { edge, name, grant } in granted {
             edges |= 1 << edge;
             self.manifest.edges[usize::from(edge)].name = name;
+            // As many as there are granted edges at most.
+            let _ = grants.push((edge, grant));
         }
         self.supervisor.occupy(server, &described, self.manifest.experiment.as_ref());
         self.manifest.servers[index] = described;
@@ -356,7 +371,7 @@ impl System {
         own.control.with_slice(|page| page.fill(0));
         own.grants.clear();
         own.replies = (0, 0);
-        let program = Occupant { number, edges, frames: Vec::new(), end: None, before };
+        let program = Occupant { number, edges, grants, frames: Vec::new(), end: None, before };
         if let Some(slot) = self.servers[index].slot.as_mut() {
             slot.program = Some(program);
         }
@@ -367,6 +382,28 @@ impl System {
         };
         let output = self.sessions.iter().find(is_output).map_or(0, |session| session.badge);
         Ok(Started { name, number, output })
+    }
+
+    /// The sessions that a program with this entry would get, in any slot: they are alike.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    pub fn permits(&self, entry: &ProgramEntry) -> Result<Vec<Permit, MAX_PERMITS>, RunError> {
+        let slot = |server: ServerId| Some((server, self.servers[server.index()].slot.as_ref()?));
+        let (server, slot) = self.ids().find_map(slot).ok_or(RunError::NoSlot)?;
+        entry::server_of(entry, entry.name.clone(), slot.limits).map_err(RunError::Refused)?;
+        let granted =
+            entry::edges_of(entry, &self.manifest, server.0).map_err(RunError::Refused)?;
+        let permit = |granted: entry::GrantedEdge| {
+            let edge = &self.manifest.edges[usize::from(granted.edge)];
+            Permit {
+                name: granted.name,
+                server: self.manifest.servers[usize::from(edge.server)].name.clone(),
+                protocol: edge.protocol.clone(),
+                grant: granted.grant,
+            }
+        };
+        Ok(granted.into_iter().map(permit).collect())
     }
 
     /// What has become of a program.

@@ -1,8 +1,8 @@
 //! One channel: output and input between sessions' memory and a UART, so that each byte passes
 //! once, whoever dies when.
 //!
-//! **Output.** One write is under way at a time, described in the survivor region; its bytes are
-//! in the session's shared region, which survives as well. [`Word::Sending`] is raised before a
+//! **Output.** One write is under way at a time: its description and a copy of its bytes are in the
+//! survivor region, and nothing of its client is looked at again. [`Word::Sending`] is raised before a
 //! byte goes to the device, [`Word::Sent`] after. A new instance that finds them different asks
 //! the device whether the byte went ([`crate::uart`]), and goes on with the next, whether or not
 //! anybody calls.
@@ -16,9 +16,10 @@
 //!
 //! Not here: who waits for what (`console`).
 
-use crate::survivor::{INPUT_BYTES, Record, Word};
+use crate::survivor::{INPUT_BYTES, ORPHAN, Record, Word};
 use crate::uart::{Cause, Interrupts, LineStatus, MAX_TRANSMIT_BYTES, Uart};
 use libipc::Shared;
+use skink_protocols::console::MAX_WRITE;
 
 /// Bytes that one turn sends at most, so that input and other channels get theirs: the
 /// transmitter's interrupt, which comes at once if it is empty, starts the next turn.
@@ -34,13 +35,11 @@ const OVERRUN_GAPS: u64 = 2;
 /// Bytes that are to go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// The session's entry in the record.
-    pub entry: usize,
+    /// The session's entry in the record; `None` if its client is gone.
+    pub entry: Option<usize>,
     /// Position of the first byte in the session's output.
     pub position: u64,
-    /// First byte in the session's shared region.
-    pub offset: u64,
-    /// Bytes, at least 1.
+    /// Bytes, 1 to [`MAX_WRITE`].
     pub length: u64,
 }
 
@@ -78,7 +77,8 @@ impl<U: Uart> Channel<U> {
         let sent = record.get(Word::Sent).wrapping_sub(record.get(Word::Start));
         let is_active = record.get(Word::Active) != 0;
         let is_possible = !is_active
-            || record.get(Word::Active) as usize <= crate::survivor::MAX_SESSIONS
+            || record.get(Word::Active) <= ORPHAN
+                && record.get(Word::Length) <= u64::from(MAX_WRITE)
                 && sent <= record.get(Word::Length);
         if kept > INPUT_BYTES || !is_possible || record.get(Word::Gap) > OVERRUN_GAPS {
             return record.discard("its words do not agree");
@@ -219,37 +219,39 @@ impl<U: Uart> Channel<U> {
     /// The output under way.
     pub fn active(&self) -> Option<Output> {
         let record = &self.record;
-        let entry = (record.get(Word::Active) as usize).checked_sub(1)?;
-        Some(Output {
-            entry,
-            position: record.get(Word::Position),
-            offset: record.get(Word::Offset),
-            length: record.get(Word::Length),
-        })
+        let entry = match record.get(Word::Active) {
+            0 => return None,
+            ORPHAN => None,
+            number => Some(number as usize - 1),
+        };
+        let (position, length) = (record.get(Word::Position), record.get(Word::Length));
+        Some(Output { entry, position, length })
     }
 
-    /// Begins with `output`; none may be under way.
-    pub fn begin(&mut self, output: Output) {
+    /// Begins with the output of the session with this entry, at `position` of its output; none may
+    /// be under way. Its bytes are copied: at most [`MAX_WRITE`].
+    pub fn begin(&mut self, entry: usize, position: u64, bytes: &Shared) {
         assert!(self.active().is_none(), "one output at a time");
         let record = &self.record;
-        record.set(Word::Position, output.position);
-        record.set(Word::Offset, output.offset);
-        record.set(Word::Length, output.length);
+        let length = record.output().copy_from(bytes);
+        record.set(Word::Position, position);
+        record.set(Word::Length, length as u64);
         record.set(Word::Start, record.get(Word::Sent));
-        record.set(Word::Active, output.entry as u64 + 1);
+        record.set(Word::Active, entry as u64 + 1);
     }
 
-    /// Goes on with the output under way, whose bytes are in `memory` (the session's region).
-    /// Returns true when it is all in the device; then nothing is under way any more. Otherwise
-    /// an interrupt comes when it can go on. Output whose bytes are not in the memory any more
-    /// is over at once.
+    /// The client of the output under way is gone: the bytes go out, its successor's output begins
+    /// anew.
+    pub fn disown(&mut self) {
+        self.record.set(Word::Active, ORPHAN);
+    }
+
+    /// Goes on with the output under way. Returns true when it is all in the device; then nothing is
+    /// under way any more. Otherwise an interrupt comes when it can go on.
     #[must_use = "the writer waits for this"]
-    pub fn transmit(&mut self, memory: &Shared) -> bool {
+    pub fn transmit(&mut self) -> bool {
         let Some(output) = self.active() else {
             return false;
-        };
-        let Some(bytes) = memory.part(output.offset, output.length) else {
-            return self.finish(&output);
         };
         let mut budget = TURN_BYTES;
         // The transmitter is looked at here; its interrupt stays off meanwhile.
@@ -265,14 +267,14 @@ impl<U: Uart> Channel<U> {
                 return false;
             }
             let burst = left.min(U::TRANSMIT_BYTES).min(budget);
-            self.burst(&bytes, done as usize, burst);
+            self.burst(done as usize, burst);
             budget -= burst;
         }
     }
 
-    fn burst(&mut self, bytes: &Shared, from: usize, count: usize) {
+    fn burst(&mut self, from: usize, count: usize) {
         let mut piece = [0; MAX_TRANSMIT_BYTES];
-        bytes.read(from, &mut piece[..count]);
+        self.record.output().read(from, &mut piece[..count]);
         for byte in &piece[..count] {
             let number = self.record.get(Word::Sent) + 1;
             self.uart.prepare();
@@ -283,8 +285,9 @@ impl<U: Uart> Channel<U> {
     }
 
     fn finish(&mut self, output: &Output) -> bool {
-        let end = output.position.wrapping_add(output.length);
-        self.record.set_written(output.entry, end);
+        if let Some(entry) = output.entry {
+            self.record.set_written(entry, output.position.wrapping_add(output.length));
+        }
         self.record.set(Word::Active, 0);
         true
     }

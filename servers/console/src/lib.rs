@@ -10,12 +10,17 @@
 //! * [`survivor`]: what outlives an instance: counters, the output under way, the input not yet
 //!   consumed.
 //! * [`channel`]: one channel: input and output over a UART and its part of the survivor region.
-//! * [`console`]: sessions and the callers that wait, on all channels.
+//! * [`line`]: a channel with the callers that wait for it. [`console`]: sessions: who may do what, and
+//!   whose client is gone.
 //!
 //! Invariants:
 //! * A byte of output and the device's knowledge that it is out are one store, so that the next
 //!   instance knows exactly where to go on (see [`uart`]).
 //! * A byte of input is consumed when its reader asks for a later one, not when it was told.
+//! * A session is good for the channel and the directions that its edge in the manifest says.
+//! * What is begun goes out as it was then: nothing of a client's memory is looked at later. A client
+//!   that dies leaves nothing to its successor, or to the next program in its slot.
+//! * Who makes more calls than its share of those that can wait fails alone.
 //! * Where a byte of input may be lost after all (the device overran; a death between taking a
 //!   byte and storing it), the reader is told.
 //!
@@ -42,6 +47,7 @@ extern crate std;
 
 pub mod channel;
 pub mod console;
+pub mod line;
 pub mod ns16550;
 pub mod pl011;
 pub mod survivor;

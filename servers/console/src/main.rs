@@ -12,7 +12,8 @@ use console::survivor::CHANNELS;
 use console::{Ns16550, Pl011, Session, Survivor, Uart};
 use libipc::cap::{Cap, IoPort, IrqHandler};
 use libipc::mmio::Mmio;
-use libipc::start::{DeviceGrant, StartInfo, Trigger, event};
+use libipc::start::{DeviceGrant, StartInfo, Trigger, event, slot};
+use libipc::supervisor::SupervisorClient;
 use libipc::{Caller, Later, Outcome, Request, Server, Shared, server};
 use skink_protocols::console::{
     Channel, Console, ConsoleError, ConsoleServer, Input, Positions, Span,
@@ -20,6 +21,8 @@ use skink_protocols::console::{
 
 libipc::main!(serve);
 
+/// Replies that no caller waits with: one to receive with, one of the call that is being looked at.
+const OTHER_REPLIES: usize = 2;
 /// First ports of the channels: COM1, COM2.
 const BASES: [u16; CHANNELS] = [0x3f8, 0x2f8];
 
@@ -50,21 +53,45 @@ fn run<U: Uart>(
     interrupts: [Option<Interrupt>; CHANNELS],
 ) -> i32 {
     let survivor = Survivor::open(Shared::granted(start.survivor));
-    let sessions = start
-        .incoming
-        .iter()
-        .map(|session| Session { badge: session.badge, shared: Shared::granted(session.shared) });
+    let sessions = start.incoming.iter().map(|session| Session {
+        badge: session.badge,
+        shared: Shared::granted(session.shared),
+        grant: session.grant.clone(),
+        incarnation: 0,
+        is_alive: false,
+    });
+    let callers = start.replies.len().saturating_sub(OTHER_REPLIES);
+    if callers < start.incoming.len() {
+        log::warn!("fewer `replies` than sessions: one may keep another from being served");
+    }
     // What an earlier instance did not acknowledge: edges before the devices are looked at, levels
     // afterwards.
     acknowledge(&interrupts, Trigger::Edge);
-    let channels = Channels::<U, Waiting>::new(survivor, registers, sessions);
+    let mut channels = Channels::<U, Waiting>::new(survivor, registers, sessions, callers);
     acknowledge(&interrupts, Trigger::Level);
+    look_at_sessions(&mut channels);
     for (i, channel) in Channel::ALL.iter().enumerate() {
         if !channels.has_channel(i) {
             log::warn!("no {} UART for the channel {channel:?}", U::NAME);
         }
     }
     server::run(&mut Driver { channels, interrupts })
+}
+
+/// Learns of the deaths of clients, and of their successors.
+fn look_at_sessions<U: Uart>(channels: &mut Channels<U, Waiting>) {
+    let supervisor = SupervisorClient::at(slot::SUPERVISOR);
+    let mut first = 0;
+    loop {
+        match supervisor.sessions(first) {
+            Ok(page) if page.is_empty() => return,
+            Ok(page) => {
+                first += page.len() as u32;
+                page.into_iter().for_each(|state| channels.on_session_changed(state));
+            }
+            Err(error) => return log::error!("ask for the sessions: {error}"),
+        }
+    }
 }
 
 /// The registers of a PL011.
@@ -159,6 +186,10 @@ impl<U: Uart> Server for Driver<U> {
     }
 
     fn on_notification(&mut self, bits: u64) {
+        // First: what a dead client asked for is not begun any more.
+        if bits & event::SESSIONS != 0 {
+            look_at_sessions(&mut self.channels);
+        }
         for (i, interrupt) in self.interrupts.iter().enumerate() {
             let Some(interrupt) = interrupt.filter(|interrupt| bits >> interrupt.bit & 1 == 1)
             else {

@@ -10,24 +10,33 @@
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 use libipc::{Shared, sealed};
+use skink_protocols::console::MAX_WRITE;
 
 /// Sessions remembered for each channel.
 pub const MAX_SESSIONS: usize = 32;
 /// Bytes of input that wait for their reader, on each channel. A power of two.
 pub const INPUT_BYTES: u64 = 4096;
+/// Bytes of output that one write can have.
+const OUTPUT_BYTES: usize = MAX_WRITE as usize;
 /// Channels.
 pub const CHANNELS: usize = 2;
 
 /// "SkCons", and the version of this layout.
-const MAGIC: u64 = 0x536b_436f_6e73_0003;
+const MAGIC: u64 = 0x536b_436f_6e73_0004;
 const HEADER_BYTES: usize = 64;
 const WORDS_BYTES: usize = 128;
-const SESSIONS_BYTES: usize = MAX_SESSIONS * 16;
+/// Of each session its badge, the incarnation of its client, and how far its output has come.
+const SESSION_BYTES: usize = 24;
+const SESSIONS_BYTES: usize = MAX_SESSIONS * SESSION_BYTES;
 /// Two bytes for each byte of input: the byte, and whether something may be missing before it.
 const RING_BYTES: usize = 2 * INPUT_BYTES as usize;
-const CHANNEL_BYTES: usize = WORDS_BYTES + SESSIONS_BYTES + RING_BYTES;
+const OUTPUT_OFFSET: usize = WORDS_BYTES + SESSIONS_BYTES + RING_BYTES;
+const CHANNEL_BYTES: usize = OUTPUT_OFFSET + OUTPUT_BYTES;
 /// Bytes that the region needs.
 pub const REGION_BYTES: usize = HEADER_BYTES + CHANNELS * CHANNEL_BYTES;
+
+/// [`Word::Active`] of a write whose client is gone: it goes out, and nobody hears of it.
+pub const ORPHAN: u64 = MAX_SESSIONS as u64 + 1;
 
 /// The region.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +52,10 @@ pub enum Word {
     Ready,
     /// Bytes of output that are in the device, ever.
     Sent,
-    /// The write under way: 1 + its session's entry; 0 if there is none.
+    /// The write under way: 1 + its session's entry, or [`ORPHAN`]; 0 if there is none.
     Active,
     /// Its position in the session's output.
     Position,
-    /// Its first byte in the session's shared region.
-    Offset,
     /// Its bytes.
     Length,
     /// [`Word::Sent`] when it began.
@@ -154,38 +161,61 @@ impl Record {
         }
     }
 
-    /// The entry of the session with this badge (not 0), made if it is new. `None` if there are
-    /// [`MAX_SESSIONS`] others.
-    pub fn entry(&self, badge: u64) -> Option<usize> {
-        let badges = (0..MAX_SESSIONS).map(|entry| self.badge(entry));
-        let entry = badges
-            .clone()
-            .position(|known| known == badge)
-            .or_else(|| badges.clone().position(|known| known == 0))?;
-        self.store(Self::session_word(entry), badge);
-        Some(entry)
+    /// The entry of the session with this badge (not 0).
+    pub fn find(&self, badge: u64) -> Option<usize> {
+        (0..MAX_SESSIONS).find(|entry| self.badge(*entry) == badge)
+    }
+
+    /// The entry of the session with this badge (not 0), made for its client's `incarnation` if it
+    /// is new. `None` if there are [`MAX_SESSIONS`] others.
+    pub fn entry(&self, badge: u64, incarnation: u32) -> Option<usize> {
+        self.find(badge).or_else(|| {
+            let entry = self.find(0)?;
+            self.renew(entry, incarnation);
+            self.store(Self::session_word(entry), badge);
+            Some(entry)
+        })
     }
 
     /// The badge of an entry; 0 if it is free.
-    pub fn badge(&self, entry: usize) -> u64 {
+    fn badge(&self, entry: usize) -> u64 {
         self.load(Self::session_word(entry)).unwrap_or(0)
+    }
+
+    /// The incarnation of the client that an entry is about.
+    pub fn incarnation(&self, entry: usize) -> u32 {
+        self.load(Self::session_word(entry) + 8).unwrap_or(0) as u32
+    }
+
+    /// Begins anew for another instance of the client. The incarnation comes last: a death before
+    /// that has it done again.
+    pub fn renew(&self, entry: usize, incarnation: u32) {
+        self.set_written(entry, 0);
+        self.store(Self::session_word(entry) + 8, incarnation.into());
+        crate::mortal();
     }
 
     /// How far a session's output has come.
     pub fn written(&self, entry: usize) -> u64 {
-        self.load(Self::session_word(entry) + 8).unwrap_or(0)
+        self.load(Self::session_word(entry) + 16).unwrap_or(0)
     }
 
     /// Notes how far it has come.
     pub fn set_written(&self, entry: usize, position: u64) {
         crate::mortal();
-        self.store(Self::session_word(entry) + 8, position);
+        self.store(Self::session_word(entry) + 16, position);
         crate::mortal();
     }
 
     fn session_word(entry: usize) -> usize {
         assert!(entry < MAX_SESSIONS);
-        WORDS_BYTES + 16 * entry
+        WORDS_BYTES + SESSION_BYTES * entry
+    }
+
+    /// The bytes of the write under way; what is behind its length is of earlier ones.
+    pub fn output(&self) -> Shared {
+        let part = self.memory.part(OUTPUT_OFFSET as u64, OUTPUT_BYTES as u64);
+        part.expect("the region holds the output")
     }
 
     /// The byte of input at `position`, and whether something may be missing before it.

@@ -7,43 +7,34 @@
 //! nothing is lost and nothing comes twice.
 //!
 //! * A `write` is answered when its last byte is in the device. Writes of several sessions to one
-//!   channel are not mixed: one goes out whole before the next begins.
+//!   channel are not mixed: one goes out whole before the next begins, as its bytes were when it
+//!   began, whatever becomes of the client and its memory meanwhile.
 //! * A `read` waits for the first byte, then answers with what is there. Naming a position lets
 //!   go of all bytes before it; one reader at a time makes sense.
 //!
-//! A client that starts calls `attach` first, which waits for output that an earlier
-//! instance of it left unfinished, and tells the positions to go on from.
+//! A session is good for the one channel, and the directions, that its edge in the manifest says;
+//! the rest is [`ConsoleError::NotGranted`]. It has its share of the calls that the server can keep
+//! waiting, and [`ConsoleError::Busy`] beyond that.
+//!
+//! A client that starts calls `attach` first, which tells the positions to go on from. Nothing is
+//! left of an earlier instance of it: what that had asked for is dropped, but for the write that had
+//! begun, which goes out whole.
 //!
 //! Not here: line editing, echo (the shell); frames (`skink_abi::exec`).
 
 pub use crate::span::Span;
 use serde::{Deserialize, Serialize};
+pub use skink_manifest::Channel;
 
-/// A byte stream to and from the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Channel {
-    /// The user's terminal (COM1).
-    Terminal,
-    /// Frames between the shell and the host tool (COM2).
-    Exec,
-}
-
-impl Channel {
-    /// Every channel, by index.
-    pub const ALL: [Channel; 2] = [Channel::Terminal, Channel::Exec];
-
-    /// Its place in [`Channel::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
+/// Bytes of one write at most.
+pub const MAX_WRITE: u32 = 16 << 10;
 
 /// Where a client goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
-    /// Position of the next `write` of this session to the channel.
+    /// Position of the next `write` of this session to the channel; 0 if it may not write.
     pub write: u64,
-    /// Position of the oldest byte that a `read` of the channel can still get.
+    /// Position of the oldest byte that a `read` of the channel can still get; 0 if it may not read.
     pub read: u64,
 }
 
@@ -62,12 +53,14 @@ pub struct Input {
 pub enum ConsoleError {
     /// The badge belongs to no session of this server.
     UnknownSession,
-    /// The span is empty or not inside the session's shared region.
+    /// The span is empty, not inside the session's shared region, or longer than [`MAX_WRITE`].
     BadSpan,
     /// The position is not where the stream is; `attach` tells.
     BadPosition,
-    /// The session has such a call waiting already.
+    /// The session has such a call waiting already, or as many calls as its share is.
     Busy,
+    /// The session is not granted this channel, or not this direction.
+    NotGranted,
     /// The channel has no device on this machine.
     NoDevice,
     /// The call itself failed.
@@ -80,13 +73,16 @@ impl core::fmt::Display for ConsoleError {
             ConsoleError::Ipc(error) => return write!(f, "console: {error}"),
             ConsoleError::UnknownSession => "console: unknown session; open it again",
             ConsoleError::BadSpan => {
-                "console: the span is empty or outside the session's shared memory"
+                "console: the span is empty, too long, or outside the session's shared memory"
             }
             ConsoleError::BadPosition => {
                 "console: the stream is at another position; attach again to learn it"
             }
             ConsoleError::Busy => {
-                "console: the session waits for such a call already; wait for its answer"
+                "console: the session waits for other calls already; wait for an answer"
+            }
+            ConsoleError::NotGranted => {
+                "console: the session is not granted this; see its `channel` and `access` in the manifest"
             }
             ConsoleError::NoDevice => "console: the channel has no serial port on this machine",
         })
@@ -105,10 +101,10 @@ impl From<libipc::Error> for ConsoleError {
 }
 
 /// Byte channels to the outside world. Every call may be repeated.
-#[libipc::protocol(name = "console", version = 1)]
+#[libipc::protocol(name = "console", version = 2)]
 pub trait Console {
     /// Tells where the session's output and the channel's input stand, once no output of the
-    /// session to the channel is unfinished.
+    /// client to the channel is unfinished.
     #[idempotent]
     #[deferred]
     fn attach(&self, channel: Channel) -> Result<Positions, ConsoleError>;

@@ -73,6 +73,8 @@ impl From<HelloError> for Failure {
 pub struct Mount {
     /// Its name, such as `disk`.
     pub name: &'static str,
+    /// The server's name in the manifest.
+    pub server: &'static str,
     /// The session.
     pub client: FileSystemClient,
 }
@@ -90,13 +92,13 @@ pub struct Sessions {
 impl Sessions {
     /// The sessions that the manifest grants to thread `thread`.
     pub fn open(start: &StartInfo, thread: u8) -> Sessions {
-        let mount = |name| {
+        let mount = |(name, server)| {
             let session = start.session(name, thread).ok()?;
-            Some(Mount { name, client: FileSystemClient::new(session) })
+            Some(Mount { name, server, client: FileSystemClient::new(session) })
         };
         let hello = start.session("hello", 0).ok().map(HelloClient::new);
         Sessions {
-            mounts: ["disk", "boot"].into_iter().filter_map(mount).collect(),
+            mounts: [("disk", "fs"), ("boot", "bootfs")].into_iter().filter_map(mount).collect(),
             control: ControlClient::at(libipc::start::slot::SUPERVISOR),
             hello,
         }
@@ -106,7 +108,7 @@ impl Sessions {
 /// What a command works with.
 pub struct Context<'a> {
     /// Where its output goes.
-    pub out: Output,
+    pub out: Output<'a>,
     /// Its thread's sessions.
     pub sessions: Sessions,
     /// Its thread's notification and timer.
@@ -117,6 +119,8 @@ pub struct Context<'a> {
     pub jobs: &'a Jobs,
     /// Set by `shutdown`, `exit`: the line ends here.
     pub is_ending: bool,
+    /// Commands that run within each other.
+    pub nested: usize,
 }
 
 impl Context<'_> {
@@ -125,13 +129,21 @@ impl Context<'_> {
     /// # Errors
     /// The path is not absolute, or its first part names no file server.
     pub fn resolve(&self, path: &str) -> Result<(FileSystemClient, String), Failure> {
+        self.mounted(path).map(|(mount, inner)| (mount.client, inner))
+    }
+
+    /// Splits an absolute path into its file server and the path there.
+    ///
+    /// # Errors
+    /// As [`Context::resolve`].
+    pub fn mounted(&self, path: &str) -> Result<(&Mount, String), Failure> {
         let Some(rest) = path.strip_prefix('/') else {
             return Err(Failure::at(path, "paths begin with /disk or /boot"));
         };
         let (name, inner) = rest.split_once('/').unwrap_or((rest, ""));
         let mount = self.sessions.mounts.iter().find(|m| m.name == name);
         let mount = mount.ok_or_else(|| Failure::at(path, FileError::NotFound))?;
-        Ok((mount.client, format!("/{inner}")))
+        Ok((mount, format!("/{inner}")))
     }
 
     /// Ends a long command after Ctrl-C.

@@ -7,12 +7,14 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::depth::{self, MAX_DEPTH};
+use core::fmt::Display;
 use serde::Deserialize;
-use skink_manifest::Bytes;
+use skink_manifest::{Access, Bytes, Channel, GrantError, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
-/// Bytes of an entry at most.
-pub const MAX_ENTRY: u64 = 16 << 10;
+/// Bytes of an entry at most: reading one takes some hundred times as much of the heap.
+pub const MAX_ENTRY: u64 = 8 << 10;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -57,6 +59,10 @@ struct Need {
     server: String,
     protocol: String,
     shared: Option<Bytes>,
+    #[serde(default)]
+    access: Access,
+    folder: Option<String>,
+    channel: Option<Channel>,
 }
 
 /// The entry of a program without one, called after its file.
@@ -72,10 +78,16 @@ pub fn without_file(path: &str) -> Result<ProgramEntry, String> {
 /// # Errors
 /// What is wrong with it, with the line.
 pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
+    let at = |offset: usize, message: &dyn Display| {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line}: {message}")
+    };
+    if let Some(offset) = depth::too_deep(text) {
+        return Err(at(offset, &format_args!("nested more than {MAX_DEPTH} deep")));
+    }
     let file: File = toml::from_str(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
-        format!("line {line}: {}", error.message().trim_end())
+        at(error.span().map_or(0, |span| span.start), &error.message().trim_end())
     })?;
     let plain = ProgramEntry::default();
     let budget_us = file.budget_us.unwrap_or(plain.budget_us);
@@ -109,11 +121,20 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
 }
 
 fn need(need: &Need) -> Result<ProgramNeed, String> {
+    let refused = |error: GrantError| format!("need `{}`: {error}", need.name);
+    let folder = need
+        .folder
+        .as_deref()
+        .map(|folder| folder.try_into().map_err(|_| refused(GrantError::BadFolder)));
+    let grant =
+        SessionGrant { access: need.access, folder: folder.transpose()?, channel: need.channel };
+    grant.check_options(&need.protocol).map_err(refused)?;
     Ok(ProgramNeed {
         name: text_of("name", &need.name)?,
         server: text_of("server", &need.server)?,
         protocol: text_of("protocol", &need.protocol)?,
         shared_bytes: size("shared", need.shared, 0)?,
+        grant,
     })
 }
 
@@ -181,6 +202,63 @@ mod tests {
         let need = &entry.needs[0];
         assert_eq!((need.name.as_str(), need.server.as_str()), ("files", "fs"));
         assert_eq!((need.protocol.as_str(), need.shared_bytes), ("file", 4096));
+        assert_eq!(need.grant, SessionGrant::default());
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_on_a_small_stack() {
+        let nested = |open: &str, close: &str, count: usize| {
+            format!("name = {}1{}", open.repeat(count), close.repeat(count))
+        };
+        let tests = move || {
+            for count in [5, 79, 2000] {
+                let texts = [
+                    nested("[", "]", count),
+                    nested("{a=", "}", count),
+                    nested("[{a=", "}]", count),
+                    format!("{}a = 1", "a.".repeat(count)),
+                    format!("[{}a]", "a.".repeat(count)),
+                    format!("# [[ \n\n[[{}a]]", "a. ".repeat(count)),
+                    // Not closed, or behind what looks like the end of a text.
+                    format!("name = {}", "[".repeat(count)),
+                    format!("name = \"x\nargs = {}", "[".repeat(count)),
+                    format!("name = \"]\"\nargs = [\"]]]]\", {}", "[']', ".repeat(count)),
+                ];
+                for text in texts {
+                    let error = parse("/disk/x", &text).unwrap_err();
+                    assert!(error.starts_with("line "), "{error}");
+                    assert!(error.contains("nested more than"), "{text}: {error}");
+                }
+            }
+            let many = "a = [[1]]\n".repeat(400);
+            assert!(!parse("/disk/x", &many).unwrap_err().contains("nested"));
+        };
+        let small = std::thread::Builder::new().stack_size(128 << 10).spawn(tests);
+        small.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_need_may_ask_for_less_than_all() {
+        let need = |protocol: &str, more: &str| {
+            let head = "name = \"x\", server = \"s\"";
+            let text = format!("needs = [{{ {head}, protocol = \"{protocol}\", {more} }}]");
+            parse("/disk/x", &text).map(|entry| entry.needs[0].grant.clone())
+        };
+        let grant = need("file", "access = \"read\", folder = \"/DATA\"").unwrap();
+        assert_eq!((grant.access, grant.folder.as_deref()), (Access::Read, Some("/DATA")));
+        let grant = need("console", "channel = \"terminal\"").unwrap();
+        assert_eq!(grant.channel, Some(Channel::Terminal));
+        let long = format!("folder = \"/{}\"", "x".repeat(64));
+        for (protocol, more, words) in [
+            ("file", "channel = \"exec\"", "need `x`: the protocol has no option `channel`"),
+            ("file", "folder = \"..\"", "`folder` is a path"),
+            ("file", long.as_str(), "64 bytes at most"),
+            ("hello", "access = \"read\"", "has no option `access`"),
+            ("console", "channel = \"com1\"", "line 1: unknown variant `com1`"),
+        ] {
+            let error = need(protocol, more).unwrap_err();
+            assert!(error.contains(words), "{more}: {error}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::commands::{capabilities, crash_frame};
 use crate::context::Context;
 use crate::jobs::{Job, Jobs, Origin};
 use crate::run;
-use crate::stream::{self, Stream};
+use crate::stream;
 
 /// Between two looks at whether the worker has done a line, nanoseconds.
 const WORKER_LOOK_NS: u64 = 1_000_000;
@@ -63,7 +63,7 @@ pub fn reader(
     events: &Events,
     jobs: &'static Jobs,
 ) -> Result<(), ConsoleError> {
-    let mut stream: Stream = stream::open(start, thread, Channel::Exec)?;
+    let mut stream = stream::open(start, thread, Channel::Exec, events)?;
     let region = Survivor::of(start);
     let mut last = region.line();
     stream.write_frame(Kind::Ready, &[&[VERSION], &last.to_le_bytes()]);
@@ -130,8 +130,9 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
         context.out.flush();
     }
     loop {
-        events.wait_for(libipc::start::event::TIMER);
+        // Looked for first: who posts it arms the timer, by which this thread may have slept.
         let Some(job) = jobs.take(run::EXEC) else {
+            events.wait_for(libipc::start::event::TIMER);
             continue;
         };
         // Opened for the first line: on a machine without the port none ever comes.

@@ -5,6 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use skink_manifest::{Access, Channel, SessionGrant};
+
 /// One line of a hex dump: offset, sixteen bytes, the same as text (as `hexdump -C`).
 pub fn hexdump_line(offset: u64, bytes: &[u8], out: &mut String) {
     let _ = write!(out, "{offset:08x} ");
@@ -83,9 +85,35 @@ pub fn number(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// How much of its protocol a session is good for, behind its name; nothing if that is all.
+pub fn grant(grant: &SessionGrant) -> String {
+    let channel = grant.channel.map(|channel| match channel {
+        Channel::Terminal => "the terminal",
+        Channel::Exec => "the host's channel",
+    });
+    let access = match grant.access {
+        Access::ReadWrite => None,
+        Access::Read => Some("only reading"),
+        Access::Write => Some("only writing"),
+    };
+    let parts = channel.into_iter().chain(grant.folder.as_deref()).chain(access);
+    parts.fold(String::new(), |text, part| text + ", " + part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grant_says_what_is_less_than_all() {
+        let all = SessionGrant::default();
+        assert_eq!(grant(&all), "");
+        let folder = SessionGrant { folder: Some("/A".try_into().unwrap()), ..all.clone() };
+        assert_eq!(grant(&SessionGrant { access: Access::Read, ..folder }), ", /A, only reading");
+        let screen = SessionGrant { channel: Some(Channel::Terminal), ..all };
+        let output = SessionGrant { access: Access::Write, ..screen };
+        assert_eq!(grant(&output), ", the terminal, only writing");
+    }
 
     #[test]
     fn a_hex_dump_looks_like_hexdump_c() {

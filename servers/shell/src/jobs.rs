@@ -14,6 +14,8 @@ use skink_protocols::console::Channel;
 
 /// Workers at most.
 pub const MAX_WORKERS: usize = 8;
+/// Sessions for the output of programs at most: as many as the shell can serve.
+const MAX_PROGRAMS: usize = 32;
 
 /// A lock that lets others run while it waits: nothing spins.
 pub type Lock<T> = spin::mutex::Mutex<T, YieldRelax>;
@@ -65,11 +67,35 @@ pub struct Worker {
     status: AtomicU32,
 }
 
+/// Which program's output lies in the memory of which session. A program that has ended leaves its
+/// session, and that memory, to the next one: whoever still waits for the first reads no more of it.
+#[derive(Debug, Default)]
+pub struct Printing {
+    /// Badges, and the numbers of the programs that got the sessions last.
+    last: Vec<(u64, u32), MAX_PROGRAMS>,
+}
+
+impl Printing {
+    /// The program with this number has the session now.
+    pub fn set(&mut self, badge: u64, number: u32) {
+        self.last.retain(|(other, _)| *other != badge);
+        let kept = self.last.push((badge, number));
+        debug_assert!(kept.is_ok(), "a session for each slot");
+    }
+
+    /// Whether the program with this number had the session last.
+    pub fn is_of(&self, badge: u64, number: u32) -> bool {
+        self.last.contains(&(badge, number))
+    }
+}
+
 /// All workers.
 pub struct Jobs {
     workers: Vec<Worker, MAX_WORKERS>,
     next_number: AtomicU32,
     waiter: Lock<Option<Cap<Timer>>>,
+    /// Whose output lies where.
+    pub printing: Lock<Printing>,
     /// Ctrl-C: set for the foreground and for background jobs that `wait` waits for.
     pub interrupted: AtomicBool,
 }
@@ -87,6 +113,7 @@ impl Jobs {
             workers: kits.iter().take(MAX_WORKERS).map(worker).collect(),
             next_number: AtomicU32::new(1),
             waiter: Lock::new(None),
+            printing: Lock::new(Printing::default()),
             interrupted: AtomicBool::new(false),
         }
     }
@@ -150,5 +177,23 @@ impl Jobs {
     /// Has `timer` signalled when the next line is done.
     pub fn wake_me(&self, timer: Cap<Timer>) {
         *self.waiter.lock() = Some(timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_the_last_ones_that_got_it() {
+        let mut printing = Printing::default();
+        assert!(!printing.is_of(1, 7));
+        printing.set(1, 7);
+        printing.set(2, 8);
+        assert!(printing.is_of(1, 7) && printing.is_of(2, 8) && !printing.is_of(2, 7));
+        for number in 9..100 {
+            printing.set(1, number);
+        }
+        assert!(printing.is_of(1, 99) && !printing.is_of(1, 7) && printing.is_of(2, 8));
     }
 }

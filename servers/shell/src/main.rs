@@ -9,6 +9,7 @@ mod guest {
     use alloc::boxed::Box;
 
     use libipc::StartInfo;
+    use libipc::events::Events;
     use shell::jobs::Jobs;
     use shell::{exec, run, stream, terminal};
     use skink_protocols::console::Channel;
@@ -28,7 +29,7 @@ mod guest {
             });
             started.expect("start a worker");
         }
-        let frames = move |events: &libipc::events::Events| {
+        let frames = move |events: &Events| {
             if let Err(error) = exec::reader(start, 1, events, jobs) {
                 log::info!("the host tool's channel is not served: {error}");
             }
@@ -40,9 +41,10 @@ mod guest {
     }
 
     /// Draws the prompt after a command, through the session of the thread that ran it.
-    fn prompt() {
+    fn prompt(events: &Events) {
         let start = libipc::startup::start_info().expect("the program has started");
-        if let Ok(mut stream) = stream::open(start, run::FOREGROUND as u8 + 2, Channel::Terminal) {
+        let thread = run::FOREGROUND as u8 + 2;
+        if let Ok(mut stream) = stream::open(start, thread, Channel::Terminal, events) {
             stream.write(terminal::PROMPT.as_bytes());
         }
     }

@@ -30,7 +30,7 @@ pub fn context<'a>(
     events: &'a Events,
     jobs: &'a Jobs,
 ) -> Result<Context<'a>, String> {
-    let stream = stream::open(start, thread, origin.channel())
+    let stream = stream::open(start, thread, origin.channel(), events)
         .map_err(|error| alloc::format!("open the console's session {thread}: {error}"))?;
     let sink = match origin {
         Origin::Terminal => Sink::Terminal(stream),
@@ -43,6 +43,7 @@ pub fn context<'a>(
         interrupted: &jobs.interrupted,
         jobs,
         is_ending: false,
+        nested: 0,
     })
 }
 
@@ -114,17 +115,18 @@ pub fn worker(
     index: usize,
     events: &Events,
     jobs: &'static Jobs,
-    prompt: fn(),
+    prompt: fn(&Events),
 ) -> ! {
     loop {
-        events.wait_for(libipc::start::event::TIMER);
+        // Looked for first: who posts it arms the timer, by which this thread may have slept.
         let Some(job) = jobs.take(index) else {
+            events.wait_for(libipc::start::event::TIMER);
             continue;
         };
         let status = run_job(start, index, events, jobs, &job);
         jobs.finish(index, status);
         if job.origin == Origin::Terminal {
-            prompt();
+            prompt(events);
         }
     }
 }

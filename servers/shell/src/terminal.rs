@@ -33,7 +33,7 @@ pub fn run(
     events: &Events,
     jobs: &'static Jobs,
 ) -> Result<(), ConsoleError> {
-    let mut stream = stream::open(start, thread, Channel::Terminal)?;
+    let mut stream = stream::open(start, thread, Channel::Terminal, events)?;
     stream.write(BANNER.as_bytes());
     let mut editor = Editor::new();
     let mut buffer = vec![0; 256];
@@ -57,7 +57,7 @@ pub fn run(
 fn handle(
     event: Event,
     editor: &mut Editor,
-    stream: &mut Stream,
+    stream: &mut Stream<'_>,
     start: &'static StartInfo,
     thread: u8,
     events: &Events,

@@ -9,6 +9,8 @@
 //! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
 //! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
 //! * `race panic` or `race exit`: panics, and while it says so its second thread ends it too.
+//! * `listen EDGE`: logs what a session of the console lets it do on each channel, where it also writes
+//!   what would end a line of the host's. `shout`: panics with words that are not only seen.
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -27,7 +29,10 @@ mod guest {
     use libipc::events::Events;
     use libipc::raw::call;
     use libipc::start::{StartInfo, slot};
+    use skink_abi::exec::{Header, Kind};
     use skink_abi::{Invocation, MessageInfo};
+    use skink_protocols::Span;
+    use skink_protocols::console::{Channel, ConsoleClient};
     use skink_protocols::control::{ControlClient, KillSpec};
     use skink_protocols::file::client::File;
     use skink_protocols::file::{Access, Create, FileSystemClient};
@@ -66,6 +71,8 @@ mod guest {
             }
             ["share", edge] => share(start, edge),
             ["race", how] => race(start, *how == "panic"),
+            ["listen", edge] => listen(start, edge),
+            ["shout"] => panic!("\x1b[2J\u{9b}31m\r\nroot: shutdown with code 7"),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }
@@ -164,6 +171,25 @@ mod guest {
         };
         libipc::thread::start(&start.threads[0], second).expect("a thread");
         panic!("{}", Slow(&BEGAN));
+    }
+
+    fn listen(start: &'static StartInfo, edge: &str) {
+        let client = ConsoleClient::new(start.session(edge, 0).expect("an edge of this name"));
+        let mut frame = Vec::new();
+        for line in 1..=3u32 {
+            let payload = [line.to_le_bytes(), 0i32.to_le_bytes()].concat();
+            frame.extend(Header { kind: Kind::Exit, length: payload.len() }.to_bytes());
+            frame.extend(payload);
+        }
+        let shared = client.session().shared;
+        for (channel, bytes) in Channel::ALL.into_iter().zip([b"it writes\r\n", frame.as_slice()]) {
+            let span = |length| Span { offset: 0, length };
+            let attached = client.attach(channel).err();
+            let read = client.read(channel, 0, span(64)).err();
+            shared.write(0, bytes);
+            let written = client.write(channel, 0, span(bytes.len() as u32)).err();
+            log::info!("{channel:?}: attach {attached:?}, read {read:?}, write {written:?}");
+        }
     }
 
     fn tries(start: &StartInfo, code: i32) -> i32 {

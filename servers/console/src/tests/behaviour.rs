@@ -4,16 +4,19 @@ use super::fake::{self, Device, Sender, Timing};
 use super::{SHARED_BYTES, World, bytes, on_each_uart, span};
 use crate::survivor::INPUT_BYTES;
 use crate::uart::Uart;
-use skink_protocols::console::{ConsoleError, Input, Positions};
+use libipc::Shared;
+use skink_protocols::console::{ConsoleError, Input, MAX_WRITE, Positions};
 use std::vec::Vec;
 
 on_each_uart! {
+    what_was_begun_goes_out_as_it_was,
     a_write_is_answered_when_its_bytes_are_out,
     a_slow_line_holds_the_writer_up_and_loses_nothing,
     writes_of_several_sessions_are_not_mixed,
     a_reader_waits_for_input_and_may_ask_again,
     a_full_ring_holds_up_the_sender_and_loses_nothing,
     bad_calls_are_refused,
+    a_write_has_a_longest_length,
     a_missing_uart_is_said,
     an_interrupt_that_does_not_go_away_ends_the_server,
     an_overrun_is_told,
@@ -177,7 +180,8 @@ fn an_overrun_is_told<D: Device>() {
 
 fn bad_calls_are_refused<D: Device>() {
     let mut world = World::<D>::new();
-    for bad in [span(0, 0), span(SHARED_BYTES as u32, 1), span(1, u32::MAX), span(u32::MAX, 2)] {
+    let sizes = [span(0, 0), span(SHARED_BYTES as u32, 1), span(1, u32::MAX), span(u32::MAX, 2)];
+    for bad in sizes {
         let slot = world.write(0, 0, 0, bad);
         assert_eq!(*slot.borrow(), Some(Err(ConsoleError::BadSpan)));
         let slot = world.read(0, 0, 0, bad);
@@ -198,6 +202,20 @@ fn bad_calls_are_refused<D: Device>() {
     assert_eq!(world.sent(0), []);
 }
 
+fn a_write_has_a_longest_length<D: Device>() {
+    let mut world = World::<D>::new();
+    world.shared[0] = Shared::leaked(MAX_WRITE as usize + 1);
+    world.start();
+    let slot = world.write(0, 0, 0, span(0, MAX_WRITE + 1));
+    assert_eq!(*slot.borrow(), Some(Err(ConsoleError::BadSpan)));
+    let data = pattern(MAX_WRITE as usize);
+    world.shared[0].write(1, &data);
+    let slot = world.write(0, 0, 0, span(1, MAX_WRITE));
+    world.drain(0);
+    assert_eq!(*slot.borrow(), Some(Ok(MAX_WRITE.into())));
+    assert_eq!(world.sent(0), data);
+}
+
 fn a_missing_uart_is_said<D: Device>() {
     let mut world = World::<D>::new();
     world.wire(1).has_uart = false;
@@ -214,4 +232,18 @@ fn an_interrupt_that_does_not_go_away_ends_the_server<D: Device>() {
         world.console().on_interrupt(0);
     }));
     assert!(died.is_err());
+}
+
+fn what_was_begun_goes_out_as_it_was<D: Device>() {
+    let mut world = World::<D>::new();
+    world.wire(0).timing = Timing::Slow;
+    world.shared[0].write(0, &[b'a'; 200]);
+    let slot = world.write(0, 0, 0, span(0, 200));
+    world.shared[0].write(0, &[b'b'; 200]);
+    while slot.borrow().is_none() {
+        world.uart(0).drain(1);
+        world.interrupts();
+    }
+    world.uart(0).drain(100);
+    assert_eq!(world.sent(0), [b'a'; 200]);
 }

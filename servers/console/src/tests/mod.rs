@@ -1,6 +1,8 @@
 //! Tests of the console's logic: what it does while it lives, and what outlives it.
 
+mod authority;
 mod behaviour;
+mod clients;
 mod death;
 pub mod fake;
 mod pl011;
@@ -9,7 +11,9 @@ use crate::console::{Answer, Callers, Console, Session};
 use crate::survivor::{CHANNELS, REGION_BYTES, Survivor};
 use fake::{Device, Handle, Wire};
 use libipc::Shared;
-use skink_protocols::console::{ConsoleError, Input, Positions, Span};
+use libipc::start::SessionGrant;
+use libipc::supervisor::SessionState;
+use skink_protocols::console::{Channel, ConsoleError, Input, Positions, Span};
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::vec::Vec;
@@ -48,14 +52,28 @@ impl Callers for Tickets {
     type Write = Ticket<u64>;
 }
 
-const BADGES: [u64; 2] = [0x10001, 0x20001];
 const SHARED_BYTES: usize = 8192;
+/// The badge of client `client`'s session for a channel.
+fn badge(client: usize, channel: usize) -> u64 {
+    (client as u64 + 1) << 16 | (channel as u64) << 8 | 1
+}
 
-/// A console whose memory and devices survive it.
+/// What a session for a channel is good for.
+fn grant(channel: usize) -> SessionGrant {
+    SessionGrant { channel: Some(Channel::ALL[channel]), ..SessionGrant::default() }
+}
+
+/// A console whose memory and devices survive it, and two clients, each with a session for each
+/// channel.
 struct World<D: Device> {
     survivor: Shared,
     uarts: [Handle<D>; CHANNELS],
+    /// Each client's memory, which its sessions share.
     shared: [Shared; 2],
+    /// Each client's incarnation, and whether it runs.
+    clients: [(u32, bool); 2],
+    /// Callers of each session that can wait at once.
+    share: usize,
     console: Option<Console<D::Uart, Tickets>>,
 }
 
@@ -66,6 +84,8 @@ impl<D: Device> World<D> {
             survivor: Shared::leaked(REGION_BYTES),
             uarts: [Handle::new(), Handle::new()],
             shared: [Shared::leaked(SHARED_BYTES), Shared::leaked(SHARED_BYTES)],
+            clients: [(1, true); 2],
+            share: 3,
             console: None,
         };
         world.start();
@@ -73,34 +93,90 @@ impl<D: Device> World<D> {
     }
 
     fn start(&mut self) {
-        let sessions = BADGES.iter().zip(self.shared);
-        let sessions: Vec<_> = sessions.map(|(&badge, shared)| Session { badge, shared }).collect();
-        let registers = self.uarts.clone().map(Some);
-        let console = Console::new(Survivor::open(self.survivor), registers, sessions);
+        let clients = [0, 1].into_iter();
+        let places = clients.flat_map(|client| [0, 1].map(|channel| (client, channel)));
+        let sessions: Vec<Session> = places
+            .map(|(client, channel)| Session {
+                badge: badge(client, channel),
+                shared: self.shared[client],
+                grant: grant(channel),
+                incarnation: 0,
+                is_alive: false,
+            })
+            .collect();
+        let (registers, callers) = (self.uarts.clone().map(Some), self.share * sessions.len());
+        let console = Console::new(Survivor::open(self.survivor), registers, sessions, callers);
         self.console = Some(console);
+        self.look_at_sessions();
+    }
+
+    /// The console starts again, with this share of callers for each session.
+    fn share(&mut self, share: usize) {
+        self.share = share;
+        self.start();
+    }
+
+    /// What the supervisor says of the sessions.
+    fn look_at_sessions(&mut self) {
+        for client in [0, 1] {
+            for channel in [0, 1] {
+                self.session_changed(client, channel, grant(channel));
+            }
+        }
+    }
+
+    /// The supervisor says that a session is good for this.
+    fn session_changed(&mut self, client: usize, channel: usize, grant: SessionGrant) {
+        let (incarnation, is_alive) = self.clients[client];
+        let badge = badge(client, channel);
+        let state = SessionState { badge, incarnation, is_alive, grant };
+        self.console().on_session_changed(state);
+    }
+
+    /// A client dies, and the console hears of it.
+    fn die(&mut self, client: usize) {
+        self.clients[client].1 = false;
+        self.look_at_sessions();
+    }
+
+    /// The next instance of a client starts, and the console hears of it.
+    fn start_client(&mut self, client: usize) {
+        self.clients[client] = (self.clients[client].0 + 1, true);
+        self.look_at_sessions();
     }
 
     fn console(&mut self) -> &mut Console<D::Uart, Tickets> {
         self.console.as_mut().expect("the console lives")
     }
 
-    fn attach(&mut self, session: usize, channel: usize) -> Slot<Positions> {
+    fn attach(&mut self, client: usize, channel: usize) -> Slot<Positions> {
+        self.attach_as(badge(client, channel), channel)
+    }
+
+    fn read(&mut self, client: usize, channel: usize, position: u64, span: Span) -> Slot<Input> {
+        self.read_as(badge(client, channel), channel, position, span)
+    }
+
+    fn write(&mut self, client: usize, channel: usize, position: u64, span: Span) -> Slot<u64> {
+        self.write_as(badge(client, channel), channel, position, span)
+    }
+
+    /// A call by any session, for any channel.
+    fn attach_as(&mut self, badge: u64, channel: usize) -> Slot<Positions> {
         let slot = Slot::default();
-        self.console().attach(BADGES[session], channel, Ticket(slot.clone()));
+        self.console().attach(badge, channel, Ticket(slot.clone()));
         slot
     }
 
-    fn read(&mut self, session: usize, channel: usize, position: u64, span: Span) -> Slot<Input> {
+    fn read_as(&mut self, badge: u64, channel: usize, position: u64, span: Span) -> Slot<Input> {
         let slot = Slot::default();
-        let ticket = Ticket(slot.clone());
-        self.console().read(BADGES[session], channel, position, span, ticket);
+        self.console().read(badge, channel, position, span, Ticket(slot.clone()));
         slot
     }
 
-    fn write(&mut self, session: usize, channel: usize, position: u64, span: Span) -> Slot<u64> {
+    fn write_as(&mut self, badge: u64, channel: usize, position: u64, span: Span) -> Slot<u64> {
         let slot = Slot::default();
-        let ticket = Ticket(slot.clone());
-        self.console().write(BADGES[session], channel, position, span, ticket);
+        self.console().write(badge, channel, position, span, Ticket(slot.clone()));
         slot
     }
 
@@ -112,6 +188,14 @@ impl<D: Device> World<D> {
     /// The other end of its line.
     fn wire(&self, channel: usize) -> RefMut<'_, Wire> {
         RefMut::map(self.uart(channel), D::wire)
+    }
+
+    /// Delivers interrupts while the other end takes everything, until `channel` is idle.
+    fn drain(&mut self, channel: usize) {
+        for _ in 0..2000 {
+            self.interrupts();
+            self.uart(channel).drain(16);
+        }
     }
 
     /// Delivers interrupts, until there are no more.

@@ -16,8 +16,8 @@ pub use crash::{BACKTRACE, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timel
 pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
 pub use program::{
-    MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PIECE, MAX_REFUSAL, ProgramEntry, ProgramNeed, ProgramState,
-    RunError, Started,
+    MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PERMITS, MAX_PIECE, MAX_REFUSAL, Permit, ProgramEntry,
+    ProgramNeed, ProgramState, RunError, Started,
 };
 pub use service::{Holdings, MAX_NAMES, Policy, SESSIONS_PER_PAGE, Service, ServiceSession};
 
@@ -275,6 +275,14 @@ pub trait Control {
     /// # Errors
     /// As [`RunError`] says.
     fn run(&self, load: u32, entry: ProgramEntry) -> Result<Started, RunError>;
+
+    /// The sessions that a program with this entry would get: the least of what it asks for and what
+    /// its slot offers.
+    ///
+    /// # Errors
+    /// As [`RunError`] says: it asks for what no program may have.
+    #[idempotent]
+    fn permits(&self, entry: ProgramEntry) -> Result<Vec<Permit, MAX_PERMITS>, RunError>;
 
     /// What has become of the program with this number.
     ///

@@ -6,7 +6,7 @@
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
-use skink_manifest::{Restart, limits};
+use skink_manifest::{Restart, SessionGrant, limits};
 
 use super::{ControlError, Name};
 
@@ -16,6 +16,8 @@ pub const MAX_FILE: u32 = 8 << 20;
 pub const MAX_PIECE: usize = 3840;
 /// Needs of one program at most.
 pub const MAX_NEEDS: usize = 8;
+/// Sessions of one program at most: what it needs, and its output.
+pub const MAX_PERMITS: usize = MAX_NEEDS + 1;
 /// Bytes of a refusal in words at most.
 pub const MAX_REFUSAL: usize = 104;
 /// Bytes of a program's arguments at most.
@@ -105,6 +107,21 @@ pub struct ProgramNeed {
     pub protocol: Name,
     /// Shared memory that it wants at least, bytes; 0: as much as there is.
     pub shared_bytes: u32,
+    /// How much of the protocol it asks for; what this does not speak of is as the slot offers.
+    pub grant: SessionGrant,
+}
+
+/// A session that a program gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permit {
+    /// What the program calls it.
+    pub name: Name,
+    /// The server.
+    pub server: Name,
+    /// The protocol.
+    pub protocol: Name,
+    /// How much of the protocol it is good for.
+    pub grant: SessionGrant,
 }
 
 /// A program that was started.

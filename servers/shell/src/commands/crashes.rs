@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use libipc::abi::CapRights;
 use libipc::arch::registers::register_name;
+use libipc::escape::Escaped;
 use skink_protocols::control::{Capability, Cause, CrashRecord, Held, IpcRecord, Placed, Timeline};
 use skink_protocols::names::method_of;
 
@@ -185,7 +186,7 @@ pub fn crash_frame(record: &CrashRecord, capabilities: &[Capability]) -> String 
         record.number,
         record.server,
         record.incarnation,
-        cause(record).replace('\n', " "),
+        Escaped(cause(record)),
         record.in_flight,
         record.ip,
         record.sp,

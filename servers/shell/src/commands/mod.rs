@@ -17,7 +17,9 @@ use alloc::string::String;
 pub use crashes::{capabilities, crash_frame};
 pub use tree::completions;
 
-use crate::context::{Context, Failure, Outcome, UNKNOWN};
+use libipc::escape::Escaped;
+
+use crate::context::{Context, Failure, Outcome, UNKNOWN, USAGE};
 
 /// A command.
 pub struct Command {
@@ -69,8 +71,8 @@ pub const COMMANDS: &[Command] = &[
     command("service", "service NAME", "show all that is known of a server", service::service),
     command(
         "run",
-        "run [-d] FILE [ARG]...",
-        "start a program; wait until it ends or serves (-d: do not)",
+        program::USAGE,
+        "start a program, which gets what is granted with it; wait until it ends or serves (-d: do not)",
         program::run,
     ),
     command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
@@ -108,11 +110,25 @@ pub fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|c| c.name == name)
 }
 
+/// Commands within each other (`time repeat 3 …`) at most: each takes stack.
+const MAX_NESTED: usize = 8;
+
 /// Runs a command; `words[0]` is its name. Prints why it failed.
 pub fn run(context: &mut Context<'_>, words: &[String]) -> i32 {
     let Some((name, arguments)) = words.split_first() else {
         return 0;
     };
+    if context.nested == MAX_NESTED {
+        context.line(format_args!("{name}: more than {MAX_NESTED} commands within each other"));
+        return USAGE;
+    }
+    context.nested += 1;
+    let status = run_one(context, name, arguments);
+    context.nested -= 1;
+    status
+}
+
+fn run_one(context: &mut Context<'_>, name: &str, arguments: &[String]) -> i32 {
     let Some(command) = find(name) else {
         context.line(format_args!("{name}: unknown command; `help` lists them"));
         return UNKNOWN;
@@ -121,8 +137,9 @@ pub fn run(context: &mut Context<'_>, words: &[String]) -> i32 {
         Ok(()) => 0,
         Err(Failure { text, status }) => {
             // A command that runs another has shown the failure already.
+            // Its words may be a file's: of the names in it, of the entry beside a program.
             if !text.is_empty() {
-                context.line(format_args!("{name}: {text}"));
+                context.line(format_args!("{name}: {}", Escaped(text)));
             }
             status
         }

@@ -1,13 +1,14 @@
-//! `run`: starts a program from a file, with what the entry beside it says that it may have.
+//! `run`: starts a program from a file, with what the entry beside it asks for and the person grants.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 
 use libipc::Shared;
+use libipc::escape::Escaped;
 use libipc::output::Pipe;
 use skink_protocols::control::{
-    ControlClient, MAX_ARGS, MAX_PIECE, ProgramEntry, ProgramState, RunError, Started,
+    ControlClient, MAX_ARGS, MAX_PIECE, Permit, ProgramEntry, ProgramState, RunError, Started,
 };
 use skink_protocols::file::client::File;
 use skink_protocols::file::{Access, Create, FileError};
@@ -15,6 +16,8 @@ use skink_protocols::file::{Access, Create, FileError};
 use super::misused;
 use crate::context::{Context, Failure, Outcome};
 use crate::entry;
+use crate::format as look;
+use crate::grants::{self, Granted, Least, OwnFolder};
 
 /// The status of a program that was killed or died.
 const DIED: i32 = 128;
@@ -25,28 +28,95 @@ const LAST_LOOK_NS: u64 = 32_000_000;
 const LOAD_TRIES: u32 = 200;
 const LOAD_TRY_NS: u64 = 10_000_000;
 
-pub fn run(context: &mut Context<'_>, words: &[String]) -> Outcome {
-    let (detached, words) = match words.split_first() {
-        Some((flag, rest)) if flag == "-d" => (true, rest),
-        _ => (false, words),
-    };
-    let (path, arguments) = words.split_first().ok_or_else(|| misused("run"))?;
-    if path.starts_with('-') {
-        return Err(misused("run"));
+/// How `run` is called.
+pub const USAGE: &str = "run [-d | --dry-run] [--with NAME,...] FILE [ARG]...";
+
+/// What was asked for.
+#[derive(Debug, Default)]
+struct Call<'a> {
+    is_detached: bool,
+    is_dry: bool,
+    granted: Granted,
+    path: &'a str,
+    arguments: &'a [String],
+}
+
+impl<'a> Call<'a> {
+    /// Reads the words of `run`; `None` if it is called wrongly.
+    fn parse(mut words: &'a [String]) -> Option<Call<'a>> {
+        let mut call = Call::default();
+        loop {
+            let (word, rest) = words.split_first()?;
+            words = rest;
+            match word.as_str() {
+                "-d" => call.is_detached = true,
+                "--dry-run" => call.is_dry = true,
+                "--with" => {
+                    let (names, rest) = words.split_first()?;
+                    call.granted.add(names);
+                    words = rest;
+                }
+                flag if flag.starts_with('-') => return None,
+                path => {
+                    (call.path, call.arguments) = (path, words);
+                    return Some(call);
+                }
+            }
+        }
     }
+}
+
+pub fn run(context: &mut Context<'_>, words: &[String]) -> Outcome {
+    let call = Call::parse(words).ok_or_else(|| misused("run"))?;
+    let path = call.path;
     let mut entry = entry_beside(context, path)?;
-    if !arguments.is_empty() {
-        let arguments = arguments.join(" ");
+    if !call.arguments.is_empty() {
+        let arguments = call.arguments.join(" ");
         entry.args = entry::text_of::<MAX_ARGS>("arguments", &arguments).map_err(Failure::new)?;
     }
+    let (mount, inner) = context.mounted(path)?;
+    let own = OwnFolder::of(mount.server, &inner);
+    let least = grants::least(entry, &call.granted, own.as_ref());
+    let Least { entry, withheld } = least.map_err(|error| Failure::at(path, error))?;
+    if call.is_dry {
+        return tell(context, path, entry, &withheld);
+    }
+    if !withheld.is_empty() {
+        let withheld = Escaped(withheld.join(","));
+        context.line(format_args!(
+            "run: without {withheld}, which its entry asks for; `run --with {withheld} {path}` grants it"
+        ));
+    }
     let started = start(context, path, entry)?;
-    match detached {
+    match call.is_detached {
         true => {
             context.line(format_args!("{} runs", started.name));
             Ok(())
         }
         false => wait_for(context, &started),
     }
+}
+
+/// Says what the program would get, and what it would ask for in vain.
+fn tell(
+    context: &mut Context<'_>,
+    path: &str,
+    entry: ProgramEntry,
+    withheld: &[String],
+) -> Outcome {
+    let log = entry.log;
+    let permits = context.sessions.control.permits(entry);
+    for permit in permits.map_err(|error| Failure::at(path, error))? {
+        let Permit { name, server, protocol, grant } = permit;
+        context.line(format_args!("{name}: {protocol} of {server}{}", look::grant(&grant)));
+    }
+    if log {
+        context.line("log: it writes to the system's log");
+    }
+    for name in withheld {
+        context.line(format_args!("{}: withheld; --with {0} grants it", Escaped(name)));
+    }
+    Ok(())
 }
 
 /// What stands in `FILE.toml`, or the least if there is no such file.
@@ -101,7 +171,11 @@ fn start(context: &mut Context<'_>, path: &str, entry: ProgramEntry) -> Result<S
             done += piece.len() as u32;
         }
     }
-    load.control.run(load.number, entry).map_err(at)
+    // Nobody takes the new program's output for that of the one which had its slot before.
+    let mut printing = context.jobs.printing.lock();
+    let started = load.control.run(load.number, entry).map_err(at)?;
+    printing.set(started.output, started.number);
+    Ok(started)
 }
 
 /// Begins a load, when no other is under way.
@@ -118,18 +192,39 @@ fn begin(context: &Context<'_>, path: &str, size: u32) -> Result<Load, Failure> 
     Err(Failure::at(path, RunError::Busy))
 }
 
-/// What the program prints, if it can.
-fn output_of(started: &Started) -> Option<Pipe> {
-    let start = libipc::startup::start_info()?;
-    let session = start.incoming.iter().find(|session| session.badge == started.output)?;
-    Pipe::new(Shared::granted(session.shared))
+/// What a program prints.
+struct Printed {
+    pipe: Pipe,
+    badge: u64,
+    number: u32,
+}
+
+impl Printed {
+    /// Of a program that was started, if it can print.
+    fn of(started: &Started) -> Option<Printed> {
+        let (badge, number) = (started.output, started.number);
+        let start = libipc::startup::start_info()?;
+        let session = start.incoming.iter().find(|session| session.badge == badge)?;
+        let pipe = Pipe::new(Shared::granted(session.shared))?;
+        Some(Printed { pipe, badge, number })
+    }
+
+    /// Takes what is there, as much as fits; nothing once another program has the session.
+    fn take(&self, context: &Context<'_>, into: &mut [u8]) -> usize {
+        let printing = context.jobs.printing.lock();
+        if printing.is_of(self.badge, self.number) { self.pipe.take(into) } else { 0 }
+    }
 }
 
 /// Passes on what the program has printed; whether that was anything.
-fn pass_on(context: &mut Context<'_>, pipe: Option<Pipe>) -> bool {
+fn pass_on(context: &mut Context<'_>, printed: &Printed) -> bool {
     let mut buffer = [0; 512];
     let mut passed = false;
-    while let Some(length) = pipe.map(|pipe| pipe.take(&mut buffer)).filter(|length| *length > 0) {
+    loop {
+        let length = printed.take(context, &mut buffer);
+        if length == 0 {
+            break;
+        }
         context.out.write(&buffer[..length]);
         passed = true;
         if context.check_interrupt().is_err() {
@@ -145,13 +240,13 @@ fn pass_on(context: &mut Context<'_>, pipe: Option<Pipe>) -> bool {
 /// Shows what the program prints until it has ended or serves. Ctrl-C stops it.
 fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
     let name = &started.name;
-    let pipe = output_of(started);
+    let printed = Printed::of(started);
     let mut pause_ns = FIRST_LOOK_NS;
     let died = |what: &str| Failure { text: format!("{name} {what}"), status: DIED };
     loop {
         // Its state first: what it printed before that is there.
         let state = context.sessions.control.program(started.number)?;
-        if pass_on(context, pipe) {
+        if printed.as_ref().is_some_and(|printed| pass_on(context, printed)) {
             pause_ns = FIRST_LOOK_NS;
         }
         match state {
