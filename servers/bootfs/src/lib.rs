@@ -1,7 +1,10 @@
 //! The files of the boot image as a read-only file system.
 //!
-//! Names in the image are paths; the directories between are made up from them. Handles are the
-//! file's index and keys the same, so any instance serves the handles of any other.
+//! Names in the image are paths; the directories between are made up from them.
+//!
+//! A handle is the file's index, the same for every session: whoever has a session may read every file
+//! of the image and change none, so that a number gives nothing that its path would not, and there is
+//! nothing that a session could take from another. Any instance serves the handles of any other.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -15,7 +18,7 @@ use libipc::{Caller, Shared};
 use skink_abi::bootimage::{HEADER_SIZE, Header, ImageError};
 use skink_protocols::Span;
 use skink_protocols::file::{
-    Access, Create, Entry, EntryWriter, FileError, FileKey, FileSystemServer, Handle, Kind,
+    Access, Create, Entry, EntryWriter, FileError, FileIdentity, FileSystemServer, Handle, Kind,
     Listing, Metadata, Opened, RequestId, Statistics,
 };
 
@@ -160,13 +163,18 @@ impl BootFs {
         if access == Access::Write {
             return Err(FileError::ReadOnly);
         }
-        let node = self.nodes.get(index).ok_or(FileError::StaleKey)?;
+        let node = self.nodes.get(index).ok_or(FileError::BadHandle)?;
         Ok(Opened {
             handle: Handle(index as u64),
-            key: FileKey([index as u32, 0, 0, 0]),
+            identity: identity(index),
             metadata: file(node.size),
         })
     }
+}
+
+/// The files of an image never change.
+const fn identity(index: usize) -> FileIdentity {
+    FileIdentity { file: index as u64, beginning: 0 }
 }
 
 const fn file(size: u64) -> Metadata {
@@ -203,26 +211,14 @@ impl<R: Regions> FileSystemServer for Service<R> {
         _: RequestId,
     ) -> Result<Opened, FileError> {
         match (self.files.find(path), create) {
-            (Ok(index), Create::Never | Create::IfMissing) => self.files.opened(index, access),
+            (Ok(index), Create::Same(same)) if same != identity(index) => Err(FileError::Replaced),
+            (Ok(index), Create::Never | Create::IfMissing | Create::Same(_)) => {
+                self.files.opened(index, access)
+            }
             (Err(FileError::NotFound), Create::IfMissing | Create::Truncate)
             | (Ok(_), Create::Truncate) => Err(FileError::ReadOnly),
             (Err(error), _) => Err(error),
         }
-    }
-
-    fn reopen(
-        &mut self,
-        _: Caller,
-        key: FileKey,
-        path: &str,
-        access: Access,
-        _: RequestId,
-    ) -> Result<Opened, FileError> {
-        let index = key.0[0] as usize;
-        if self.files.find(path) != Ok(index) {
-            return Err(FileError::StaleKey);
-        }
-        self.files.opened(index, access)
     }
 
     fn close(&mut self, _: Caller, handle: Handle) -> Result<(), FileError> {

@@ -13,6 +13,7 @@ mod naming;
 mod peers;
 mod reading;
 mod service;
+mod sessions;
 mod writing;
 
 pub use death::mortal;
