@@ -91,8 +91,6 @@ pub enum Damage {
     DirectoryTooLong,
     /// A directory does not look like one inside.
     NotADirectoryInside,
-    /// Directories are nested deeper than is served.
-    TooDeep,
 }
 
 /// Why a disk is not served.
@@ -211,7 +209,6 @@ impl fmt::Display for Damage {
             Damage::ChainTooShort => "its cluster chain is shorter than its size",
             Damage::DirectoryTooLong => "it is a directory longer than the format allows",
             Damage::NotADirectoryInside => "it is a directory without its `.` and `..` entries",
-            Damage::TooDeep => "it is nested too deep",
         })
     }
 }
