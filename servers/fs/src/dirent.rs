@@ -223,14 +223,11 @@ impl LongName {
         self.entries += 1;
     }
 
-    /// The name and its number of entries, if they are complete and belong to this short name.
+    /// The name, whatever it is, and its number of entries, if they are complete and belong to this
+    /// short name.
     pub fn finish(&self, short: &[u8; 11]) -> Option<(&[u16], u32)> {
         let whole = self.entries > 0 && self.expected == 0 && self.sum == checksum(short);
-        let name = &self.units[..self.len];
-        let sane = !name.is_empty()
-            && name.len() <= 255
-            && name.iter().all(|&u| crate::name::is_allowed(u));
-        (whole && sane).then_some((name, self.entries))
+        whole.then_some((&self.units[..self.len], self.entries))
     }
 }
 

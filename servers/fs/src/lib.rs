@@ -66,7 +66,7 @@ pub use device::{
 };
 pub use dirent::Attributes;
 pub use error::{Damage, FsError, MountError};
-pub use name::MAX_NAME_UNITS;
+pub use name::{MAX_NAME_UNITS, fold};
 pub use open::{Access, Create, Identity, OpenFile};
 pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;

@@ -140,7 +140,7 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Lists up to `max` entries of a directory from `cursor` on (`DirCursor::default()` for the
-    /// start), without `.` and `..`; returns where to go on, or `None` at the end. Entries that
+    /// start), without `.` and `..` and what no path can name; returns where to go on, or `None` at the end. Entries that
     /// are there during the whole listing are listed exactly once.
     ///
     /// # Errors
@@ -160,11 +160,11 @@ impl<D: CacheDevice> Volume<D> {
             let Some(item) = scan.next(&mut self.core, &self.dirs[0])? else {
                 return Ok((listed, None));
             };
-            if item.entry.is_dot() {
+            let Some(name) = scan.name().filter(|_| !item.entry.is_dot()) else {
                 continue;
-            }
+            };
             listed.push(Listed {
-                name: name::text_of(scan.name()),
+                name: name::text_of(name),
                 short_name: short::text_of(&item.entry.short()),
                 metadata: Metadata::of(&item.entry),
             });
@@ -271,13 +271,13 @@ impl<D: CacheDevice> Volume<D> {
         self.files.open(client, node, access)
     }
 
-    /// Opens a file for reading that no successor hears of.
+    /// A file as it would be opened.
     #[cfg(test)]
-    pub(crate) fn open_unseen(&mut self, path: &str) -> Result<OpenFile, FsError> {
+    pub(crate) fn unopened(&mut self, path: &str) -> Result<Node, FsError> {
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
-        let item = target.item.ok_or(FsError::NotFound)?;
-        let client = (Owner::default(), self.files.capacity());
-        self.open_entry(client, (target.dir, item.slot), item.entry, Access::Read, path)
+        let Item { slot, entry, .. } = target.item.ok_or(FsError::NotFound)?;
+        let chain = self.check_file(&entry)?;
+        Ok(Node::new((target.dir, slot), (0, 0), entry, chain, path.into()))
     }
 
     /// Walks a file's chain and compares it with the file's size.

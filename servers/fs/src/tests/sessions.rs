@@ -271,3 +271,35 @@ fn the_next_client_of_a_session_is_not_answered_for_the_last_one() {
     let opened = world.service.open(HOSTILE, "/f", Access::Read, Create::Never, number);
     assert!(opened.is_ok(), "{opened:?}");
 }
+
+/// What is a directory, entries say that are reached from the root; a file that looks like one is a file.
+#[test]
+fn a_file_that_looks_like_a_directory_is_none() {
+    let mut world = World::new();
+    let secret = world.file_of(VICTIM, "/v", b"the victim's");
+    let slot = |name: &[u8; 11], attributes: u8, first: u16| {
+        let mut slot = [0; 32];
+        slot[..11].copy_from_slice(name);
+        slot[11] = attributes;
+        slot[26..28].copy_from_slice(&first.to_le_bytes());
+        slot[28] = 200;
+        slot
+    };
+    // The first clusters of a small volume: the root's, the victim's, and this file's own.
+    for own in 2..8 {
+        let mut bytes = vec![slot(b".          ", 0x10, own), slot(b"..         ", 0x10, 0)];
+        bytes.extend((2..8).map(|first| slot(b"X          ", 0x20, first)));
+        let made = world.file_of(HOSTILE, "/made", &bytes.concat());
+        for path in ["/made/X", "/made/.", "/made/..", "/made/"] {
+            let opened = world.open(HOSTILE, path);
+            assert!(opened.is_err(), "{path}: {opened:?}");
+        }
+        let listed = world.service.list(HOSTILE, "/made", 0, Span { offset: 0, length: 4096 });
+        assert_eq!(listed, Err(FileError::NotDirectory));
+        let inside = world.service.make_directory(HOSTILE, "/made/D", RequestId::NONE);
+        assert_eq!(inside, Err(FileError::NotDirectory));
+        world.service.close(HOSTILE, made).unwrap();
+    }
+    assert_eq!(world.read(VICTIM, secret), Ok(b"the victim's".to_vec()));
+    assert_eq!(world.service.statistics(VICTIM).unwrap().damaged, 0);
+}
