@@ -118,10 +118,11 @@ impl File {
         self.with_handle(|handle| self.client.handle_status(handle))
     }
 
-    /// Which file it is: two open files of one server are the same if their identities have the same
-    /// `file`.
-    pub const fn identity(&self) -> FileIdentity {
-        self.identity
+    /// Whether another open file is this one, whatever the paths were. Only of files of one session:
+    /// different servers give identities as they like.
+    pub fn is_same(&self, other: &File) -> bool {
+        let (one, two) = (self.client.session(), other.client.session());
+        one.endpoint == two.endpoint && self.identity.file == other.identity.file
     }
 
     /// As it was opened.
