@@ -18,6 +18,7 @@
 //! Not here: where a table is kept (the server's survivor region), what the things are.
 
 use crate::server::Caller;
+use crate::start::SessionGrant;
 use crate::supervisor::SessionState;
 use alloc::vec::Vec;
 use core::fmt;
@@ -225,6 +226,12 @@ impl Clients {
         session.is_alive.then_some(owner)
     }
 
+    /// How much of its protocol the session of whoever calls is good for; as [`Clients::owner`].
+    pub fn grant(&self, caller: Caller) -> Option<&SessionGrant> {
+        let session = self.sessions.iter().find(|session| session.badge == caller.0)?;
+        session.is_alive.then_some(&session.grant)
+    }
+
     /// Whether an instance has ended. A session that the supervisor did not tell of says nothing.
     pub fn is_gone(&self, owner: Owner) -> bool {
         let session = self.sessions.iter().find(|session| session.badge == owner.badge);
@@ -245,6 +252,10 @@ mod tests {
 
     const fn owner(badge: u64, incarnation: u32) -> Owner {
         Owner { badge, incarnation }
+    }
+
+    fn state(badge: u64, incarnation: u32, is_alive: bool) -> SessionState {
+        SessionState { badge, incarnation, is_alive, grant: SessionGrant::default() }
     }
 
     const VICTIM: Owner = owner(7, 1);
@@ -292,7 +303,7 @@ mod tests {
     #[test]
     fn who_takes_all_that_it_can_get_fails_alone() {
         let mut clients = Clients::new();
-        let alive = |badge| SessionState { badge, incarnation: 1, is_alive: true };
+        let alive = |badge| state(badge, 1, true);
         clients.update([7, 8, 9].map(alive).to_vec());
         let mut table = Table::new(10);
         let share = clients.share(table.capacity());
@@ -342,7 +353,6 @@ mod tests {
     #[test]
     fn what_an_instance_had_is_found_when_it_has_ended() {
         let mut clients = Clients::new();
-        let state = |badge, incarnation, is_alive| SessionState { badge, incarnation, is_alive };
         clients.update(vec![state(7, 2, true), state(8, 1, false), state(9, 1, true)]);
         let gone =
             [(7, 1), (7, 2), (8, 1), (9, 1), (10, 1)].map(|(b, i)| clients.is_gone(owner(b, i)));
