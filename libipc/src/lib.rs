@@ -6,7 +6,7 @@
 //! * [`start`], [`control`], [`supervisor`]: the contracts with the root server.
 //! * [`startup`] (with [`main!`]), [`heap`], `log`, [`output`], [`time`], [`events`], [`thread`]: a program.
 //! * [`macro@protocol`] with [`wire`], [`client`] and [`server`]: protocols. [`replies`]: answers
-//!   that come later. [`accounting`] and [`misbehave`]: what the control page is for.
+//!   that come later. [`sessions`]: what a server has given to its clients. [`accounting`] and [`misbehave`]: what the control page is for.
 //! * [`shared`] and [`ring`]: bulk data. [`mmio`]: memory of devices.
 //!
 //! Not here: the protocols of the system (`skink-protocols`), policy, drivers.
@@ -37,6 +37,7 @@ pub mod replies;
 pub mod ring;
 pub mod sealed;
 pub mod server;
+pub mod sessions;
 pub mod shared;
 pub mod start;
 pub mod startup;

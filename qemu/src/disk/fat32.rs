@@ -6,7 +6,7 @@
 //!
 //! Invariants: the same entries make the same bytes; `fsck.fat -n` finds nothing.
 
-use super::names::{ENTRY_SIZE, Name};
+use super::names::{ENTRY_SIZE, Name, is_same};
 use super::{Content, Entry, SECTOR};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
@@ -80,8 +80,7 @@ fn insert<'a>(folder: &mut Vec<(String, Node<'a>)>, path: &str, entry: &'a Entry
             _ => bail!("its folder `{first}` is not on the disk"),
         };
     }
-    let same = |(name, _): &&(String, Node)| name.to_lowercase() == path.to_lowercase();
-    if let Some((other, _)) = folder.iter().find(same) {
+    if let Some((other, _)) = folder.iter().find(|(name, _)| is_same(name, path)) {
         bail!("FAT takes `{path}` and `{other}` for the same name");
     }
     let taken: Vec<[u8; 11]> = folder.iter().map(|(_, node)| node.name.short).collect();

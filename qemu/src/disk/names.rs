@@ -70,6 +70,12 @@ impl Name {
     }
 }
 
+/// Whether the guest takes two names for the same, by its own rule.
+pub fn is_same(one: &str, other: &str) -> bool {
+    let folded = |name: &str| name.encode_utf16().map(skink_fs::fold).collect::<Vec<u16>>();
+    folded(one) == folded(other)
+}
+
 fn check(text: &str) -> Result<()> {
     ensure!(!text.is_empty() && text != "." && text != "..", "`{text}` is no name");
     let bad = text.chars().find(|c| c.is_control() || "\"*/:<>?\\|".contains(*c));
@@ -124,7 +130,10 @@ fn checksum(short: &[u8; 11]) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Entry, fat32};
     use super::*;
+    use skink_fs::testing::FakeDisk;
+    use skink_fs::{Access, Create, Limits, Volume};
 
     #[test]
     fn names_become_short_where_they_must() {
@@ -136,6 +145,46 @@ mod tests {
         assert_eq!(&short("hello.txt", &[*b"HELLO~1 TXT"]).short, b"HELLO~2 TXT");
         assert_eq!(&short("a.b.längste", &[]).short, b"AB~1    L_N");
         assert_eq!(short(&"x".repeat(255), &[]).long_entries(), 20);
+    }
+
+    /// What the guest's file server makes of a volume with these files, each with its name in it.
+    fn served(names: &[&str]) -> Result<Vec<String>> {
+        let entries: Vec<Entry> =
+            names.iter().map(|name| Entry::bytes(name, name.as_bytes().to_vec())).collect();
+        let path = std::env::temp_dir().join(format!("skink-names-{}.img", std::process::id()));
+        let mut file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
+        let written = fat32::write(&mut file, &entries);
+        let image = std::fs::read(&path)?;
+        std::fs::remove_file(&path)?;
+        written?;
+        let mut volume = Volume::mount(FakeDisk::new(image, 256), Limits::default())?;
+        names
+            .iter()
+            .map(|name| {
+                let opened = volume.open(name, Access::Read, Create::Never)?;
+                let mut bytes = vec![0; 64];
+                let length = volume.read_at(opened, 0, &mut bytes)?;
+                Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_guest_finds_each_file_by_its_name_or_the_packer_refuses_them_together() {
+        let apart =
+            ["ſ", "s", "fıle", "file", "\u{212A}.txt", "k.txt", "ς", "σ", "µ", "μ", "HELLO~1.TXT"];
+        let apart = [&apart[..], &["hello.txt", "a long name", "ALONGN~1"]].concat();
+        assert_eq!(served(&apart).unwrap(), apart);
+        for (one, other) in [("ж", "Ж"), ("É.txt", "é.TXT"), ("ǆ", "Ǆ"), ("A", "a"), ("Ÿ", "ÿ")]
+        {
+            let refused = format!("{:#}", served(&[one, other]).unwrap_err());
+            assert!(refused.contains(one) && refused.contains(other), "{refused}");
+        }
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! may be trusted with (reached by two chains, twice by one, or free although a chain runs through
 //! it). Opening a file then needs only its own chain and the map to know that its data is its own.
 //!
-//! Work is bounded: each cluster is claimed once, each directory is read once. Damage is counted,
-//! not repaired; the operation that meets it gets the error.
+//! Work is bounded: each cluster is claimed once, each directory is read once. So is memory, however
+//! deep directories are nested: a walk goes 1,024 deep, and what is below is walked afterwards. (Only
+//! where more than 65,536 directories would have to wait are the others called damaged.) Damage is
+//! counted, not repaired; the operation that meets it gets the error.
 
 use crate::base::{Core, Link, PER_SECTOR};
 use crate::bytes::u32_at;
@@ -15,8 +17,10 @@ use crate::error::FsError;
 use crate::map::{ClusterMap, PER_WORD, State};
 use alloc::vec::Vec;
 
-/// Directories inside each other that are followed.
-const MAX_DEPTH: usize = 1024;
+/// Directories inside each other that are walked at once.
+const DEPTH: usize = 1024;
+/// Directories below those that wait for a walk of their own.
+const MAX_DEFERRED: usize = 65_536;
 /// Sectors of the FAT read at a time in the first pass (256 KiB).
 const SCAN_AHEAD: u64 = 512;
 
@@ -50,8 +54,29 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
     let mut report = AuditReport::default();
     claim(core, core.geo.root)?;
     let root = Dir::load(core, core.geo.root).map_err(|error| error.at("/"))?;
-    let mut stack: Vec<(Dir, u32)> = Vec::new();
-    stack.push((root, 0));
+    let mut deferred = Vec::new();
+    walk(core, root, &mut deferred, &mut report)?;
+    while let Some(first) = deferred.pop() {
+        match Dir::load(core, first) {
+            Ok(dir) => walk(core, dir, &mut deferred, &mut report)?,
+            // It was sound; since then another chain was found to share it.
+            Err(FsError::Io { .. } | FsError::Corrupt { .. }) => report.damaged += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    report.lost_clusters = core.map.count_lost();
+    Ok(report)
+}
+
+/// Walks a directory and those below it, as deep as memory is for; the others are left in `deferred`.
+fn walk<D: CacheDevice>(
+    core: &mut Core<D>,
+    top: Dir,
+    deferred: &mut Vec<u32>,
+    report: &mut AuditReport,
+) -> Result<(), FsError> {
+    let mut stack = Vec::new();
+    stack.push((top, 0));
     while let Some((dir, slot)) = stack.pop() {
         let mut scan = Scanner::new(slot);
         loop {
@@ -68,21 +93,23 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
             if item.entry.is_dot() {
                 continue;
             }
-            let child = check_entry(core, &item.entry, &mut report)?;
-            if let Some(child) = child {
-                if stack.len() >= MAX_DEPTH {
-                    core.map.set(child.first, State::Suspect);
-                    report.damaged += 1;
-                    continue;
-                }
+            let Some(child) = check_entry(core, &item.entry, report)? else {
+                continue;
+            };
+            if stack.len() + 1 < DEPTH {
                 stack.push((dir, scan.slot));
                 stack.push((child, 0));
                 break;
             }
+            if deferred.len() < MAX_DEFERRED {
+                deferred.push(child.first);
+            } else {
+                core.map.set(child.first, State::Suspect);
+                report.damaged += 1;
+            }
         }
     }
-    report.lost_clusters = core.map.count_lost();
-    Ok(report)
+    Ok(())
 }
 
 /// Fills the map of a volume that was audited, with this report, by an instance whose state was

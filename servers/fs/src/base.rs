@@ -77,8 +77,8 @@ pub(crate) struct Core<D> {
     pub hint: u32,
     pub marked: Marked,
     pub report: Option<AuditReport>,
-    /// Of the handle opened last.
-    pub generation: u16,
+    /// No handle from this number on was given.
+    pub next_handle: u64,
     /// First clusters of chains that wait for the directories to be written, to be freed then.
     pending: Vec<u32>,
     pending_clusters: u32,
@@ -94,7 +94,7 @@ impl<D: CacheDevice> Core<D> {
             hint,
             marked,
             report: None,
-            generation: 0,
+            next_handle: 0,
             pending: Vec::new(),
             pending_clusters: 0,
         }
@@ -125,7 +125,7 @@ impl<D: CacheDevice> Core<D> {
         records::CoreRecord {
             hint: self.hint,
             marked: self.marked,
-            generation: self.generation,
+            next_handle: self.next_handle,
             chains: self.pending.len() as u32,
             report: self.report,
         }
@@ -152,7 +152,7 @@ impl<D: CacheDevice> Core<D> {
             self.pending.push(first);
         }
         (self.hint, self.marked) = (record.hint, record.marked);
-        (self.generation, self.report) = (record.generation, record.report);
+        (self.next_handle, self.report) = (record.next_handle, record.report);
         self.pending_clusters = 0;
         for i in 0..chains {
             self.pending_clusters += self.chain_len(self.pending[i])?;

@@ -2,26 +2,29 @@
 //!
 //! A request that carries a number is executed once: the number is committed with the operation,
 //! and the same number again gets the same answer. A session has one request at a time, so the
-//! last one is enough.
+//! last one is enough. What is remembered is of one instance of the client: the next one, which may
+//! be another program, begins with nothing.
 
 use crate::device::CacheDevice;
 use crate::error::FsError;
-use crate::open::{Handle, Owner};
+use crate::open::OpenFile;
 use crate::survivor::PAYLOAD;
 use crate::survivor::records::{CLIENT_FIRST, CLIENTS, ClientRecord, HANDLE_FIRST, HandleRecord};
 use crate::volume::Volume;
 use alloc::vec::Vec;
+use libipc::sessions::{Handle, Owner};
 
 impl<D: CacheDevice> Volume<D> {
-    /// What is known of a session.
-    pub(crate) fn client(&self, badge: u64) -> ClientRecord {
-        let known = self.clients.iter().find(|client| client.badge == badge);
-        known.copied().unwrap_or(ClientRecord { badge, ..ClientRecord::default() })
+    /// What is known of a client.
+    pub(crate) fn client(&self, owner: Owner) -> ClientRecord {
+        let known = self.clients.iter().find(|client| client.owner == owner);
+        known.copied().unwrap_or(ClientRecord { owner, ..ClientRecord::default() })
     }
 
-    /// Keeps it with the operation under way.
+    /// Keeps it with the operation under way, in place of what is known of its session.
     pub(crate) fn set_client(&mut self, client: ClientRecord) {
-        let place = self.clients.iter().position(|known| known.badge == client.badge);
+        let is_session = |known: &ClientRecord| known.owner.badge == client.owner.badge;
+        let place = self.clients.iter().position(is_session);
         let place = place.unwrap_or_else(|| {
             // A server has no more sessions than that; if it had, the oldest would lose.
             if self.clients.len() == CLIENTS {
@@ -40,40 +43,38 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Keeps that a file was opened.
-    pub(crate) fn stage_opened(&mut self, handle: Handle) -> Result<(), FsError> {
-        let open = self.files.get(handle)?;
-        let (at, access, owner) = (open.node, open.access, open.owner);
+    pub(crate) fn stage_opened(&mut self, file: OpenFile) -> Result<(), FsError> {
+        let open = self.files.get(file)?;
+        let (at, access) = (open.node, open.access);
         let node = self.files.node(at);
         let record = HandleRecord {
-            raw: handle.to_raw(),
+            handle: file.handle(),
             access,
-            owner,
+            owner: self.files.owner(file).ok_or(FsError::BadHandle)?,
             place: (node.dir, node.slot),
-            identity: node.entry.identity(),
+            identity: node.identity().file,
             address: (node.sector, node.offset as u32),
             path: node.path.clone(),
         };
+        let item = HANDLE_FIRST + self.files.place(file.handle());
         if let Some(survivor) = &mut self.core.cache.survivor {
-            survivor.stage(HANDLE_FIRST + handle.index(), record.put());
+            survivor.stage(item, record.put());
         }
         Ok(())
     }
 
     /// Keeps that one was closed.
     pub(crate) fn stage_closed(&mut self, handle: Handle) {
+        let item = HANDLE_FIRST + self.files.place(handle);
         if let Some(survivor) = &mut self.core.cache.survivor {
-            survivor.stage(HANDLE_FIRST + handle.index(), [0; PAYLOAD]);
+            survivor.stage(item, [0; PAYLOAD]);
         }
     }
 
-    /// Closes the handles of clients that are gone; returns how many.
+    /// Closes the files of clients that are gone; returns how many.
     pub fn close_of(&mut self, is_gone: impl Fn(Owner) -> bool) -> usize {
-        let handles: Vec<Handle> = self
-            .files
-            .handles()
-            .filter(|(_, owner)| is_gone(*owner))
-            .map(|(handle, _)| handle)
-            .collect();
-        handles.into_iter().filter(|handle| self.close(*handle).is_ok()).count()
+        let of_dead = self.files.all().filter(|(_, owner)| is_gone(*owner));
+        let files: Vec<OpenFile> = of_dead.map(|(file, _)| file).collect();
+        files.into_iter().filter(|file| self.close(*file).is_ok()).count()
     }
 }

@@ -16,7 +16,7 @@ use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
 use crate::error::{Damage, FsError};
 use crate::name::short::{self, SHORT_UNITS, ShortNamePicker};
-use crate::name::{MAX_NAME_UNITS, Name};
+use crate::name::{self, MAX_NAME_UNITS, Match, Name};
 use crate::time::DateTime;
 
 /// The most slots of a directory.
@@ -128,23 +128,29 @@ impl Dir {
         })
     }
 
-    /// Finds a name.
+    /// Finds the entry that answers best to a name ([`Match`]), the first of those that do.
     pub fn find<D: CacheDevice>(
         &self,
         core: &mut Core<D>,
         name: &Name,
     ) -> Result<Option<Item>, FsError> {
         let mut scan = Scanner::new(0);
+        let mut best: Option<(Match, Item)> = None;
         while let Some(item) = scan.next(core, self)? {
             if item.entry.is_dot() {
                 continue;
             }
             let (alias, len) = short::units_of(&item.entry.short(), (false, false));
-            if name.matches(scan.name()) || name.matches(&alias[..len]) {
-                return Ok(Some(item));
+            let alias = Some(&alias[..len]).filter(|alias| short::is_reachable(alias));
+            match name.compare(scan.name(), alias) {
+                Some(Match::Exact) => return Ok(Some(item)),
+                Some(found) if best.is_none_or(|(best, _)| found < best) => {
+                    best = Some((found, item));
+                }
+                _ => {}
             }
         }
-        Ok(None)
+        Ok(best.map(|(_, item)| item))
     }
 
     /// Whether nothing but `.` and `..` is in it.
@@ -329,9 +335,10 @@ impl Scanner {
         }
     }
 
-    /// The name of the item that `next` returned: the long one, or the short one in its case.
-    pub fn name(&self) -> &[u16] {
-        &self.units[..self.len]
+    /// The name of the item that `next` returned: the long one, or the short one in its case; `None`
+    /// if no path can name either.
+    pub fn name(&self) -> Option<&[u16]> {
+        (self.len > 0).then_some(&self.units[..self.len])
     }
 
     /// The next slot as it is.
@@ -381,19 +388,19 @@ impl Scanner {
 
     /// Puts the entry's name into `units` and returns how many long-name entries it has.
     fn take_name(&mut self, entry: &Entry) -> u32 {
-        let entries = match self.long.finish(&entry.short()) {
-            Some((name, entries)) => {
+        let long = self.long.finish(&entry.short());
+        let entries = long.map_or(0, |(_, entries)| entries);
+        match long.filter(|(name, _)| name::is_reachable(name)) {
+            Some((name, _)) => {
                 self.units[..name.len()].copy_from_slice(name);
                 self.len = name.len();
-                entries
             }
             None => {
                 let (units, len) = short::units_of(&entry.short(), entry.lower_case());
                 self.units[..SHORT_UNITS].copy_from_slice(&units);
-                self.len = len;
-                0
+                self.len = if short::is_reachable(&units[..len]) { len } else { 0 };
             }
-        };
+        }
         self.long.reset();
         entries
     }

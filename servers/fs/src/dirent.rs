@@ -147,11 +147,10 @@ impl Entry {
         self.0[11] |= Self::FILE;
     }
 
-    /// A number that a file keeps while it is neither renamed nor replaced: of its short name and
-    /// its time of creation (FNV-1a).
-    pub fn identity(&self) -> u32 {
-        let bytes = self.0[..11].iter().chain(&self.0[13..18]);
-        bytes.fold(0x811C_9DC5, |hash, &b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    /// What stays while a file is neither renamed nor replaced: its short name and its time of
+    /// creation.
+    pub fn unchanging(&self) -> impl Iterator<Item = &u8> {
+        self.0[..11].iter().chain(&self.0[13..18])
     }
 }
 
@@ -224,14 +223,11 @@ impl LongName {
         self.entries += 1;
     }
 
-    /// The name and its number of entries, if they are complete and belong to this short name.
+    /// The name, whatever it is, and its number of entries, if they are complete and belong to this
+    /// short name.
     pub fn finish(&self, short: &[u8; 11]) -> Option<(&[u16], u32)> {
         let whole = self.entries > 0 && self.expected == 0 && self.sum == checksum(short);
-        let name = &self.units[..self.len];
-        let sane = !name.is_empty()
-            && name.len() <= 255
-            && name.iter().all(|&u| crate::name::is_allowed(u));
-        (whole && sane).then_some((name, self.entries))
+        whole.then_some((&self.units[..self.len], self.entries))
     }
 }
 

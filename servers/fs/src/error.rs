@@ -33,12 +33,12 @@ pub enum FsError {
     ReadOnly,
     /// The file is open: it can be neither deleted nor renamed.
     Busy,
-    /// All handles are in use; the limit was given at mount.
+    /// The client has as many files open as it may.
     TooManyOpen,
     /// The handle is not open.
     BadHandle,
-    /// The file of this key is gone or another one.
-    StaleKey,
+    /// The file that was open is gone, or another one has its place.
+    Replaced,
     /// The handle was not opened for this (reading, writing).
     WrongAccess,
     /// A name is longer than 255 UTF-16 units.
@@ -95,9 +95,9 @@ impl fmt::Display for FsError {
             FsError::DirectoryFull => "the directory is full (65,536 entries); use another one",
             FsError::ReadOnly => "the file is marked read-only",
             FsError::Busy => "the file is open; close it first",
-            FsError::TooManyOpen => "too many files are open; close some",
+            FsError::TooManyOpen => "as many files are open as this session may have; close some",
             FsError::BadHandle => "the handle is not open",
-            FsError::StaleKey => "the file behind this handle is gone; open it again",
+            FsError::Replaced => "the file was removed or replaced meanwhile; open it again",
             FsError::WrongAccess => "the file was not opened for this kind of access",
             FsError::NameTooLong => "a name is longer than 255 characters",
             FsError::PathTooLong => "the path is too long",

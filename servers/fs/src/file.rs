@@ -14,12 +14,13 @@ use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
 use crate::map::State;
-use crate::open::{Access, Handle, Node};
+use crate::open::{Access, Identity, Node, OpenFile};
 use crate::survivor::PAYLOAD;
 use crate::survivor::records::{REDO, RedoRecord};
 use crate::tree::Metadata;
 use crate::volume::Volume;
-use libipc::Shared;
+use libipc::sessions::Handle;
+use libipc::{Caller, Shared};
 
 /// Read-ahead of a reader that has just proved sequential.
 const FIRST_WINDOW: u32 = 128 << 10;
@@ -32,13 +33,30 @@ const RESERVE_STEP: u32 = 128;
 const CHUNK: usize = 256 << 10;
 
 impl<D: CacheDevice> Volume<D> {
-    /// Closes a handle. What was written through it stays in the cache until `sync`.
+    /// The file that a caller has open under this handle: the only way from a number to a file.
+    ///
+    /// # Errors
+    /// `BadHandle`: the caller's session has no such handle.
+    pub fn file(&self, caller: Caller, handle: Handle) -> Result<OpenFile, FsError> {
+        self.files.find(caller, handle)
+    }
+
+    /// Which file it is.
+    ///
+    /// # Errors
+    /// `BadHandle`: it was closed.
+    pub fn identity(&mut self, file: OpenFile) -> Result<Identity, FsError> {
+        let at = self.files.get(file)?.node;
+        Ok(self.files.node(at).identity())
+    }
+
+    /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
     /// `BadHandle`.
-    pub fn close(&mut self, handle: Handle) -> Result<(), FsError> {
-        self.files.close(handle)?;
-        self.stage_closed(handle);
+    pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
+        self.files.close(file)?;
+        self.stage_closed(file.handle());
         Ok(())
     }
 
@@ -46,8 +64,8 @@ impl<D: CacheDevice> Volume<D> {
     ///
     /// # Errors
     /// `BadHandle`.
-    pub fn stat_open(&mut self, handle: Handle) -> Result<Metadata, FsError> {
-        let at = self.files.get(handle)?.node;
+    pub fn stat_open(&mut self, file: OpenFile) -> Result<Metadata, FsError> {
+        let at = self.files.get(file)?.node;
         Ok(Metadata::of(&self.files.node(at).entry))
     }
 
@@ -57,11 +75,11 @@ impl<D: CacheDevice> Volume<D> {
     /// `BadHandle`, `Io`.
     pub fn read_at(
         &mut self,
-        handle: Handle,
+        file: OpenFile,
         offset: u64,
         bytes: &mut [u8],
     ) -> Result<usize, FsError> {
-        let open = self.files.get(handle)?;
+        let open = self.files.get(file)?;
         let (at, sequential) = (open.node, open.next == offset);
         let size = u64::from(self.files.node(at).entry.size());
         if offset >= size || bytes.is_empty() {
@@ -69,7 +87,7 @@ impl<D: CacheDevice> Volume<D> {
         }
         let count = (bytes.len() as u64).min(size - offset);
         let end = offset + count;
-        self.read_ahead(handle, sequential, offset, end, size)?;
+        self.read_ahead(file, sequential, offset, end, size)?;
         let node = self.files.node(at);
         let (mut position, mut rest) = (offset, &mut bytes[..count as usize]);
         while !rest.is_empty() {
@@ -81,32 +99,36 @@ impl<D: CacheDevice> Volume<D> {
             rest = later;
             position += n as u64;
         }
-        self.files.get(handle)?.next = end;
+        self.files.get(file)?.next = end;
         Ok(count as usize)
     }
 
-    /// The bytes of a file, without a handle that anybody has.
+    /// The bytes of a file, without a handle.
     #[cfg(test)]
     pub(crate) fn read_whole(&mut self, path: &str) -> Result<alloc::vec::Vec<u8>, FsError> {
-        let handle = self.open_unseen(path)?;
-        let mut bytes = alloc::vec![0; self.stat_open(handle)?.size as usize];
-        let read = self.read_at(handle, 0, &mut bytes);
-        self.files.close(handle)?;
-        assert_eq!(read?, bytes.len());
+        let node = self.unopened(path)?;
+        let mut bytes = alloc::vec![0; node.entry.size() as usize];
+        let mut done = 0;
+        while done < bytes.len() {
+            let (disk, contiguous) = place(&mut self.core, &node, done as u64)?;
+            let n = (bytes.len() - done).min(contiguous.min(CHUNK as u64) as usize);
+            self.core.cache.read(disk, &mut bytes[done..done + n])?;
+            done += n;
+        }
         Ok(bytes)
     }
 
     /// Submits what a sequential reader will want soon.
     fn read_ahead(
         &mut self,
-        handle: Handle,
+        file: OpenFile,
         sequential: bool,
         offset: u64,
         end: u64,
         size: u64,
     ) -> Result<(), FsError> {
         let most = (self.core.cache.data_bytes() / 4).min(u64::from(LAST_WINDOW)) as u32;
-        let open = self.files.get(handle)?;
+        let open = self.files.get(file)?;
         if !sequential {
             (open.window, open.ahead) = (0, 0);
             return Ok(());
@@ -134,7 +156,7 @@ impl<D: CacheDevice> Volume<D> {
             }
             from += n;
         }
-        self.files.get(handle)?.ahead = from;
+        self.files.get(file)?.ahead = from;
         Ok(())
     }
 
@@ -145,11 +167,11 @@ impl<D: CacheDevice> Volume<D> {
     /// `NoSpace` and `FileTooLarge`: nothing changed; `BadHandle`, `WrongAccess`, `Io`.
     pub fn write_at(
         &mut self,
-        handle: Handle,
+        file: OpenFile,
         offset: u64,
         bytes: &[u8],
     ) -> Result<usize, FsError> {
-        self.write_from(handle, offset, Source::Bytes(bytes))
+        self.write_from(file, offset, Source::Bytes(bytes))
     }
 
     /// As [`Volume::write_at`], from memory that a client shares.
@@ -158,20 +180,20 @@ impl<D: CacheDevice> Volume<D> {
     /// As [`Volume::write_at`].
     pub fn write_shared(
         &mut self,
-        handle: Handle,
+        file: OpenFile,
         offset: u64,
         bytes: Shared,
     ) -> Result<usize, FsError> {
-        self.write_from(handle, offset, Source::Shared(bytes))
+        self.write_from(file, offset, Source::Shared(bytes))
     }
 
     fn write_from(
         &mut self,
-        handle: Handle,
+        file: OpenFile,
         offset: u64,
         source: Source<'_>,
     ) -> Result<usize, FsError> {
-        let open = self.files.get(handle)?;
+        let open = self.files.get(file)?;
         let (at, access) = (open.node, open.access);
         let size = self.files.node(at).entry.size();
         let offset = match access {
@@ -286,8 +308,8 @@ impl<D: CacheDevice> Volume<D> {
     ///
     /// # Errors
     /// As [`Volume::write_at`].
-    pub fn set_size(&mut self, handle: Handle, size: u64) -> Result<(), FsError> {
-        let open = self.files.get(handle)?;
+    pub fn set_size(&mut self, file: OpenFile, size: u64) -> Result<(), FsError> {
+        let open = self.files.get(file)?;
         if open.access == Access::Read {
             return Err(FsError::WrongAccess);
         }
@@ -318,10 +340,10 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Empties a file that was just opened for it.
-    pub(crate) fn truncate_open(&mut self, handle: Handle) -> Result<(), FsError> {
-        match self.stat_open(handle)?.size {
+    pub(crate) fn truncate_open(&mut self, file: OpenFile) -> Result<(), FsError> {
+        match self.stat_open(file)?.size {
             0 => Ok(()),
-            _ => self.set_size(handle, 0),
+            _ => self.set_size(file, 0),
         }
     }
 

@@ -66,8 +66,8 @@ pub use device::{
 };
 pub use dirent::Attributes;
 pub use error::{Damage, FsError, MountError};
-pub use name::MAX_NAME_UNITS;
-pub use open::{Access, Create, Handle, HandleKey, Owner};
+pub use name::{MAX_NAME_UNITS, fold};
+pub use open::{Access, Create, Identity, OpenFile};
 pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;
 pub use tree::{DirCursor, Kind, Listed, Metadata};

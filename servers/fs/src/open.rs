@@ -1,34 +1,25 @@
-//! Open files: handles, and what they share.
+//! Open files: what sessions have open, and what their handles share.
 //!
-//! Two handles of one file share one node, so that both see its size and clusters. A handle is an
-//! index with a generation: one that was closed is never mistaken for a newer one. A
-//! [`HandleKey`] lets the successor of a dead server open the same file again and see whether it
-//! is still the same.
+//! Two handles of one file share one node, so that both see its size and clusters. What can be done
+//! with an open file takes an [`OpenFile`], which comes from opening it or from
+//! [`crate::Volume::file`], that is by a caller and a handle of the caller's own session.
 
 use crate::chain::Chain;
 use crate::dirent::Entry;
 use crate::error::FsError;
 use alloc::string::String;
 use alloc::vec::Vec;
+use libipc::Caller;
+use libipc::sessions::{Found, Handle, Owner, Table};
 
-/// An open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Handle(u32);
+/// An open file of somebody who has it open. It cannot be made from a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFile(Found);
 
-impl Handle {
-    /// The handle as a number, for a message.
-    pub fn to_raw(self) -> u32 {
-        self.0
-    }
-
-    /// Its place in the table.
-    pub(crate) fn index(self) -> usize {
-        (self.0 & 0xFFFF) as usize
-    }
-
-    /// A handle from a message. Any number is safe: one that is not open is `BadHandle`.
-    pub fn from_raw(raw: u32) -> Self {
-        Handle(raw)
+impl OpenFile {
+    /// The handle that its session has for it.
+    pub const fn handle(self) -> Handle {
+        self.0.handle()
     }
 }
 
@@ -54,28 +45,30 @@ pub enum Create {
     New,
     /// Made if it does not exist, emptied if it does.
     Truncate,
+    /// The file must be the one that had this identity when it was opened.
+    Same(Identity),
 }
 
-/// What a successor needs to open a file again.
+/// Which file it is: of its place in its directory, its short name and its time of creation, none of
+/// which changes while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandleKey {
-    /// First cluster of the directory that the file is in.
-    pub directory: u32,
-    /// Slot of its short entry in there.
-    pub slot: u32,
-    /// A hash of its short name and time of creation.
-    pub identity: u32,
-    /// Its first cluster; 0 if it was empty.
-    pub first_cluster: u32,
+pub struct Identity {
+    /// The same for each handle of one file, and different for two files.
+    pub file: u64,
+    /// Changes also where the file was emptied or made anew: of its first cluster, too.
+    pub beginning: u64,
 }
 
-/// On whose behalf a file is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// The session.
-    pub badge: u64,
-    /// Which instance of the client.
-    pub incarnation: u32,
+impl Identity {
+    /// Of the file with this entry, in this slot of the directory with this first cluster.
+    pub(crate) fn of(place: (u32, u32), entry: &Entry) -> Self {
+        // FNV-1a.
+        let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
+        let place = [place.0.to_le_bytes(), place.1.to_le_bytes()].concat();
+        let file = place.iter().chain(entry.unchanging()).fold(0xCBF2_9CE4_8422_2325, add);
+        let beginning = entry.first().to_le_bytes().iter().fold(file, add);
+        Identity { file, beginning }
+    }
 }
 
 /// The file behind one or more handles.
@@ -96,38 +89,40 @@ pub(crate) struct Node {
 pub(crate) struct Open {
     pub node: usize,
     pub access: Access,
-    pub owner: Owner,
     /// Where a sequential reader would read next.
     pub next: u64,
     /// Up to where was read ahead.
     pub ahead: u64,
     /// How far ahead to read; 0 until a reader is sequential.
     pub window: u32,
-    generation: u16,
+}
+
+impl Open {
+    fn new(node: usize, access: Access) -> Self {
+        Open { node, access, next: 0, ahead: 0, window: 0 }
+    }
 }
 
 /// The table of open files.
 pub(crate) struct Files {
     nodes: Vec<Option<Node>>,
-    opens: Vec<Option<Open>>,
-    limit: usize,
-    generation: u16,
+    opens: Table<Open>,
 }
 
 impl Files {
-    pub fn new(limit: u16) -> Self {
-        Self { nodes: Vec::new(), opens: Vec::new(), limit: limit.into(), generation: 0 }
+    /// Room for so many handles.
+    pub fn new(handles: u16) -> Self {
+        Self { nodes: Vec::new(), opens: Table::new(handles.into()) }
     }
 
     /// # Errors
-    /// `TooManyOpen`.
-    pub fn check_room(&self) -> Result<(), FsError> {
-        let used = self.opens.iter().flatten().count();
-        if used < self.limit { Ok(()) } else { Err(FsError::TooManyOpen) }
+    /// `TooManyOpen` if the owner has its share of the handles, or there are none left.
+    pub fn check_room(&self, owner: Owner, share: usize) -> Result<(), FsError> {
+        self.opens.check_room(owner, share).map_err(|_| FsError::TooManyOpen)
     }
 
     /// The node of the file whose short entry lies there.
-    pub fn find(&self, dir: u32, slot: u32) -> Option<usize> {
+    pub fn find_node(&self, dir: u32, slot: u32) -> Option<usize> {
         self.nodes.iter().position(|n| n.as_ref().is_some_and(|n| n.dir == dir && n.slot == slot))
     }
 
@@ -143,47 +138,80 @@ impl Files {
     }
 
     /// Makes a handle of a node.
-    pub fn open(&mut self, node: usize, access: Access, owner: Owner) -> Handle {
-        self.generation = self.generation.wrapping_add(1);
-        let at = self.opens.iter().position(Option::is_none).unwrap_or(self.opens.len());
-        let handle = Handle(u32::from(self.generation) << 16 | at as u32);
-        self.put(handle, node, access, owner);
-        handle
-    }
-
-    /// Opens a handle under its number: a new one, or one that a dead server had open.
-    pub fn put(&mut self, handle: Handle, node: usize, access: Access, owner: Owner) {
-        self.node_mut(node).users += 1;
-        let (generation, at) = ((handle.0 >> 16) as u16, (handle.0 & 0xFFFF) as usize);
-        if at >= self.opens.len() {
-            self.opens.resize_with(at + 1, || None);
+    ///
+    /// # Errors
+    /// As [`Files::check_room`]; a node without users is gone then.
+    pub fn open(
+        &mut self,
+        (owner, share): (Owner, usize),
+        node: usize,
+        access: Access,
+    ) -> Result<OpenFile, FsError> {
+        match self.opens.insert(owner, share, Open::new(node, access)) {
+            Ok(found) => {
+                self.node_mut(node).users += 1;
+                Ok(OpenFile(found))
+            }
+            Err(_) => {
+                self.drop_unused(node);
+                Err(FsError::TooManyOpen)
+            }
         }
-        self.opens[at] =
-            Some(Open { node, access, owner, next: 0, ahead: 0, window: 0, generation });
     }
 
-    /// The number that handles are told apart by, of the last one.
-    pub fn generation(&self) -> u16 {
-        self.generation
+    /// Opens a handle under the number that a dead server gave it. Says whether that can be.
+    pub fn restore(&mut self, handle: Handle, owner: Owner, node: usize, access: Access) -> bool {
+        let restored = self.opens.restore(handle, owner, Open::new(node, access));
+        if restored {
+            self.node_mut(node).users += 1;
+        } else {
+            self.drop_unused(node);
+        }
+        restored
     }
 
-    /// Goes on from there.
-    pub fn set_generation(&mut self, generation: u16) {
-        self.generation = generation;
+    /// The file that a caller has open under this handle.
+    ///
+    /// # Errors
+    /// `BadHandle`: none, or another session's.
+    pub fn find(&self, caller: Caller, handle: Handle) -> Result<OpenFile, FsError> {
+        self.opens.find(caller, handle).map(OpenFile).ok_or(FsError::BadHandle)
     }
 
-    /// All handles.
-    pub fn handles(&self) -> impl Iterator<Item = (Handle, Owner)> {
-        self.opens.iter().enumerate().filter_map(|(at, open)| {
-            let open = open.as_ref()?;
-            Some((Handle(u32::from(open.generation) << 16 | at as u32), open.owner))
-        })
+    /// No handle from this number on was given yet.
+    pub fn next_handle(&self) -> u64 {
+        self.opens.next()
+    }
+
+    /// Gives no handles below `next` from now on.
+    pub fn skip_handles_to(&mut self, next: u64) {
+        self.opens.skip_to(next);
+    }
+
+    /// Handles that there are room for.
+    pub fn capacity(&self) -> usize {
+        self.opens.capacity()
+    }
+
+    /// The place of a handle, below the capacity.
+    pub fn place(&self, handle: Handle) -> usize {
+        self.opens.place(handle)
+    }
+
+    /// Whom an open file belongs to.
+    pub fn owner(&self, file: OpenFile) -> Option<Owner> {
+        self.opens.owner(file.0)
+    }
+
+    /// All open files with their owners.
+    pub fn all(&self) -> impl Iterator<Item = (OpenFile, Owner)> {
+        self.opens.iter().map(|(found, owner, _)| (OpenFile(found), owner))
     }
 
     /// What the handles of a node allow.
     pub fn accesses(&self, node: usize) -> impl Iterator<Item = Access> {
-        let handles = self.opens.iter().flatten();
-        handles.filter(move |open| open.node == node).map(|open| open.access)
+        let opens = self.opens.iter().map(|(_, _, open)| open);
+        opens.filter(move |open| open.node == node).map(|open| open.access)
     }
 
     /// All nodes.
@@ -198,25 +226,24 @@ impl Files {
     }
 
     /// # Errors
-    /// `BadHandle`.
-    pub fn close(&mut self, handle: Handle) -> Result<(), FsError> {
-        let at = self.get(handle)?.node;
-        self.opens[(handle.0 & 0xFFFF) as usize] = None;
-        let node = self.node_mut(at);
-        node.users -= 1;
-        if node.users == 0 {
-            self.nodes[at] = None;
-        }
+    /// `BadHandle`: it was closed before.
+    pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
+        let at = self.opens.remove(file.0).ok_or(FsError::BadHandle)?.node;
+        self.node_mut(at).users -= 1;
+        self.drop_unused(at);
         Ok(())
     }
 
-    /// # Errors
-    /// `BadHandle`.
-    pub fn get(&mut self, handle: Handle) -> Result<&mut Open, FsError> {
-        match self.opens.get_mut((handle.0 & 0xFFFF) as usize) {
-            Some(Some(open)) if u32::from(open.generation) == handle.0 >> 16 => Ok(open),
-            _ => Err(FsError::BadHandle),
+    fn drop_unused(&mut self, node: usize) {
+        if self.node(node).users == 0 {
+            self.nodes[node] = None;
         }
+    }
+
+    /// # Errors
+    /// `BadHandle`: it was closed.
+    pub fn get(&mut self, file: OpenFile) -> Result<&mut Open, FsError> {
+        self.opens.get_mut(file.0).ok_or(FsError::BadHandle)
     }
 
     /// # Panics
@@ -242,5 +269,9 @@ impl Node {
     ) -> Self {
         let ((dir, slot), (sector, offset)) = (place, address);
         Self { dir, slot, sector, offset, entry, chain, path, users: 0 }
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity::of((self.dir, self.slot), &self.entry)
     }
 }

@@ -12,12 +12,12 @@ use crate::cache::{Cache, MIN_BUFFERS, Mirror};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{ENTRY_BYTES, Entry};
 use crate::error::{FsError, MountError};
-use crate::open::{Access, Files, Handle, Node, Owner};
+use crate::open::{Access, Files, Identity, Node};
 use crate::survivor::records::{
     CLIENT_FIRST, CLIENTS, ClientRecord, GEOMETRY, HANDLE_FIRST, HANDLES, HandleRecord, REDO,
     RedoRecord, get_geometry, put_geometry,
 };
-use crate::survivor::{Broken, Found, Survivor};
+use crate::survivor::{Broken, Found, PAYLOAD, Survivor};
 use crate::time::DateTime;
 use crate::volume::{Limits, Volume};
 use alloc::vec::Vec;
@@ -33,17 +33,12 @@ enum Failure<D> {
 
 impl<D: CacheDevice> Volume<D> {
     /// Takes over what an earlier instance left in `memory`, or mounts the disk and begins to keep
-    /// a state there. `incarnation` is that of this instance. No request of an earlier instance is
-    /// in flight on the device any more, and its buffers are as that instance left them.
+    /// a state there. No request of an earlier instance is in flight on the device any more, and its
+    /// buffers are as that instance left them.
     ///
     /// # Errors
     /// As [`Volume::mount`].
-    pub fn restore(
-        device: D,
-        limits: Limits,
-        memory: &Shared,
-        incarnation: u32,
-    ) -> Result<Self, MountError> {
+    pub fn restore(device: D, limits: Limits, memory: &Shared) -> Result<Self, MountError> {
         let limits = Limits { handles: limits.handles.min(HANDLES as u16), ..limits };
         let buffers = device.buffers();
         let device = match Survivor::open(memory, buffers) {
@@ -62,7 +57,7 @@ impl<D: CacheDevice> Volume<D> {
             },
         };
         let mut volume = Volume::mount(device, limits)?;
-        match Survivor::format(memory, buffers, incarnation) {
+        match Survivor::format(memory, buffers) {
             Some(mut survivor) => {
                 let sectors = volume.core.cache.sectors();
                 survivor.stage(GEOMETRY, put_geometry(&volume.core.geo, sectors));
@@ -78,11 +73,6 @@ impl<D: CacheDevice> Volume<D> {
         Ok(volume)
     }
 
-    /// Tells the handles that this volume gives from those of an earlier state.
-    pub fn epoch(&self) -> Option<u32> {
-        self.core.cache.survivor.as_ref().map(Survivor::epoch)
-    }
-
     /// Opens the files that were open.
     fn inherit_handles(&mut self) -> Result<(), FsError> {
         for index in 0..HANDLES {
@@ -91,34 +81,46 @@ impl<D: CacheDevice> Volume<D> {
             let Some(Some(record)) = record else {
                 continue;
             };
-            let handle = Handle::from_raw(record.raw);
-            match self.inherit_node(&record) {
-                Ok(node) => self.files.put(handle, node, record.access, record.owner),
+            match self.inherit_handle(index, &record) {
+                Ok(()) => {}
                 Err(error @ FsError::Io { .. }) => return Err(error),
                 Err(error) => {
                     log::warn!("{} cannot be kept open: {error:?}", record.path);
-                    self.stage_closed(handle);
+                    if let Some(survivor) = &mut self.core.cache.survivor {
+                        survivor.stage(item, [0; PAYLOAD]);
+                    }
                 }
             }
         }
         Ok(())
     }
 
+    fn inherit_handle(&mut self, place: usize, record: &HandleRecord) -> Result<(), FsError> {
+        if self.files.place(record.handle) != place {
+            return Err(FsError::BadHandle);
+        }
+        let node = self.inherit_node(record)?;
+        match self.files.restore(record.handle, record.owner, node, record.access) {
+            true => Ok(()),
+            false => Err(FsError::BadHandle),
+        }
+    }
+
     fn inherit_node(&mut self, record: &HandleRecord) -> Result<usize, FsError> {
         let (dir, slot) = record.place;
-        if let Some(node) = self.files.find(dir, slot) {
+        if let Some(node) = self.files.find_node(dir, slot) {
             return Ok(node);
         }
         let (sector, offset) = (record.address.0, record.address.1 as usize);
         if offset > SECTOR_BYTES - ENTRY_BYTES {
-            return Err(FsError::StaleKey);
+            return Err(FsError::Replaced);
         }
         let bytes = self.core.cache.sector(sector, sector + 1)?;
         let entry: [u8; ENTRY_BYTES] =
             bytes[offset..offset + ENTRY_BYTES].try_into().expect("an entry");
         let entry = Entry(entry);
-        if entry.is_directory() || entry.identity() != record.identity {
-            return Err(FsError::StaleKey);
+        if entry.is_directory() || Identity::of(record.place, &entry).file != record.identity {
+            return Err(FsError::Replaced);
         }
         let chain = self.check_file(&entry)?;
         let node = Node::new(record.place, (sector, offset), entry, chain, record.path.clone());
@@ -166,7 +168,7 @@ fn resume<D: CacheDevice>(
         }
     }
     let clients = (0..CLIENTS).map(|i| ClientRecord::get(survivor.item(CLIENT_FIRST + i)));
-    let clients = clients.take_while(|client| client.badge != 0).collect();
+    let clients = clients.take_while(|client| client.owner.badge != 0).collect();
     let mut cache = Cache::new(device);
     let mirror = Mirror { sectors: geo.fat_sectors, copies: geo.mirrors };
     cache.set_origin(geo.data_start, (geo.mirrors > 0).then_some(mirror));
@@ -180,7 +182,6 @@ fn resume<D: CacheDevice>(
         dirs: Vec::new(),
         limits,
         now: DateTime::EPOCH,
-        owner: Owner::default(),
         clients,
         replacing: None,
     };
@@ -201,7 +202,7 @@ fn take_over<D: CacheDevice>(
     if !volume.core.inherit()? {
         return Ok(false);
     }
-    volume.files.set_generation(volume.core.generation);
+    volume.files.skip_handles_to(volume.core.next_handle);
     if let Some(report) = volume.core.report {
         refill(&mut volume.core, &report)?;
     }

@@ -10,12 +10,13 @@ use crate::dir::{Dir, Item, Scanner};
 use crate::dirent::{Attributes, Entry};
 use crate::error::{Damage, FsError};
 use crate::name::{self, Name, short};
-use crate::open::{Access, Create, Handle, HandleKey, Node};
+use crate::open::{Access, Create, Identity, Node, OpenFile};
 use crate::path;
 use crate::time::DateTime;
 use crate::volume::Volume;
 use alloc::string::String;
 use alloc::vec::Vec;
+use libipc::sessions::Owner;
 
 /// Clusters that a new name needs at most: a directory, and what its parent grows by.
 const NAME_CLUSTERS: u32 = 8;
@@ -139,7 +140,7 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Lists up to `max` entries of a directory from `cursor` on (`DirCursor::default()` for the
-    /// start), without `.` and `..`; returns where to go on, or `None` at the end. Entries that
+    /// start), without `.` and `..` and what no path can name; returns where to go on, or `None` at the end. Entries that
     /// are there during the whole listing are listed exactly once.
     ///
     /// # Errors
@@ -159,11 +160,11 @@ impl<D: CacheDevice> Volume<D> {
             let Some(item) = scan.next(&mut self.core, &self.dirs[0])? else {
                 return Ok((listed, None));
             };
-            if item.entry.is_dot() {
+            let Some(name) = scan.name().filter(|_| !item.entry.is_dot()) else {
                 continue;
-            }
+            };
             listed.push(Listed {
-                name: name::text_of(scan.name()),
+                name: name::text_of(name),
                 short_name: short::text_of(&item.entry.short()),
                 metadata: Metadata::of(&item.entry),
             });
@@ -171,12 +172,33 @@ impl<D: CacheDevice> Volume<D> {
         Ok((listed, Some(DirCursor(scan.slot))))
     }
 
-    /// Opens a file. Its whole chain is checked now, so that reading it later meets no damage.
+    /// Opens a file for the server itself, as [`Volume::open_for`] does for a session.
     ///
     /// # Errors
-    /// `NotFound`, `Exists`, `IsADirectory`, `ReadOnly`, `TooManyOpen`, `Corrupt`, `NoSpace`, `Io`.
-    pub fn open(&mut self, path: &str, access: Access, create: Create) -> Result<Handle, FsError> {
-        self.files.check_room()?;
+    /// As [`Volume::open_for`].
+    pub fn open(
+        &mut self,
+        path: &str,
+        access: Access,
+        create: Create,
+    ) -> Result<OpenFile, FsError> {
+        self.open_for((Owner::default(), self.files.capacity()), path, access, create)
+    }
+
+    /// Opens a file for a client that may have so many open. Its whole chain is checked now, so
+    /// that reading it later meets no damage.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `IsADirectory`, `ReadOnly`, `TooManyOpen`, `Replaced`, `Corrupt`,
+    /// `NoSpace`, `Io`.
+    pub fn open_for(
+        &mut self,
+        client: (Owner, usize),
+        path: &str,
+        access: Access,
+        create: Create,
+    ) -> Result<OpenFile, FsError> {
+        self.files.check_room(client.0, client.1)?;
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         if path::means_directory(path) {
             return Err(match target.item {
@@ -185,63 +207,77 @@ impl<D: CacheDevice> Volume<D> {
                 None => FsError::NotFound,
             });
         }
-        if create != Create::Never {
-            self.core.prepare(NAME_CLUSTERS)?;
+        let (slot, entry) = self.slot_to_open(&target, create)?;
+        let place = (target.dir, slot);
+        let file = self.open_entry(client, place, entry, access, path)?;
+        if create == Create::Truncate
+            && let Err(error) = self.truncate_open(file)
+        {
+            self.files.close(file)?;
+            return Err(error);
         }
-        let (slot, entry) = match target.item {
-            Some(_) if create == Create::New => return Err(FsError::Exists),
-            Some(item) => (item.slot, item.entry),
-            None if create == Create::Never => return Err(FsError::NotFound),
-            None => {
+        self.stage_opened(file)?;
+        Ok(file)
+    }
+
+    /// The slot that `open` opens, made if it is to be, and its entry.
+    fn slot_to_open(&mut self, target: &Target, create: Create) -> Result<(u32, Entry), FsError> {
+        match (create, target.item) {
+            (Create::Same(identity), item) => item
+                .filter(|item| Identity::of((target.dir, item.slot), &item.entry) == identity)
+                .map(|item| (item.slot, item.entry))
+                .ok_or(FsError::Replaced),
+            (Create::New, Some(_)) => Err(FsError::Exists),
+            (Create::Never, None) => Err(FsError::NotFound),
+            (Create::Never, Some(item)) => Ok((item.slot, item.entry)),
+            (_, item) => {
+                self.core.prepare(NAME_CLUSTERS)?;
+                if let Some(item) = item {
+                    return Ok((item.slot, item.entry));
+                }
                 let entry = Entry::new([b' '; 11], Entry::FILE, 0, self.now);
                 self.dir(target.dir)?;
                 let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, None)?;
-                let entry =
-                    self.dirs[0].entry_at(&mut self.core, slot)?.ok_or(FsError::NotFound)?;
-                (slot, entry)
+                let entry = self.dirs[0].entry_at(&mut self.core, slot)?;
+                Ok((slot, entry.ok_or(FsError::NotFound)?))
             }
-        };
-        let handle = self.open_entry(target.dir, slot, entry, access, path)?;
-        if create == Create::Truncate
-            && let Err(error) = self.truncate_open(handle)
-        {
-            self.files.close(handle)?;
-            return Err(error);
         }
-        self.stage_opened(handle)?;
-        Ok(handle)
     }
 
     fn open_entry(
         &mut self,
-        dir: u32,
-        slot: u32,
+        client: (Owner, usize),
+        place: (u32, u32),
         entry: Entry,
         access: Access,
         path: &str,
-    ) -> Result<Handle, FsError> {
+    ) -> Result<OpenFile, FsError> {
         if entry.is_directory() {
             return Err(FsError::IsADirectory);
         }
         if access != Access::Read && entry.attributes().is_read_only() {
             return Err(FsError::ReadOnly);
         }
-        if let Some(node) = self.files.find(dir, slot) {
-            return Ok(self.files.open(node, access, self.owner));
-        }
-        let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
-        self.dir(dir)?;
-        let address = self.dirs[0].address(&mut self.core, slot)?;
-        let node = self.files.add_node(Node::new((dir, slot), address, entry, chain, path.into()));
-        Ok(self.files.open(node, access, self.owner))
+        let (dir, slot) = place;
+        let node = match self.files.find_node(dir, slot) {
+            Some(node) => node,
+            None => {
+                let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
+                self.dir(dir)?;
+                let address = self.dirs[0].address(&mut self.core, slot)?;
+                self.files.add_node(Node::new(place, address, entry, chain, path.into()))
+            }
+        };
+        self.files.open(client, node, access)
     }
 
-    /// Opens a file for reading that no successor hears of.
+    /// A file as it would be opened.
     #[cfg(test)]
-    pub(crate) fn open_unseen(&mut self, path: &str) -> Result<Handle, FsError> {
+    pub(crate) fn unopened(&mut self, path: &str) -> Result<Node, FsError> {
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
-        let item = target.item.ok_or(FsError::NotFound)?;
-        self.open_entry(target.dir, item.slot, item.entry, Access::Read, path)
+        let Item { slot, entry, .. } = target.item.ok_or(FsError::NotFound)?;
+        let chain = self.check_file(&entry)?;
+        Ok(Node::new((target.dir, slot), (0, 0), entry, chain, path.into()))
     }
 
     /// Walks a file's chain and compares it with the file's size.
@@ -253,50 +289,6 @@ impl<D: CacheDevice> Volume<D> {
             return Err(FsError::corrupt(Damage::ChainTooShort, chain.last()));
         }
         Ok(chain)
-    }
-
-    /// What a successor needs to open this file again.
-    ///
-    /// # Errors
-    /// `BadHandle`.
-    pub fn key(&mut self, handle: Handle) -> Result<HandleKey, FsError> {
-        let at = self.files.get(handle)?.node;
-        let node = self.files.node(at);
-        Ok(HandleKey {
-            directory: node.dir,
-            slot: node.slot,
-            identity: node.entry.identity(),
-            first_cluster: node.entry.first(),
-        })
-    }
-
-    /// Opens a file by a key from an earlier incarnation of this server; `path` is for errors.
-    ///
-    /// # Errors
-    /// `StaleKey` if there is another file or none at that place now; those of [`Volume::open`].
-    pub fn open_key(
-        &mut self,
-        key: HandleKey,
-        access: Access,
-        path: &str,
-    ) -> Result<Handle, FsError> {
-        self.files.check_room()?;
-        self.audit()?;
-        if !self.core.geo.has_cluster(key.directory) {
-            return Err(FsError::StaleKey);
-        }
-        match self.dir(key.directory) {
-            Err(FsError::Corrupt { .. }) => return Err(FsError::StaleKey),
-            other => other?,
-        }
-        let entry = self.dirs[0].entry_at(&mut self.core, key.slot)?.ok_or(FsError::StaleKey)?;
-        let same_start = key.first_cluster == 0 || key.first_cluster == entry.first();
-        if entry.is_directory() || entry.identity() != key.identity || !same_start {
-            return Err(FsError::StaleKey);
-        }
-        let handle = self.open_entry(key.directory, key.slot, entry, access, path)?;
-        self.stage_opened(handle)?;
-        Ok(handle)
     }
 
     /// Makes a directory.
@@ -339,7 +331,7 @@ impl<D: CacheDevice> Volume<D> {
         if path::means_directory(path) {
             return Err(FsError::NotADirectory);
         }
-        if self.files.find(target.dir, item.slot).is_some() {
+        if self.files.find_node(target.dir, item.slot).is_some() {
             return Err(FsError::Busy);
         }
         if item.entry.attributes().is_read_only() {
@@ -392,7 +384,7 @@ impl<D: CacheDevice> Volume<D> {
         if !is_directory && (path::means_directory(from) || path::means_directory(to)) {
             return Err(FsError::NotADirectory);
         }
-        if self.files.find(source.dir, item.slot).is_some() {
+        if self.files.find_node(source.dir, item.slot).is_some() {
             return Err(FsError::Busy);
         }
         let target = self.target(to)?.ok_or(FsError::Exists)?;

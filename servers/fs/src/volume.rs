@@ -11,7 +11,7 @@ use crate::device::CacheDevice;
 use crate::dir::{Dir, find_label};
 use crate::error::{Damage, FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
-use crate::open::{Files, Owner};
+use crate::open::Files;
 use crate::survivor::records::{ClientRecord, RedoRecord};
 use crate::time::DateTime;
 use alloc::string::String;
@@ -23,7 +23,7 @@ const DIRS_KEPT: usize = 8;
 /// Bounds on memory, given at mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Files open at once (handles).
+    /// Files open at once (handles), of all sessions together.
     pub handles: u16,
     /// Extents kept of each open file, 12 bytes each.
     pub extents_per_file: u32,
@@ -32,9 +32,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 handles, 24 KiB of extents for each, 16 Mi clusters (a map of 4 MiB at most).
+    /// 128 handles, 24 KiB of extents for each, 16 Mi clusters (a map of 4 MiB at most).
     fn default() -> Self {
-        Self { handles: 64, extents_per_file: 2048, clusters: 16 << 20 }
+        Self { handles: 128, extents_per_file: 2048, clusters: 16 << 20 }
     }
 }
 
@@ -63,8 +63,6 @@ pub struct Volume<D> {
     pub(crate) dirs: Vec<Dir>,
     pub(crate) limits: Limits,
     pub(crate) now: DateTime,
-    /// On whose behalf files are opened.
-    pub(crate) owner: Owner,
     /// What is known of each session's last requests.
     pub(crate) clients: Vec<ClientRecord>,
     /// Bytes that the commit puts in the place of others.
@@ -121,7 +119,6 @@ impl<D: CacheDevice> Volume<D> {
             dirs: Vec::new(),
             limits,
             now: DateTime::EPOCH,
-            owner: Owner::default(),
             clients: Vec::new(),
             replacing: None,
         })
@@ -132,9 +129,19 @@ impl<D: CacheDevice> Volume<D> {
         self.now = now;
     }
 
-    /// Sets on whose behalf files are opened from now on.
-    pub fn set_owner(&mut self, owner: Owner) {
-        self.owner = owner;
+    /// Gives no handles below `next` from now on.
+    pub fn skip_handles_to(&mut self, next: u64) {
+        self.files.skip_handles_to(next);
+    }
+
+    /// No handle from this number on was given yet.
+    pub fn next_handle(&self) -> u64 {
+        self.files.next_handle()
+    }
+
+    /// Handles that there are for all sessions.
+    pub fn handles(&self) -> usize {
+        self.files.capacity()
     }
 
     /// Ends an operation: for a successor it has happened from here on, and nothing of it before.
@@ -143,7 +150,7 @@ impl<D: CacheDevice> Volume<D> {
     /// # Errors
     /// `Io` where bytes could not be put in the place of others; some may be.
     pub fn commit(&mut self) -> Result<(), FsError> {
-        self.core.generation = self.files.generation();
+        self.core.next_handle = self.files.next_handle();
         self.core.commit();
         match self.replacing.take() {
             Some(redo) => self.replace(&redo),

@@ -18,13 +18,32 @@ struct MemoryServer {
     done: BTreeSet<u64>,
     shared: Shared,
     incarnation: u32,
-    open: Vec<String>,
+    /// What is open, by handle.
+    open: BTreeMap<u64, String>,
+    next_handle: u64,
+    /// What happens to `open` when the server dies.
+    state: State,
+}
+
+/// Whether a server's successor knows its handles.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Survives,
+    IsLost,
 }
 
 impl MemoryServer {
     fn restart(&mut self) {
         self.incarnation += 1;
-        self.open.clear();
+        if self.state == State::IsLost {
+            self.open.clear();
+        }
+    }
+
+    /// Of the first byte, so that a test can make another file of the same name.
+    fn identity(&self, path: &str) -> FileIdentity {
+        let first = self.files[path].first().copied().unwrap_or_default();
+        FileIdentity { file: path.len() as u64, beginning: first.into() }
     }
 
     /// Executes a call of this number once; a call that failed is tried anew.
@@ -43,18 +62,18 @@ impl MemoryServer {
 
     fn opened(&mut self, path: &str) -> Result<Opened, FileError> {
         let size = self.files.get(path).ok_or(FileError::NotFound)?.len() as u64;
-        self.open.push(path.to_owned());
+        self.next_handle += 1;
+        self.open.insert(self.next_handle, path.to_owned());
         Ok(Opened {
-            handle: Handle::new(self.incarnation, self.open.len() as u32 - 1),
-            key: FileKey([path.len() as u32, 0, 0, 0]),
+            handle: Handle(self.next_handle),
+            identity: self.identity(path),
             metadata: metadata(size),
         })
     }
 
     fn file(&mut self, handle: Handle) -> Result<&mut Vec<u8>, FileError> {
-        let number = handle.number(self.incarnation).ok_or(FileError::BadHandle)?;
-        let path = self.open.get(number as usize).ok_or(FileError::BadHandle)?;
-        self.files.get_mut(path).ok_or(FileError::StaleKey)
+        let path = self.open.get(&handle.0).ok_or(FileError::BadHandle)?;
+        self.files.get_mut(path).ok_or(FileError::BadHandle)
     }
 }
 
@@ -71,21 +90,11 @@ impl FileSystemServer for MemoryServer {
         create: Create,
         _: RequestId,
     ) -> Result<Opened, FileError> {
-        if create != Create::Never {
-            self.files.entry(path.to_owned()).or_default();
-        }
-        self.opened(path)
-    }
-    fn reopen(
-        &mut self,
-        _: Caller,
-        key: FileKey,
-        path: &str,
-        _: Access,
-        _: RequestId,
-    ) -> Result<Opened, FileError> {
-        if key.0[0] as usize != path.len() {
-            return Err(FileError::StaleKey);
+        match create {
+            Create::Same(_) if !self.files.contains_key(path) => return Err(FileError::Replaced),
+            Create::Same(same) if self.identity(path) != same => return Err(FileError::Replaced),
+            Create::Never | Create::Same(_) => {}
+            _ => drop(self.files.entry(path.to_owned()).or_default()),
         }
         self.opened(path)
     }
@@ -177,7 +186,11 @@ impl FileSystemServer for MemoryServer {
 struct Deaths {
     every: u32,
     after: bool,
+    state: State,
 }
+
+/// It does not die.
+const NEVER: Deaths = Deaths { every: 0, after: false, state: State::Survives };
 
 fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemoryServer>>)) {
     let shared = Shared::leaked(100);
@@ -186,7 +199,9 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
         done: BTreeSet::new(),
         shared,
         incarnation: 1,
-        open: Vec::new(),
+        open: BTreeMap::new(),
+        next_handle: 0,
+        state: deaths.state,
     }));
     let served = server.clone();
     let calls = Cell::new(0);
@@ -218,10 +233,9 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
 
 #[test]
 fn files_are_read_and_written_over_deaths_of_the_server() {
-    // Opening again and one call need three answers in a row.
-    for every in [0, 4, 5, 7] {
+    for every in [0, 2, 3, 5, 7] {
         for after in [false, true] {
-            run(Deaths { every, after }, |client, server| {
+            run(Deaths { every, after, state: State::Survives }, |client, server| {
                 let (file, _) = File::open(client, "/a", Access::Write, Create::IfMissing).unwrap();
                 let data: Vec<u8> = (0..1234u32).map(|i| (i * 7) as u8).collect();
                 file.write_at(0, &data).unwrap();
@@ -236,10 +250,57 @@ fn files_are_read_and_written_over_deaths_of_the_server() {
 }
 
 #[test]
+fn a_file_that_is_only_read_is_opened_again_where_the_state_is_lost() {
+    // Opening again and one call need three answers in a row.
+    for every in [4, 5, 7] {
+        run(Deaths { every, after: false, state: State::IsLost }, |client, server| {
+            let data: Vec<u8> = (0..1234u32).map(|i| (i * 7) as u8).collect();
+            server.borrow_mut().files.insert("/a".into(), data.clone());
+            let (file, _) = File::open(client, "/a", Access::Read, Create::Never).unwrap();
+            let mut back = vec![0; 2000];
+            assert_eq!(file.read_at(0, &mut back), Ok(1234), "every {every}");
+            assert_eq!(&back[..1234], data);
+            assert!(server.borrow().incarnation > 1);
+        });
+    }
+}
+
+#[test]
+fn another_file_of_the_same_name_is_never_taken_for_the_one_that_was_open() {
+    for there in [Some(b"mother".to_vec()), Some(Vec::new()), None] {
+        run(Deaths { state: State::IsLost, ..NEVER }, |client, server| {
+            server.borrow_mut().files.insert("/a".into(), b"father".to_vec());
+            let (file, _) = File::open(client, "/a", Access::Read, Create::Never).unwrap();
+            server.borrow_mut().restart();
+            match &there {
+                Some(bytes) => server.borrow_mut().files.insert("/a".into(), bytes.clone()),
+                None => server.borrow_mut().files.remove("/a"),
+            };
+            assert_eq!(file.read_at(0, &mut [0; 6]), Err(FileError::Replaced));
+            assert_eq!(file.metadata(), Err(FileError::Replaced));
+        });
+    }
+}
+
+#[test]
+fn a_file_that_was_written_to_says_that_the_state_is_lost() {
+    run(Deaths { state: State::IsLost, ..NEVER }, |client, server| {
+        server.borrow_mut().files.insert("/a".into(), b"old contents".to_vec());
+        let (file, _) = File::open(client, "/a", Access::Write, Create::Never).unwrap();
+        server.borrow_mut().restart();
+        // Nothing of it is lost yet.
+        file.write_at(0, b"new").unwrap();
+        server.borrow_mut().restart();
+        assert_eq!(file.write_at(3, b" contents"), Err(FileError::StateLost));
+        assert_eq!(file.read_at(0, &mut [0; 6]), Err(FileError::StateLost));
+    });
+}
+
+#[test]
 fn names_change_exactly_once_over_deaths_of_the_server() {
     for every in [3, 4, 5] {
         for after in [false, true] {
-            run(Deaths { every, after }, |client, server| {
+            run(Deaths { every, after, state: State::IsLost }, |client, server| {
                 for i in 0..10 {
                     let (old, new) = (format!("/old{i}"), format!("/new{i}"));
                     client::make_directory(&client, &old).unwrap();
@@ -256,14 +317,14 @@ fn names_change_exactly_once_over_deaths_of_the_server() {
 
 #[test]
 fn real_errors_come_through_and_a_dead_service_is_told() {
-    run(Deaths { every: 0, after: false }, |client, _| {
+    run(NEVER, |client, _| {
         assert_eq!(client::remove(&client, "/x"), Err(FileError::NotFound));
         client::make_directory(&client, "/x").unwrap();
         assert_eq!(client::make_directory(&client, "/x"), Err(FileError::Exists));
         let long = "/".repeat(5000);
         assert_eq!(client.status(&long), Err(FileError::PathTooLong));
     });
-    run(Deaths { every: 1, after: false }, |client, _| {
+    run(Deaths { every: 1, ..NEVER }, |client, _| {
         let dead = FileError::Ipc(Error::ServerRestarted { maybe_executed: true });
         assert_eq!(client.status("/x"), Err(dead));
     });

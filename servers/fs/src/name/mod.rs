@@ -1,7 +1,12 @@
 //! Names: what people type, what FAT keeps, and how the two compare.
 //!
-//! A name is up to 255 UTF-16 units. It is kept as a long name with a generated short one, or
-//! as a short one alone if it fits. Names compare without regard to case.
+//! A name is up to 255 UTF-16 units. It is kept as a long name with a generated short one (its
+//! alias), or as a short one alone if it fits. A name leads to the entry that has exactly this name;
+//! else to one that has it in letters of another case; else to one whose alias it is.
+//!
+//! On disks from elsewhere an entry can have a name that nobody can ask for: with a dot or a space at
+//! its end, `..`, half a character. It goes by its alias then, and is not offered if that is no
+//! better, so that whatever is listed leads to what was listed ([`is_reachable`]).
 //!
 //! Not here: paths (`path`), uniqueness in a directory (`dir`).
 
@@ -19,19 +24,41 @@ pub(crate) fn is_allowed(unit: u16) -> bool {
     unit >= 0x20 && unit != 0x7F && !(unit < 0x80 && br#""*/:<>?\|"#.contains(&(unit as u8)))
 }
 
-/// Upper case of one unit, for comparing: a simple mapping, unit by unit, as FAT systems do.
-pub(crate) fn fold(unit: u16) -> u16 {
+/// One UTF-16 unit in upper case, for comparing: a lower-case letter whose upper-case letter has it as
+/// its lower-case one. So `ж` is `Ж`, and `ſ` is not `S`, whose lower case is `s`.
+pub fn fold(unit: u16) -> u16 {
     if unit < 0x80 {
         return (unit as u8).to_ascii_uppercase().into();
     }
-    let Some(c) = char::from_u32(unit.into()) else {
+    let Some(letter) = char::from_u32(unit.into()) else {
         return unit;
     };
-    let mut upper = c.to_uppercase();
-    match (upper.next(), upper.next()) {
-        (Some(u), None) => u16::try_from(u32::from(u)).unwrap_or(unit),
-        _ => unit,
-    }
+    let single = |letters: &mut dyn Iterator<Item = char>| {
+        let first = letters.next()?;
+        letters.next().is_none().then_some(first)
+    };
+    single(&mut letter.to_uppercase())
+        .filter(|upper| single(&mut upper.to_lowercase()) == Some(letter))
+        .and_then(|upper| u16::try_from(u32::from(upper)).ok())
+        .unwrap_or(unit)
+}
+
+/// Whether a path can name an entry of this name.
+pub(crate) fn is_reachable(units: &[u16]) -> bool {
+    let is_whole = char::decode_utf16(units.iter().copied()).all(|c| c.is_ok());
+    let ends_well = units.last().is_some_and(|u| ![u16::from(b'.'), u16::from(b' ')].contains(u));
+    ends_well && is_whole && units.len() <= MAX_NAME_UNITS && units.iter().all(|&u| is_allowed(u))
+}
+
+/// How an entry answers to a name that is asked for, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Match {
+    /// It has this name.
+    Exact,
+    /// It has this name in letters of another case.
+    Folded,
+    /// This is its alias, in any case.
+    Alias,
 }
 
 /// A valid name.
@@ -68,8 +95,17 @@ impl Name {
         &self.units
     }
 
-    /// Whether a name on the disk is this one.
-    pub fn matches(&self, other: &[u16]) -> bool {
+    /// How an entry with this name and this alias (either may be missing) answers to this name.
+    pub fn compare(&self, name: Option<&[u16]>, alias: Option<&[u16]>) -> Option<Match> {
+        match (name, alias) {
+            (Some(name), _) if name == self.units => Some(Match::Exact),
+            (Some(name), _) if self.is_folded(name) => Some(Match::Folded),
+            (_, Some(alias)) if self.is_folded(alias) => Some(Match::Alias),
+            _ => None,
+        }
+    }
+
+    fn is_folded(&self, other: &[u16]) -> bool {
         self.folded.len() == other.len()
             && other.iter().zip(&self.folded).all(|(&o, &f)| fold(o) == f)
     }
@@ -101,8 +137,26 @@ mod tests {
     fn case_does_not_count() {
         let name = Name::new("Straße Ünïcode.TXT").unwrap();
         let units = |s: &str| s.encode_utf16().collect::<Vec<_>>();
-        assert!(name.matches(&units("sTRAße üNÏCODE.txt")));
-        assert!(!name.matches(&units("STRASSE ÜNÏCODE.TXT")));
-        assert!(!name.matches(&units("Straße Ünïcode.TX")));
+        let compare = |other: &str| name.compare(Some(&units(other)), None);
+        assert_eq!(compare("Straße Ünïcode.TXT"), Some(Match::Exact));
+        assert_eq!(compare("sTRAße üNÏCODE.txt"), Some(Match::Folded));
+        assert_eq!(compare("STRASSE ÜNÏCODE.TXT"), None);
+        assert_eq!(compare("Straße Ünïcode.TX"), None);
+        let alias = units("sTRASSE ünïcode.txt");
+        assert_eq!(name.compare(None, Some(&alias)), None);
+        assert_eq!(name.compare(None, Some(&units("straße ünïcode.txt"))), Some(Match::Alias));
+    }
+
+    #[test]
+    fn names_that_no_path_can_have_are_not_reachable() {
+        let units = |s: &str| s.encode_utf16().collect::<Vec<_>>();
+        for name in ["", ".", "..", "a.", "a ", ". .", "a/b", "tab\t"] {
+            assert!(!is_reachable(&units(name)), "{name:?}");
+        }
+        assert!(!is_reachable(&[0xD83D]) && !is_reachable(&[u16::from(b'a'), 0xDE00]));
+        for name in ["a", " a", "..a", "a. b", "😀", &"x".repeat(255)] {
+            assert!(is_reachable(&units(name)), "{name:?}");
+            assert_eq!(Name::new(name).unwrap().units(), units(name), "{name:?}");
+        }
     }
 }

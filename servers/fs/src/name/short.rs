@@ -24,11 +24,14 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit() || is_special(byte)
 }
 
+/// What a short name has in place of a byte that it must not have.
+const NO_CHARACTER: u16 = 0xFFFD;
+
 fn decode(byte: u8) -> u16 {
     match byte {
-        0..=0x1F | b'/' | b'\\' | 0x7F => 0xFFFD,
+        0..=0x1F | b'/' | b'\\' | b'.' | 0x7F => NO_CHARACTER,
         0x20..=0x7E => byte.into(),
-        _ => CP437.chars().nth(usize::from(byte - 0x80)).map_or(0xFFFD, |c| c as u32 as u16),
+        _ => CP437.chars().nth(usize::from(byte - 0x80)).map_or(NO_CHARACTER, |c| c as u32 as u16),
     }
 }
 
@@ -55,6 +58,11 @@ pub(crate) fn units_of(raw: &[u8; 11], lower: (bool, bool)) -> ([u16; SHORT_UNIT
     part(&bytes[..8], lower.0, false);
     part(&bytes[8..], lower.1, true);
     (units, len)
+}
+
+/// Whether a path can name an entry of this short name, as [`units_of`] gives it.
+pub(crate) fn is_reachable(units: &[u16]) -> bool {
+    super::is_reachable(units) && !units.contains(&NO_CHARACTER)
 }
 
 /// A short name as text, without NT's flags.

@@ -5,25 +5,29 @@
 //!
 //! Each call that changes something ends with one commit, together with what is answered: a
 //! successor finds the call executed or not begun. Handles belong to the survivor region's state,
-//! not to the instance, and to the client's instance that opened them: they are closed when it dies.
+//! not to this instance, and to the session and the instance of its client that opened them: others
+//! do not find them, and they are closed when it dies. Each session has an equal share of them.
 //!
 //! Not here: the ring to the driver (the binary's glue), anything about FAT.
 
+mod reach;
 mod told;
 
+use reach::{Purpose, reach};
 pub(crate) use told::error;
 use told::{access_of, describe, mount_failure, text};
 
-use crate::open::Owner;
 use crate::survivor::records::ClientRecord;
-use crate::{CacheDevice, Create, DirCursor, FsError, Handle, HandleKey, Limits, Listed, Volume};
+use crate::{CacheDevice, Create, DirCursor, FsError, Identity, Limits, Listed, OpenFile, Volume};
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
+use libipc::sessions::{Clients, Owner, first_handle};
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
 use skink_protocols::file;
-use skink_protocols::file::{Entry, EntryWriter, FileError, FileKey, Listing, MountFailure};
+use skink_protocols::file::{Entry, EntryWriter, FileError, FileIdentity, Listing, MountFailure};
 use skink_protocols::file::{FileSystemServer, Opened, RequestId, Statistics};
 
 /// Bytes copied between cache and session at once.
@@ -66,16 +70,17 @@ pub struct Service<H: Host> {
     host: H,
     volume: Option<Volume<H::Disk>>,
     limits: Limits,
-    incarnation: u32,
+    /// Behind all handles that any instance has given.
+    next_handle: u64,
     buffer: Vec<u8>,
-    sessions: Vec<SessionState>,
+    clients: Clients,
 }
 
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
-        let buffer = vec![0; PIECE];
-        Service { host, volume: None, limits, incarnation, buffer, sessions: Vec::new() }
+        let (buffer, next_handle) = (vec![0; PIECE], first_handle(incarnation));
+        Service { host, volume: None, limits, next_handle, buffer, clients: Clients::new() }
     }
 
     /// Neighbours died or came: closes what dead clients had open, has the driver looked after.
@@ -83,15 +88,10 @@ impl<H: Host> Service<H> {
         if let Some(volume) = &self.volume {
             self.host.neighbours_changed(volume.device());
         }
-        self.sessions = self.host.sessions();
-        let sessions = &self.sessions;
-        let is_gone = |owner: Owner| {
-            sessions.iter().find(|session| session.badge == owner.badge).is_some_and(|session| {
-                !session.is_alive || session.incarnation != owner.incarnation
-            })
-        };
+        self.clients.update(self.host.sessions());
+        let clients = &self.clients;
         if let Some(volume) = &mut self.volume
-            && volume.close_of(is_gone) > 0
+            && volume.close_of(|owner| clients.is_gone(owner)) > 0
         {
             // Only handles change: no bytes that could fail to be put in place.
             let _ = volume.commit();
@@ -99,17 +99,26 @@ impl<H: Host> Service<H> {
     }
 
     /// Whoever calls lives: if that is news, asks how the clients are.
-    fn owner(&mut self, caller: Caller) -> Owner {
-        let of = |sessions: &[SessionState]| {
-            let session = sessions.iter().find(|session| session.badge == caller.0);
-            session.filter(|session| session.is_alive).map(|session| session.incarnation)
-        };
-        let mut incarnation = of(&self.sessions);
-        if incarnation.is_none() {
-            self.sessions_changed();
-            incarnation = of(&self.sessions);
+    fn owner(&mut self, caller: Caller) -> Result<Owner, FileError> {
+        if let Some(owner) = self.clients.owner(caller) {
+            return Ok(owner);
         }
-        Owner { badge: caller.0, incarnation: incarnation.unwrap_or(0) }
+        self.sessions_changed();
+        self.clients.owner(caller).ok_or(FileError::Ipc(libipc::Error::UnknownSession))
+    }
+
+    /// The path on the volume that a caller's path means, if its session is good for that.
+    fn reach<'p>(
+        &mut self,
+        caller: Caller,
+        path: &'p str,
+        purpose: Purpose,
+    ) -> Result<Cow<'p, str>, FileError> {
+        // Learns of new clients first.
+        self.volume()?;
+        self.owner(caller)?;
+        let grant = self.clients.grant(caller);
+        reach(grant.ok_or(libipc::Error::UnknownSession)?, path, purpose)
     }
 
     /// Carries out a call that changes something.
@@ -130,8 +139,10 @@ impl<H: Host> Service<H> {
         request: RequestId,
         call: impl FnOnce(&mut Volume<H::Disk>) -> Result<(), FsError>,
     ) -> Result<(), FileError> {
+        self.volume()?;
+        let owner = self.owner(caller)?;
         self.change(|volume| {
-            let client = volume.client(caller.0);
+            let client = volume.client(owner);
             if request.is_numbered() && client.request == request.0 {
                 return Ok(());
             }
@@ -141,30 +152,29 @@ impl<H: Host> Service<H> {
         })
     }
 
-    /// The same for a call that opens a file.
+    /// Opens a file once, and answers it again.
     fn open_once(
         &mut self,
         caller: Caller,
         request: RequestId,
-        call: impl FnOnce(&mut Volume<H::Disk>) -> Result<Handle, FsError>,
-    ) -> Result<Opened, FileError> {
-        self.volume()?;
-        let owner = self.owner(caller);
-        let handle = self.change(|volume| {
-            let client = volume.client(caller.0);
+        path: &str,
+        (access, create): (crate::Access, Create),
+    ) -> Result<OpenFile, FileError> {
+        let handles = self.volume()?.handles();
+        let (owner, share) = (self.owner(caller)?, self.clients.share(handles));
+        self.change(|volume| {
+            let client = volume.client(owner);
             if let Some(opened) = client.opened
                 && request.is_numbered()
                 && client.request == request.0
             {
-                return Ok(Handle::from_raw(opened));
+                return volume.file(caller, opened);
             }
-            volume.set_owner(owner);
-            let handle = call(volume)?;
-            let opened = Some(handle.to_raw());
+            let file = volume.open_for((owner, share), path, access, create)?;
+            let opened = Some(file.handle());
             volume.set_client(ClientRecord { request: request.0, opened, ..client });
-            Ok(handle)
-        })?;
-        self.opened(handle)
+            Ok(file)
+        })
     }
 
     /// The bytes of a file, without a handle that a client has.
@@ -178,10 +188,18 @@ impl<H: Host> Service<H> {
         &mut self.host
     }
 
+    /// Ends this server as a death does: what is left is its disk, here with what the cache holds.
+    #[cfg(test)]
+    pub(crate) fn take_disk(&mut self) -> Option<H::Disk> {
+        self.volume.take().map(Volume::into_device)
+    }
+
     fn volume(&mut self) -> Result<&mut Volume<H::Disk>, FileError> {
         let host = &self.host;
-        if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device())) {
-            self.volume = None;
+        if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device()))
+            && let Some(lost) = self.volume.take()
+        {
+            self.next_handle = self.next_handle.max(lost.next_handle());
         }
         if self.volume.as_ref().is_some_and(|volume| self.host.has_news(volume.device())) {
             self.sessions_changed();
@@ -189,10 +207,12 @@ impl<H: Host> Service<H> {
         if self.volume.is_none() {
             let disk = self.host.disk().map_err(FileError::NotMounted)?;
             let volume = match self.host.survivor() {
-                Some(memory) => Volume::restore(disk, self.limits, &memory, self.incarnation),
+                Some(memory) => Volume::restore(disk, self.limits, &memory),
                 None => Volume::mount(disk, self.limits),
             };
-            let volume = volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
+            let mut volume =
+                volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
+            volume.skip_handles_to(self.next_handle);
             self.volume = Some(volume);
             // Clients may have died since the files were opened.
             self.sessions_changed();
@@ -205,24 +225,35 @@ impl<H: Host> Service<H> {
         span.of(&region).ok_or(FileError::InvalidArgument)
     }
 
-    fn epoch(&self) -> u32 {
-        self.volume.as_ref().and_then(Volume::epoch).unwrap_or(self.incarnation)
-    }
-
-    fn handle(&mut self, handle: file::Handle) -> Result<Handle, FileError> {
-        self.volume()?;
-        let number = handle.number(self.epoch()).ok_or(FileError::BadHandle)?;
-        Ok(Handle::from_raw(number))
-    }
-
-    fn opened(&mut self, handle: Handle) -> Result<Opened, FileError> {
-        let epoch = self.epoch();
+    /// The volume, and the file that the caller has open under this handle.
+    fn file(
+        &mut self,
+        caller: Caller,
+        handle: file::Handle,
+    ) -> Result<(&mut Volume<H::Disk>, OpenFile), FileError> {
         let volume = self.volume()?;
-        let key = volume.key(handle).map_err(error)?;
-        let metadata = volume.stat_open(handle).map_err(error)?;
+        let file = volume.file(caller, handle).map_err(error)?;
+        Ok((volume, file))
+    }
+
+    /// Carries out a call that changes a file that the caller has open.
+    fn change_file<R>(
+        &mut self,
+        caller: Caller,
+        handle: file::Handle,
+        call: impl FnOnce(&mut Volume<H::Disk>, OpenFile) -> Result<R, FsError>,
+    ) -> Result<R, FileError> {
+        let (_, file) = self.file(caller, handle)?;
+        self.change(|volume| call(volume, file))
+    }
+
+    fn opened(&mut self, file: OpenFile) -> Result<Opened, FileError> {
+        let volume = self.volume()?;
+        let identity = volume.identity(file).map_err(error)?;
+        let metadata = volume.stat_open(file).map_err(error)?;
         Ok(Opened {
-            handle: file::Handle::new(epoch, handle.to_raw()),
-            key: FileKey([key.directory, key.slot, key.identity, key.first_cluster]),
+            handle: file.handle(),
+            identity: FileIdentity { file: identity.file, beginning: identity.beginning },
             metadata: describe(&metadata),
         })
     }
@@ -241,36 +272,30 @@ impl<H: Host> FileSystemServer for Service<H> {
             file::Create::Never => Create::Never,
             file::Create::IfMissing => Create::IfMissing,
             file::Create::Truncate => Create::Truncate,
+            file::Create::Same(FileIdentity { file, beginning }) => {
+                Create::Same(Identity { file, beginning })
+            }
         };
-        self.open_once(caller, request, |volume| volume.open(path, access_of(access), create))
-    }
-
-    fn reopen(
-        &mut self,
-        caller: Caller,
-        key: FileKey,
-        path: &str,
-        access: file::Access,
-        request: RequestId,
-    ) -> Result<Opened, FileError> {
-        let [directory, slot, identity, first_cluster] = key.0;
-        let key = HandleKey { directory, slot, identity, first_cluster };
-        self.open_once(caller, request, |volume| volume.open_key(key, access_of(access), path))
+        let only_looks =
+            access == file::Access::Read && matches!(create, Create::Never | Create::Same(_));
+        let purpose = if only_looks { Purpose::Look } else { Purpose::Change };
+        let path = self.reach(caller, path, purpose)?;
+        let file = self.open_once(caller, request, &path, (access_of(access), create))?;
+        self.opened(file)
     }
 
     fn close(&mut self, caller: Caller, handle: file::Handle) -> Result<(), FileError> {
-        let handle = self.handle(handle)?;
+        self.volume()?;
+        let owner = self.owner(caller)?;
         self.change(|volume| {
-            let client = volume.client(caller.0);
-            match volume.close(handle) {
+            let client = volume.client(owner);
+            match volume.file(caller, handle) {
                 // Closed by this call before its answer was lost.
-                Err(FsError::BadHandle) if client.closed == Some(handle.to_raw()) => Ok(()),
-                Ok(()) => {
-                    volume.set_client(ClientRecord { closed: Some(handle.to_raw()), ..client });
-                    Ok(())
-                }
-                other => other,
+                Err(FsError::BadHandle) if client.closed == Some(handle) => return Ok(()),
+                file => volume.close(file?)?,
             }
+            volume.set_client(ClientRecord { closed: Some(handle), ..client });
+            Ok(())
         })
     }
 
@@ -281,8 +306,8 @@ impl<H: Host> FileSystemServer for Service<H> {
         position: u64,
         span: Span,
     ) -> Result<u32, FileError> {
-        let (to, handle) = (self.span(caller, span)?, self.handle(handle)?);
-        self.volume()?;
+        let to = self.span(caller, span)?;
+        let (_, file) = self.file(caller, handle)?;
         let Some(volume) = &mut self.volume else {
             return Err(FileError::BadHandle);
         };
@@ -290,7 +315,7 @@ impl<H: Host> FileSystemServer for Service<H> {
         while done < to.size() {
             let want = (to.size() - done).min(PIECE);
             let piece = &mut self.buffer[..want];
-            let length = volume.read_at(handle, position + done as u64, piece).map_err(error)?;
+            let length = volume.read_at(file, position + done as u64, piece).map_err(error)?;
             to.write(done, &piece[..length]);
             done += length;
             if length < want {
@@ -307,34 +332,39 @@ impl<H: Host> FileSystemServer for Service<H> {
         position: u64,
         span: Span,
     ) -> Result<u32, FileError> {
-        let (from, handle) = (self.span(caller, span)?, self.handle(handle)?);
-        self.change(|volume| {
-            if position > u64::from(volume.stat_open(handle)?.size) {
+        let from = self.span(caller, span)?;
+        self.change_file(caller, handle, |volume, file| {
+            if position > u64::from(volume.stat_open(file)?.size) {
                 return Ok(None);
             }
-            volume.write_shared(handle, position, from).map(Some)
+            volume.write_shared(file, position, from).map(Some)
         })?
         .map(|written| written as u32)
         .ok_or(FileError::InvalidArgument)
     }
 
-    fn truncate(&mut self, _: Caller, handle: file::Handle, size: u64) -> Result<(), FileError> {
-        let handle = self.handle(handle)?;
-        self.change(|volume| volume.set_size(handle, size))
+    fn truncate(
+        &mut self,
+        caller: Caller,
+        handle: file::Handle,
+        size: u64,
+    ) -> Result<(), FileError> {
+        self.change_file(caller, handle, |volume, file| volume.set_size(file, size))
     }
 
     fn handle_status(
         &mut self,
-        _: Caller,
+        caller: Caller,
         handle: file::Handle,
     ) -> Result<file::Metadata, FileError> {
-        let handle = self.handle(handle)?;
-        let metadata = self.volume()?.stat_open(handle).map_err(error)?;
+        let (volume, file) = self.file(caller, handle)?;
+        let metadata = volume.stat_open(file).map_err(error)?;
         Ok(describe(&metadata))
     }
 
-    fn status(&mut self, _: Caller, path: &str) -> Result<file::Metadata, FileError> {
-        let metadata = self.volume()?.stat(path).map_err(error)?;
+    fn status(&mut self, caller: Caller, path: &str) -> Result<file::Metadata, FileError> {
+        let path = self.reach(caller, path, Purpose::Look)?;
+        let metadata = self.volume()?.stat(&path).map_err(error)?;
         Ok(describe(&metadata))
     }
 
@@ -347,9 +377,10 @@ impl<H: Host> FileSystemServer for Service<H> {
     ) -> Result<Listing, FileError> {
         let mut writer = EntryWriter::new(self.span(caller, span)?);
         let mut at = DirCursor(u32::try_from(cursor).map_err(|_| FileError::InvalidArgument)?);
+        let path = self.reach(caller, path, Purpose::Look)?;
         let volume = self.volume()?;
         loop {
-            let (found, next) = volume.read_dir(path, at, ENTRIES).map_err(error)?;
+            let (found, next) = volume.read_dir(&path, at, ENTRIES).map_err(error)?;
             for (i, listed) in found.iter().enumerate() {
                 if push(&mut writer, listed) {
                     continue;
@@ -358,7 +389,7 @@ impl<H: Host> FileSystemServer for Service<H> {
                     return Err(FileError::InvalidArgument);
                 }
                 // What did not fit comes again: as many as fitted are looked up anew.
-                let next = if i == 0 { at } else { after(volume, path, at, i)? };
+                let next = if i == 0 { at } else { after(volume, &path, at, i)? };
                 return Ok(Listing { length: writer.length(), next: Some(u64::from(next.0)) });
             }
             match next {
@@ -376,12 +407,14 @@ impl<H: Host> FileSystemServer for Service<H> {
         path: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| volume.make_dir(path))
+        let path = self.reach(caller, path, Purpose::Change)?;
+        self.change_once(caller, request, |volume| volume.make_dir(&path))
     }
 
     fn remove(&mut self, caller: Caller, path: &str, request: RequestId) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| match volume.remove_file(path) {
-            Err(FsError::IsADirectory) => volume.remove_dir(path),
+        let path = self.reach(caller, path, Purpose::Unlink)?;
+        self.change_once(caller, request, |volume| match volume.remove_file(&path) {
+            Err(FsError::IsADirectory) => volume.remove_dir(&path),
             other => other,
         })
     }
@@ -393,14 +426,22 @@ impl<H: Host> FileSystemServer for Service<H> {
         to: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| volume.rename(from, to))
+        let from = self.reach(caller, from, Purpose::Unlink)?;
+        let to = self.reach(caller, to, Purpose::Change)?;
+        self.change_once(caller, request, |volume| volume.rename(&from, &to))
     }
 
-    fn sync(&mut self, _: Caller) -> Result<(), FileError> {
+    fn sync(&mut self, caller: Caller) -> Result<(), FileError> {
+        self.reach(caller, "/", Purpose::Change)?;
         self.change(Volume::sync)
     }
 
-    fn statistics(&mut self, _: Caller) -> Result<Statistics, FileError> {
+    fn statistics(&mut self, caller: Caller) -> Result<Statistics, FileError> {
+        let is_read_only = match self.reach(caller, "/", Purpose::Change) {
+            Ok(_) => false,
+            Err(FileError::ReadOnly) => true,
+            Err(error) => return Err(error),
+        };
         let stat = self.volume()?.stat_volume().map_err(error)?;
         let bytes = |clusters: u32| u64::from(clusters) * u64::from(stat.cluster_bytes);
         Ok(Statistics {
@@ -408,7 +449,7 @@ impl<H: Host> FileSystemServer for Service<H> {
             cluster_bytes: stat.cluster_bytes,
             total_bytes: bytes(stat.clusters),
             free_bytes: bytes(stat.free_clusters),
-            is_read_only: false,
+            is_read_only,
             damaged: stat.audit.damaged,
         })
     }

@@ -55,7 +55,7 @@ pub(crate) fn error(error: FsError) -> FileError {
         FsError::Busy => FileError::Busy,
         FsError::TooManyOpen => FileError::TooManyOpen,
         FsError::BadHandle => FileError::BadHandle,
-        FsError::StaleKey => FileError::StaleKey,
+        FsError::Replaced => FileError::Replaced,
         FsError::WrongAccess => FileError::WrongAccess,
         FsError::NameTooLong => FileError::NameTooLong,
         FsError::PathTooLong => FileError::PathTooLong,

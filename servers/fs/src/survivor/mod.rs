@@ -65,7 +65,6 @@ pub(crate) struct Survivor {
     log: Log,
     lines: Lines,
     redo: Words,
-    epoch: u32,
     staged: Vec<(usize, Payload)>,
 }
 
@@ -90,11 +89,11 @@ fn parts(all: Words, buffers: u32) -> Option<Parts> {
     Some(Parts { items, log, lines, redo })
 }
 
-/// Version, size, buffers, the epoch of its handles, a check.
-fn header(all: &Words, buffers: u32, epoch: u32) -> [u64; 5] {
-    let words = [MAGIC, all.len() as u64, buffers.into(), epoch.into()];
+/// Version, size, buffers, a check.
+fn header(all: &Words, buffers: u32) -> [u64; 4] {
+    let words = [MAGIC, all.len() as u64, buffers.into()];
     let check = Check::new(0).words(&words).finish();
-    [words[0], words[1], words[2], words[3], check]
+    [words[0], words[1], words[2], check]
 }
 
 impl Survivor {
@@ -111,8 +110,7 @@ impl Survivor {
     }
 
     fn inherit(all: Words, buffers: u32) -> Result<Self, Broken> {
-        let epoch = all.get(3) as u32;
-        let expected = header(&all, buffers, epoch);
+        let expected = header(&all, buffers);
         if (0..expected.len()).any(|at| all.get(at) != expected[at]) {
             return Err(Broken("its header (another version, or spoiled)"));
         }
@@ -120,26 +118,21 @@ impl Survivor {
         let log = Log::inherit(parts.log)?;
         let items = Items::inherit(parts.items, log.seq())?;
         let lines = Lines::inherit(parts.lines, buffers)?;
-        Ok(Survivor { items, log, lines, redo: parts.redo, epoch, staged: Vec::new() })
+        Ok(Survivor { items, log, lines, redo: parts.redo, staged: Vec::new() })
     }
 
     /// Makes a region that knows nothing; `None` if it is too small.
-    pub fn format(memory: &Shared, buffers: u32, epoch: u32) -> Option<Self> {
+    pub fn format(memory: &Shared, buffers: u32) -> Option<Self> {
         let all = Words::new(*memory);
         let parts = parts(all, buffers)?;
         all.set(0, !MAGIC);
         let log = Log::format(parts.log, 1);
         let items = Items::format(parts.items, log.seq());
         let lines = Lines::format(parts.lines, buffers);
-        for (at, &word) in header(&all, buffers, epoch).iter().enumerate().rev() {
+        for (at, &word) in header(&all, buffers).iter().enumerate().rev() {
             all.set(at, word);
         }
-        Some(Survivor { items, log, lines, redo: parts.redo, epoch, staged: Vec::new() })
-    }
-
-    /// Tells the handles of this region from those of an earlier one.
-    pub fn epoch(&self) -> u32 {
-        self.epoch
+        Some(Survivor { items, log, lines, redo: parts.redo, staged: Vec::new() })
     }
 
     /// A record, as it was committed last.

@@ -4,11 +4,12 @@ use super::Payload;
 use crate::audit::AuditReport;
 use crate::base::Marked;
 use crate::layout::Geometry;
-use crate::open::{Access, Owner};
+use crate::open::Access;
 use alloc::string::String;
+use libipc::sessions::{Handle, Owner};
 
 /// Handles that can be open.
-pub(crate) const HANDLES: usize = 64;
+pub(crate) const HANDLES: usize = 128;
 /// Sessions whose last answers are known.
 pub(crate) const CLIENTS: usize = 32;
 /// Chains in one record of those to be freed.
@@ -87,8 +88,8 @@ pub(crate) struct CoreRecord {
     /// Where to look for free clusters.
     pub hint: u32,
     pub marked: Marked,
-    /// Of the handle opened last.
-    pub generation: u16,
+    /// No handle from this number on was given.
+    pub next_handle: u64,
     /// Chains to be freed.
     pub chains: u32,
     pub report: Option<AuditReport>,
@@ -98,18 +99,19 @@ impl CoreRecord {
     pub fn put(&self) -> Payload {
         let mut words = [0; super::PAYLOAD];
         words[0] = pair(self.hint, self.marked as u32);
-        words[1] = pair(self.generation.into(), self.chains);
+        words[1] = pair(0, self.chains);
         if let Some(report) = self.report {
             words[2] = 1;
             words[3] = pair(report.files, report.directories);
             words[4] = pair(report.damaged, report.lost_clusters);
         }
+        words[5] = self.next_handle;
         words
     }
 
     pub fn get(words: &Payload) -> Self {
         let (hint, marked) = split(words[0]);
-        let (generation, chains) = split(words[1]);
+        let (_, chains) = split(words[1]);
         let ((files, directories), (damaged, lost_clusters)) = (split(words[3]), split(words[4]));
         let marked = match marked {
             0 => Marked::Clean,
@@ -118,7 +120,7 @@ impl CoreRecord {
         };
         let report = AuditReport { files, directories, damaged, lost_clusters };
         let report = (words[2] != 0).then_some(report);
-        CoreRecord { hint, marked, generation: generation as u16, chains, report }
+        CoreRecord { hint, marked, next_handle: words[5], chains, report }
     }
 }
 
@@ -156,29 +158,31 @@ impl RedoRecord {
 /// An open file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HandleRecord {
-    pub raw: u32,
+    pub handle: Handle,
     pub access: Access,
     pub owner: Owner,
     /// First cluster of the directory that it is in, and the slot there.
     pub place: (u32, u32),
-    pub identity: u32,
+    /// As [`crate::Identity::file`].
+    pub identity: u64,
     /// Where the slot lies: sector, and byte in it.
     pub address: (u64, u32),
     /// For errors; cut to what fits.
     pub path: String,
 }
 
-const PATH_WORD: usize = 6;
+const PATH_WORD: usize = 7;
 
 impl HandleRecord {
     pub fn put(&self) -> Payload {
         let mut words = [0; super::PAYLOAD];
-        words[0] = pair(self.raw, 1 + self.access as u32);
+        words[0] = self.handle.0;
         words[1] = self.owner.badge;
-        words[2] = pair(self.owner.incarnation, self.place.0);
-        words[3] = pair(self.place.1, self.identity);
-        words[4] = self.address.0;
-        words[5] = pair(self.address.1, 0);
+        words[2] = pair(self.owner.incarnation, 1 + self.access as u32);
+        words[3] = pair(self.place.0, self.place.1);
+        words[4] = self.identity;
+        words[5] = self.address.0;
+        words[6] = pair(self.address.1, 0);
         for (word, bytes) in words[PATH_WORD..].iter_mut().zip(self.path.as_bytes().chunks(8)) {
             let mut eight = [0; 8];
             eight[..bytes.len()].copy_from_slice(bytes);
@@ -189,58 +193,62 @@ impl HandleRecord {
 
     /// `None` if no file is open.
     pub fn get(words: &Payload) -> Option<Self> {
-        let (raw, access) = split(words[0]);
+        let (incarnation, access) = split(words[2]);
         let access = match access {
             1 => Access::Read,
             2 => Access::Write,
             3 => Access::Append,
             _ => return None,
         };
-        let ((incarnation, directory), (slot, identity)) = (split(words[2]), split(words[3]));
         let mut path = [0; (super::PAYLOAD - PATH_WORD) * 8];
         for (bytes, word) in path.chunks_exact_mut(8).zip(&words[PATH_WORD..]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         let path = String::from_utf8_lossy(&path);
         Some(HandleRecord {
-            raw,
+            handle: Handle(words[0]),
             access,
             owner: Owner { badge: words[1], incarnation },
-            place: (directory, slot),
-            identity,
-            address: (words[4], split(words[5]).0),
+            place: split(words[3]),
+            identity: words[4],
+            address: (words[5], split(words[6]).0),
             path: path.trim_end_matches(['\0', char::REPLACEMENT_CHARACTER]).into(),
         })
     }
 }
 
-/// What is known of the client of a session.
+/// What is known of the client of a session. Handles count from 1, so 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientRecord {
-    /// The session.
-    pub badge: u64,
+    /// The session and the instance of its client.
+    pub owner: Owner,
     /// The request that was executed last, of those that carry a number; 0 for none.
     pub request: u64,
     /// The handle that it gave.
-    pub opened: Option<u32>,
+    pub opened: Option<Handle>,
     /// The handle that was closed last.
-    pub closed: Option<u32>,
+    pub closed: Option<Handle>,
 }
 
 impl ClientRecord {
     pub fn put(&self) -> Payload {
-        let handle = |handle: Option<u32>| handle.map_or(0, |raw| 1 + u64::from(raw));
+        let handle = |handle: Option<Handle>| handle.map_or(0, |handle| handle.0);
         let mut words = [0; super::PAYLOAD];
-        words[0] = self.badge;
+        words[0] = self.owner.badge;
         words[1] = self.request;
         words[2] = handle(self.opened);
         words[3] = handle(self.closed);
+        words[4] = self.owner.incarnation.into();
         words
     }
 
     pub fn get(words: &Payload) -> Self {
-        let handle = |word: u64| word.checked_sub(1).map(|raw| raw as u32);
-        let (opened, closed) = (handle(words[2]), handle(words[3]));
-        ClientRecord { badge: words[0], request: words[1], opened, closed }
+        let handle = |word: u64| (word != 0).then_some(Handle(word));
+        ClientRecord {
+            owner: Owner { badge: words[0], incarnation: words[4] as u32 },
+            request: words[1],
+            opened: handle(words[2]),
+            closed: handle(words[3]),
+        }
     }
 }

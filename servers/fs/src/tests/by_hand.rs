@@ -1,6 +1,8 @@
 //! A small volume made byte by byte, so that tests of damage need no tools and know every place.
 
 use super::helpers::*;
+use crate::DateTime;
+use crate::dirent::{Entry, checksum, long_entry};
 use std::sync::LazyLock;
 
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -80,4 +82,22 @@ pub fn with_files() -> Vec<u8> {
         unmount(disk)
     });
     IMAGE.clone()
+}
+
+/// The slots of a file: of its long name, if it has one, and its short entry. `minute` tells it from
+/// others: it was changed at that minute.
+pub fn named(long: &[u16], short: &[u8; 11], attributes: u8, minute: u8) -> Vec<[u8; 32]> {
+    let parts = long.len().div_ceil(13);
+    let sum = checksum(short);
+    let mut slots: Vec<_> =
+        (1..=parts).rev().map(|order| long_entry(long, order, parts, sum)).collect();
+    let now = DateTime { minute, ..DateTime::EPOCH };
+    slots.push(Entry::new(*short, attributes, 0, now).0);
+    slots
+}
+
+/// Puts slots into the directory in this cluster, from slot `at` on.
+pub fn put_slots(image: &mut [u8], cluster: u32, at: usize, slots: &[[u8; 32]]) {
+    let start = DATA + (cluster as usize - 2) * 512 + at * 32;
+    image[start..start + slots.len() * 32].copy_from_slice(slots.as_flattened());
 }

@@ -215,3 +215,31 @@ fn a_directory_has_65536_slots_and_no_more() {
     let mut disk = mount(image);
     assert_eq!(list(&mut disk, "/"), Err(corrupt(Damage::DirectoryTooLong, last + 1, "/")));
 }
+
+/// A directory that waits to be walked turns out to be a file's, too.
+#[test]
+fn a_cross_link_with_a_deep_directory_is_their_damage_alone() {
+    let mut disk = mount(small_volume());
+    for levels in 1..=1040 {
+        disk.make_dir(&"/D".repeat(levels)).unwrap();
+    }
+    write_all(&mut disk, "/X", b"x").unwrap();
+    write_all(&mut disk, "/Y", b"y").unwrap();
+    let sound = unmount(disk);
+    let (entry, x) = root_entry(&sound, b"X          ");
+    // Directories were made from the root down, one cluster each.
+    let (_, top) = root_entry(&sound, b"D          ");
+    for level in 1010..1040 {
+        let mut image = sound.clone();
+        let cluster = top + level - 1;
+        image[entry + 26..entry + 28].copy_from_slice(&(cluster as u16).to_le_bytes());
+        set_link(&mut image, x, 0);
+        let mut disk = mount(image);
+        let report = disk.audit().unwrap();
+        assert!(report.damaged >= 1, "level {level}: {report:?}");
+        assert_eq!(read_all(&mut disk, "/Y").unwrap(), b"y");
+        assert!(matches!(read_all(&mut disk, "/X"), Err(FsError::Corrupt { .. })), "{level}");
+        let path = "/D".repeat(level as usize);
+        assert!(matches!(list(&mut disk, &path), Err(FsError::Corrupt { .. })), "{level}");
+    }
+}

@@ -8,11 +8,13 @@ mod death;
 mod fuzz;
 mod helpers;
 mod io;
+mod lookup;
 mod model;
 mod naming;
 mod peers;
 mod reading;
 mod service;
+mod sessions;
 mod work;
 mod writing;
 

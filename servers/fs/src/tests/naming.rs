@@ -1,7 +1,8 @@
 //! Names and directories: each rule by an example.
 
+use super::by_hand::small_volume;
 use super::helpers::*;
-use crate::{DirCursor, FsError, Kind};
+use crate::{AuditReport, DirCursor, FsError, Kind};
 
 #[test]
 fn names_that_fat_forbids_are_errors() {
@@ -121,4 +122,44 @@ fn renaming_and_moving() {
     assert_eq!(names(&mut disk, "/c"), ["Other.txt"]);
     assert!(read_all(&mut disk, "/at the root/file").unwrap() == bytes);
     assert!(list(&mut disk, "/c").unwrap()[0].short_name == "OTHER.TXT");
+}
+
+/// What is made must be there after the next mount: however deep, as far as a path reaches, and deeper
+/// where directories were moved there.
+#[test]
+fn directories_are_nested_as_deep_as_paths_reach_and_deeper() {
+    let mut disk = mount(small_volume());
+    let tower = |top: &str, levels: usize| format!("/{top}{}", "/D".repeat(levels - 1));
+    for top in ["A", "B", "C"] {
+        for levels in 1..=1500 {
+            disk.make_dir(&tower(top, levels)).unwrap();
+        }
+    }
+    let bottom = format!("{}/F", tower("C", 1500));
+    write_all(&mut disk, &bottom, b"deep").unwrap();
+    let too_long = format!("/{}", "D/".repeat(crate::MAX_PATH_BYTES / 2));
+    assert_eq!(disk.make_dir(&too_long), Err(FsError::PathTooLong));
+    let mut disk = mount(unmount(disk));
+    assert_eq!(read_all(&mut disk, &bottom).unwrap(), b"deep");
+    let place = |top: &str| format!("{}/{top}", tower("A", 1500));
+    disk.rename("/B", &place("B")).unwrap();
+    disk.rename("/C", &format!("{}/C", tower("A", 800))).unwrap();
+    disk.rename("/A", "/E").unwrap();
+    let mut disk = mount(unmount(disk));
+    let report = disk.audit().unwrap();
+    let expected = AuditReport { files: 1, directories: 4500, damaged: 0, lost_clusters: 0 };
+    assert_eq!(report, expected);
+    assert_eq!(
+        read_all(&mut disk, &format!("/E{}/C{}/F", "/D".repeat(799), "/D".repeat(1499))).unwrap(),
+        b"deep"
+    );
+    // The way back to what no path reaches now: 3,000 levels below the root.
+    let lower = format!("/E{}", "/D".repeat(1499));
+    disk.rename(&format!("{lower}/B"), "/a longer name").unwrap();
+    assert_eq!(
+        disk.stat(&format!("/a longer name{}", "/D".repeat(1499))).unwrap().kind,
+        Kind::Directory
+    );
+    let report = mount(unmount(disk)).audit().unwrap();
+    assert_eq!(report, expected);
 }

@@ -1,4 +1,4 @@
-//! The `file` protocol over a volume: listings in pieces, handles of other incarnations, a lost disk.
+//! The `file` protocol over a volume: listings in pieces, files that are opened again, a lost disk.
 
 use super::by_hand::small_volume;
 use super::helpers::SMALL_CACHE;
@@ -10,7 +10,7 @@ use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
 use skink_protocols::file::{
-    Access, Create, EntryReader, FileError, FileSystemServer, Handle, MountFailure, RequestId,
+    Access, Create, EntryReader, FileError, FileSystemServer, MountFailure, RequestId,
 };
 
 const CALLER: Caller = Caller(7);
@@ -133,21 +133,44 @@ fn spans_and_sessions_are_checked() {
 }
 
 #[test]
-fn handles_of_another_incarnation_are_refused_and_their_keys_open_the_file_again() {
-    let (mut first, _) = service(1, 64);
-    let opened =
-        first.open(CALLER, "/x", Access::Write, Create::IfMissing, RequestId::NONE).unwrap();
-    first.sync(CALLER).unwrap();
-    let other = Handle::new(2, opened.handle.0 as u32);
-    assert_eq!(first.handle_status(CALLER, other), Err(FileError::BadHandle));
-    let again = first.reopen(CALLER, opened.key, "/x", Access::Read, RequestId::NONE).unwrap();
-    assert_eq!(again.key, opened.key);
-    let mut wrong = opened.key;
-    wrong.0[2] ^= 1;
-    assert_eq!(
-        first.reopen(CALLER, wrong, "/x", Access::Read, RequestId::NONE),
-        Err(FileError::StaleKey)
-    );
+fn a_file_is_opened_again_only_if_it_is_the_same() {
+    let (mut service, region) = service(1, 64);
+    let open = |service: &mut Service<Fake>, path: &str, create| {
+        service.open(CALLER, path, Access::Write, create, RequestId::NONE)
+    };
+    let empty = open(&mut service, "/x", Create::IfMissing).unwrap();
+    region.write(0, b"contents");
+    service.write(CALLER, empty.handle, 0, span(8)).unwrap();
+    let full = open(&mut service, "/x", Create::Never).unwrap();
+    assert_eq!(full.identity.file, empty.identity.file);
+    assert_ne!(full.identity, empty.identity, "it began otherwise");
+    let same = Create::Same(full.identity);
+    assert_eq!(open(&mut service, "/X.", same).map(|again| again.identity), Ok(full.identity));
+    let other = open(&mut service, "/y", Create::IfMissing).unwrap().identity;
+    assert_ne!(other.file, full.identity.file);
+    for create in [Create::Same(empty.identity), Create::Same(other)] {
+        assert_eq!(open(&mut service, "/x", create), Err(FileError::Replaced));
+    }
+    assert_eq!(open(&mut service, "/z", same), Err(FileError::Replaced));
+    // Another file of the same name, in the same slot.
+    let mut service = with_replaced("/x");
+    assert_eq!(open(&mut service, "/x", same), Err(FileError::Replaced));
+    service.make_directory(CALLER, "/d", RequestId::NONE).unwrap();
+    assert_eq!(open(&mut service, "/d", same), Err(FileError::Replaced));
+}
+
+/// A service with two files, of which the first one was removed and made again.
+fn with_replaced(path: &str) -> Service<Fake> {
+    let (mut service, own) = service(1, 64);
+    own.write(0, b"contents");
+    for file in [path, "/y", path] {
+        let _ = service.remove(CALLER, file, RequestId::NONE);
+        let opened = service.open(CALLER, file, Access::Write, Create::IfMissing, RequestId::NONE);
+        let handle = opened.unwrap().handle;
+        service.write(CALLER, handle, 0, span(8)).unwrap();
+        service.close(CALLER, handle).unwrap();
+    }
+    service
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Handles, sizes, space, times: each rule by an example.
 
 use super::helpers::*;
-use crate::{Access, Create, DateTime, FsError, HandleKey, Limits};
+use crate::{Access, Create, DateTime, FsError, Limits};
 
 #[test]
 fn a_full_disk_changes_nothing() {
@@ -132,40 +132,35 @@ fn sizes_can_be_set_and_gaps_are_zero() {
 }
 
 #[test]
-fn a_key_opens_the_same_file_in_another_life_and_no_other() {
+fn an_identity_is_of_one_file_also_in_another_life() {
     if !have_tools() {
         return;
     }
     let mut disk = fresh(1);
     disk.set_now(DateTime::from_unix_seconds(1_800_000_000));
     disk.make_dir("/d").unwrap();
-    let handle = disk.open("/d/file", Access::Write, Create::New).unwrap();
-    let early = disk.key(handle).unwrap();
-    disk.write_at(handle, 0, b"contents").unwrap();
-    let late = disk.key(handle).unwrap();
+    let file = disk.open("/d/file", Access::Write, Create::New).unwrap();
+    let empty = disk.identity(file).unwrap();
+    disk.write_at(file, 0, b"contents").unwrap();
+    let identity = disk.identity(file).unwrap();
+    assert!(identity.file == empty.file && identity != empty);
     let mut disk = finish(disk);
-    for key in [early, late] {
-        let handle = disk.open_key(key, Access::Read, "/d/file").unwrap();
-        let mut bytes = [0; 8];
-        assert_eq!(disk.read_at(handle, 0, &mut bytes), Ok(8));
-        assert_eq!(&bytes, b"contents");
-        disk.close(handle).unwrap();
-    }
-    let wrong = [
-        HandleKey { directory: 0, ..late },
-        HandleKey { directory: late.first_cluster, ..late },
-        HandleKey { slot: late.slot + 1, ..late },
-        HandleKey { slot: 0, ..late },
-        HandleKey { slot: 1 << 20, ..late },
-        HandleKey { first_cluster: 3, ..late },
-    ];
-    for key in wrong {
-        assert_eq!(disk.open_key(key, Access::Read, "?"), Err(FsError::StaleKey), "{key:?}");
-    }
-    disk.remove_file("/d/file").unwrap();
+    let file = disk.open("/d/file", Access::Read, Create::Same(identity)).unwrap();
+    let mut bytes = [0; 8];
+    assert_eq!(disk.read_at(file, 0, &mut bytes), Ok(8));
+    assert_eq!(&bytes, b"contents");
+    disk.close(file).unwrap();
+    // A directory that moves takes its files along; a file that moves is no longer that one.
+    disk.rename("/d", "/e").unwrap();
+    disk.open("/e/file", Access::Read, Create::Same(identity)).unwrap();
+    let mut disk = finish(disk);
+    disk.rename("/e/file", "/e/other").unwrap();
+    let opened = disk.open("/e/other", Access::Read, Create::Same(identity));
+    assert_eq!(opened, Err(FsError::Replaced));
     disk.set_now(DateTime::from_unix_seconds(1_800_000_100));
-    write_all(&mut disk, "/d/file", b"new one!").unwrap();
-    assert_eq!(disk.open_key(late, Access::Read, "?"), Err(FsError::StaleKey));
+    write_all(&mut disk, "/e/file", b"new one!").unwrap();
+    let opened = disk.open("/e/file", Access::Read, Create::Same(identity));
+    assert_eq!(opened, Err(FsError::Replaced));
 }
 
 #[test]

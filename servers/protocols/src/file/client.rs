@@ -1,10 +1,14 @@
 //! Files as a client uses them: over the deaths of the server, in slices of its own.
 //!
-//! [`File`] opens itself again where the server has lost the state that its handle belongs to.
+//! Where the server has lost the state that its handle belongs to, a [`File`] that was only read opens
+//! itself again, if its path still names the same file. One that was written to says so instead: what
+//! was written may be lost, and what is written next would not fit to what is there.
 //! [`make_directory`], [`remove`] and [`rename`] give their calls a number, so that the server
 //! executes each once, whatever dies meanwhile.
 
-use super::{Access, Create, FileError, FileKey, FileSystemClient, Handle, Metadata, RequestId};
+use super::{
+    Access, Create, FileError, FileIdentity, FileSystemClient, Handle, Metadata, RequestId,
+};
 use crate::span::Span;
 use alloc::string::String;
 use core::cell::Cell;
@@ -21,8 +25,9 @@ pub struct File {
     client: FileSystemClient,
     path: String,
     access: Access,
-    key: FileKey,
+    identity: FileIdentity,
     handle: Cell<Handle>,
+    is_changed: Cell<bool>,
 }
 
 impl File {
@@ -41,8 +46,9 @@ impl File {
             client,
             path: path.into(),
             access,
-            key: opened.key,
+            identity: opened.identity,
             handle: Cell::new(opened.handle),
+            is_changed: Cell::new(false),
         };
         Ok((file, opened.metadata))
     }
@@ -88,6 +94,7 @@ impl File {
             self.shared().write(0, &from[done..done + length]);
             let position = position + done as u64;
             self.with_handle(|handle| self.client.write(handle, position, span))?;
+            self.is_changed.set(true);
             done += length;
         }
         Ok(())
@@ -98,7 +105,9 @@ impl File {
     /// # Errors
     /// As [`FileError`] says.
     pub fn truncate(&self, size: u64) -> Result<(), FileError> {
-        self.with_handle(|handle| self.client.truncate(handle, size))
+        self.with_handle(|handle| self.client.truncate(handle, size))?;
+        self.is_changed.set(true);
+        Ok(())
     }
 
     /// What is known of the file.
@@ -107,6 +116,13 @@ impl File {
     /// As [`FileError`] says.
     pub fn metadata(&self) -> Result<Metadata, FileError> {
         self.with_handle(|handle| self.client.handle_status(handle))
+    }
+
+    /// Whether another open file is this one, whatever the paths were. Only of files of one session:
+    /// different servers give identities as they like.
+    pub fn is_same(&self, other: &File) -> bool {
+        let (one, two) = (self.client.session(), other.client.session());
+        one.endpoint == two.endpoint && self.identity.file == other.identity.file
     }
 
     /// As it was opened.
@@ -127,6 +143,16 @@ impl File {
         Ok(Span { offset: 0, length })
     }
 
+    fn open_again(&self) -> Result<(), FileError> {
+        if self.is_changed.get() {
+            return Err(FileError::StateLost);
+        }
+        let same = Create::Same(self.identity);
+        let opened = self.client.open(&self.path, self.access, same, request())?;
+        self.handle.set(opened.handle);
+        Ok(())
+    }
+
     fn with_handle<R>(
         &self,
         mut call: impl FnMut(Handle) -> Result<R, FileError>,
@@ -138,9 +164,7 @@ impl File {
                     if attempts < ATTEMPTS =>
                 {
                     attempts += 1;
-                    let opened =
-                        self.client.reopen(self.key, &self.path, self.access, request())?;
-                    self.handle.set(opened.handle);
+                    self.open_again()?;
                 }
                 other => return other,
             }

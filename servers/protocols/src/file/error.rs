@@ -28,12 +28,14 @@ pub enum FileError {
     ReadOnly,
     /// The file is open: it can be neither removed nor renamed.
     Busy,
-    /// All handles are in use.
+    /// The session has as many files open as its share allows.
     TooManyOpen,
-    /// The handle is not open (the server may be another instance).
+    /// The session has no such handle open.
     BadHandle,
-    /// The file of this key is gone or another one.
-    StaleKey,
+    /// The file that was open is gone, or there is another one in its place.
+    Replaced,
+    /// The server lost its state, and with it what was written to the file and not synced.
+    StateLost,
     /// The handle was not opened for this.
     WrongAccess,
     /// A name is too long.
@@ -89,8 +91,6 @@ pub enum Damage {
     DirectoryTooLong,
     /// A directory does not look like one inside.
     NotADirectoryInside,
-    /// Directories are nested deeper than is served.
-    TooDeep,
 }
 
 /// Why a disk is not served.
@@ -167,9 +167,12 @@ impl fmt::Display for FileError {
             FileError::DirectoryFull => "the directory is full; use another one",
             FileError::ReadOnly => "it is read-only",
             FileError::Busy => "the file is open; close it first",
-            FileError::TooManyOpen => "too many files are open; close some",
+            FileError::TooManyOpen => "as many files are open as this session may have; close some",
             FileError::BadHandle => "the handle is not open",
-            FileError::StaleKey => "the file was removed or replaced meanwhile; open it again",
+            FileError::Replaced => "the file was removed or replaced meanwhile; open it again",
+            FileError::StateLost => {
+                "the file server has lost what was written since the last sync; write it again"
+            }
             FileError::WrongAccess => "the file was not opened for this kind of access",
             FileError::NameTooLong => "a name is longer than 255 characters",
             FileError::PathTooLong => "the path is too long",
@@ -206,7 +209,6 @@ impl fmt::Display for Damage {
             Damage::ChainTooShort => "its cluster chain is shorter than its size",
             Damage::DirectoryTooLong => "it is a directory longer than the format allows",
             Damage::NotADirectoryInside => "it is a directory without its `.` and `..` entries",
-            Damage::TooDeep => "it is nested too deep",
         })
     }
 }

@@ -1,13 +1,17 @@
 //! `file`: files and directories by path, bulk data through the session's shared region.
 //!
-//! Paths are UTF-8 from the root of the server, `/` between names. Handles outlive the server as
-//! long as it keeps its state; what outlives that too is the [`FileKey`], with which a successor
-//! opens the same file and says so if it is another one by now. [`client::File`] does that unseen.
-//! A client's handles are closed when it dies.
+//! Paths are UTF-8 from the root of the server, `/` between names. A [`Handle`] is a number that means
+//! something to the session that was given it, and `BadHandle` to every other; it is never given
+//! twice. A session may have its share of handles open (`TooManyOpen`), and its client's are closed when
+//! it dies.
+//!
+//! Handles outlive the server as long as it keeps its state. Where that was lost too, a file is opened
+//! again by its path with [`Create::Same`]: the server opens it only if it is still the one that had
+//! that [`FileIdentity`]. [`client::File`] does that unseen for a file that was only read.
 //!
 //! Over the death of the server, each call is executed wholly or not at all, and what was answered
 //! stays. So every call can be made again when its answer was lost, as the stubs do. Reads and
-//! writes name their position and mean the same twice. The calls that do not (`open`, `reopen`,
+//! writes name their position and mean the same twice. The calls that do not (`open`,
 //! `make_directory`, `remove`, `rename`) carry a [`RequestId`]: the server executes a number once
 //! and gives its answer again. A call that failed has changed nothing, and is tried anew. (A write
 //! that failed with `Io` may have written some.)
@@ -23,25 +27,10 @@ mod listing;
 pub use error::{Damage, FileError, MountFailure, Text};
 pub use listing::{Entry, EntryReader, EntryWriter, MAX_ENTRY_BYTES};
 
+pub use libipc::sessions::Handle;
+
 use crate::span::Span;
 use serde::{Deserialize, Serialize};
-
-/// An open file. The upper half is the incarnation of the instance whose state it belongs to, so
-/// that a handle of a state that was lost is `BadHandle` and never another file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Handle(pub u64);
-
-impl Handle {
-    /// A handle of the state that this incarnation began.
-    pub const fn new(incarnation: u32, number: u32) -> Self {
-        Handle((incarnation as u64) << 32 | number as u64)
-    }
-
-    /// The number, if the handle belongs to the state that `incarnation` began.
-    pub const fn number(self, incarnation: u32) -> Option<u32> {
-        if (self.0 >> 32) as u32 == incarnation { Some(self.0 as u32) } else { None }
-    }
-}
 
 /// Names a call among those of its session, so that it is executed once however often it is made.
 /// [`client::request`] gives new ones.
@@ -58,9 +47,14 @@ impl RequestId {
     }
 }
 
-/// What a successor needs to open a file again; its meaning is the server's.
+/// Which file is open: for comparing only, a number of it names nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileKey(pub [u32; 4]);
+pub struct FileIdentity {
+    /// The same for every handle of one file of a server, and different for two files.
+    pub file: u64,
+    /// Changes also where a file was emptied, or made anew under its old name.
+    pub beginning: u64,
+}
 
 /// What a handle allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +74,8 @@ pub enum Create {
     IfMissing,
     /// Made if it does not exist, emptied if it does.
     Truncate,
+    /// The file must be the one that had this identity when it was opened, else it is `Replaced`.
+    Same(FileIdentity),
 }
 
 /// What stands behind a name.
@@ -126,8 +122,8 @@ pub struct Metadata {
 pub struct Opened {
     /// For the calls on it.
     pub handle: Handle,
-    /// For the successor of this server.
-    pub key: FileKey,
+    /// Which file it is, as its directory entry says it now.
+    pub identity: FileIdentity,
     /// What it is.
     pub metadata: Metadata,
 }
@@ -159,7 +155,7 @@ pub struct Statistics {
 }
 
 /// The calls.
-#[libipc::protocol(name = "file", version = 2)]
+#[libipc::protocol(name = "file", version = 3)]
 pub trait FileSystem {
     /// Opens a file. Its position is the client's business.
     #[idempotent]
@@ -168,17 +164,6 @@ pub trait FileSystem {
         path: &str,
         access: Access,
         create: Create,
-        number: RequestId,
-    ) -> Result<Opened, FileError>;
-
-    /// Opens the file that a server whose state was lost gave this key for; `StaleKey` if it
-    /// is gone or another one.
-    #[idempotent]
-    fn reopen(
-        &self,
-        key: FileKey,
-        path: &str,
-        access: Access,
         number: RequestId,
     ) -> Result<Opened, FileError>;
 

@@ -28,14 +28,25 @@ pub fn open(
     Ok((file, metadata.size))
 }
 
-/// Hands the bytes of a file, piece by piece, to `take`.
+/// Opens a file and hands its bytes, piece by piece, to `take`.
 fn each_piece(
     context: &mut Context<'_>,
     path: &str,
     range: (u64, u64),
-    mut take: impl FnMut(&mut Context<'_>, u64, &[u8]) -> Outcome,
+    take: impl FnMut(&mut Context<'_>, u64, &[u8]) -> Outcome,
 ) -> Outcome {
     let (file, _) = open(context, path, Access::Read, Create::Never)?;
+    each_piece_of(context, &file, path, range, take)
+}
+
+/// The same of a file that is open.
+fn each_piece_of(
+    context: &mut Context<'_>,
+    file: &File,
+    path: &str,
+    range: (u64, u64),
+    mut take: impl FnMut(&mut Context<'_>, u64, &[u8]) -> Outcome,
+) -> Outcome {
     let mut buffer = vec![0; PIECE.min(file.shared().size())];
     let (mut position, end) = range;
     while position < end {
@@ -107,26 +118,19 @@ pub fn cp(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let [from, to] = words else {
         return Err(misused("cp"));
     };
-    if is_same(context, from, to)? {
-        return Err(Failure::at(to, "it is the same file"));
+    // Both before anything is changed: names do not tell whether they lead to one file, its identity
+    // does. And if the source cannot be read, the destination stays as it is.
+    let (source, _) = open(context, from, Access::Read, Create::Never)?;
+    let (target, size) = open(context, to, Access::Write, Create::IfMissing)?;
+    if source.is_same(&target) {
+        return Err(Failure::at(to, format_args!("it is the same file as {from}")));
     }
-    // The source first: if it cannot be read, the destination stays as it is.
-    open(context, from, Access::Read, Create::Never)?;
-    let (target, _) = open(context, to, Access::Write, Create::Truncate)?;
-    each_piece(context, from, (0, u64::MAX), |_, position, bytes| {
+    if size > 0 {
+        target.truncate(0).map_err(|e| Failure::at(to, e))?;
+    }
+    each_piece_of(context, &source, from, (0, u64::MAX), |_, position, bytes| {
         target.write_at(position, bytes).map_err(|e| Failure::at(to, e))
     })
-}
-
-/// Whether two paths name the same file, as far as names tell.
-fn is_same(context: &Context<'_>, from: &str, to: &str) -> Result<bool, Failure> {
-    let tidy = |path: &str| {
-        let parts = path.split('/').filter(|p| !p.is_empty() && *p != ".");
-        parts.fold(String::new(), |all, part| all + "/" + &part.to_lowercase())
-    };
-    context.resolve(from)?;
-    context.resolve(to)?;
-    Ok(tidy(from) == tidy(to))
 }
 
 /// A stream of pseudo-random bytes (xorshift64*), the same for the same seed everywhere.

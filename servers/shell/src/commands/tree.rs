@@ -12,9 +12,6 @@ use super::misused;
 use crate::context::{Context, Failure, Outcome, is_unavailable};
 use crate::format as look;
 
-/// Directories are nested so deep at most where `rm -r` goes down.
-const MAX_DEPTH: usize = 200;
-
 /// An entry of a directory.
 pub struct Entry {
     /// Its name.
@@ -28,21 +25,30 @@ pub struct Entry {
 /// # Errors
 /// As the file server says.
 pub fn entries(client: &FileSystemClient, path: &str) -> Result<Vec<Entry>, FileError> {
-    let mut found = Vec::new();
-    let mut cursor = 0;
-    let shared = &client.session().shared;
-    loop {
-        let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
-        let listing = client.list(path, cursor, span)?;
-        let mut reader = EntryReader::new(*shared, listing.length);
-        while let Some(entry) = reader.next_entry() {
-            found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
-        }
-        match listing.next {
-            Some(next) => cursor = next,
-            None => return Ok(found),
-        }
+    let (mut found, mut next) = (Vec::new(), Some(0));
+    while let Some(cursor) = next {
+        let (some, behind) = some_entries(client, path, cursor)?;
+        found.extend(some);
+        next = behind;
     }
+    Ok(found)
+}
+
+/// As many entries as come at once, from `cursor` on, and where to go on.
+fn some_entries(
+    client: &FileSystemClient,
+    path: &str,
+    cursor: u64,
+) -> Result<(Vec<Entry>, Option<u64>), FileError> {
+    let shared = &client.session().shared;
+    let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
+    let listing = client.list(path, cursor, span)?;
+    let mut reader = EntryReader::new(*shared, listing.length);
+    let mut found = Vec::new();
+    while let Some(entry) = reader.next_entry() {
+        found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
+    }
+    Ok((found, listing.next))
 }
 
 pub fn ls(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -136,33 +142,67 @@ pub fn rm(context: &mut Context<'_>, words: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Removes a directory with all below it, depth first, without recursion.
+/// Removes a file, or a directory with all below it: depth first, without recursion.
+///
+/// A name that is not one of an entry alone (`..`, or a path) ends it, whatever the server says:
+/// nothing outside of `path` is removed.
 fn remove_tree(
     context: &Context<'_>,
     files: &FileSystemClient,
     path: &str,
 ) -> Result<Result<(), FileError>, Failure> {
-    let mut stack = vec![path.to_string()];
-    while let Some(top) = stack.last().cloned() {
+    let target = path.trim_end_matches('/');
+    let mut at = target.to_string();
+    loop {
         context.check_interrupt()?;
-        match client::remove(files, &top) {
-            Ok(()) => {
-                stack.pop();
-            }
-            Err(FileError::NotEmpty) if stack.len() < MAX_DEPTH => {
-                let found = match entries(files, &top) {
-                    Ok(found) => found,
-                    Err(error) => return Ok(Err(error)),
-                };
-                let Some(first) = found.first() else {
-                    return Ok(Err(FileError::NotEmpty));
-                };
-                stack.push(format!("{}/{}", top.trim_end_matches('/'), first.name));
-            }
+        match client::remove(files, &at) {
+            Ok(()) if at.len() == target.len() => return Ok(Ok(())),
+            // Below the target, so there is a slash.
+            Ok(()) => at.truncate(at.rfind('/').unwrap_or(0)),
+            Err(FileError::NotEmpty) => match empty(context, files, &at)? {
+                Ok(Some(directory)) => at = directory,
+                Ok(None) => {}
+                Err(error) => return Ok(Err(error)),
+            },
             Err(error) => return Ok(Err(error)),
         }
     }
-    Ok(Ok(()))
+}
+
+/// Removes some entries of a directory, until one is a directory that is not empty: that one is
+/// returned.
+fn empty(
+    context: &Context<'_>,
+    files: &FileSystemClient,
+    directory: &str,
+) -> Result<Result<Option<String>, FileError>, Failure> {
+    let found = match some_entries(files, directory, 0) {
+        Ok((found, _)) if found.is_empty() => return Err(Failure::new(NAMELESS)),
+        Ok((found, _)) => found,
+        Err(error) => return Ok(Err(error)),
+    };
+    for entry in found {
+        context.check_interrupt()?;
+        if !is_plain(&entry.name) {
+            return Ok(Err(FileError::InvalidName));
+        }
+        let path = format!("{directory}/{}", entry.name);
+        match client::remove(files, &path) {
+            Ok(()) => {}
+            Err(FileError::NotEmpty) => return Ok(Ok(Some(path))),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(None))
+}
+
+/// Of a directory that is not empty and lists nothing.
+const NAMELESS: &str =
+    "a directory has entries whose names no path can have; run fsck.fat on the disk";
+
+/// Whether a name is that of an entry, and no way to another directory.
+fn is_plain(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains('/')
 }
 
 pub fn mkdir(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -250,4 +290,19 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let mut names: Vec<String> = found.into_iter().filter(|e| fits(&e.name)).map(shown).collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_not_plain() {
+        for name in ["", ".", "..", "a/b", "/", "../x"] {
+            assert!(!is_plain(name), "{name:?}");
+        }
+        for name in ["a", "...", "..a", " ", "a."] {
+            assert!(is_plain(name), "{name:?}");
+        }
+    }
 }
