@@ -76,7 +76,7 @@ impl System {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Session;
+    use super::super::{Doorbell, Session};
     use super::*;
     use crate::custody::Frames;
     use crate::custody::untyped::MAX_NODES;
@@ -112,6 +112,7 @@ mod tests {
                 sessions: 2,
                 shared_bytes: SHARED as u32,
                 dma,
+                grant: Default::default(),
             };
             system.manifest.edges.push(edge).unwrap();
             for number in 0..2 {
@@ -125,8 +126,8 @@ mod tests {
                     cap: 0,
                     badge: 0,
                     shared,
-                    client_bit: 0,
-                    server_bit: 0,
+                    client_bell: Doorbell::default(),
+                    server_bell: Doorbell::default(),
                     client_slot: 0,
                 };
                 system.sessions.push(session).unwrap();

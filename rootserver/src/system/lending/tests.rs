@@ -160,6 +160,7 @@ impl World {
                 sessions: 1,
                 shared_bytes: 0,
                 dma: false,
+                grant: Default::default(),
             };
             system.manifest.edges.push(edge).unwrap();
             let cap = 300 + u64::from(number) * 3;
