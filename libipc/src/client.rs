@@ -3,20 +3,22 @@
 //! Of a call that the kernel ends early, a client need not know more than this: what was not
 //! received is sent again (the endpoint outlives the server, a successor takes it); what was
 //! received by a server that then died is sent again if the method is idempotent, and is
-//! [`Error::ServerRestarted`] otherwise.
+//! [`Error::ServerRestarted`] otherwise. Of a request during which a server died, the supervisor is
+//! asked each time whether it is the request that kills them: then it is [`Error::Poison`].
 
 use crate::cap::{Cap, Endpoint, Notification};
 use crate::error::{Error, ProtocolError};
 use crate::protocol::Status;
-use crate::raw::{Message, Words};
+use crate::raw::{Message, SysError, Words};
 use crate::shared::Shared;
-use crate::start::{OutgoingSession, StartInfo};
+use crate::start::{OutgoingSession, StartInfo, slot};
+use crate::supervisor::SupervisorClient;
 use crate::wire::{self, Hot};
 use serde::{Serialize, de::DeserializeOwned};
 use skink_abi::{Error as KernelError, MessageInfo};
 
-/// Times that one idempotent call is sent again, so that a request that kills every server that
-/// takes it ends at some time.
+/// Times that one idempotent call is sent again, so that it ends at some time however often somebody
+/// kills the server on purpose.
 pub const MAX_RETRIES: u32 = 100;
 
 /// A connection to a server, as the start info names it.
@@ -92,7 +94,7 @@ pub fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
         let (words, length) = wire::encode(arguments)?;
         match endpoint.call(MessageInfo::new(label, length, 0), words) {
             Ok(answer) => break answer,
-            Err(error) => again(error.error, retry, &mut attempts).map_err(|()| error)?,
+            Err(error) => again(endpoint, error, retry, &mut attempts)?,
         }
     };
     Status::check(answer.info.label())?;
@@ -129,11 +131,11 @@ fn call_again(
     info: MessageInfo,
     words: Words,
     retry: Retry,
-    mut error: crate::SysError,
+    mut error: SysError,
 ) -> Result<Message, Error> {
     let mut attempts = 0;
     loop {
-        again(error.error, retry, &mut attempts).map_err(|()| error)?;
+        again(endpoint, error, retry, &mut attempts)?;
         match endpoint.call(info, words) {
             Ok(answer) => return Ok(answer),
             Err(next) => error = next,
@@ -141,15 +143,26 @@ fn call_again(
     }
 }
 
-/// Whether to send a request again that ended so.
+/// Whether to send a request again that ended so; else why not.
 #[cold]
-fn again(error: KernelError, retry: Retry, attempts: &mut u32) -> Result<(), ()> {
+fn again(
+    endpoint: Cap<Endpoint>,
+    error: SysError,
+    retry: Retry,
+    attempts: &mut u32,
+) -> Result<(), Error> {
     *attempts += 1;
-    if *attempts > MAX_RETRIES {
-        return Err(());
+    match (error.error, retry) {
+        _ if *attempts > MAX_RETRIES => Err(error.into()),
+        (KernelError::Cancelled, _) => Ok(()),
+        (KernelError::ReplyLost, Retry::Idempotent) if is_poison(endpoint) => Err(Error::Poison),
+        (KernelError::ReplyLost, Retry::Idempotent) => Ok(()),
+        _ => Err(error.into()),
     }
-    match (error, retry) {
-        (KernelError::Cancelled, _) | (KernelError::ReplyLost, Retry::Idempotent) => Ok(()),
-        _ => Err(()),
-    }
+}
+
+/// Asks the supervisor, who knows how the server died.
+fn is_poison(endpoint: Cap<Endpoint>) -> bool {
+    let supervisor = SupervisorClient::at(slot::SUPERVISOR);
+    supervisor.is_poison(endpoint.cptr().0).unwrap_or(false)
 }

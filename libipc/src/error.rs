@@ -25,6 +25,8 @@ pub enum Error {
     Busy,
     /// Client and server do not understand each other.
     Protocol(ProtocolError),
+    /// Three servers died while they had the request: it is not sent again. May have been executed.
+    Poison,
     /// The kernel refused: the number of its [`skink_abi::Error`], and details.
     Sys {
         /// The number.
@@ -85,6 +87,9 @@ impl fmt::Display for Error {
             Error::ServiceUnavailable => f.write_str("the service is not running (see `ps`)"),
             Error::UnknownSession => f.write_str("the server does not know the session"),
             Error::Busy => f.write_str("the server has too many callers waiting: try again"),
+            Error::Poison => f.write_str(
+                "the server died three times with this request, which is not sent again (see `crashes`)",
+            ),
             Error::Protocol(error) => write!(f, "protocol error: {error:?}"),
             Error::Sys { number, detail } => {
                 match skink_abi::Error::from_raw(u64::from(*number)) {

@@ -5,6 +5,7 @@ use libipc::arch::{Registers, Request as Trap, with_kernel};
 use libipc::protocol::{Protocol, Status};
 use libipc::raw::Message;
 use libipc::replies::Pool;
+use libipc::start::slot;
 use libipc::{Caller, Error, Later, Outcome, ProtocolError, Request};
 use serde::{Deserialize, Serialize};
 use skink_abi::{CPtr, Error as KernelError, MessageInfo, Syscall};
@@ -74,11 +75,20 @@ struct Bench {
     server: Rc<RefCell<Memory>>,
     fail: Rc<RefCell<Vec<KernelError>>>,
     calls: Rc<Cell<u32>>,
+    /// Times that the supervisor was asked whether a call is poison, and at which it says so.
+    asked: Rc<Cell<u32>>,
+    poison_at: u32,
 }
 
 impl Bench {
     fn new() -> Self {
-        Bench { server: Rc::default(), fail: Rc::default(), calls: Rc::default() }
+        Bench {
+            server: Rc::default(),
+            fail: Rc::default(),
+            calls: Rc::default(),
+            asked: Rc::default(),
+            poison_at: u32::MAX,
+        }
     }
 
     fn run<R>(&self, body: impl FnOnce(&StoreClient) -> R) -> R {
@@ -86,9 +96,16 @@ impl Bench {
         pool.fill(&[30, 31]);
         let (server, fail) = (self.server.clone(), self.fail.clone());
         let calls = self.calls.clone();
+        let (asked, poison_at) = (self.asked.clone(), self.poison_at);
         let reply = Cell::new(None);
         let kernel = move |trap: Trap| {
             assert_eq!(trap.number, Syscall::Call);
+            if trap.cap == slot::SUPERVISOR.0 {
+                assert_eq!(trap.words[0], 9, "the slot of the session");
+                asked.set(asked.get() + 1);
+                let words = [u64::from(asked.get() == poison_at), 0, 0, 0];
+                return Registers { info: MessageInfo::new(0, 1, 0), words, ..Default::default() };
+            }
             calls.set(calls.get() + 1);
             if let Some(error) = fail.borrow_mut().pop() {
                 return Registers { status: error.raw(), ..Default::default() };
@@ -145,7 +162,26 @@ fn idempotent_methods_are_sent_again_and_others_are_not() {
 }
 
 #[test]
-fn a_request_that_kills_every_server_ends_at_last() {
+fn a_request_that_the_supervisor_calls_poison_is_not_sent_again() {
+    for is_hot in [false, true] {
+        let bench = Bench { poison_at: 3, ..Bench::new() };
+        *bench.fail.borrow_mut() = vec![KernelError::ReplyLost; 1000];
+        bench.run(|client| match is_hot {
+            false => assert_eq!(client.get(1), Err(StoreError::Ipc(Error::Poison))),
+            true => assert_eq!(client.add(1, 1, true), Err(Error::Poison)),
+        });
+        assert_eq!((bench.calls.get(), bench.asked.get()), (3, 3), "hot: {is_hot}");
+    }
+    // Of what was not received, or is not sent again anyway, nobody asks.
+    let bench = Bench { poison_at: 1, ..Bench::new() };
+    *bench.fail.borrow_mut() = vec![KernelError::ReplyLost, KernelError::Cancelled];
+    let lost = Error::ServerRestarted { maybe_executed: true };
+    bench.run(|client| assert_eq!(client.put(1, "x"), Err(lost)));
+    assert_eq!(bench.asked.get(), 0);
+}
+
+#[test]
+fn a_request_whose_servers_are_killed_on_purpose_ends_at_last() {
     let bench = Bench::new();
     *bench.fail.borrow_mut() = vec![KernelError::ReplyLost; 1000];
     bench.run(|client| {

@@ -103,6 +103,7 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
         registers: Vec::new(),
         in_flight: 0,
         placed: None,
+        call: None,
         backtrace: Vec::new(),
         message: String::new(),
         history: Vec::new(),

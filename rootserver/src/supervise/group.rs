@@ -9,6 +9,7 @@
 
 use skink_manifest::{MAX_SERVERS, Restart, Strategy};
 
+use super::poison::Blame;
 use super::policy::{Policy, Recent};
 use super::{Action, Actions, Cause, Failure, ServerId, State, Supervisor, push};
 
@@ -75,6 +76,7 @@ impl Supervisor {
         now_ns: u64,
         server: ServerId,
         cause: Cause,
+        blame: Blame,
         actions: &mut Actions,
     ) {
         let Some(service) = self.get(server) else {
@@ -88,10 +90,18 @@ impl Supervisor {
         if !again {
             return service.fail(server, Failure::Stopped, actions);
         }
-        let deaths = service.recent.add(now_ns, service.policy.period_ns);
         let (policy, streak) = (service.policy, service.streak);
+        let deaths = match blame {
+            Blame::Server => service.recent.add(now_ns, policy.period_ns),
+            Blame::Call => service.recent.count(now_ns, policy.period_ns),
+            Blame::Poison { first_ns } => {
+                service.recent.take_back(first_ns);
+                service.recent.count(now_ns, policy.period_ns)
+            }
+        };
         let group = service.group.map(usize::from);
-        if !policy.gives_up(deaths) && !policy.gives_up(streak.count()) {
+        let is_one_too_many = policy.gives_up(deaths) || policy.gives_up(streak.count());
+        if blame != Blame::Server || !is_one_too_many {
             let at_ns = now_ns.saturating_add(policy.delay_ns(deaths).max(streak.pause_ns()));
             let alone = Set::of(server);
             let set = group.map_or(alone, |group| self.restarted_with(group, alone));

@@ -3,7 +3,8 @@
 //!
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
 //! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
-//! * [`pulse`]: heartbeats. [`group`]: who is restarted with whom, and escalation.
+//! * [`pulse`]: heartbeats. [`poison`]: calls that kill whoever serves them.
+//!   [`group`]: who is restarted with whom, and escalation.
 //!
 //! # Who is restarted
 //!
@@ -35,6 +36,7 @@
 //! Not here: resources, IPC, the clock, what a death looks like.
 
 pub mod group;
+pub mod poison;
 pub mod policy;
 pub mod pulse;
 pub mod words;
@@ -43,6 +45,7 @@ use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
 use group::{Group, Set};
+use poison::{Blame, Call, Suspects};
 use policy::{Policy, Recent, Streak};
 use pulse::{Pulse, Verdict};
 pub use words::{Action, Actions, Cause, Event, Failure, Order, ServerId, State};
@@ -79,11 +82,22 @@ struct Service {
     pinged: Option<Pulse>,
 }
 
+/// What is seen of the world beside the event, where the event calls for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen<'a> {
+    /// The servers' pulses, for `TimerFired`.
+    pub pulses: &'a [Pulse],
+    /// The calls that the dead server had received and not answered, for `Died`; none if somebody
+    /// ordered that death.
+    pub calls: &'a [Call],
+}
+
 /// The state machine.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {
     services: Vec<Service, MAX_SERVERS>,
     groups: Vec<Group, MAX_GROUPS>,
+    suspects: Suspects,
     armed_ns: Option<u64>,
     /// Whose back-off began, changed or ended in this step: started or told at its end, in start
     /// order; nobody between steps.
@@ -95,6 +109,7 @@ impl Supervisor {
     pub const EMPTY: Supervisor = Supervisor {
         services: Vec::new(),
         groups: Vec::new(),
+        suspects: Suspects::EMPTY,
         armed_ns: None,
         waiting: Set::EMPTY,
     };
@@ -176,17 +191,27 @@ impl Supervisor {
         })
     }
 
-    /// Takes one event at `now_ns`; `actions` gets what is to be done. `pulses` are the servers', for
-    /// `TimerFired` alone.
-    pub fn step(&mut self, now_ns: u64, event: Event, pulses: &[Pulse], actions: &mut Actions) {
+    /// Deaths during the call of this session that is suspected to be poison; 0 if none is.
+    pub fn deaths_during(&self, session: u8) -> u8 {
+        self.suspects.deaths(session)
+    }
+
+    /// Whether the call by this session that `server` just lost is poison: its client asks.
+    pub fn take_poison(&mut self, session: u8, server: ServerId) -> bool {
+        let instance = self.incarnation(server);
+        self.suspects.take_poison(session, instance)
+    }
+
+    /// Takes one event at `now_ns`; `actions` gets what is to be done.
+    pub fn step(&mut self, now_ns: u64, event: Event, seen: Seen<'_>, actions: &mut Actions) {
         match event {
             Event::Boot => self.boot(actions),
             Event::Started(server) => self.started(now_ns, server),
             Event::StartFailed(server, why) => self.start_failed(server, why, actions),
-            Event::Died(server, cause) => self.died(now_ns, server, cause, actions),
+            Event::Died(server, cause) => self.died(now_ns, server, cause, seen.calls, actions),
             Event::DeviceReady(server) => self.device_ready(server, actions),
             Event::NoDevice(server) => self.no_device(server, actions),
-            Event::TimerFired => self.timer_fired(now_ns, pulses, actions),
+            Event::TimerFired => self.timer_fired(now_ns, seen.pulses, actions),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -234,20 +259,36 @@ impl Supervisor {
         }
     }
 
-    fn died(&mut self, now_ns: u64, server: ServerId, cause: Cause, actions: &mut Actions) {
-        if let Some(service) = self.get(server)
+    fn died(
+        &mut self,
+        now_ns: u64,
+        server: ServerId,
+        cause: Cause,
+        calls: &[Call],
+        actions: &mut Actions,
+    ) {
+        if let Some(service) = self.services.get_mut(server.index())
             && matches!(service.state, State::Running | State::Starting)
         {
-            service.streak.add(now_ns.saturating_sub(service.started_ns));
-            self.declare(now_ns, server, cause, actions);
+            let (period_ns, instance) = (service.policy.period_ns, service.incarnation);
+            let blame = self.suspects.add(now_ns, period_ns, instance, calls);
+            service.streak.add(now_ns.saturating_sub(service.started_ns), blame);
+            self.take_apart(now_ns, server, cause, blame, actions);
         }
     }
 
     /// Has a running instance taken down, and what follows.
-    fn declare(&mut self, now_ns: u64, server: ServerId, cause: Cause, actions: &mut Actions) {
+    fn take_apart(
+        &mut self,
+        now_ns: u64,
+        server: ServerId,
+        cause: Cause,
+        blame: Blame,
+        actions: &mut Actions,
+    ) {
         push(actions, Action::TearDown(server, cause));
         self.set_backoff(server, now_ns);
-        self.after_death(now_ns, server, cause, actions);
+        self.after_death(now_ns, server, cause, blame, actions);
     }
 
     fn device_ready(&mut self, server: ServerId, actions: &mut Actions) {
@@ -283,8 +324,7 @@ impl Supervisor {
                     let pulse = pulses.get(server.index()).copied().unwrap_or_default();
                     let verdict = pulse.judge(service.pinged);
                     if verdict == Verdict::Missed {
-                        self.died(now, server, Cause::Heartbeat, actions);
-                        continue;
+                        push(actions, Action::Declare(server, Cause::Heartbeat));
                     }
                     service.ping_at_ns = now.saturating_add(service.heartbeat_ns);
                     if verdict != Verdict::Late {
@@ -308,7 +348,7 @@ impl Supervisor {
             // Whoever orders it has the CPU in between: it is not the server that dies at once.
             Order::Kill if alive => {
                 service.streak.clear();
-                self.declare(now_ns, server, Cause::Killed, actions);
+                self.take_apart(now_ns, server, Cause::Killed, Blame::Server, actions);
             }
             Order::Kill => {}
             Order::Stop => {

@@ -1,6 +1,7 @@
 //! The restart policy of one server or group, in nanoseconds: intensity, period, exponential
 //! back-off.
 
+use super::poison::Blame;
 use heapless::Deque;
 use skink_manifest::{Experiment, Group, Server};
 
@@ -116,6 +117,19 @@ impl Recent {
         self.times_ns.iter().filter(|at| **at >= since).count()
     }
 
+    /// Takes back the death at this time.
+    pub fn take_back(&mut self, at_ns: u64) {
+        let mut is_left = true;
+        for _ in 0..self.times_ns.len() {
+            if let Some(time) = self.times_ns.pop_front()
+                && !(time == at_ns && core::mem::take(&mut is_left))
+            {
+                let kept = self.times_ns.push_back(time);
+                debug_assert!(kept.is_ok());
+            }
+        }
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.times_ns.clear();
@@ -126,26 +140,35 @@ impl Recent {
 /// nothing else is given up after as many as its intensity tolerates, and until then takes less and
 /// less of the CPU, which it has at the root server's priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streak(u32);
+pub struct Streak {
+    all: u32,
+    /// Those that are the server's own.
+    own: u32,
+}
 
 impl Streak {
-    /// Notes the death of an instance that lived for so long.
-    pub fn add(&mut self, lived_ns: u64) {
-        self.0 = match lived_ns < SHORT_LIFE_NS {
-            true => self.0.saturating_add(1),
-            false => 0,
-        };
+    /// Notes the death of an instance that lived for so long, and whose that was.
+    pub fn add(&mut self, lived_ns: u64, blame: Blame) {
+        if lived_ns >= SHORT_LIFE_NS {
+            return self.clear();
+        }
+        self.all = self.all.saturating_add(1);
+        match blame {
+            Blame::Server => self.own = self.own.saturating_add(1),
+            Blame::Call => {}
+            Blame::Poison { .. } => self.own = self.own.saturating_sub(1),
+        }
     }
 
-    /// How many there are.
+    /// How many of them are the server's own.
     pub fn count(self) -> usize {
-        self.0 as usize
+        self.own as usize
     }
 
     /// How long to wait before the next start at least: not after the first one; then a millisecond,
     /// doubled with each, up to [`MAX_PAUSE_MS`].
     pub fn pause_ns(self) -> u64 {
-        match self.0.checked_sub(2) {
+        match self.all.checked_sub(2) {
             None => 0,
             Some(doublings) => NS_PER_MS * (1 << doublings.min(63)).min(MAX_PAUSE_MS),
         }
@@ -153,7 +176,7 @@ impl Streak {
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.0 = 0;
+        *self = Streak::default();
     }
 }
 
@@ -182,13 +205,18 @@ mod tests {
         let mut streak = Streak::default();
         let mut pauses = std::vec::Vec::new();
         for _ in 0..8 {
-            streak.add(SHORT_LIFE_NS - 1);
+            streak.add(SHORT_LIFE_NS - 1, Blame::Server);
             pauses.push(streak.pause_ns() / NS_PER_MS);
         }
         assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 16, 16]);
-        assert_eq!(Streak(u32::MAX).pause_ns(), MAX_PAUSE_MS * NS_PER_MS);
-        streak.add(SHORT_LIFE_NS);
+        let long = Streak { all: u32::MAX, own: 0 };
+        assert_eq!(long.pause_ns(), MAX_PAUSE_MS * NS_PER_MS);
+        streak.add(SHORT_LIFE_NS, Blame::Server);
         assert_eq!((streak.count(), streak.pause_ns()), (0, 0));
+        for blame in [Blame::Server, Blame::Call, Blame::Poison { first_ns: 0 }] {
+            streak.add(0, blame);
+        }
+        assert_eq!((streak.count(), streak.pause_ns()), (0, 2 * NS_PER_MS), "paused all the same");
     }
 
     fn policy() -> Policy {

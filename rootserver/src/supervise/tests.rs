@@ -73,7 +73,7 @@ fn with_device(mut server: Server) -> Server {
 
 fn step(supervisor: &mut Supervisor, now_ns: u64, event: Event) -> StdVec<Action> {
     let mut actions = Actions::new();
-    supervisor.step(now_ns, event, &[], &mut actions);
+    supervisor.step(now_ns, event, Seen::default(), &mut actions);
     actions.iter().copied().collect()
 }
 
@@ -219,6 +219,38 @@ fn heartbeats_are_not_more_frequent_than_the_root_server_can_bear() {
     }
 }
 
+/// A server with intensity 1 whose instances die during these calls, 20 ms one after the other; what
+/// it is then.
+fn dies_during(calls: &[Call]) -> Supervisor {
+    let entry = Server { intensity: 1, backoff_ms: 0, ..server("a", Restart::Permanent) };
+    let mut s = running(entry);
+    for (now, call) in (1..).map(|n| n * 20 * MS).zip(calls) {
+        let seen = Seen { calls: core::slice::from_ref(call), ..Seen::default() };
+        s.step(now, Event::Died(A, Cause::Panic), seen, &mut Actions::new());
+        step(&mut s, now, Event::Started(A));
+    }
+    s
+}
+
+#[test]
+fn deaths_during_one_call_are_the_calls_and_not_the_servers() {
+    let call = |request| Call { session: 4, label: 9, request };
+    let [first, second] = [1, 2].map(call);
+    let failed = State::Failed(Failure::Intensity);
+    assert_eq!(dies_during(&[first, second]).state(A), failed, "two calls, a death each");
+    let mut s = dies_during(&[first; 3]);
+    assert_eq!((s.state(A), s.policy(A, 60 * MS).1), (State::Running, 0), "none is charged");
+    assert!(s.take_poison(4, A) && !s.take_poison(4, A));
+    // Ten different calls that kill three times each do the server no harm.
+    let many: StdVec<Call> = (0..30).map(|n| call(n / 3)).collect();
+    let s = dies_during(&many);
+    assert_eq!((s.state(A), s.incarnation(A)), (State::Running, 31));
+    assert_eq!(s.deaths_during(4), 3);
+    // One that killed once, and then let the server live, is a death as any other.
+    let s = dies_during(&[first]);
+    assert_eq!(s.policy(A, 20 * MS).1, 1);
+}
+
 #[test]
 fn restart_types_decide_what_an_exit_means() {
     let cases = [
@@ -272,7 +304,8 @@ fn heartbeats(pulses: [Pulse; 2]) -> [Action; 2] {
     assert_eq!(step(&mut s, 0, Event::Started(A)), [Action::ArmTimer(20 * MS)]);
     let mut fire = |now, pulse: Pulse| {
         let mut actions = Actions::new();
-        s.step(now, Event::TimerFired, &[pulse], &mut actions);
+        let seen = Seen { pulses: &[pulse], ..Seen::default() };
+        s.step(now, Event::TimerFired, seen, &mut actions);
         actions[0]
     };
     assert_eq!(fire(20 * MS, Pulse::default()), Action::Ping(A));
@@ -282,7 +315,7 @@ fn heartbeats(pulses: [Pulse; 2]) -> [Action; 2] {
 #[test]
 fn a_missed_heartbeat_is_a_death() {
     let pulse = |answered, turn_ns| Pulse { answered, turn_ns, duty: Duty::Serving };
-    let dead = Action::TearDown(A, Cause::Heartbeat);
+    let dead = Action::Declare(A, Cause::Heartbeat);
     assert_eq!(heartbeats([pulse(1, 5), pulse(2, 9)]), [Action::Ping(A); 2]);
     assert_eq!(heartbeats([pulse(1, 5), pulse(1, 9)]), [Action::Ping(A), dead]);
     assert_eq!(heartbeats([pulse(0, 5), pulse(0, 5)])[0], dead);
@@ -292,7 +325,7 @@ fn a_missed_heartbeat_is_a_death() {
 fn who_is_late_or_excused_is_not_dead() {
     let pulse = |turn_ns, duty| Pulse { answered: 0, turn_ns, duty };
     let waits = |due| Action::ArmTimer(due * MS);
-    let dead = Action::TearDown(A, Cause::Heartbeat);
+    let dead = Action::Declare(A, Cause::Heartbeat);
     // Those above it had the CPU all the time, then it was its turn.
     let late = [pulse(0, Duty::Serving), pulse(3, Duty::Serving)];
     assert_eq!(heartbeats(late), [waits(60), dead]);
@@ -385,7 +418,7 @@ proptest! {
                         prop_assert!(world.armed.is_none_or(|armed| at < armed));
                         world.armed = Some(at);
                     }
-                    Action::Revive(_) | Action::Ping(_) => {}
+                    Action::Revive(_) | Action::Ping(_) | Action::Declare(..) => {}
                 }
             }
             for i in 0..4u8 {

@@ -160,10 +160,12 @@ pub enum Action {
     Revive(ServerId),
     /// Ask for a heartbeat.
     Ping(ServerId),
+    /// It missed its heartbeat: see which calls it has, and report its death for this cause.
+    Declare(ServerId, Cause),
     /// Fire `TimerFired` at this time, instead of any earlier wish.
     ArmTimer(u64),
 }
 
-/// The actions of one step: for each server at most a tear-down, a revival or ping, and a start, word
+/// The actions of one step: for each server at most a tear-down, a revival, ping or declaration, and a start, word
 /// or mark; and one timer.
 pub type Actions = Vec<Action, { 4 * MAX_SERVERS + 1 }>;

@@ -141,6 +141,7 @@ impl System {
             self.event(Event::Order(victim, Order::Kill));
         } else if let Some(page) = self.servers[victim.index()].control() {
             page.at_once.store(how as u32, Relaxed);
+            self.servers[victim.index()].is_doomed = true;
             self.signal(victim, kit::HEARTBEAT);
         }
     }

@@ -130,6 +130,10 @@ impl SupervisorServer for Call<'_> {
         }
     }
 
+    fn is_poison(&mut self, _caller: Caller, endpoint: u64) -> bool {
+        self.system.take_poison(self.caller, endpoint)
+    }
+
     fn sessions(
         &mut self,
         _caller: Caller,

@@ -119,7 +119,8 @@ impl System {
         if cause == Cause::Budget && self.made_progress(server) {
             return Some((MessageInfo::new(0, 0, 0), [0; 4]));
         }
-        self.death = Detail { fault: Some(fault_record(message)), thread, watched: None };
+        let fault = Some(fault_record(message));
+        self.death = Detail { fault, thread, ..Detail::default() };
         self.event(Event::Died(server, cause));
         None
     }

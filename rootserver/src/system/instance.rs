@@ -82,6 +82,7 @@ impl System {
         page.at_once.store(0, Relaxed);
         page.has_deadline.store(0, Relaxed);
         server.loops_at_timeout = u64::MAX;
+        server.is_doomed = false;
         server.show_armed();
     }
 

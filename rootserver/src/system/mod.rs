@@ -8,6 +8,7 @@
 //! * [`firmware`]: what firmware left: ACPI's tables or a device tree.
 //! * [`devices`]: who drives what; [`functions`], [`platform`]: devices on PCI and in the device
 //!   tree: registers, interrupts, activation, silence.
+//! * [`calls`]: which calls a server had when it died.
 //! * [`dispatch`]: one message or signal in, one answer out. [`control`]: the protocols;
 //!   [`service`], [`capabilities`]: what they tell of one server.
 //! * [`slots`]: programs from a disk. [`arming`]: deaths placed by events. [`pulse`]: what tells a server that hangs.
@@ -17,6 +18,7 @@
 //! here waits for a server, and nothing that a server says can make it panic.
 
 pub mod arming;
+pub mod calls;
 pub mod capabilities;
 pub mod control;
 pub mod devices;
@@ -48,7 +50,7 @@ use crate::image::{BootImage, FileError, NO_MANIFEST};
 use crate::kernel::RootCaps;
 use crate::loader::ElfError;
 use crate::plan::{MAX_THREADS, Plan, PlanError, kit};
-use crate::supervise::{Action, Actions, Event, ServerId, State, Supervisor};
+use crate::supervise::{Action, Actions, Event, Seen, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
 use arming::{Armed, Watch};
 use devices::Assigned;
@@ -149,6 +151,8 @@ pub struct Server {
     pub armed: Option<Armed>,
     /// Whose death is armed at one of its moments.
     pub watch: Option<Watch>,
+    /// The present instance was told to misbehave, and may die of that at any time.
+    pub is_doomed: bool,
     /// It is a place for programs.
     pub slot: Option<slots::Slot>,
 }
@@ -362,6 +366,7 @@ impl Server {
         loops_at_timeout: 0,
         armed: None,
         watch: None,
+        is_doomed: false,
         slot: None,
     };
 
@@ -387,7 +392,7 @@ impl System {
         programs: slots::Programs::EMPTY,
         devices_assigned: false,
         crashes: Crashes::EMPTY,
-        death: Detail { fault: None, thread: 0, watched: None },
+        death: Detail { fault: None, thread: 0, watched: None, calls: Vec::new() },
         facts: None,
     };
 
@@ -441,7 +446,13 @@ impl System {
                 Event::TimerFired => self.pulses(),
                 _ => Vec::new(),
             };
-            self.supervisor.step(now_ns, event, &pulses, &mut actions);
+            let calls = match event {
+                Event::Died(server, cause) => self.declare(server, cause),
+                _ => Vec::new(),
+            };
+            let seen = Seen { pulses: &pulses, calls: &calls };
+            self.supervisor.step(now_ns, event, seen, &mut actions);
+            self.death.calls = calls;
             for action in actions {
                 if let Some(event) = self.act(action, now_ns) {
                     let kept = queue.push_back(event);
@@ -464,6 +475,7 @@ impl System {
             Action::MarkFailed(server, why) => self.mark_failed(server, why),
             Action::Revive(server) => self.revive(server),
             Action::Ping(server) => self.signal(server, kit::HEARTBEAT),
+            Action::Declare(server, cause) => return Some(Event::Died(server, cause)),
             Action::ArmTimer(at_ns) => self.arm_timer(at_ns),
         }
         None

@@ -29,8 +29,10 @@ use crate::crash::{self, Count};
 use crate::kernel::kit_cptr;
 use crate::plan::{FIRST_REGION, IMAGE_BASE, Mapping, Source, kit};
 use crate::say;
+use crate::supervise::poison::Call;
 use crate::supervise::{Cause, Failure, ServerId};
 use crate::system::arming::Reached;
+use crate::system::calls::MAX_CALLS;
 
 /// What is known of a death beyond its cause.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Detail {
     pub thread: u8,
     /// Who watched for whose moment, if that is why.
     pub watched: Option<Reached>,
+    /// The calls that it had, unless the death was ordered.
+    pub calls: Vec<Call, MAX_CALLS>,
 }
 
 impl System {
@@ -53,11 +57,11 @@ impl System {
             return;
         }
         self.note_answered(index);
-        let replies = self.caps.path(kit_cptr(index, kit::REPLIES));
-        self.check(server, "wake its callers", replies.revoke());
+        self.wake_callers(server);
         let declared = libipc::time::now_ns();
         let mut record = self.record(server, cause, &detail);
         record.placed = self.placed(server, detail.watched);
+        record.call = self.suspect_among(&detail.calls);
         self.stop_threads(server);
         self.silence(server);
         let silenced = libipc::time::now_ns();

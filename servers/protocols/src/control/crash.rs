@@ -62,6 +62,18 @@ pub struct IpcRecord {
     pub label: u64,
 }
 
+/// A call that a server had received and not answered when it died, as the supervisor saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// Whose call.
+    pub client: Name,
+    /// Protocol and method ([`libipc::protocol::ProtocolId::of_label`]).
+    pub label: u64,
+    /// How many servers have died during it in a row, this one included; after the third it is not
+    /// sent again.
+    pub deaths: u32,
+}
+
 /// When what happened, nanoseconds of the kernel's clock; 0: not (yet). Under
 /// `-icount shift=0` a nanosecond is an instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +118,8 @@ pub struct CrashRecord {
     pub in_flight: u32,
     /// Where the death was placed, if it was.
     pub placed: Option<Placed>,
+    /// The call during which most servers died, if there was one and nobody ordered this death.
+    pub call: Option<CallRecord>,
     /// Return addresses, innermost first, as linked.
     pub backtrace: Vec<u64, BACKTRACE>,
     /// Text of the panic, `FILE:LINE: MESSAGE`, or what is wrong with the device, or whose death

@@ -12,7 +12,7 @@ mod program;
 mod service;
 
 pub use capability::{CAPABILITIES_PER_PAGE, Capability, Held};
-pub use crash::{BACKTRACE, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
+pub use crash::{BACKTRACE, CallRecord, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
 pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
 pub use program::{

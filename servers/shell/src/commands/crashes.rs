@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use libipc::abi::CapRights;
 use libipc::arch::registers::register_name;
 use libipc::escape::Escaped;
-use skink_protocols::control::{Capability, Cause, CrashRecord, Held, IpcRecord, Placed, Timeline};
+use skink_protocols::control::{
+    CallRecord, Capability, Cause, CrashRecord, Held, IpcRecord, Placed, Timeline,
+};
 use skink_protocols::names::method_of;
 
 use super::misused;
@@ -120,10 +122,18 @@ fn summary(record: &CrashRecord) -> String {
     let flight = record.in_flight;
     let placed =
         record.placed.as_ref().map_or(String::new(), |placed| format!(" at {}", place(placed)));
+    let during = record.call.as_ref().map_or(String::new(), |call| format!("; {}", during(call)));
     format!(
-        "#{number} {at} {server} (incarnation {incarnation}): {}{placed}; {flight} requests in flight",
+        "#{number} {at} {server} (incarnation {incarnation}): {}{placed}; {flight} requests in flight{during}",
         cause(record)
     )
+}
+
+/// During whose call a server died, and what follows for that.
+fn during(call: &CallRecord) -> String {
+    let (client, method, deaths) = (&call.client, method(call.label), call.deaths);
+    let end = if deaths >= 3 { ": not sent again" } else { "" };
+    format!("during {client}'s {method}, death {deaths}{end}")
 }
 
 /// Where `kill` had placed a death: whose moment, which, its count.
@@ -193,6 +203,9 @@ pub fn crash_frame(record: &CrashRecord, capabilities: &[Capability]) -> String 
     );
     if let Some(placed) = &record.placed {
         text += &format!("placed={}\n", place(placed));
+    }
+    if let Some(call) = &record.call {
+        text += &format!("call={}\n", during(call));
     }
     for (index, value) in record.registers.iter().enumerate() {
         let name = register_name(index).unwrap_or("?");
