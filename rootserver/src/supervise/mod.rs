@@ -3,7 +3,7 @@
 //!
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
 //! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
-//! * [`pulse`]: heartbeats. [`group`]: who is restarted with whom, and escalation.
+//! * [`pulse`]: heartbeats. [`complaint`]: what clients say. [`group`]: who is restarted with whom, and escalation.
 //!
 //! # Who is restarted
 //!
@@ -33,6 +33,7 @@
 //!
 //! Not here: resources, IPC, the clock, what a death looks like.
 
+pub mod complaint;
 pub mod group;
 pub mod policy;
 pub mod pulse;
@@ -41,6 +42,7 @@ pub mod words;
 use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
+use complaint::Heard;
 use group::{Group, Set};
 use policy::{Policy, Recent};
 use pulse::{Pulse, Verdict};
@@ -72,6 +74,8 @@ struct Service {
     ping_at_ns: u64,
     /// The pulse when the last heartbeat was asked for; `None`: none asked of this instance.
     pinged: Option<Pulse>,
+    /// Its complaints of others.
+    complaints: Heard,
 }
 
 /// The state machine.
@@ -182,6 +186,7 @@ impl Supervisor {
             Event::DeviceReady(server) => self.device_ready(server, actions),
             Event::NoDevice(server) => self.no_device(server, actions),
             Event::TimerFired => self.timer_fired(now_ns, pulses, actions),
+            Event::Complaint(complaint) => self.complain(now_ns, complaint, actions),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -394,6 +399,7 @@ impl Service {
             recent: Recent::default(),
             ping_at_ns: u64::MAX,
             pinged: None,
+            complaints: Heard::default(),
         }
     }
 
