@@ -22,8 +22,60 @@ pub struct SessionState {
     pub grant: SessionGrant,
 }
 
+/// What a server did wrong in the eyes of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Misconduct {
+    /// It did not answer in the time that the client's documentation states.
+    Late,
+    /// It answered what was not asked, or answered twice.
+    UnknownId,
+    /// Its answer has a length or a content that no answer has.
+    WrongAnswer,
+    /// An index of a ring that only it writes makes no sense.
+    IndexJumped,
+}
+
+impl core::fmt::Display for Misconduct {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Misconduct::Late => "does not answer in time",
+            Misconduct::UnknownId => "answers what was not asked",
+            Misconduct::WrongAnswer => "gives an answer that is none",
+            Misconduct::IndexJumped => "has an index that makes no sense",
+        })
+    }
+}
+
+/// Why the root server does not listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EdgeError {
+    /// The manifest gives the caller no edge of this name.
+    UnknownEdge,
+    /// The call itself failed.
+    Ipc(Error),
+}
+
+impl From<Error> for EdgeError {
+    fn from(error: Error) -> Self {
+        EdgeError::Ipc(error)
+    }
+}
+
+impl core::fmt::Display for EdgeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            EdgeError::UnknownEdge => {
+                f.write_str("the manifest grants no such edge: check `needs`")
+            }
+            EdgeError::Ipc(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for EdgeError {}
+
 /// From each server to the root server.
-#[crate::protocol(name = "supervisor", version = 1)]
+#[crate::protocol(name = "supervisor", version = 2)]
 pub trait Supervisor {
     /// Ends the caller, all its threads. Never answered.
     fn exit(&self, code: i32);
@@ -37,6 +89,27 @@ pub trait Supervisor {
     /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
     #[hot]
     fn is_poison(&self, endpoint: u64) -> bool;
+
+    /// Says what instance number `incarnation` of the server at the other end of the caller's `edge`
+    /// did wrong. It is restarted before this returns, and its death recorded with that cause; unless
+    /// it is another instance by now, or the caller has complained too often of late.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    fn complain(&self, edge: &str, incarnation: u32, what: Misconduct) -> Result<(), EdgeError>;
+
+    /// Whether the server at the other end of the caller's `edge` was given up or stopped.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    #[idempotent]
+    fn is_given_up(&self, edge: &str) -> Result<bool, EdgeError>;
+
+    /// The caller has initialised its devices anew: those that could only be kept from memory, and
+    /// not be reset, after its last instance may reach memory from here on. (Those that were reset
+    /// may since it was started.)
+    #[idempotent]
+    fn devices_initialised(&self);
 
     /// Incoming sessions from index `first` on; empty behind the last. Asked for after the event
     /// `SESSIONS`.

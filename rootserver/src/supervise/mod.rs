@@ -3,8 +3,8 @@
 //!
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
 //! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
-//! * [`pulse`]: heartbeats. [`poison`]: calls that kill whoever serves them.
-//!   [`group`]: who is restarted with whom, and escalation.
+//! * [`pulse`]: heartbeats. [`poison`]: calls that kill whoever serves them. [`complaint`]: what
+//!   clients say. [`group`]: who is restarted with whom, and escalation.
 //!
 //! # Who is restarted
 //!
@@ -35,6 +35,7 @@
 //!
 //! Not here: resources, IPC, the clock, what a death looks like.
 
+pub mod complaint;
 pub mod group;
 pub mod poison;
 pub mod policy;
@@ -44,6 +45,7 @@ pub mod words;
 use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
+use complaint::Heard;
 use group::{Group, Set};
 use poison::{Blame, Call, Suspects};
 use policy::{Policy, Recent, Streak};
@@ -80,6 +82,8 @@ struct Service {
     ping_at_ns: u64,
     /// The pulse when the last heartbeat was asked for; `None`: none asked of this instance.
     pinged: Option<Pulse>,
+    /// Its complaints of others.
+    complaints: Heard,
 }
 
 /// What is seen of the world beside the event, where the event calls for it.
@@ -212,6 +216,7 @@ impl Supervisor {
             Event::DeviceReady(server) => self.device_ready(server, actions),
             Event::NoDevice(server) => self.no_device(server, actions),
             Event::TimerFired => self.timer_fired(now_ns, seen.pulses, actions),
+            Event::Complaint(complaint) => self.complain(now_ns, complaint, actions),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -454,6 +459,7 @@ impl Service {
             started_ns: 0,
             ping_at_ns: u64::MAX,
             pinged: None,
+            complaints: Heard::default(),
         }
     }
 

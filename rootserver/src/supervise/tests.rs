@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use skink_manifest::{Experiment, Group, Privileges, Server, Strategy as GroupStrategy};
 use std::vec::Vec as StdVec;
 
+mod complaints;
 mod groups;
 
 const MS: u64 = 1_000_000;
@@ -363,7 +364,8 @@ fn any_event(servers: u8) -> impl Strategy<Value = Event> {
         1 => id.clone().prop_map(Event::DeviceReady),
         1 => id.clone().prop_map(Event::NoDevice),
         6 => Just(Event::TimerFired),
-        1 => (id, order).prop_map(|(s, o)| Event::Order(s, o)),
+        1 => (id.clone(), order).prop_map(|(s, o)| Event::Order(s, o)),
+        1 => (id.clone(), id, 1..6u32).prop_map(|(c, s, n)| complaints::event(c, s, n)),
     ]
 }
 
@@ -406,10 +408,13 @@ proptest! {
                         prop_assert!(!world.alive[s.index()], "started twice");
                         prop_assert_eq!(incarnation, supervisor.incarnation(s));
                         world.alive[s.index()] = true;
-                        if !matches!(event, Event::Order(_, Order::Restart | Order::Start)) {
-                            world.restarts[s.index()].push(now);
-                        } else {
-                            world.restarts[s.index()].clear();
+                        match event {
+                            Event::Order(_, Order::Restart | Order::Start) => {
+                                world.restarts[s.index()].clear();
+                            }
+                            // Bounded by the clients' side.
+                            Event::Complaint(_) => {}
+                            _ => world.restarts[s.index()].push(now),
                         }
                     }
                     Action::MarkFailed(s, _) => world.alive[s.index()] = false,
@@ -418,7 +423,10 @@ proptest! {
                         prop_assert!(world.armed.is_none_or(|armed| at < armed));
                         world.armed = Some(at);
                     }
-                    Action::Revive(_) | Action::Ping(_) | Action::Declare(..) => {}
+                    Action::Revive(_)
+                    | Action::Ping(_)
+                    | Action::Declare(..)
+                    | Action::TellIgnored(..) => {}
                 }
             }
             for i in 0..4u8 {
@@ -434,6 +442,7 @@ proptest! {
                     Event::Boot | Event::TimerFired => true,
                     Event::Started(s) | Event::StartFailed(s, _) | Event::Died(s, _)
                     | Event::DeviceReady(s) | Event::NoDevice(s) | Event::Order(s, _) => s == id,
+                    Event::Complaint(complaint) => complaint.server == id,
                 };
                 prop_assert!(concerns || supervisor.state(id) == old);
                 // Nobody who waits for a restart is forgotten.

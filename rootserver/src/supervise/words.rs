@@ -1,7 +1,10 @@
 //! What goes into the state machine and what comes out.
 
 use heapless::Vec;
+use libipc::supervisor::Misconduct;
 use skink_manifest::MAX_SERVERS;
+
+use super::complaint::Complaint;
 
 /// Index of a server in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,8 @@ pub enum Cause {
     OutOfCapabilities,
     /// Its device does not answer; the message is in the crash record.
     Device,
+    /// This client complained of it.
+    Complaint(ServerId, Misconduct),
     /// It was taken down because this one died, whose group they share: no death of its own.
     Group(ServerId),
 }
@@ -55,6 +60,7 @@ impl Cause {
             Cause::Budget => "budget exhausted",
             Cause::OutOfCapabilities => "capability quota exhausted",
             Cause::Device => "device does not answer",
+            Cause::Complaint(..) => "complaint",
             Cause::Group(_) => "restarted with its group",
         }
     }
@@ -128,6 +134,8 @@ pub enum Event {
     NoDevice(ServerId),
     /// The timer that was armed fired (or may have).
     TimerFired,
+    /// A client says what its server did wrong.
+    Complaint(Complaint),
     /// The operator's word.
     Order(ServerId, Order),
 }
@@ -154,6 +162,8 @@ pub enum Action {
     Start(ServerId, u32),
     /// Tell the operator: dead, the next start is after this many nanoseconds.
     TellBackoff(ServerId, u64),
+    /// Tell the operator: this client complains too often of that server.
+    TellIgnored(ServerId, ServerId),
     /// Its service is not to be had: queued and later callers learn so at once.
     MarkFailed(ServerId, Failure),
     /// It was given up and is about to be started again: callers may queue again.

@@ -7,10 +7,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use heapless::Vec;
 use libipc::cap::{self, Cap};
 use libipc::protocol::Status;
-use libipc::supervisor::{SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer};
+use libipc::supervisor::{
+    EdgeError, Misconduct, SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer,
+};
 use libipc::trigger::Moment;
 use libipc::{Caller, Error, Outcome, Protocol, Request};
 use skink_abi::bootinfo::slot as boot;
+use skink_manifest::Edge;
 use skink_protocols::control::{
     CAPABILITIES_PER_PAGE, Capability, Control, ControlError, ControlServer, CrashRecord, Free,
     KillSpec, MAX_PERMITS, Permit, ProgramEntry, ProgramState, RunError,
@@ -22,6 +25,7 @@ use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 use super::arming::Reached;
 use super::{Server, System};
 use crate::custody::Owner;
+use crate::supervise::complaint::Complaint;
 use crate::supervise::{Event, Failure, Order, ServerId, State};
 
 /// One request and who makes it.
@@ -118,6 +122,19 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    /// The server at the other end of the caller's edge of this name.
+    fn server_of(&self, edge: &str) -> Result<ServerId, EdgeError> {
+        let mut edges = self.system.manifest.edges.iter().enumerate();
+        let is_it = |(index, known): &(usize, &Edge)| {
+            known.client == self.caller.0
+                && known.name == edge
+                && self.system.is_granted(*index as u8)
+        };
+        edges.find(is_it).map(|(_, edge)| ServerId(edge.server)).ok_or(EdgeError::UnknownEdge)
+    }
+}
+
 impl SupervisorServer for Call<'_> {
     fn exit(&mut self, _caller: Caller, code: i32) {
         self.ended = true;
@@ -132,6 +149,27 @@ impl SupervisorServer for Call<'_> {
 
     fn is_poison(&mut self, _caller: Caller, endpoint: u64) -> bool {
         self.system.take_poison(self.caller, endpoint)
+    }
+
+    fn complain(
+        &mut self,
+        _caller: Caller,
+        edge: &str,
+        incarnation: u32,
+        what: Misconduct,
+    ) -> Result<(), EdgeError> {
+        let (client, server) = (self.caller, self.server_of(edge)?);
+        let complaint = Complaint { client, server, incarnation, what };
+        self.system.event(Event::Complaint(complaint));
+        Ok(())
+    }
+
+    fn is_given_up(&mut self, _caller: Caller, edge: &str) -> Result<bool, EdgeError> {
+        Ok(self.system.is_failed(self.server_of(edge)?))
+    }
+
+    fn devices_initialised(&mut self, _caller: Caller) {
+        self.system.devices_initialised(self.caller);
     }
 
     fn sessions(

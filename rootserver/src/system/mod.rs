@@ -472,6 +472,10 @@ impl System {
                 let name = self.name(server);
                 crate::say!("{name}: restart in {} ms", delay_ns / 1_000_000);
             }
+            Action::TellIgnored(client, server) => {
+                let (client, server) = (self.name(client), self.name(server));
+                crate::say!("{client} complains of {server} too often: ignored for now");
+            }
             Action::MarkFailed(server, why) => self.mark_failed(server, why),
             Action::Revive(server) => self.revive(server),
             Action::Ping(server) => self.signal(server, kit::HEARTBEAT),

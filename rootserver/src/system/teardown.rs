@@ -144,6 +144,7 @@ impl System {
             (Cause::Budget, _) => Told::BudgetExhausted,
             (Cause::OutOfCapabilities, _) => Told::OutOfCapabilities,
             (Cause::Device, _) => Told::DeviceSilent,
+            (Cause::Complaint(_, what), _) => Told::Complaint(what),
             (Cause::Group(_), _) => Told::Group,
         };
         let name = self.name(server);
@@ -151,9 +152,9 @@ impl System {
             Some(page) => crash::from_control(name, incarnation, told, page),
             None => return crash::empty(name, incarnation, told),
         };
-        if let Cause::Group(dead) = cause {
+        if let Cause::Group(other) | Cause::Complaint(other, _) = cause {
             record.message.clear();
-            let _ = record.message.push_str(self.name(dead));
+            let _ = record.message.push_str(self.name(other));
         }
         let tcb = kit_cptr(server.0, kit::TCBS + u64::from(detail.thread));
         let mut words = [0; REGISTER_WORDS];
@@ -234,6 +235,10 @@ impl System {
             Told::Panic | Told::OutOfMemory | Told::DeviceSilent if !record.message.is_empty() => {
                 let (word, message) = (cause.word(), record.message.as_str());
                 say!("{name} died ({word}: {message}, {number}){next}");
+            }
+            Told::Complaint(what) => {
+                let client = record.message.as_str();
+                say!("{name} died (complaint of {client}: it {what}, {number}){next}");
             }
             Told::Group => {
                 let dead = record.message.as_str();

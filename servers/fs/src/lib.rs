@@ -49,6 +49,7 @@ mod name;
 mod open;
 mod path;
 mod resume;
+pub mod ring_disk;
 pub mod service;
 mod survivor;
 #[cfg(any(test, feature = "testing"))]

@@ -8,14 +8,14 @@ mod ring_device;
 mod guest {
     extern crate alloc;
 
-    use crate::ring_device::RingDisk;
+    use crate::ring_device::{Disk, attach};
     use alloc::vec::Vec;
     use fs::Limits;
     use fs::service::{Host, Service};
+    use libipc::Shared;
     use libipc::server::{self, Caller, Outcome, Request, Server};
     use libipc::start::{StartInfo, event, slot};
     use libipc::supervisor::{SessionState, SupervisorClient};
-    use libipc::{Shared, client::Session};
     use skink_protocols::file::{FileSystem, MountFailure};
 
     libipc::main!(main);
@@ -26,26 +26,26 @@ mod guest {
     struct Guest(&'static StartInfo);
 
     impl Host for Guest {
-        type Disk = RingDisk;
+        type Disk = Disk;
 
-        fn disk(&mut self) -> Result<RingDisk, MountFailure> {
+        fn disk(&mut self) -> Result<Disk, MountFailure> {
             let session = self.0.outgoing.iter().find(|s| s.edge == DISK);
             let session = session.ok_or(MountFailure::NoDisk)?;
-            RingDisk::attach(Session::new(session)).map_err(|error| {
+            attach(session).map_err(|error| {
                 log::warn!("attach to the disk's driver: {error}");
                 MountFailure::NoDisk
             })
         }
 
-        fn is_lost(&self, disk: &RingDisk) -> bool {
+        fn is_lost(&self, disk: &Disk) -> bool {
             disk.is_lost()
         }
 
-        fn neighbours_changed(&self, disk: &RingDisk) {
+        fn neighbours_changed(&self, disk: &Disk) {
             disk.neighbours_changed();
         }
 
-        fn has_news(&self, disk: &RingDisk) -> bool {
+        fn has_news(&self, disk: &Disk) -> bool {
             disk.take_news()
         }
 

@@ -6,7 +6,8 @@
 
 use libipc::cap::{Cap, IrqHandler, Notification};
 use libipc::mmio::Mmio;
-use libipc::start::{DeviceGrant, StartInfo, event};
+use libipc::start::{DeviceGrant, StartInfo, event, slot};
+use libipc::supervisor::SupervisorClient;
 use libipc::{Caller, Later, Outcome, Request, Server, Shared};
 use libipc::{accounting, events, misbehave, raw, server, startup, time};
 use skink_protocols::block::{Block, BlockError, BlockServer, Info};
@@ -85,6 +86,9 @@ fn bring_up(start: &StartInfo, grant: &DeviceGrant) -> Option<(Disk<Mmio>, Inter
     let memory = Mmio::granted(start.dma);
     let started = Device::start(transport, memory, &MonotonicClock);
     let (device, queue) = started.unwrap_or_else(|error| give_up(&error));
+    if let Err(error) = SupervisorClient::at(slot::SUPERVISOR).devices_initialised() {
+        panic!("tell the root server that the device is initialised: {error}");
+    }
     let interrupts = Interrupts::granted(&grant.vectors, |slot| Irq(Cap::from_slot(slot)));
     let interrupts = interrupts.expect("`connect` refuses a device without interrupts");
     Some((Disk::new(device, queue), interrupts))

@@ -8,6 +8,7 @@ mod death;
 mod fuzz;
 mod helpers;
 mod io;
+mod lies;
 mod lookup;
 mod model;
 mod naming;

@@ -3,6 +3,7 @@
 use heapless::{String, Vec};
 use libipc::arch::registers::MOST_REGISTERS;
 use libipc::control::HISTORY;
+use libipc::supervisor::Misconduct;
 use libipc::trigger::Moment;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,8 @@ pub enum Cause {
     OutOfCapabilities,
     /// Its device does not answer: see the message.
     DeviceSilent,
+    /// The client that the message names complained of it.
+    Complaint(Misconduct),
     /// It was taken down with its group, for the death of the server that the message names.
     Group,
     /// It used up its budget (loops for ever, or its manifest gives it too little).
@@ -123,7 +126,7 @@ pub struct CrashRecord {
     /// Return addresses, innermost first, as linked.
     pub backtrace: Vec<u64, BACKTRACE>,
     /// Text of the panic, `FILE:LINE: MESSAGE`, or what is wrong with the device, or whose death
-    /// took down the group.
+    /// took down the group, or who complained.
     pub message: String<MESSAGE>,
     /// The last IPCs, oldest first.
     pub history: Vec<IpcRecord, HISTORY>,

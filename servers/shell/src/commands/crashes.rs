@@ -110,6 +110,7 @@ pub fn cause(record: &CrashRecord) -> String {
         Cause::OutOfCapabilities => "capability quota exhausted".into(),
         Cause::DeviceSilent => format!("device does not answer: {}", record.message),
         Cause::Restarted => "restarted by command".into(),
+        Cause::Complaint(what) => format!("complaint of {}: it {what}", record.message),
         Cause::Group => format!("restarted with {}'s group", record.message),
         Cause::HeartbeatMissed => "heartbeat missed".into(),
         Cause::BudgetExhausted => "CPU budget exhausted without progress (a loop?)".into(),

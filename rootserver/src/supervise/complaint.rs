@@ -1,0 +1,86 @@
+//! Complaints: a client that the manifest gives an edge says what its server did wrong, and the
+//! server is restarted at once.
+//!
+//! Nobody can tell who of the two lies. So a complaint is a death with a cause of its own, which is
+//! recorded and costs the server neither a back-off nor any of its intensity, and a client is heard
+//! [`MOST`] times within [`PERIOD_NS`]: a lying client cannot have its server restarted for ever, nor
+//! given up. What it says beyond that is ignored, which is told once each time it begins.
+
+use heapless::Deque;
+use libipc::supervisor::Misconduct;
+
+use super::{Action, Actions, Cause, ServerId, State, Supervisor, push};
+
+/// Complaints of one client that are heard within [`PERIOD_NS`].
+pub const MOST: usize = 3;
+/// Nanoseconds.
+pub const PERIOD_NS: u64 = 60_000_000_000;
+
+/// What a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Who says it.
+    pub client: ServerId,
+    /// Of whom.
+    pub server: ServerId,
+    /// Of which instance.
+    pub incarnation: u32,
+    /// What it did.
+    pub what: Misconduct,
+}
+
+/// The complaints of one client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    times_ns: Deque<u64, MOST>,
+    is_ignored: bool,
+}
+
+/// What becomes of a complaint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    Heard,
+    /// One too many, the first of these.
+    IgnoredFirst,
+    Ignored,
+}
+
+impl Heard {
+    fn hear(&mut self, now_ns: u64) -> Hearing {
+        let since_ns = now_ns.saturating_sub(PERIOD_NS);
+        while self.times_ns.front().is_some_and(|at| *at < since_ns) {
+            self.times_ns.pop_front();
+        }
+        if self.times_ns.push_back(now_ns).is_ok() {
+            self.is_ignored = false;
+            return Hearing::Heard;
+        }
+        match core::mem::replace(&mut self.is_ignored, true) {
+            false => Hearing::IgnoredFirst,
+            true => Hearing::Ignored,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Restarts the server, if the complaint is to be heard and is about the instance that runs.
+    pub(super) fn complain(&mut self, now_ns: u64, complaint: Complaint, actions: &mut Actions) {
+        let Complaint { client, server, incarnation, what } = complaint;
+        let runs = self.state(server) == State::Running && self.incarnation(server) == incarnation;
+        let Some(heard) = self.get(client).map(|client| &mut client.complaints) else {
+            return;
+        };
+        if !runs {
+            return;
+        }
+        match heard.hear(now_ns) {
+            Hearing::Heard => {}
+            Hearing::IgnoredFirst => return push(actions, Action::TellIgnored(client, server)),
+            Hearing::Ignored => return,
+        }
+        if let Some(service) = self.get(server) {
+            push(actions, Action::TearDown(server, Cause::Complaint(client, what)));
+            service.start(server, actions);
+        }
+    }
+}
