@@ -1,29 +1,30 @@
 //! The command line: `skink run`, `exec` and the other sub-commands.
 //!
 //! Exit codes: 0 all is well; a command's own status from `exec`; 124 a time-out; 130 stopped by
-//! the user; 1 the tool could not do it; 3 kernel panic; 4 the guest ended with a code; 5 the
-//! machine was reset or QEMU failed.
+//! the user; 137 the shell died with the commands; 1 the tool could not do it, no shell runs, or what
+//! `exec` wrote is not all on the disk; 3 kernel panic; 4 the guest ended with a code, or before the
+//! line did; 5 the machine was reset or QEMU failed. An end of QEMU is 0 only if a line said
+//! `shutdown`.
 
 mod args;
+mod exec;
+mod line;
 
 use crate::campaign::{deaths, overhead, soak, sweep, throughput};
-use crate::crash_file::CrashFolder;
-use crate::disk::{self, Disk, DiskChoice};
+use crate::machine::Options;
 use crate::machine::arguments::arguments;
-use crate::machine::{Ending, Options};
 use crate::progress::note;
-use crate::session::{Guest, Outcome, Recipe, Sink, System, Watch};
-use crate::terminal::{self, RawTerminal};
+use crate::session::{Recipe, System};
 use crate::workspace::{Arch, Workspace};
-use crate::{bench, compile, doctor, fuzz, machine, matrix, program, suite, symbolize, tidy};
+use crate::{
+    bench, compile, doctor, fuzz, machine, matrix, program, suite, symbolize, terminal, tidy,
+};
 use anyhow::{Context, Result};
 use args::{GuestArgs, MachineArgs, RunArgs};
 use clap::{Parser, Subcommand};
-use skink_manifest::Experiment;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The exit code of a time-out.
 pub const TIMED_OUT: u8 = 124;
@@ -50,8 +51,9 @@ enum Sub {
     Exec {
         #[command(flatten)]
         guest: GuestArgs,
-        /// Seconds until the guest is given up and the status is 124
-        #[arg(long, default_value_t = 120)]
+        /// Seconds until the commands are given up and the status is 124. The sync and the end after
+        /// them have what is left, and at least 10 seconds
+        #[arg(long, default_value_t = 120, value_parser = seconds())]
         timeout: u64,
         /// Shell commands, `;` between them
         #[arg(required = true)]
@@ -113,7 +115,7 @@ enum Sub {
         #[arg(long)]
         list: bool,
         /// Seconds until the guest is given up
-        #[arg(long, default_value_t = 300)]
+        #[arg(long, default_value_t = 300, value_parser = seconds())]
         timeout: u64,
         /// Only tests whose ID begins with this
         filter: Option<String>,
@@ -176,6 +178,11 @@ enum Sub {
     },
 }
 
+/// A time-out, up to a year: a clock can say when that is over.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=365 * 24 * 3600)
+}
+
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -184,7 +191,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("skink: {error:#}");
+            note(&format!("{error:#}"));
             ExitCode::from(1)
         }
     }
@@ -192,9 +199,9 @@ pub fn main() -> ExitCode {
 
 fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
     match cli.command.unwrap_or(Sub::Run(cli.run)) {
-        Sub::Run(args) => run(workspace, args),
+        Sub::Run(args) => exec::run(workspace, args),
         Sub::Exec { guest, timeout, commands, extra } => {
-            exec(workspace, guest, Duration::from_secs(timeout), &commands, extra)
+            exec::exec(workspace, guest, Duration::from_secs(timeout), &commands, extra)
         }
         Sub::Symbolize { arch, server, binary, file } => {
             symbolize::command(workspace, arch, &server, binary, file.as_deref())
@@ -234,158 +241,6 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             doctor::ensure_all(workspace)?;
             compile::cargo_test(workspace, &words)
         }
-    }
-}
-
-/// What `run` and `exec` start from.
-struct Prepared {
-    system: System,
-    options: Options,
-    watch: Watch,
-    /// Where crash records are kept as files.
-    crashes: Option<CrashFolder>,
-    /// Keeps an image that was made for this run.
-    _disk: Option<Disk>,
-}
-
-impl Prepared {
-    /// Keeps a crash record as a file, if that is wanted; its text with names beside addresses.
-    fn told(&self, record: &str) -> String {
-        if let Some(folder) = &self.crashes
-            && let Err(error) = folder.write(record, self.system.crashed(record), &self.system.root)
-        {
-            note(&format!("{error:#}"));
-        }
-        self.system.with_names(record)
-    }
-}
-
-/// What `run` and `exec` have in common: everything is there, built and checked.
-fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result<Prepared> {
-    let arch = args.machine.arch;
-    let options = Options {
-        transport: args.transport,
-        icount: args.icount,
-        gdb: args.gdb,
-        accel: args.accel,
-        extra,
-        ..args.machine.options()?
-    };
-    options.check(arch)?;
-    let crashes = args.crash_dir.as_deref().map(CrashFolder::open).transpose()?;
-    machine::probe(args.accel)?;
-    doctor::ensure(workspace, arch)?;
-    let choice = match args.disk {
-        None => DiskChoice::Sample,
-        Some(path) if path.as_os_str() == "none" => DiskChoice::None,
-        Some(path) => DiskChoice::Path(path),
-    };
-    let disk = disk::provide(workspace, &choice)?;
-    let unlimited = Experiment::KILLS;
-    let recipe = Recipe {
-        manifest: args.manifest,
-        experiment: args.experiment.then_some(unlimited),
-        ..Recipe::default()
-    };
-    let system = System::build(workspace, arch, &recipe)?;
-    let options = Options { disk: disk.as_ref().map(|disk| disk.image.clone()), ..options };
-    if args.gdb {
-        let line = format!("{} -ex 'target remote :1234'", arch.gdb());
-        note(&format!("waiting for gdb: {line} {}", system.programs.kernel.display()));
-    }
-    let log = match args.log {
-        Some(log) => log,
-        None => workspace.results()?.join("console.log"),
-    };
-    let stop = terminal::stop_flag()?;
-    let watch = Watch { log: Some(log), show_console: false, stop };
-    Ok(Prepared { system, options, watch, crashes, _disk: disk })
-}
-
-fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
-    let RunArgs { guest, headless, extra } = args;
-    let mut prepared = prepare(workspace, guest, extra)?;
-    prepared.watch.show_console = true;
-    let Prepared { system, options, watch, .. } = &prepared;
-    let mut guest = Guest::boot(system, options, watch)?;
-    let raw = if headless { None } else { RawTerminal::enter().context("the terminal")? };
-    if !headless {
-        terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
-    }
-    let ending = guest.watch(|text| eprint!("{}", prepared.told(text).replace('\n', "\r\n")))?;
-    drop(raw);
-    let Some(ending) = ending else {
-        eprintln!();
-        note("left; QEMU is ended");
-        return Ok(0);
-    };
-    if ending != Ending::Clean {
-        note(&format!("{ending}\n{}", guest.post_mortem()));
-    }
-    Ok(ending.exit_code())
-}
-
-fn exec(
-    workspace: &Workspace,
-    args: GuestArgs,
-    timeout: Duration,
-    commands: &[String],
-    extra: Vec<String>,
-) -> Result<u8> {
-    let prepared = prepare(workspace, args, extra)?;
-    let Prepared { system, options, watch, .. } = &prepared;
-    let mut guest = Guest::boot(system, options, watch)?;
-    let deadline = Instant::now() + timeout;
-    let mut output = |bytes: &[u8]| -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
-    };
-    let mut crash = |text: &str| eprint!("{}", prepared.told(text));
-    let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
-    let mut outcome = Outcome::Status(0);
-    for command in commands {
-        outcome = guest.run(command, deadline, &mut sink)?;
-        match outcome {
-            Outcome::Status(_) => {}
-            Outcome::ShellDied => {
-                note(&format!("the shell died with `{command}`; its successor goes on"));
-                outcome = Outcome::Status(i32::from(KILLED));
-            }
-            _ => break,
-        }
-    }
-    let log = watch.log.clone().unwrap_or_default();
-    match outcome {
-        Outcome::Status(status) => {
-            match guest.shut_down()? {
-                Some(Ending::Clean) => {}
-                Some(ending) => {
-                    note(&format!(
-                        "{ending} when it was told to shut down\n{}",
-                        guest.post_mortem()
-                    ));
-                    return Ok(ending.exit_code());
-                }
-                None => note("the guest did not shut down when it was told to; QEMU was ended"),
-            }
-            Ok(u8::try_from(status).unwrap_or(255))
-        }
-        Outcome::Ended(Ending::Clean) => Ok(0),
-        Outcome::Ended(ending) => {
-            note(&format!("{ending}\n{}\nall of it: {}", guest.post_mortem(), log.display()));
-            Ok(ending.exit_code())
-        }
-        Outcome::TimedOut => {
-            let seconds = timeout.as_secs();
-            note(&format!(
-                "no end after {seconds} s\n{}\nall of it: {}",
-                guest.post_mortem(),
-                log.display()
-            ));
-            Ok(TIMED_OUT)
-        }
-        Outcome::Stopped => Ok(STOPPED),
-        Outcome::ShellDied => Ok(KILLED),
     }
 }
 
@@ -450,6 +305,8 @@ mod tests {
     fn words_that_make_no_sense_are_refused() {
         assert!(Cli::try_parse_from(["skink", "--arch", "aarch64", "run"]).is_err());
         assert!(Cli::try_parse_from(["skink", "--cpus", "0"]).is_err());
+        let forever = u64::MAX.to_string();
+        assert!(Cli::try_parse_from(["skink", "exec", "--timeout", &forever, "ls"]).is_err());
         assert!(Cli::try_parse_from(["skink", "suite", "--gic", "4"]).is_err());
         let cli = Cli::try_parse_from(["skink", "--gic", "3"]).unwrap();
         let error = cli.run.guest.machine.options().unwrap_err().to_string();

@@ -10,15 +10,38 @@
 //!
 //! Not here: reading symbols ([`crate::symbolize`]), how a record comes to the host.
 
-use crate::symbolize::{self, Symbolizer};
-use anyhow::{Context, Result};
-use std::fmt::Write;
+use crate::escape::is_harmful;
+use crate::symbolize::{self, NAMED_ADDRESSES, Symbolizer};
+use crate::workspace::sibling;
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// A folder of crash records.
-#[derive(Clone, Debug)]
+/// How much one run writes at most.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    files: u64,
+    bytes: u64,
+}
+
+const BOUNDS: Bounds = Bounds { files: 100_000, bytes: 1 << 30 };
+/// Characters of a server's name in the name of a file.
+const NAME: usize = 64;
+
+/// A folder of crash records. No file that is there is written over.
+#[derive(Debug)]
 pub struct CrashFolder {
     path: PathBuf,
+    bounds: Bounds,
+    /// What was written.
+    files: u64,
+    bytes: u64,
+    /// Records that were not written.
+    unwritten: u64,
+    /// How often a file's name was taken: tells the next such file's name apart.
+    collisions: u64,
 }
 
 impl CrashFolder {
@@ -29,27 +52,83 @@ impl CrashFolder {
     pub fn open(path: &Path) -> Result<CrashFolder> {
         let failed = || format!("crash records cannot be written to {}", path.display());
         std::fs::create_dir_all(path).with_context(failed)?;
-        let probe = path.join(".skink-probe");
-        std::fs::write(&probe, b"").with_context(failed)?;
+        let probe = sibling(&path.join(".skink-probe"));
+        File::create_new(&probe).with_context(failed)?;
         std::fs::remove_file(&probe).with_context(failed)?;
-        Ok(CrashFolder { path: path.to_path_buf() })
+        let path = path.to_path_buf();
+        Ok(CrashFolder { path, bounds: BOUNDS, files: 0, bytes: 0, unwritten: 0, collisions: 0 })
     }
 
     /// Writes one record, `key=value` a line as the guest sent it.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn write(&self, record: &str, elf: Option<&Path>, root: &Path) -> Result<PathBuf> {
+    /// If the file cannot be written, or the run has written as much as it may.
+    pub fn write(&mut self, record: &str, elf: Option<&Path>, root: &Path) -> Result<PathBuf> {
+        let written = self.try_write(record, elf, root);
+        self.unwritten += u64::from(written.is_err());
+        written
+    }
+
+    /// How many records of this run have no file.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
+    fn try_write(&mut self, record: &str, elf: Option<&Path>, root: &Path) -> Result<PathBuf> {
+        let Bounds { files, bytes } = self.bounds;
+        ensure!(
+            self.files < files && self.bytes < bytes,
+            "no more crash records are written than {files} or {} MiB a run",
+            bytes >> 20
+        );
         let symbols = elf.map(|elf| Symbolizer::new(elf, root));
+        let text = json(record, symbols.as_ref());
+        let (path, mut file) = self.create(record)?;
+        self.files += 1;
+        self.bytes += text.len() as u64;
+        file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// A new file for a record: `NNNN-SERVER.json`, or `NNNN-SERVER.K.json` if that is there.
+    fn create(&mut self, record: &str) -> Result<(PathBuf, File)> {
         let field = |key: &str| fields(record).find(|f| f.0 == key).map_or("", |f| f.1);
-        let number: u64 = field("number").parse().unwrap_or(0);
+        let number = number(field("number"));
         // What the guest sent names a file: nothing of it but letters, digits and dashes.
         let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
-        let server: String = field("server").chars().filter(is_plain).collect();
-        let path = self.path.join(format!("{number:04}-{server}.json"));
-        std::fs::write(&path, json(record, symbols.as_ref()))
-            .with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
+        let server: String = field("server").chars().filter(is_plain).take(NAME).collect();
+        let mut path = self.path.join(format!("{number:04}-{server}.json"));
+        loop {
+            match File::create_new(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    self.collisions += 1;
+                    let other = format!("{number:04}-{server}.{}.json", self.collisions);
+                    path = self.path.join(other);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("writing {}", path.display()));
+                }
+            }
+        }
+    }
+}
+
+/// Finds the deaths of which no record came: the guest numbers deaths from 1 on without a gap, and
+/// keeps the records of the last ones only.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    last: u64,
+}
+
+impl Numbering {
+    /// How many deaths between this record's and the one before it have no record.
+    pub fn missing_before(&mut self, record: &str) -> u64 {
+        let text = fields(record).find(|(key, _)| *key == "number").map_or("", |f| f.1);
+        let number = number(text);
+        let missing = number.saturating_sub(self.last).saturating_sub(1);
+        self.last = self.last.max(number);
+        missing
     }
 }
 
@@ -85,6 +164,7 @@ fn json(record: &str, symbols: Option<&Symbolizer>) -> String {
             _ => members.push(format!("{}: {}", text(key), text(value))),
         }
         if let Some(address) = symbolize::record_address(key, value) {
+            let symbols = symbols.filter(|_| backtrace.len() < NAMED_ADDRESSES);
             let functions = symbols.map(|symbols| symbols.describe(address)).unwrap_or_default();
             let functions: Vec<String> = functions.iter().map(|name| text(name)).collect();
             let (value, functions) = (text(value), functions.join(", "));
@@ -107,13 +187,14 @@ fn number(value: &str) -> u64 {
     value.parse().unwrap_or(0)
 }
 
-/// A JSON string (RFC 8259, section 7).
+/// A JSON string (RFC 8259, section 7), in which a terminal that shows the file finds nothing to obey.
 fn text(value: &str) -> String {
     let mut quoted = String::from("\"");
     for c in value.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c < ' ' => {
+            // All of them have numbers of four digits.
+            c if is_harmful(c) => {
                 let _ = write!(quoted, "\\u{:04x}", u32::from(c));
             }
             c => quoted.push(c),
@@ -130,7 +211,7 @@ mod tests {
     #[test]
     fn a_record_becomes_a_file() {
         let folder = std::env::temp_dir().join(format!("skink-crash-{}", std::process::id()));
-        let record = "number=7\nserver=../fs\nincarnation=2\ncause=panic: \"no\"\\\tx\nin_flight=1\n\
+        let record = "number=7\nserver=../fs\nincarnation=2\ncause=panic: \"no\"\\\tx\u{9b}\u{202e}\nin_flight=1\n\
                       ip=0x10\nsp=0x20\nregister=rax 0x1\nipc=5 0x3 file.read\nnoticed_ns=9\n\
                       frame=0x55\n";
         let written = CrashFolder::open(&folder).unwrap().write(record, None, Path::new("/"));
@@ -140,7 +221,7 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
         for part in [
             "\"number\": 7,",
-            "\"cause\": \"panic: \\\"no\\\"\\\\\\u0009x\"",
+            "\"cause\": \"panic: \\\"no\\\"\\\\\\u0009x\\u009b\\u202e\"",
             "\"registers\": {\"rax\": \"0x1\"}",
             "{\"time_ns\": 5, \"badge\": \"0x3\", \"method\": \"file.read\"}",
             "\"noticed_ns\": 9,",
@@ -155,5 +236,58 @@ mod tests {
     fn a_folder_that_cannot_be_is_a_clear_error() {
         let error = CrashFolder::open(Path::new("/dev/null/x")).unwrap_err();
         assert!(format!("{error:#}").contains("cannot be written to /dev/null/x"), "{error:#}");
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("skink-crashes-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn no_record_takes_the_place_of_another_and_none_follows_a_link() {
+        let folder = scratch("twice");
+        let mut crashes = CrashFolder::open(&folder).unwrap();
+        let elsewhere = folder.join("elsewhere");
+        std::fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.join("0002-fs.json")).unwrap();
+        let mut written = |number: &str| {
+            let record = format!("number={number}\nserver=fs{}\n", "x".repeat(1000));
+            let record = if number == "1" { record } else { record.replace('x', "") };
+            let path = crashes.write(&record, None, Path::new("/")).unwrap();
+            path.file_name().unwrap().to_string_lossy().into_owned()
+        };
+        let long = format!("0001-fs{}", "x".repeat(62));
+        assert_eq!(written("1"), format!("{long}.json"));
+        assert_eq!(written("1"), format!("{long}.1.json"));
+        assert_eq!(written("2"), "0002-fs.2.json");
+        assert_eq!(written("2"), "0002-fs.3.json");
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "mine");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_guest_cannot_fill_the_folder_and_what_is_not_written_is_counted() {
+        let folder = scratch("many");
+        let open = |bounds| CrashFolder { bounds, ..CrashFolder::open(&folder).unwrap() };
+        let mut few = open(Bounds { files: 3, bytes: 1 << 20 });
+        let mut short = open(Bounds { files: 1000, bytes: 500 });
+        for number in 0..10 {
+            let record = format!("number={number}\nserver=fs\ncause={}\n", "x".repeat(300));
+            let _ = few.write(&record, None, Path::new("/"));
+            let _ = short.write(&record, None, Path::new("/"));
+        }
+        assert_eq!((few.unwritten(), short.unwritten()), (7, 8));
+        let error = few.write("number=1\n", None, Path::new("/")).unwrap_err().to_string();
+        assert!(error.contains("than 3 or 1 MiB a run"), "{error}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 5);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn deaths_without_a_record_are_counted_whatever_numbers_the_guest_sends() {
+        let mut numbering = Numbering::default();
+        let mut missing = |number: &str| numbering.missing_before(&format!("number={number}\n"));
+        assert_eq!((missing("1"), missing("2"), missing("2")), (0, 0, 0));
+        assert_eq!((missing("69"), missing("70"), missing("3"), missing("71")), (66, 0, 0, 0));
+        assert_eq!((missing("x"), missing("18446744073709551615")), (0, u64::MAX - 72));
     }
 }

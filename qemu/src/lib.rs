@@ -18,6 +18,7 @@
 
 pub mod bench;
 pub mod bootimage;
+pub mod bounded;
 pub mod campaign;
 pub mod cli;
 pub mod compile;
@@ -26,6 +27,7 @@ pub mod devicetree;
 pub mod disk;
 pub mod doctor;
 pub mod elf;
+pub mod escape;
 pub mod exec_channel;
 pub mod fuzz;
 pub mod install;

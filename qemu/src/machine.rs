@@ -8,15 +8,14 @@
 
 pub mod arguments;
 pub mod ending;
+mod messages;
 
-use crate::progress::{shown, tail};
-use crate::workspace::Arch;
+use crate::progress::shown;
+use crate::workspace::{Arch, PrivateFolder};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ pub use arguments::{
     Accel, BootFiles, EntryLevel, GicVersion, Idle, Loading, Options, PortOrder, Serial, Transport,
 };
 pub use ending::Ending;
+use messages::Messages;
 
 /// How long QEMU may take to connect to its sockets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,7 +49,7 @@ pub struct Machine {
     arch: Arch,
     child: Child,
     folder: PrivateFolder,
-    errors: PathBuf,
+    messages: Messages,
     /// The guest's first serial port.
     pub terminal: UnixStream,
     /// The guest's second serial port.
@@ -68,7 +68,7 @@ impl Machine {
         options.check(arch)?;
         let folder = PrivateFolder::new()?;
         let listen = |name: &str| -> Result<UnixListener> {
-            let path = folder.path.join(name);
+            let path = folder.path().join(name);
             let listener = UnixListener::bind(&path).with_context(|| {
                 format!("making the socket {} (is TMPDIR too long?)", path.display())
             })?;
@@ -76,27 +76,28 @@ impl Machine {
             Ok(listener)
         };
         let (terminal, exec) = (listen("terminal")?, listen("exec")?);
-        let errors = folder.path.join("errors");
         let mut command = dying_with_us(arch.qemu());
         command
-            .args(arguments::arguments(arch, files, options, Serial::Sockets(&folder.path)))
+            .args(arguments::arguments(arch, files, options, Serial::Sockets(folder.path())))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&errors).context("making a file for QEMU's messages")?);
+            .stderr(Stdio::piped());
         let line = shown(&command);
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
+        let mut messages = Messages::read(child.stderr.take().context("no pipe")?);
         let accepted = accept(&terminal, &mut child)
             .and_then(|terminal| Ok((terminal, accept(&exec, &mut child)?)));
         match accepted {
             Ok((terminal, exec)) => {
-                Ok(Machine { arch, child, folder, errors, terminal, exec, started })
+                Ok(Machine { arch, child, folder, messages, terminal, exec, started })
             }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let said = std::fs::read_to_string(&errors).unwrap_or_default();
-                bail!("QEMU did not start: {error:#}\n{}\nthe command was: {line}", explain(&said));
+                messages.finish();
+                let said = messages.end();
+                bail!("QEMU did not start: {error:#}\n{said}\nthe command was: {line}");
             }
         }
     }
@@ -106,8 +107,11 @@ impl Machine {
     /// # Errors
     /// If the system does not tell.
     pub fn try_ending(&mut self) -> Result<Option<Ending>> {
-        let status = self.child.try_wait().context("waiting for QEMU")?;
-        Ok(status.map(|status| Ending::of(self.arch, status, &self.messages())))
+        let Some(status) = self.child.try_wait().context("waiting for QEMU")? else {
+            return Ok(None);
+        };
+        self.messages.finish();
+        Ok(Some(Ending::of(self.arch, status, &self.messages.all())))
     }
 
     /// Waits for the guest's end until `deadline`.
@@ -124,13 +128,9 @@ impl Machine {
         }
     }
 
-    /// What QEMU itself said.
+    /// The end of what QEMU itself said, and what to do about it.
     pub fn messages(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = std::fs::File::open(&self.errors) {
-            let _ = file.read_to_string(&mut text);
-        }
-        explain(&text)
+        self.messages.end()
     }
 
     /// Takes the CPU away from QEMU for so long, as a busy host would.
@@ -152,7 +152,7 @@ impl Machine {
 
     /// The folder of the sockets, gone with the machine.
     pub fn folder(&self) -> &Path {
-        &self.folder.path
+        self.folder.path()
     }
 }
 
@@ -175,15 +175,6 @@ fn dying_with_us(program: &str) -> Command {
     }
 }
 
-/// Adds what to do to what QEMU said.
-fn explain(said: &str) -> String {
-    let said = tail(said.trim_end(), 10);
-    if said.contains("Failed to get \"write\" lock") {
-        return format!("{said}\nanother QEMU uses that disk; give this one its own: --disk FILE");
-    }
-    said
-}
-
 fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     loop {
@@ -204,28 +195,5 @@ fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream> {
             bail!("it did not connect its serial ports within {CONNECT_TIMEOUT:?}");
         }
         std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A folder that only this user can enter, removed at the end.
-#[derive(Debug)]
-struct PrivateFolder {
-    path: PathBuf,
-}
-
-impl PrivateFolder {
-    fn new() -> Result<PrivateFolder> {
-        let path = crate::workspace::sibling(&std::env::temp_dir().join("skink"));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("making the folder {}", path.display()))?;
-        Ok(PrivateFolder { path })
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }

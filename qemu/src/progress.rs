@@ -2,6 +2,7 @@
 //!
 //! Standard output belongs to the guest and to results; nothing here writes to it.
 
+use crate::escape;
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 /// Lines of a failed command's output that are shown.
 const TAIL_LINES: usize = 25;
 
-/// Prints one line about what is being done.
+/// Prints one line about what is being done, or several about what went wrong. What the guest, QEMU
+/// or a file's name put into it cannot harm the terminal.
 pub fn note(line: &str) {
-    eprintln!("skink: {line}");
+    eprintln!("skink: {}", escape::text(line));
 }
 
 /// The last `lines` lines of `text`.

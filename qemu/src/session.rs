@@ -2,27 +2,22 @@
 //! the sub-commands of the tool and the system tests are made of.
 
 mod console;
+mod system;
 
-use crate::bootimage::{self, NamedFile};
-use crate::compile::{self, KernelVariant, Programs};
+use crate::bounded;
 use crate::exec_channel::{Event, ExecChannel, Message};
-use crate::machine::{BootFiles, Ending, Machine, Options};
-use crate::manifest;
-use crate::progress::note;
+use crate::machine::{Ending, Machine, Options};
 use crate::symbolize;
-use crate::workspace::{Arch, Workspace, sibling};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use console::Console;
-use skink_manifest::Experiment;
-use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The root task of a system.
-const ROOT_SERVER: &str = "rootserver";
+pub use system::{Recipe, System};
+
 /// How often waiting looks at the stop flag and at QEMU.
 const LOOK: Duration = Duration::from_millis(20);
 /// The server that runs commands.
@@ -36,126 +31,6 @@ const ASK_AFTER: Duration = Duration::from_millis(200);
 /// How long a guest may take to shut down when it was told to.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What goes into a system, where it differs from what ships.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recipe {
-    /// Another manifest than `targets/<target>/system.toml`.
-    pub manifest: Option<PathBuf>,
-    /// The kernel.
-    pub kernel: KernelVariant,
-    /// The manifest's section `[experiment]`, replaced.
-    pub experiment: Option<Experiment>,
-    /// Files of the boot image: replace the one of the same name, or are added.
-    pub overlay: Vec<NamedFile>,
-}
-
-/// A built system.
-#[derive(Debug)]
-pub struct System {
-    /// The machine it is for.
-    pub arch: Arch,
-    /// What was built, with symbols.
-    pub programs: Programs,
-    /// Which program each server of the manifest runs.
-    pub binaries: BTreeMap<String, String>,
-    /// The checkout's root, for the paths in dumps.
-    pub root: PathBuf,
-    /// What QEMU boots; the image is removed when this is dropped.
-    pub files: BootFiles,
-}
-
-impl System {
-    /// Checks the manifest, builds what it names, and packs the boot image.
-    ///
-    /// # Errors
-    /// If the manifest is wrong, something does not build or cannot be packed.
-    pub fn build(workspace: &Workspace, arch: Arch, recipe: &Recipe) -> Result<System> {
-        let path = match &recipe.manifest {
-            Some(path) => path.clone(),
-            None => workspace.target_folder(arch).join("system.toml"),
-        };
-        let mut manifest = manifest::load(&path, arch.target())?;
-        manifest.experiment = recipe.experiment.or(manifest.experiment);
-        if let Some(experiment) = &manifest.experiment {
-            note(&format!("with {experiment:?}"));
-        }
-        let servers = manifest::binaries(&manifest);
-        let programs = compile::build(workspace, arch, recipe.kernel, ROOT_SERVER, &servers)?;
-        let mut files = bootimage::system_files(workspace, &manifest, &programs, &[])?;
-        overlay(&mut files, &recipe.overlay);
-        let mut system = System::pack(workspace, arch, programs, ROOT_SERVER, &files)?;
-        let pairs = manifest.servers.iter().map(|s| (s.name.to_string(), s.binary.to_string()));
-        system.binaries = pairs.collect();
-        Ok(system)
-    }
-
-    /// Builds a system whose root task is the program `root_task`, with these files and no server.
-    ///
-    /// # Errors
-    /// If it does not build or cannot be packed.
-    pub fn bare(
-        workspace: &Workspace,
-        arch: Arch,
-        kernel: KernelVariant,
-        root_task: &str,
-        files: &[NamedFile],
-    ) -> Result<System> {
-        let programs = compile::build(workspace, arch, kernel, root_task, &[])?;
-        System::pack(workspace, arch, programs, root_task, files)
-    }
-
-    /// The ELF file with the symbols of a server (or of the root server).
-    pub fn elf_of(&self, server: &str) -> Option<&Path> {
-        let binary = self.binaries.get(server).map_or(server, String::as_str);
-        self.programs.user(binary).ok()
-    }
-
-    /// The ELF file of the server that a crash record is about.
-    pub fn crashed(&self, record: &str) -> Option<&Path> {
-        symbolize::crashed_server(record).and_then(|server| self.elf_of(server))
-    }
-
-    /// A crash record with function, file and line beside each address.
-    pub fn with_names(&self, record: &str) -> String {
-        symbolize::crash_record(record, self.crashed(record), &self.root)
-    }
-
-    fn pack(
-        workspace: &Workspace,
-        arch: Arch,
-        programs: Programs,
-        root_task: &str,
-        files: &[NamedFile],
-    ) -> Result<System> {
-        let image = bootimage::pack_with(arch, programs.user(root_task)?, files)?;
-        let path = sibling(&workspace.results()?.join(format!("{}.image", arch.target())));
-        std::fs::write(&path, image).with_context(|| format!("writing {}", path.display()))?;
-        let files = BootFiles { kernel: compile::bootable(arch, &programs.kernel)?, image: path };
-        Ok(System {
-            arch,
-            programs,
-            binaries: BTreeMap::new(),
-            root: workspace.root.clone(),
-            files,
-        })
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.files.image);
-    }
-}
-
-fn overlay(files: &mut Vec<NamedFile>, over: &[NamedFile]) {
-    for file in over {
-        match files.iter_mut().find(|other| other.name == file.name) {
-            Some(other) => other.bytes.clone_from(&file.bytes),
-            None => files.push(file.clone()),
-        }
-    }
-}
-
 /// What became of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -167,6 +42,8 @@ pub enum Outcome {
     ShellDied,
     /// The guest ended meanwhile.
     Ended(Ending),
+    /// The root server says that no shell will run; [`Guest::why_no_shell`].
+    NoShell,
     /// The user stopped the tool.
     Stopped,
 }
@@ -248,6 +125,21 @@ impl<'a> Guest<'a> {
         self.console.text()
     }
 
+    /// Whether it has ever printed anything on its console.
+    pub fn has_spoken(&self) -> bool {
+        !self.console.is_silent()
+    }
+
+    /// Whether a shell has ever listened.
+    pub fn has_listened(&self) -> bool {
+        self.ready
+    }
+
+    /// Why no shell runs, if the root server has said that none will.
+    pub fn why_no_shell(&self) -> Option<String> {
+        self.console.why_no_shell()
+    }
+
     /// What QEMU itself said.
     pub fn qemu_messages(&self) -> String {
         self.machine.messages()
@@ -276,13 +168,26 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// The next message where the shell's is waited for: its end for good ends the wait.
+    fn next_of_shell(&mut self, deadline: Instant) -> Result<Result<Message, Outcome>> {
+        loop {
+            match self.next(deadline.min(Instant::now() + LOOK))? {
+                Err(Outcome::TimedOut) if self.why_no_shell().is_some() => {
+                    return Ok(Err(Outcome::NoShell));
+                }
+                Err(Outcome::TimedOut) if Instant::now() < deadline => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// Waits until the shell listens.
     ///
     /// # Errors
     /// If the channel carries something else than frames.
     pub fn wait_ready(&mut self, deadline: Instant, sink: &mut Sink) -> Result<Option<Outcome>> {
         while !self.ready {
-            match self.next(deadline)? {
+            match self.next_of_shell(deadline)? {
                 Ok(Message::Ready { .. }) => self.ready = true,
                 Ok(Message::Crash(text)) => sink.take_crash(&text),
                 Ok(other) => bail!("the guest sent {other:?} before it was ready"),
@@ -306,7 +211,7 @@ impl<'a> Guest<'a> {
         // it, in any order. It does the line itself, unless the dead one had taken it.
         let (mut listens, mut is_told, mut deadline) = (false, false, deadline);
         loop {
-            match self.next(deadline)? {
+            match self.next_of_shell(deadline)? {
                 Ok(Message::Output(bytes)) => (sink.output)(&bytes)?,
                 Ok(Message::Exit(status)) => return Ok(Outcome::Status(status)),
                 Ok(Message::Crash(text)) => {
@@ -345,12 +250,14 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Drops what the guest says but for crash records, until it has been quiet for so long.
+    /// Drops what the guest says but for crash records, until it has been quiet for so long, or for
+    /// [`SHELL_RECORD_TIMEOUT`].
     ///
     /// # Errors
     /// As [`Guest::run`].
     fn drain(&mut self, quiet: Duration, sink: &mut Sink) -> Result<()> {
-        while let Ok(message) = self.next(Instant::now() + quiet)? {
+        let end = Instant::now() + SHELL_RECORD_TIMEOUT;
+        while let Ok(message) = self.next(end.min(Instant::now() + quiet))? {
             if let Message::Crash(text) = message {
                 sink.take_crash(&text);
             }
@@ -364,10 +271,7 @@ impl<'a> Guest<'a> {
     /// As [`Guest::run`].
     pub fn capture(&mut self, commands: &str, timeout: Duration) -> Result<(Vec<u8>, Outcome)> {
         let mut bytes = Vec::new();
-        let mut output = |more: &[u8]| {
-            bytes.extend_from_slice(more);
-            Ok(())
-        };
+        let mut output = |more: &[u8]| bounded::capture(&mut bytes, more);
         let mut sink = Sink { output: &mut output, crash: None };
         let outcome = self.run(commands, Instant::now() + timeout, &mut sink)?;
         Ok((bytes, outcome))
@@ -378,9 +282,16 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// If the channel carries something else than frames.
     pub fn shut_down(&mut self) -> Result<Option<Ending>> {
-        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         let mut sink = Sink { output: &mut |_| Ok(()), crash: None };
-        let mut outcome = self.run("shutdown", deadline, &mut sink);
+        self.shut_down_by(Instant::now() + SHUTDOWN_TIMEOUT, &mut sink)
+    }
+
+    /// As [`Guest::shut_down`], with a deadline; what the guest says meanwhile is passed on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn shut_down_by(&mut self, deadline: Instant, sink: &mut Sink) -> Result<Option<Ending>> {
+        let mut outcome = self.run("shutdown", deadline, sink);
         // It answers, or ends at once: either is right.
         if matches!(outcome, Ok(Outcome::Status(_)) | Err(_)) {
             let ending = self.machine.wait_until(deadline)?;
@@ -401,14 +312,16 @@ impl<'a> Guest<'a> {
     pub fn watch(&mut self, mut crash: impl FnMut(&str)) -> Result<Option<Ending>> {
         /// The shell sends the records of new deaths after each line.
         const ASK: &str = "true";
-        let (mut seen, mut must_ask) = (0, false);
+        let (mut told, mut must_ask) = (0, false);
         loop {
             match self.next(Instant::now() + ASK_AFTER) {
                 Ok(Ok(Message::Crash(text))) => crash(&text),
                 Ok(Ok(Message::Ready { .. })) => self.ready = true,
                 Ok(Ok(_)) => {}
                 Ok(Err(Outcome::TimedOut)) => {
-                    must_ask |= self.console.tells_of_death(&mut seen);
+                    let deaths = self.console.deaths();
+                    must_ask |= deaths != told;
+                    told = deaths;
                     if self.ready && must_ask {
                         must_ask = false;
                         self.channel.run(ASK)?;
@@ -475,18 +388,5 @@ impl<'a> Guest<'a> {
         };
         let qemu = self.qemu_messages();
         if qemu.is_empty() { console } else { format!("{console}\nQEMU said: {qemu}") }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_overlay_replaces_and_adds() {
-        let mut files = vec![NamedFile::new("a", *b"1"), NamedFile::new("b", *b"2")];
-        overlay(&mut files, &[NamedFile::new("b", *b"3"), NamedFile::new("c", *b"4")]);
-        let all: Vec<_> = files.iter().map(|f| (f.name.as_str(), f.bytes[0])).collect();
-        assert_eq!(all, [("a", b'1'), ("b", b'3'), ("c", b'4')]);
     }
 }

@@ -5,11 +5,15 @@
 //! `key=value`, where `server` names the program, and addresses, as linked, are the values of `ip`
 //! (exact) and `frame` (return addresses).
 
+use crate::escape;
 use crate::session::{Recipe, System};
 use crate::workspace::{Arch, Workspace};
 use addr2line::Loader;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
+
+/// Addresses of a crash record that are given names: more than a guest that means well sends.
+pub const NAMED_ADDRESSES: usize = 64;
 
 /// Finds names for addresses of one program.
 pub struct Symbolizer {
@@ -83,12 +87,15 @@ pub fn crashed_server(record: &str) -> Option<&str> {
 /// A crash record with names beside its addresses, from the server's ELF file.
 pub fn crash_record(text: &str, elf: Option<&Path>, root: &Path) -> String {
     let symbols = elf.map(|elf| Symbolizer::new(elf, root));
-    let mut shown = String::new();
+    let (mut shown, mut named) = (String::new(), 0);
     for line in text.lines() {
         push_line(&mut shown, line);
         let address = line.split_once('=').and_then(|(key, value)| record_address(key, value));
-        if let (Some(symbols), Some(address)) = (&symbols, address) {
+        if let (Some(symbols), Some(address)) = (&symbols, address)
+            && named < NAMED_ADDRESSES
+        {
             push_names(&mut shown, symbols, address);
+            named += 1;
         }
     }
     shown
@@ -184,7 +191,7 @@ pub fn command(
             dump(&text, server, &elf_of, &workspace.root)
         }
     };
-    print!("{shown}");
+    print!("{}", escape::text(&shown));
     Ok(0)
 }
 

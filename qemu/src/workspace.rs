@@ -1,6 +1,7 @@
 //! Where the sources and the build's results are, and which targets there are.
 
 use anyhow::{Context, Result, bail};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// A machine that Skink runs on.
@@ -144,6 +145,40 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// A folder for temporary files that only this user can enter, removed at the end. Nobody can have
+/// prepared anything under a name in it, whoever guesses the name.
+#[derive(Debug)]
+pub struct PrivateFolder {
+    path: PathBuf,
+}
+
+impl PrivateFolder {
+    /// A new one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new() -> Result<PrivateFolder> {
+        let path = sibling(&std::env::temp_dir().join("skink"));
+        // Something that has the name already, a link too, is an error.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("making the folder {}", path.display()))?;
+        Ok(PrivateFolder { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
 }
 
 /// A name beside `path` that no other process uses.

@@ -60,7 +60,7 @@ fn records(fixture: &Fixture) -> Result<()> {
     let _alone = one_at_a_time();
     let folder = Workspace::find()?.results()?.join(format!("crashes-{}", fixture.arch().name()));
     let _ = std::fs::remove_dir_all(&folder);
-    let files = CrashFolder::open(&folder)?;
+    let mut files = CrashFolder::open(&folder)?;
     let system = fixture.system();
     let mut guest = Guest::boot(system, &Options::default(), &Watch::default())?;
     let mut told = Vec::new();

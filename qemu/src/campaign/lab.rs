@@ -1,5 +1,6 @@
 //! A guest in which servers are killed, and what is known of their deaths.
 
+use crate::bounded;
 use crate::machine::{Ending, Options};
 use crate::session::{Guest, Outcome, Sink, System, Watch};
 use anyhow::{Result, bail, ensure};
@@ -86,10 +87,7 @@ impl<'a> Lab<'a> {
     pub fn say(&mut self, line: &str) -> Result<Heard> {
         let mut bytes = Vec::new();
         let mut deaths = Vec::new();
-        let mut output = |more: &[u8]| {
-            bytes.extend_from_slice(more);
-            Ok(())
-        };
+        let mut output = |more: &[u8]| bounded::capture(&mut bytes, more);
         let mut crash = |text: &str| deaths.push(Death::parse(text));
         let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
         let outcome = self.guest.run(line, Instant::now() + TIMEOUT, &mut sink)?;

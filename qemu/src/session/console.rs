@@ -1,17 +1,36 @@
 //! The guest's first serial port, as the host sees it.
 
+use crate::bounded::Tail;
+use crate::progress::note;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+
+/// How much of the console is kept, bytes.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// In memory: the last.
+    memory: usize,
+    /// In the log: the first.
+    log: u64,
+}
+
+const BOUNDS: Bounds = Bounds { memory: 16 << 20, log: 256 << 20 };
+/// Bytes of a line that are looked at.
+const LINE: usize = 8 << 10;
+/// What the root server says of a shell that will not run, before and behind the reason.
+const NO_SHELL: [&str; 2] = ["root: shell: ", "; its clients are told"];
+/// How it ends what it says of a death.
+const DEATH: [&str; 2] = [" requests in flight)", " request in flight)"];
 
 /// What the guest prints on its first serial port, kept, logged and perhaps shown.
 #[derive(Debug)]
 pub struct Console {
-    text: Arc<Mutex<Vec<u8>>>,
+    heard: Arc<Mutex<Heard>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -20,50 +39,57 @@ impl Console {
     ///
     /// # Errors
     /// If the log cannot be made.
-    pub fn start(mut guest: UnixStream, log: Option<&Path>, show: bool) -> Result<Console> {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let kept = text.clone();
-        let mut log = match log {
-            Some(path) => Some(
-                File::create(path)
-                    .with_context(|| format!("making the log of the console {}", path.display()))?,
-            ),
-            None => None,
-        };
+    pub fn start(guest: UnixStream, log: Option<&Path>, show: bool) -> Result<Console> {
+        Console::within(BOUNDS, guest, log, show)
+    }
+
+    fn within(
+        bounds: Bounds,
+        mut guest: UnixStream,
+        log: Option<&Path>,
+        show: bool,
+    ) -> Result<Console> {
+        let heard = Arc::new(Mutex::new(Heard::new(bounds.memory)));
+        let kept = heard.clone();
+        let mut log = log.map(|path| Log::make(path, bounds.log)).transpose()?;
         let reader = std::thread::spawn(move || {
             let mut buffer = [0; 16 * 1024];
             while let Ok(count @ 1..) = guest.read(&mut buffer) {
                 let bytes = &buffer[..count];
-                if let Ok(mut kept) = kept.lock() {
-                    kept.extend_from_slice(bytes);
-                }
+                locked(&kept).push(bytes);
                 if let Some(log) = &mut log {
-                    let _ = log.write_all(bytes);
+                    log.write(bytes);
                 }
                 if show {
                     let mut out = std::io::stdout().lock();
                     let _ = out.write_all(bytes).and_then(|()| out.flush());
                 }
             }
+            if let Some(log) = log {
+                log.end();
+            }
         });
-        Ok(Console { text, reader: Some(reader) })
+        Ok(Console { heard, reader: Some(reader) })
     }
 
-    /// All of it until now.
+    /// All of it until now, or its last 16 MiB at least.
     pub fn text(&self) -> String {
-        let text = self.text.lock().map(|text| text.clone()).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
+        locked(&self.heard).text.text()
     }
 
-    /// Whether the root server tells of a death in the lines from byte `seen` on, which are seen
-    /// then.
-    pub fn tells_of_death(&self, seen: &mut usize) -> bool {
-        let Ok(text) = self.text.lock() else { return false };
-        let new = &text[*seen..];
-        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        *seen += whole;
-        let lines = String::from_utf8_lossy(&new[..whole]);
-        [" requests in flight)", " request in flight)"].iter().any(|told| lines.contains(told))
+    /// Whether anything was printed.
+    pub fn is_silent(&self) -> bool {
+        self.text().is_empty()
+    }
+
+    /// How many deaths the root server has told of.
+    pub fn deaths(&self) -> u64 {
+        locked(&self.heard).deaths
+    }
+
+    /// Why no shell runs, if the root server has said that none will.
+    pub fn why_no_shell(&self) -> Option<String> {
+        locked(&self.heard).why_no_shell.clone()
     }
 
     /// Waits until everything that the guest printed is here. Only after QEMU's end.
@@ -71,5 +97,136 @@ impl Console {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+    }
+}
+
+fn locked(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What was printed, and what its lines told.
+#[derive(Debug)]
+struct Heard {
+    text: Tail,
+    /// The beginning of the line that is not at its end yet.
+    line: Vec<u8>,
+    deaths: u64,
+    why_no_shell: Option<String>,
+}
+
+impl Heard {
+    fn new(limit: usize) -> Heard {
+        Heard { text: Tail::new(limit), line: Vec::new(), deaths: 0, why_no_shell: None }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.text.push(bytes);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE - self.line.len();
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.look();
+                self.line.clear();
+            }
+        }
+    }
+
+    /// At the end of a line. A prompt may stand before what the root server says.
+    fn look(&mut self) {
+        let line = String::from_utf8_lossy(&self.line);
+        if DEATH.iter().any(|told| line.contains(told)) {
+            self.deaths += 1;
+        }
+        let [before, behind] = NO_SHELL;
+        let why = line.split_once(before).and_then(|(_, rest)| rest.split_once(behind));
+        if let Some((why, _)) = why {
+            self.why_no_shell = Some(why.into());
+        }
+    }
+}
+
+/// The file in which the beginning of the console is kept.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    /// Bytes that may still be written.
+    left: u64,
+    /// Bytes that were not.
+    lost: u64,
+}
+
+impl Log {
+    fn make(path: &Path, limit: u64) -> Result<Log> {
+        let file = File::create(path)
+            .with_context(|| format!("making the log of the console {}", path.display()))?;
+        Ok(Log { file, left: limit, lost: 0 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let (first, rest) = bytes.split_at(count);
+        self.left -= count as u64;
+        self.lost += rest.len() as u64;
+        if self.file.write_all(first).is_err() {
+            // A full disk: from here on nothing is logged, so that the log has no holes.
+            self.left = 0;
+            self.lost += count as u64;
+        }
+    }
+
+    /// Tells how much is not there.
+    fn end(mut self) {
+        if self.lost > 0 {
+            let told = format!("the log of the console lacks {} bytes that came later", self.lost);
+            let _ = writeln!(self.file, "\n[{told}]");
+            note(&told);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A console that heard this, with these bounds; its log.
+    fn heard(bounds: Bounds, text: &[u8], name: &str) -> (Console, String) {
+        let file = format!("skink-console-{name}-{}", std::process::id());
+        let log = std::env::temp_dir().join(file);
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let mut console = Console::within(bounds, host, Some(&log), false).unwrap();
+        guest.write_all(text).unwrap();
+        drop(guest);
+        console.finish();
+        let logged = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        (console, logged)
+    }
+
+    #[test]
+    fn a_console_without_end_is_kept_within_bounds_and_what_is_not_is_told() {
+        let text = [&[b'a'; 100_000][..], &[b'z'; 1000]].concat();
+        let (console, logged) = heard(Bounds { memory: 1000, log: 5000 }, &text, "long");
+        let kept = console.text();
+        assert!(kept.len() < 2100 && kept.ends_with("zzz"), "{} bytes", kept.len());
+        let told: u64 = kept[1..].split(' ').next().unwrap().parse().unwrap();
+        let line = kept.find('\n').unwrap() + 1;
+        assert_eq!(told as usize + kept[line..].len(), text.len());
+        assert!(logged.starts_with(&"a".repeat(5000)), "{}", logged.len());
+        assert!(logged.ends_with("\n[the log of the console lacks 96000 bytes that came later]\n"));
+        let (console, logged) = heard(BOUNDS, &text, "short");
+        assert_eq!((console.text().len(), logged.len()), (text.len(), text.len()));
+    }
+
+    #[test]
+    fn deaths_and_the_shells_end_are_heard_in_whole_lines() {
+        let text = "root: fs died (killed, 1 request in flight)\r\nskink> root: shell died (fault, \
+                    2 requests in flight), restart 1\r\nroot: fs died (killed, 0 requests in flight)";
+        let (console, _) = heard(BOUNDS, text.as_bytes(), "deaths");
+        assert_eq!((console.deaths(), console.why_no_shell()), (2, None));
+        let text = "skink> root: shell: died too often; its clients are told\r\n";
+        let (console, _) = heard(BOUNDS, text.as_bytes(), "shell");
+        assert_eq!(console.why_no_shell().as_deref(), Some("died too often"));
+        let text = "root: hello: cannot start; its clients are told\r\n";
+        assert_eq!(heard(BOUNDS, text.as_bytes(), "hello").0.why_no_shell(), None);
     }
 }

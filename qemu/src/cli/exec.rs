@@ -1,0 +1,242 @@
+//! `run` and `exec`: a guest for a person, and one for a script.
+
+use super::args::{GuestArgs, RunArgs};
+use super::line::asks_for_end;
+use super::{KILLED, STOPPED, TIMED_OUT};
+use crate::crash_file::{CrashFolder, Numbering};
+use crate::disk::{self, Disk, DiskChoice};
+use crate::machine::{self, Ending, Options};
+use crate::progress::note;
+use crate::session::{Guest, Outcome, Recipe, SHUTDOWN_TIMEOUT, Sink, System, Watch};
+use crate::terminal::{self, RawTerminal};
+use crate::workspace::Workspace;
+use crate::{bounded, doctor, escape};
+use anyhow::{Context, Result};
+use skink_manifest::Experiment;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// The exit code when QEMU ended before there was a guest.
+const QEMU_FAILED: u8 = Ending::Qemu(1).exit_code();
+/// The exit code when the guest ended by itself and should not have.
+const ENDED_EARLY: u8 = Ending::Code(0).exit_code();
+/// The exit code when the tool, or the guest, could not do it.
+const FAILED: u8 = 1;
+
+/// What `run` and `exec` start from.
+struct Prepared {
+    system: System,
+    options: Options,
+    watch: Watch,
+    /// Where crash records are kept as files.
+    crashes: Option<CrashFolder>,
+    /// Keeps an image that was made for this run.
+    _disk: Option<Disk>,
+}
+
+/// What `run` and `exec` have in common: everything is there, built and checked.
+fn prepare(workspace: &Workspace, args: GuestArgs, extra: Vec<String>) -> Result<Prepared> {
+    let arch = args.machine.arch;
+    let options = Options {
+        transport: args.transport,
+        icount: args.icount,
+        gdb: args.gdb,
+        accel: args.accel,
+        extra,
+        ..args.machine.options()?
+    };
+    options.check(arch)?;
+    let crashes = args.crash_dir.as_deref().map(CrashFolder::open).transpose()?;
+    machine::probe(args.accel)?;
+    doctor::ensure(workspace, arch)?;
+    let choice = match args.disk {
+        None => DiskChoice::Sample,
+        Some(path) if path.as_os_str() == "none" => DiskChoice::None,
+        Some(path) => DiskChoice::Path(path),
+    };
+    let disk = disk::provide(workspace, &choice)?;
+    let unlimited = Experiment::KILLS;
+    let recipe = Recipe {
+        manifest: args.manifest,
+        experiment: args.experiment.then_some(unlimited),
+        ..Recipe::default()
+    };
+    let system = System::build(workspace, arch, &recipe)?;
+    let options = Options { disk: disk.as_ref().map(|disk| disk.image.clone()), ..options };
+    if args.gdb {
+        let line = format!("{} -ex 'target remote :1234'", arch.gdb());
+        note(&format!("waiting for gdb: {line} {}", system.programs.kernel.display()));
+    }
+    let log = match args.log {
+        Some(log) => log,
+        None => workspace.results()?.join("console.log"),
+    };
+    let stop = terminal::stop_flag()?;
+    let watch = Watch { log: Some(log), show_console: false, stop };
+    Ok(Prepared { system, options, watch, crashes, _disk: disk })
+}
+
+/// Tells of deaths: on standard error, and in files if that is wanted.
+struct Deaths<'a> {
+    system: &'a System,
+    folder: Option<CrashFolder>,
+    numbering: Numbering,
+}
+
+impl<'a> Deaths<'a> {
+    fn new(system: &'a System, folder: Option<CrashFolder>) -> Deaths<'a> {
+        Deaths { system, folder, numbering: Numbering::default() }
+    }
+
+    /// What to show of a record, with names beside addresses; lines that end with `end`.
+    fn told(&mut self, record: &str, end: &str) -> String {
+        let mut told = String::new();
+        let missing = self.numbering.missing_before(record);
+        if missing > 0 {
+            told = format!(
+                "skink: no record of {missing} deaths before this one: the guest keeps the last ones\n"
+            );
+        }
+        if let Some(folder) = &mut self.folder
+            && let Err(error) = folder.write(record, self.system.crashed(record), &self.system.root)
+            && folder.unwritten() == 1
+        {
+            told += &format!("skink: {error:#}\n");
+        }
+        told += &self.system.with_names(record);
+        escape::text(&told).replace('\n', end)
+    }
+
+    /// At the end.
+    fn end(&self) {
+        let unwritten = self.folder.as_ref().map_or(0, CrashFolder::unwritten);
+        if unwritten > 0 {
+            note(&format!("{unwritten} crash records were not written to files"));
+        }
+    }
+}
+
+pub(super) fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
+    let RunArgs { guest, headless, extra } = args;
+    let Prepared { system, options, mut watch, crashes, _disk } = prepare(workspace, guest, extra)?;
+    watch.show_console = true;
+    let mut deaths = Deaths::new(&system, crashes);
+    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let raw = if headless { None } else { RawTerminal::enter().context("the terminal")? };
+    if !headless {
+        terminal::forward_keys(guest.terminal()?, raw.is_some(), watch.stop.clone());
+    }
+    let ending = guest.watch(|text| eprint!("{}", deaths.told(text, "\r\n")))?;
+    drop(raw);
+    deaths.end();
+    let Some(ending) = ending else {
+        eprintln!();
+        note("left; QEMU is ended");
+        return Ok(0);
+    };
+    if ending == Ending::Clean && !guest.has_spoken() {
+        note(&format!("QEMU ended before the guest said anything\n{}", guest.post_mortem()));
+        return Ok(QEMU_FAILED);
+    }
+    if ending != Ending::Clean {
+        note(&format!("{ending}\n{}", guest.post_mortem()));
+    }
+    Ok(ending.exit_code())
+}
+
+pub(super) fn exec(
+    workspace: &Workspace,
+    args: GuestArgs,
+    timeout: Duration,
+    commands: &[String],
+    extra: Vec<String>,
+) -> Result<u8> {
+    let Prepared { system, options, watch, crashes, _disk } = prepare(workspace, args, extra)?;
+    let mut deaths = Deaths::new(&system, crashes);
+    let mut guest = Guest::boot(&system, &options, &watch)?;
+    let deadline = Instant::now() + timeout;
+    let mut output = |bytes: &[u8]| -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).context("writing to standard output")
+    };
+    let mut crash = |text: &str| eprint!("{}", deaths.told(text, "\n"));
+    let mut sink = Sink { output: &mut output, crash: Some(&mut crash) };
+    let mut code = Ok(0);
+    for command in commands {
+        code = match guest.run(command, deadline, &mut sink)? {
+            Outcome::Status(status) => Ok(exit_code(status)),
+            Outcome::ShellDied => {
+                note(&format!("the shell died with `{command}`; its successor goes on"));
+                Ok(KILLED)
+            }
+            outcome => Err(without_status(&guest, command, outcome, timeout)),
+        };
+        if code.is_err() {
+            break;
+        }
+    }
+    let code = match code {
+        Ok(code) => end(&mut guest, code, deadline, &mut crash)?,
+        Err(code) => {
+            if !matches!(code, 0 | STOPPED) {
+                let log = watch.log.unwrap_or_default();
+                note(&format!("{}\nall of it: {}", guest.post_mortem(), log.display()));
+            }
+            code
+        }
+    };
+    deaths.end();
+    Ok(code)
+}
+
+/// A command's status as an exit code.
+fn exit_code(status: i32) -> u8 {
+    u8::try_from(status).unwrap_or(255)
+}
+
+/// Tells why a line has no status; the exit code for that. Only a line that asked for the machine's
+/// end has succeeded with it.
+fn without_status(guest: &Guest, line: &str, outcome: Outcome, timeout: Duration) -> u8 {
+    let (what, code) = match outcome {
+        Outcome::Status(status) => return exit_code(status),
+        Outcome::Stopped => return STOPPED,
+        Outcome::ShellDied => ("the shell died".into(), KILLED),
+        Outcome::TimedOut => (format!("no end after {} s", timeout.as_secs()), TIMED_OUT),
+        Outcome::NoShell => {
+            let why = guest.why_no_shell().unwrap_or_default();
+            (format!("no shell runs: {why}"), FAILED)
+        }
+        Outcome::Ended(Ending::Clean) if !guest.has_listened() => {
+            ("QEMU ended before a shell listened".into(), QEMU_FAILED)
+        }
+        Outcome::Ended(Ending::Clean) if asks_for_end(line) => return 0,
+        Outcome::Ended(Ending::Clean) => {
+            (format!("the guest ended before `{line}` did"), ENDED_EARLY)
+        }
+        Outcome::Ended(ending) => (ending.to_string(), ending.exit_code()),
+    };
+    note(&what);
+    code
+}
+
+/// Syncs the disk and ends the guest after its lines, which gave `code`. A success is one only if
+/// the sync is.
+fn end(guest: &mut Guest, code: u8, deadline: Instant, crash: &mut dyn FnMut(&str)) -> Result<u8> {
+    let mut said = Vec::new();
+    let mut output = |bytes: &[u8]| bounded::capture(&mut said, bytes);
+    let mut sink = Sink { output: &mut output, crash: Some(crash) };
+    let deadline = deadline.max(Instant::now() + SHUTDOWN_TIMEOUT);
+    let ending = guest.shut_down_by(deadline, &mut sink)?;
+    let said = String::from_utf8_lossy(&said);
+    let (what, failed) = match ending {
+        Some(Ending::Clean) => return Ok(code),
+        Some(ending @ Ending::Unsynced) => {
+            note(&format!("{ending}: {}", said.trim_end()));
+            return Ok(if code == 0 { ending.exit_code() } else { code });
+        }
+        Some(ending) => (format!("{ending} when it was told to"), ending.exit_code()),
+        None => ("the guest did not, and QEMU was ended".into(), TIMED_OUT),
+    };
+    note(&format!("sync and shut down: {what}\n{said}{}", guest.post_mortem()));
+    Ok(if code == 0 { failed } else { code })
+}
