@@ -139,9 +139,12 @@ fn folder_files(folder: &Path) -> Result<Vec<NamedFile>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(doing)? {
         let entry = entry.with_context(doing)?;
-        if entry.path().is_file() {
+        let (path, kind) = (entry.path(), entry.file_type().with_context(doing)?);
+        // A link could lead anywhere, and what it leads to would be in every image.
+        ensure!(!kind.is_symlink(), "{} is a link, which is not packed", path.display());
+        if kind.is_file() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            files.push(NamedFile::new(name, read(&entry.path())?));
+            files.push(NamedFile::new(name, read(&path)?));
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -186,5 +189,16 @@ mod tests {
             error(&[NamedFile::new("x".repeat(65), *b"")]).contains("longer than the 64 bytes")
         );
         assert!(error(&[NamedFile::new("", *b"")]).contains("no name"));
+    }
+
+    #[test]
+    fn a_link_is_not_packed() {
+        let folder = crate::workspace::PrivateFolder::new().unwrap();
+        std::fs::write(folder.path().join("file"), b"x").unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        assert_eq!(folder_files(folder.path()).unwrap(), [NamedFile::new("file", *b"x")]);
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+        let error = folder_files(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("link is a link"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 //! only when it is whole.
 
 pub mod fat32;
+pub mod folder;
 pub mod names;
 
 use crate::progress::note;
@@ -13,10 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+pub use folder::{HostFile, folder_entries};
+
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
-/// The biggest file that FAT can hold.
-const MAX_FILE: u64 = u32::MAX as u64;
 /// Bytes of the sample `BIG.BIN`.
 pub const SAMPLE_BIG: usize = 8 << 20;
 
@@ -124,8 +125,8 @@ pub enum Content {
     Folder,
     /// These bytes.
     Bytes(Vec<u8>),
-    /// A copy of that file of the host, of so many bytes.
-    File(PathBuf, u64),
+    /// A copy of that file of the host.
+    File(HostFile),
 }
 
 impl Entry {
@@ -143,7 +144,7 @@ impl Entry {
         match &self.content {
             Content::Folder => 0,
             Content::Bytes(bytes) => bytes.len() as u64,
-            Content::File(_, size) => *size,
+            Content::File(file) => file.size,
         }
     }
 }
@@ -179,42 +180,6 @@ pub fn pseudo_random(size: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(size);
     bytes
-}
-
-/// Everything in a folder, sorted, so that the same folder makes the same image.
-///
-/// # Errors
-/// If something in it cannot be read or does not fit on FAT.
-pub fn folder_entries(folder: &Path) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    walk(folder, "", &mut entries)?;
-    Ok(entries)
-}
-
-fn walk(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()> {
-    let doing = || format!("reading the folder {}", folder.display());
-    let mut inside: Vec<_> = std::fs::read_dir(folder)
-        .and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>())
-        .with_context(doing)?;
-    inside.sort_by_key(|entry| entry.file_name());
-    for entry in inside {
-        let host = entry.path();
-        let name = entry.file_name();
-        let name = name.to_str().with_context(|| format!("{}: not UTF-8", host.display()))?;
-        let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
-        let about =
-            std::fs::metadata(&host).with_context(|| format!("reading {}", host.display()))?;
-        if about.is_dir() {
-            entries.push(Entry::folder(&path));
-            walk(&host, &path, entries)?;
-        } else if about.is_file() {
-            ensure!(about.len() <= MAX_FILE, "{}: FAT holds files below 4 GiB", host.display());
-            entries.push(Entry { path, content: Content::File(host, about.len()) });
-        } else {
-            note(&format!("left out, neither file nor folder: {}", host.display()));
-        }
-    }
-    Ok(())
 }
 
 /// Makes a FAT32 image with these entries. The file is sparse where the host can.

@@ -17,6 +17,8 @@ pub const CLUSTER: u64 = 4096;
 /// A volume with fewer clusters would be FAT16; some to spare.
 const MIN_CLUSTERS: u64 = 66_000;
 const MAX_CLUSTERS: u64 = 0x0fff_fff0;
+/// 65,536 entries.
+const MAX_FOLDER_BYTES: u64 = 2 << 20;
 const RESERVED_SECTORS: u64 = 32;
 const INFO_SECTOR: u64 = 1;
 const BACKUP_SECTOR: u64 = 6;
@@ -53,6 +55,7 @@ pub fn write(file: &mut File, entries: &[Entry]) -> Result<()> {
         insert(&mut root, &entry.path, entry)
             .with_context(|| format!("putting `{}` on the disk", entry.path))?;
     }
+    check_folders(&root, "/", true)?;
     let mut layout = Layout { chains: Vec::new(), next: FIRST_CLUSTER };
     let root_first = layout.reserve(folder_bytes(&root, true));
     layout.place(&mut root);
@@ -95,6 +98,21 @@ fn folder_bytes(inside: &[(String, Node)], is_root: bool) -> u64 {
     let own = if is_root { 1 } else { 2 };
     let entries: usize = inside.iter().map(|(_, node)| node.name.long_entries() + 1).sum();
     ((own + entries) * ENTRY_SIZE) as u64
+}
+
+/// Checks that no folder is longer than FAT allows.
+fn check_folders(inside: &[(String, Node)], path: &str, is_root: bool) -> Result<()> {
+    ensure!(
+        folder_bytes(inside, is_root) <= MAX_FOLDER_BYTES,
+        "the folder `{path}` is too long: FAT has {} entries for a folder, and a long name takes several",
+        MAX_FOLDER_BYTES / ENTRY_SIZE as u64
+    );
+    for (name, node) in inside {
+        if let Kind::Folder(inside) = &node.kind {
+            check_folders(inside, name, false)?;
+        }
+    }
+    Ok(())
 }
 
 /// Hands out clusters in ascending runs.
@@ -254,11 +272,7 @@ impl Writer {
         match content {
             Content::Folder => {}
             Content::Bytes(bytes) => file.write_all(bytes)?,
-            Content::File(path, _) => {
-                let mut source = std::io::Read::take(File::open(path)?, size);
-                let copied = std::io::copy(&mut source, file)?;
-                ensure!(copied == size, "{} changed while it was copied", path.display());
-            }
+            Content::File(source) => source.copy_to(file)?,
         }
         Ok(())
     }
