@@ -3,6 +3,8 @@
 use crate::workspace::Arch;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Memory of the guest unless said otherwise, MiB.
@@ -196,62 +198,105 @@ pub enum Serial<'a> {
 }
 
 /// QEMU's words, without the program.
-pub fn arguments(arch: Arch, files: &BootFiles, options: &Options, serial: Serial) -> Vec<String> {
-    let mut words = board(arch, options);
-    let mut add = |more: &[&str]| words.extend(more.iter().map(|word| word.to_string()));
-    add(&["-m", &options.mem_mb.to_string(), "-smp", &options.cpus.to_string()]);
-    add(&["-nodefaults", "-display", "none", "-no-reboot"]);
-    add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);
-    match &options.loading {
-        Loading::Protocol => {
-            add(&["-kernel", &path_word(&files.kernel), "-initrd", &path_word(&files.image)]);
-        }
-        Loading::Raw { pieces, entry } => {
-            for (file, address) in pieces {
-                let file = path_word(file);
-                add(&["-device", &format!("loader,file={file},addr={address:#x},force-raw=on")]);
-            }
-            add(&["-device", &format!("loader,addr={entry:#x},cpu-num=0")]);
-        }
+pub fn arguments(
+    arch: Arch,
+    files: &BootFiles,
+    options: &Options,
+    serial: Serial,
+) -> Vec<OsString> {
+    let mut words = Words(board(arch, options));
+    words.add(&["-m", &options.mem_mb.to_string(), "-smp", &options.cpus.to_string()]);
+    words.add(&["-nodefaults", "-display", "none", "-no-reboot"]);
+    words.add(&["-accel", if options.accel == Accel::Kvm { "kvm" } else { "tcg" }]);
+    if cfg!(target_os = "linux") {
+        words.add(&["-sandbox", SANDBOX]);
     }
-    match serial {
-        Serial::Sockets(folder) => {
-            let names = match options.ports {
-                PortOrder::TerminalFirst => ["terminal", "exec"],
-                PortOrder::ExecFirst => ["exec", "terminal"],
-            };
-            for name in names {
-                let socket = path_word(&folder.join(name));
-                add(&["-chardev", &format!("socket,id={name},path={socket}")]);
-                add(&["-serial", &format!("chardev:{name}")]);
-            }
-        }
-        Serial::Terminal => add(&["-serial", "mon:stdio", "-serial", "null"]),
-    }
+    words.loading(files, &options.loading);
+    words.serial(serial, options.ports);
     if let Some(disk) = &options.disk {
-        add(&["-drive", &format!("if=none,id=disk,format=raw,file={}", path_word(disk))]);
-        match options.transport {
-            Transport::Pci => add(&["-device", "virtio-blk-pci,drive=disk,disable-legacy=on"]),
-            Transport::Mmio => {
-                // The nodes speak the protocol from before virtio 1.0 unless told otherwise.
-                add(&["-global", "virtio-mmio.force-legacy=false"]);
-                add(&["-device", "virtio-blk-device,drive=disk"]);
-            }
-        }
+        words.disk(disk, options.transport);
     }
     if options.icount {
         let sleep = if options.idle == Idle::Sleeps { "on" } else { "off" };
-        add(&["-icount", &format!("shift=0,sleep={sleep}")]);
+        words.add(&["-icount", &format!("shift=0,sleep={sleep}")]);
     }
     if options.gdb {
-        add(&["-s", "-S"]);
+        words.add(&["-s", "-S"]);
     }
-    words.extend(options.extra.iter().cloned());
-    words
+    words.0.extend(options.extra.iter().map(OsString::from));
+    words.0
+}
+
+/// What QEMU may not ask of Linux once it has started, whatever a guest makes of it: other programs,
+/// other rights, the scheduler, system calls that nobody needs any more.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// Words of a command line in the making.
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn add(&mut self, more: &[&str]) {
+        self.0.extend(more.iter().map(OsString::from));
+    }
+
+    /// An option whose value has a path between two pieces of text.
+    fn add_with_path(&mut self, option: &str, before: &str, path: &Path, behind: &str) {
+        let mut value = OsString::from(before);
+        value.push(path_word(path));
+        value.push(behind);
+        self.0.extend([option.into(), value]);
+    }
+
+    fn loading(&mut self, files: &BootFiles, loading: &Loading) {
+        match loading {
+            Loading::Protocol => {
+                // These two options are paths and nothing else: a comma means itself.
+                let (kernel, image) = (files.kernel.as_os_str(), files.image.as_os_str());
+                self.0.extend(["-kernel".into(), kernel.into(), "-initrd".into(), image.into()]);
+            }
+            Loading::Raw { pieces, entry } => {
+                for (file, address) in pieces {
+                    let behind = format!(",addr={address:#x},force-raw=on");
+                    self.add_with_path("-device", "loader,file=", file, &behind);
+                }
+                self.add(&["-device", &format!("loader,addr={entry:#x},cpu-num=0")]);
+            }
+        }
+    }
+
+    fn serial(&mut self, serial: Serial, order: PortOrder) {
+        let folder = match serial {
+            Serial::Sockets(folder) => folder,
+            Serial::Terminal => return self.add(&["-serial", "mon:stdio", "-serial", "null"]),
+        };
+        let names = match order {
+            PortOrder::TerminalFirst => ["terminal", "exec"],
+            PortOrder::ExecFirst => ["exec", "terminal"],
+        };
+        for name in names {
+            let before = format!("socket,id={name},path=");
+            self.add_with_path("-chardev", &before, &folder.join(name), "");
+            self.add(&["-serial", &format!("chardev:{name}")]);
+        }
+    }
+
+    fn disk(&mut self, disk: &Path, transport: Transport) {
+        // Whatever the name looks like (`nbd:…`, `json:…`), it is that of a file.
+        let before = "if=none,id=disk,format=raw,file.driver=file,file.filename=";
+        self.add_with_path("-drive", before, disk, "");
+        match transport {
+            Transport::Pci => self.add(&["-device", "virtio-blk-pci,drive=disk,disable-legacy=on"]),
+            Transport::Mmio => {
+                // The nodes speak the protocol from before virtio 1.0 unless told otherwise.
+                self.add(&["-global", "virtio-mmio.force-legacy=false"]);
+                self.add(&["-device", "virtio-blk-device,drive=disk"]);
+            }
+        }
+    }
 }
 
 /// The words for the board, its CPU, and what carries the guest's exit code.
-fn board(arch: Arch, options: &Options) -> Vec<String> {
+fn board(arch: Arch, options: &Options) -> Vec<OsString> {
     let (machine, exit) = match arch {
         Arch::X86_64 => ("q35".to_string(), ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]),
         Arch::Aarch64 => {
@@ -267,21 +312,27 @@ fn board(arch: Arch, options: &Options) -> Vec<String> {
         }
     };
     let words = ["-M", &machine, "-cpu", &options.cpu, exit[0], exit[1]];
-    words.map(String::from).into()
+    words.map(OsString::from).into()
 }
 
-/// A path inside an option of QEMU: a comma is written twice there.
-pub fn path_word(path: &Path) -> String {
-    path.to_string_lossy().replace(',', ",,")
+/// A path as a value in a list of options of QEMU: a comma is written twice there, every other byte
+/// means itself.
+pub fn path_word(path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_bytes();
+    let doubled =
+        bytes.iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
+    OsString::from_vec(doubled.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     fn line(arch: Arch, options: &Options) -> String {
         let files = BootFiles { kernel: "k".into(), image: "a,b".into() };
-        arguments(arch, &files, options, Serial::Terminal).join(" ")
+        let words = arguments(arch, &files, options, Serial::Terminal);
+        words.join(OsStr::new(" ")).into_string().unwrap()
     }
 
     fn has(line: &str, parts: &[&str]) {
@@ -302,9 +353,52 @@ mod tests {
         };
         let text = line(Arch::X86_64, &options);
         has(&text, &["-M q35 -cpu qemu64", "isa-debug-exit,iobase=0xf4", "-m 256 -smp 4"]);
-        has(&text, &["-initrd a,,b", "-icount shift=0,sleep=off", "file=d.img", "virtio-blk-pci"]);
+        has(
+            &text,
+            &["-initrd a,b", "-icount shift=0,sleep=off", "filename=d.img", "virtio-blk-pci"],
+        );
         assert!(text.ends_with("-trace"));
         assert!(!text.contains("-S"));
+    }
+
+    #[test]
+    fn a_path_is_a_file_whatever_it_looks_like() {
+        for arch in Arch::ALL {
+            let disk = |name: &OsStr| {
+                let options = Options { disk: Some(name.into()), ..Options::default() };
+                let files = BootFiles { kernel: "k".into(), image: "i".into() };
+                let words = arguments(arch, &files, &options, Serial::Terminal);
+                let at = words.iter().position(|word| word == "-drive").unwrap();
+                words[at + 1].clone().into_vec()
+            };
+            for (name, shown) in [
+                (&b"nbd:127.0.0.1:9"[..], &b"nbd:127.0.0.1:9"[..]),
+                (b"json:{\"a\":1}", b"json:{\"a\":1}"),
+                (b"a,readonly=on", b"a,,readonly=on"),
+                (b"\xff\xfe\n.img", b"\xff\xfe\n.img"),
+            ] {
+                let word = disk(OsStr::from_bytes(name));
+                let before = b"if=none,id=disk,format=raw,file.driver=file,file.filename=";
+                assert_eq!(word, [&before[..], shown].concat());
+            }
+        }
+        let pieces = vec![("a,b".into(), 0x1000)];
+        let loading = Loading::Raw { pieces, entry: 0x1000 };
+        let text = line(Arch::Aarch64, &Options { loading, ..Options::default() });
+        has(&text, &["loader,file=a,,b,addr=0x1000"]);
+        let files = BootFiles { kernel: "k".into(), image: "i".into() };
+        let sockets = Serial::Sockets(Path::new("/t,x"));
+        let words = arguments(Arch::X86_64, &files, &Options::default(), sockets);
+        has(&words.join(OsStr::new(" ")).into_string().unwrap(), &["path=/t,,x/terminal"]);
+    }
+
+    #[test]
+    fn an_emulator_can_start_nothing_else() {
+        for arch in Arch::ALL {
+            let text = line(arch, &Options::default());
+            let is_there = text.contains("-sandbox on,") && text.contains("spawn=deny");
+            assert_eq!(is_there, cfg!(target_os = "linux"), "{text}");
+        }
     }
 
     #[test]

@@ -9,11 +9,12 @@
 
 use super::{COMMANDS, Rig, TIMEOUT};
 use crate::devicetree::Node;
-use crate::machine::arguments::{DEFAULT_MEM_MB, arguments};
+use crate::machine::arguments::{DEFAULT_MEM_MB, arguments, path_word};
 use crate::machine::{Ending, Loading, Options, PortOrder, Serial, Transport};
 use crate::session::Guest;
 use crate::workspace::sibling;
 use anyhow::{Context, Result, bail, ensure};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -276,9 +277,12 @@ fn dump(rig: &Rig, options: &Options, folder: &Path) -> Result<Node> {
     let arch = rig.system.arch;
     let path = folder.join("dump");
     let words = arguments(arch, &rig.system.files, options, Serial::Terminal);
+    let mut dumpdtb = OsString::from("dumpdtb=");
+    dumpdtb.push(path_word(&path));
     let output = Command::new(arch.qemu())
         .args(words)
-        .args(["-machine", &format!("dumpdtb={}", path.display())])
+        .arg("-machine")
+        .arg(dumpdtb)
         .stdin(Stdio::null())
         .output()
         .context("having QEMU dump its device tree")?;
