@@ -4,8 +4,11 @@
 
 use crate::progress::{note, run_quietly, shown};
 use crate::workspace::{Arch, Workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::OFlags;
 use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -26,13 +29,27 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// One installation at a time, over all processes: whoever waited finds nothing missing.
+/// One installation at a time, over all processes of this user: whoever waited finds nothing missing.
 fn one_at_a_time() -> Result<File> {
-    let path = std::env::temp_dir().join("skink-install.lock");
+    let user = rustix::process::geteuid().as_raw();
+    let path = std::env::temp_dir().join(format!("skink-install-{user}.lock"));
     let doing = || format!("waiting for another installation, at {}", path.display());
-    let lock = File::options().create(true).append(true).open(&path).with_context(doing)?;
+    let lock = own_file(&path).with_context(doing)?;
     lock.lock().with_context(doing)?;
     Ok(lock)
+}
+
+/// Opens or makes a file in a folder that everybody may write to: a file of this user's, and nothing
+/// that somebody else has put there under its name.
+fn own_file(path: &Path) -> Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let mut options = File::options();
+    options.create(true).append(true).mode(0o600).custom_flags(flags as i32);
+    let file = options.open(path)?;
+    let about = file.metadata()?;
+    let is_ours = about.is_file() && about.uid() == rustix::process::geteuid().as_raw();
+    ensure!(is_ours && about.nlink() == 1, "it is not this user's file; remove it");
+    Ok(file)
 }
 
 /// Installs the emulator of `arch` if it is missing.
@@ -267,20 +284,25 @@ mod backports {
             .iter()
             .find_map(|file| derived(file, &codename))
             .with_context(|| format!("no source of the suite {codename} under /etc/apt"))?;
-        let temporary = std::env::temp_dir().join(format!("skink-{}.sources", std::process::id()));
-        std::fs::write(&temporary, text).context("writing a temporary file")?;
         let file = format!("{FILE}.{extension}");
-        let source = temporary.to_string_lossy().into_owned();
-        let words = ["install", "-m", "644", &source, &file].map(String::from);
-        let mut command = as_root(&words);
-        let line = shown(&command);
-        let status = command.status().with_context(|| format!("running `{line}`"))?;
-        let _ = std::fs::remove_file(&temporary);
-        if !status.success() {
-            bail!("adding {file}: `{line}` failed");
-        }
+        // By its standard input: a file in between could be exchanged by somebody else.
+        let words = ["install", "-m", "644", "/dev/stdin", &file].map(String::from);
+        fed(&mut as_root(&words), text.as_bytes()).with_context(|| format!("adding {file}"))?;
         note(&format!("added {file}"));
         Ok(suite)
+    }
+
+    /// Runs a command with `bytes` as its standard input.
+    pub fn fed(command: &mut Command, bytes: &[u8]) -> Result<()> {
+        let line = shown(command);
+        let doing = || format!("running `{line}`");
+        let mut child = command.stdin(Stdio::piped()).spawn().with_context(doing)?;
+        let mut input = child.stdin.take().context("no pipe")?;
+        let written = input.write_all(bytes);
+        drop(input);
+        let status = child.wait().with_context(doing)?;
+        ensure!(status.success(), "`{line}` failed ({status})");
+        written.with_context(doing)
     }
 
     fn source_files() -> Vec<PathBuf> {
@@ -358,6 +380,35 @@ mod tests {
             backports::from_lines(text, "tree").unwrap(),
             "deb [signed-by=/k] http://mirror tree-backports main contrib\n"
         );
+    }
+
+    #[test]
+    fn root_installs_from_a_pipe_that_nobody_else_can_write_to() {
+        let folder = crate::workspace::PrivateFolder::new().unwrap();
+        let file = folder.path().join("sources");
+        let path = file.to_string_lossy().into_owned();
+        let install = |mode: &str| {
+            let mut command = Command::new("install");
+            command.args(["-m", mode, "/dev/stdin", &path]);
+            backports::fed(&mut command, b"Types: deb\n")
+        };
+        install("644").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"Types: deb\n");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o644);
+        assert!(install("nonsense").unwrap_err().to_string().contains("failed"));
+    }
+
+    #[test]
+    fn a_lock_is_no_link_and_nobody_elses_file() {
+        let folder = crate::workspace::PrivateFolder::new().unwrap();
+        let (lock, target) = (folder.path().join("lock"), folder.path().join("target"));
+        std::os::unix::fs::symlink(&target, &lock).unwrap();
+        assert!(own_file(&lock).is_err() && !target.exists());
+        std::fs::remove_file(&lock).unwrap();
+        assert!(own_file(&lock).is_ok() && own_file(&lock).is_ok());
+        std::fs::hard_link(&lock, &target).unwrap();
+        assert!(own_file(&lock).unwrap_err().to_string().contains("remove it"));
+        assert!(own_file(Path::new("/dev/null")).is_err());
     }
 
     #[test]
