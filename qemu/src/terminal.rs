@@ -6,12 +6,15 @@ use rustix::termios::{self, OptionalActions, Termios};
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
 
 /// The exit code after a second signal.
 const STOPPED: i32 = 130;
 /// Ctrl-A, which begins a command to the tool.
 const ESCAPE: u8 = 1;
+/// Pieces of input, of up to 1 KiB, that wait for a guest which takes nothing.
+const TYPED_AHEAD: usize = 256;
 const HELP: &str = "\r\nCtrl-A X leaves; Ctrl-A Ctrl-A sends Ctrl-A\r\n";
 
 /// The modes to go back to, for whoever restores first.
@@ -120,36 +123,56 @@ impl KeyReader {
     }
 }
 
-/// Passes the user's keys to the guest, in a thread of its own, until Ctrl-A X sets `leave`.
+/// Passes the user's keys to the guest, in threads of their own, until Ctrl-A X sets `leave`.
 pub fn forward_keys(mut guest: UnixStream, raw: bool, leave: Arc<AtomicBool>) {
+    let (sender, typed) = mpsc::sync_channel::<Vec<u8>>(TYPED_AHEAD);
     std::thread::spawn(move || {
-        let mut keys = KeyReader::default();
-        let mut buffer = [0; 1024];
-        while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
-            if !raw {
-                // Not a terminal: a script. Lines end as a terminal's Enter does.
-                let bytes = buffer[..count].iter().map(|b| if *b == b'\n' { b'\r' } else { *b });
-                let bytes: Vec<u8> = bytes.collect();
-                if guest.write_all(&bytes).is_err() {
-                    return;
-                }
-                continue;
-            }
-            let action = keys.read(&buffer[..count]);
-            let (Keys::Send(bytes) | Keys::Leave(bytes) | Keys::Help(bytes)) = &action;
-            if guest.write_all(bytes).is_err() {
+        for bytes in typed {
+            if guest.write_all(&bytes).is_err() {
                 return;
-            }
-            match action {
-                Keys::Send(_) => {}
-                Keys::Help(_) => eprint!("{HELP}"),
-                Keys::Leave(_) => {
-                    leave.store(true, Ordering::Relaxed);
-                    return;
-                }
             }
         }
     });
+    std::thread::spawn(move || {
+        let stdin = std::io::stdin();
+        if raw { read_keys(stdin, &sender, &leave) } else { read_script(stdin, &sender) }
+    });
+}
+
+/// Reads a terminal. A guest that takes nothing does not keep the user from leaving: what it does not
+/// take is dropped, once enough of it waits.
+fn read_keys(mut from: impl Read, guest: &SyncSender<Vec<u8>>, leave: &AtomicBool) {
+    let mut keys = KeyReader::default();
+    let (mut buffer, mut dropped) = ([0; 1024], 0);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let action = keys.read(&buffer[..count]);
+        let (Keys::Send(bytes) | Keys::Leave(bytes) | Keys::Help(bytes)) = &action;
+        match guest.try_send(bytes.clone()) {
+            Ok(()) => dropped = 0,
+            Err(TrySendError::Full(bytes)) => {
+                dropped += bytes.len();
+                eprint!("\r\nskink: the guest takes no keys: {dropped} bytes dropped\r\n");
+            }
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+        match action {
+            Keys::Send(_) => {}
+            Keys::Help(_) => eprint!("{HELP}"),
+            Keys::Leave(_) => return leave.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Reads what is no terminal: a script, of which nothing is dropped. Lines end as a terminal's Enter
+/// does.
+fn read_script(mut from: impl Read, guest: &SyncSender<Vec<u8>>) {
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let bytes = buffer[..count].iter().map(|b| if *b == b'\n' { b'\r' } else { *b });
+        if guest.send(bytes.collect()).is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -165,5 +188,21 @@ mod tests {
         assert_eq!(keys.read(b"q\x01h"), Keys::Help(b"q".into()));
         assert_eq!(keys.read(b"x\x03"), Keys::Send(b"x\x03".into()));
         assert_eq!(keys.read(b"y\x01X"), Keys::Leave(b"y".into()));
+    }
+
+    #[test]
+    fn a_guest_that_takes_no_keys_does_not_keep_the_user() {
+        let (sender, typed) = mpsc::sync_channel(1);
+        let leave = AtomicBool::new(false);
+        // More than a guest has room for, and then the way out.
+        let keys = [&[b'k'; 5000][..], b"\x01x"].concat();
+        read_keys(&keys[..], &sender, &leave);
+        assert!(leave.load(Ordering::Relaxed));
+        assert_eq!(typed.try_recv().unwrap(), [b'k'; 1024]);
+        // A script waits instead, and loses nothing.
+        let reader = std::thread::spawn(move || read_script(&b"a\n".repeat(2000)[..], &sender));
+        let all: Vec<u8> = typed.iter().flatten().collect();
+        reader.join().unwrap();
+        assert_eq!(all, b"a\r".repeat(2000));
     }
 }
