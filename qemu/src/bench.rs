@@ -8,7 +8,7 @@
 use crate::compile::KernelVariant;
 use crate::disk::{self, Disk, Entry};
 use crate::machine::{Ending, Idle, Options};
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Guest, Outcome, Recipe, System, Watch};
 use crate::stats::{self, Sample};
 use crate::workspace::{Arch, Workspace};
@@ -83,7 +83,7 @@ pub fn bench(
     }
     run.samples.retain(|sample| wanted(&sample.id, filter));
     let rows = stats::rows(arch.name(), &run.samples);
-    print!("{}", stats::table(&rows));
+    show(stats::table(&rows).trim_end());
     if let Some(path) = json {
         stats::write_json(path, &rows)?;
     }

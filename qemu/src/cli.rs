@@ -128,10 +128,10 @@ enum Sub {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// How many seeds, one boot each
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
         /// System calls (instructions, sequences) of each
-        #[arg(long, default_value_t = 1_000_000)]
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
         calls: u64,
         /// What the guest does
         #[arg(long, value_enum, default_value = "calls")]
@@ -305,6 +305,7 @@ mod tests {
     fn words_that_make_no_sense_are_refused() {
         assert!(Cli::try_parse_from(["skink", "--arch", "aarch64", "run"]).is_err());
         assert!(Cli::try_parse_from(["skink", "--cpus", "0"]).is_err());
+        assert!(Cli::try_parse_from(["skink", "fuzz", "--seeds", "0"]).is_err());
         let forever = u64::MAX.to_string();
         assert!(Cli::try_parse_from(["skink", "exec", "--timeout", &forever, "ls"]).is_err());
         assert!(Cli::try_parse_from(["skink", "suite", "--gic", "4"]).is_err());

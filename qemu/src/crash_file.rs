@@ -130,6 +130,11 @@ impl Numbering {
         self.last = self.last.max(number);
         missing
     }
+
+    /// How many of `deaths` deaths came after the last record.
+    pub fn missing_after(&self, deaths: u64) -> u64 {
+        deaths.saturating_sub(self.last)
+    }
 }
 
 fn fields(record: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -288,6 +293,11 @@ mod tests {
         let mut missing = |number: &str| numbering.missing_before(&format!("number={number}\n"));
         assert_eq!((missing("1"), missing("2"), missing("2")), (0, 0, 0));
         assert_eq!((missing("69"), missing("70"), missing("3"), missing("71")), (66, 0, 0, 0));
+        assert_eq!((missing("70"), missing("x")), (0, 0));
+        let numbering = Numbering { last: 71 };
+        assert_eq!((numbering.missing_after(80), numbering.missing_after(7)), (9, 0));
+        let mut numbering = numbering;
+        let mut missing = |number: &str| numbering.missing_before(&format!("number={number}\n"));
         assert_eq!((missing("x"), missing("18446744073709551615")), (0, u64::MAX - 72));
     }
 }

@@ -8,7 +8,7 @@
 use crate::bootimage::NamedFile;
 use crate::compile::KernelVariant;
 use crate::machine::{Ending, Options};
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Guest, System, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
@@ -205,12 +205,12 @@ pub fn command(
         println!("{name} seed {seed}: {calls} in {seconds:.1} s, {rate:.0} a second");
         if verbose {
             for (kind, [good, bad]) in &report.kinds {
-                println!("  {kind:<36} {good:>10} {bad:>10}");
+                show(&format!("  {kind:<36} {good:>10} {bad:>10}"));
             }
         }
         if let Some(wrong) = wrong {
             bad += 1;
-            println!("FAILED: {wrong}\nagain with: {}", line(&plan, options));
+            show(&format!("FAILED: {wrong}\nagain with: {}", line(&plan, options)));
         }
     }
     note(&format!("{bad} runs were bad"));

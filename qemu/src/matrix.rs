@@ -8,7 +8,7 @@ pub mod trees;
 use crate::compile::KernelVariant;
 use crate::disk::{Disk, Entry};
 use crate::machine::{Ending, EntryLevel, GicVersion, Options};
-use crate::progress::note;
+use crate::progress::{self, note};
 use crate::session::{Guest, Outcome, Recipe, System, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
@@ -168,7 +168,7 @@ pub fn command(workspace: &Workspace, arch: Arch, only: Option<&str>) -> Result<
             Ok(()) => println!("ok      {label} ({seconds:.1} s)"),
             Err(error) => {
                 failed += 1;
-                println!("FAILED  {label} ({seconds:.1} s): {error:#}");
+                progress::show(&format!("FAILED  {label} ({seconds:.1} s): {error:#}"));
             }
         }
         Ok(())

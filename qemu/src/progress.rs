@@ -1,6 +1,6 @@
 //! What the user sees while long work goes on: one line a step on standard error.
 //!
-//! Standard output belongs to the guest and to results; nothing here writes to it.
+//! Standard output belongs to the guest and to results ([`show`]).
 
 use crate::escape;
 use anyhow::{Context, Result, bail};
@@ -16,6 +16,11 @@ const TAIL_LINES: usize = 25;
 /// or a file's name put into it cannot harm the terminal.
 pub fn note(line: &str) {
     eprintln!("skink: {}", escape::text(line));
+}
+
+/// Prints a result on standard output. What the guest put into it cannot harm the terminal.
+pub fn show(text: &str) {
+    println!("{}", escape::text(text));
 }
 
 /// The last `lines` lines of `text`.

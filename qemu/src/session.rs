@@ -130,6 +130,11 @@ impl<'a> Guest<'a> {
         !self.console.is_silent()
     }
 
+    /// How many deaths the root server has told of on the console, at least.
+    pub fn deaths(&self) -> u64 {
+        self.console.deaths()
+    }
+
     /// Whether a shell has ever listened.
     pub fn has_listened(&self) -> bool {
         self.ready
@@ -319,9 +324,9 @@ impl<'a> Guest<'a> {
                 Ok(Ok(Message::Ready { .. })) => self.ready = true,
                 Ok(Ok(_)) => {}
                 Ok(Err(Outcome::TimedOut)) => {
-                    let deaths = self.console.deaths();
-                    must_ask |= deaths != told;
-                    told = deaths;
+                    let ends = self.console.ends();
+                    must_ask |= ends != told;
+                    told = ends;
                     if self.ready && must_ask {
                         must_ask = false;
                         self.channel.run(ASK)?;

@@ -1,6 +1,7 @@
 //! Samples to rows: `sample ID VALUE UNIT` lines, their order statistics, a table, JSON.
 
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -59,16 +60,17 @@ pub struct Row {
 
 /// A row for each ID and unit, in the order in which they first appear.
 pub fn rows(arch: &str, samples: &[Sample]) -> Vec<Row> {
-    let mut keys: Vec<(&str, &str)> = Vec::new();
+    let mut groups: Vec<((&str, &str), Vec<f64>)> = Vec::new();
+    let mut places = HashMap::new();
     for sample in samples {
         let key = (sample.id.as_str(), sample.unit.as_str());
-        if !keys.contains(&key) {
-            keys.push(key);
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((key, Vec::new()));
         }
+        groups[place].1.push(sample.value);
     }
-    let row = |(id, unit): (&str, &str)| {
-        let of_key = samples.iter().filter(|sample| (&*sample.id, &*sample.unit) == (id, unit));
-        let mut values: Vec<f64> = of_key.map(|sample| sample.value).collect();
+    let row = |((id, unit), mut values): ((&str, &str), Vec<f64>)| {
         values.sort_by(f64::total_cmp);
         let n = values.len();
         Row {
@@ -82,7 +84,7 @@ pub fn rows(arch: &str, samples: &[Sample]) -> Vec<Row> {
             max: values[n - 1],
         }
     };
-    keys.into_iter().map(row).collect()
+    groups.into_iter().map(row).collect()
 }
 
 /// The mean; 0 of nothing.

@@ -9,11 +9,11 @@
 use crate::bootimage::NamedFile;
 use crate::compile::KernelVariant;
 use crate::machine::{Ending, Options};
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Guest, System, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::time::{Duration, Instant};
 
 /// How often the console is looked at.
@@ -173,11 +173,18 @@ pub fn command(
             Verdict::Failed => "FAILED ",
             Verdict::Listed => "",
         };
-        println!("{verdict}{} {}", test.id, test.text);
+        show(&format!("{verdict}{} {}", test.id, test.text));
     })?;
+    exit_code(&report, filter)
+}
+
+/// 0 if there were tests, and none failed.
+fn exit_code(report: &Report, filter: Option<&str>) -> Result<u8> {
+    let filter = filter.unwrap_or_default();
+    ensure!(!report.tests.is_empty(), "no test has an ID that begins with `{filter}`");
     let failed = report.tests.iter().filter(|test| test.verdict == Verdict::Failed).count();
     note(&format!("{} tests, {failed} failed", report.tests.len()));
-    Ok(if failed == 0 { 0 } else { 1 })
+    Ok(u8::from(failed > 0))
 }
 
 #[cfg(test)]
@@ -205,6 +212,11 @@ mod tests {
         assert_eq!(defect(cut), "the suite did not go on after test IPC0001");
         let half = RUN.replace("TEST IPC0001", "T");
         assert_eq!(defect(&half), "2 tests were announced, 1 reported");
+        // Nothing done is no success.
+        let none = Report::parse("SUITE begin 0\nSUITE end\n");
+        assert_eq!(none.defect(), None);
+        assert!(exit_code(&none, Some("XYZ")).unwrap_err().to_string().contains("`XYZ`"));
+        assert_eq!(exit_code(&Report::parse(RUN), None).unwrap(), 1);
         // A line that has not been printed to its end is not read yet.
         assert_eq!(Report::parse("SUITE begin 1\nTEST A0001 ok a sent").tests, []);
     }

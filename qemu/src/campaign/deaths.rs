@@ -11,7 +11,7 @@ use super::lab::{Death, Heard, Lab};
 use super::{BACKOFF_MS, Sample, disk, system_with, wanted};
 use crate::machine::Options;
 use crate::manifest;
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Outcome, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
@@ -142,17 +142,17 @@ pub struct Report {
 pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
     let began = Instant::now();
-    let report = run(workspace, args, &watch, &mut |line| println!("{line}"))?;
+    let report = run(workspace, args, &watch, &mut |line| show(line))?;
+    let cells = report.good + report.none + report.failures.len();
     println!(
-        "{} cells on {} in {:.0} s: {} as they must be, {} do not apply, {} failed",
-        report.good + report.none + report.failures.len(),
+        "{cells} cells on {} in {:.0} s: {} as they must be, {} do not apply, {} failed",
         args.arch.name(),
         began.elapsed().as_secs_f64(),
         report.good,
         report.none,
         report.failures.len()
     );
-    Ok(u8::from(!report.failures.is_empty()))
+    super::exit_code(cells, report.failures.len())
 }
 
 /// Boots and kills; `say` gets a line for each cell.

@@ -18,7 +18,7 @@ use crate::disk::{self, Disk, Entry};
 use crate::session::{Guest, Outcome, Recipe, System};
 use crate::stats;
 use crate::workspace::{Arch, Workspace};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use skink_manifest::Experiment;
 use std::time::Duration;
 
@@ -51,6 +51,15 @@ pub struct Sample {
     /// Chooses the cells
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// The tool's exit code after so many cells: nothing tried is no success.
+///
+/// # Errors
+/// If there was none.
+fn exit_code(cells: usize, failures: usize) -> Result<u8> {
+    ensure!(cells > 0, "there is nothing of what was asked for: no cell was tried");
+    Ok(u8::from(failures > 0))
 }
 
 impl Sample {
@@ -101,5 +110,16 @@ fn value(samples: &[stats::Sample], id: &str, unit: &str) -> Result<f64> {
     match found {
         Some(sample) => Ok(sample.value),
         None => bail!("the guest printed no `sample {id} … {unit}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_tried_is_no_success() {
+        assert!(exit_code(0, 0).unwrap_err().to_string().contains("no cell was tried"));
+        assert_eq!((exit_code(3, 0).unwrap(), exit_code(3, 1).unwrap()), (0, 1));
     }
 }

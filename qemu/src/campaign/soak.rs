@@ -10,7 +10,7 @@
 
 use super::{disk, say, system, value};
 use crate::machine::{Ending, Idle, Options};
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Guest, Watch};
 use crate::stats;
 use crate::terminal;
@@ -85,7 +85,7 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
     let began = Instant::now();
     let report = run(workspace, args.arch, restarts, &watch)?;
-    print!("{}", report.free[1]);
+    show(report.free[1].trim_end());
     println!(
         "{} restarts on {} in {:.0} s; instructions of one: {:.0} at first, {:.0} at last ({:+.2}%)",
         report.restarts,

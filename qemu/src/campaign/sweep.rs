@@ -11,7 +11,7 @@
 use super::lab::{Heard, Lab};
 use super::{Sample, disk, system, wanted};
 use crate::machine::Options;
-use crate::progress::note;
+use crate::progress::{note, show};
 use crate::session::{Outcome, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
@@ -155,7 +155,7 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
     let began = Instant::now();
     let report = run(workspace, args, &watch)?;
-    print!("{}", report.table());
+    show(report.table().trim_end());
     let cells: usize =
         report.rows.values().map(|t| t.unseen + t.ended + t.not_reached + t.failed).sum();
     println!(
@@ -164,7 +164,7 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
         began.elapsed().as_secs_f64(),
         report.failures.len()
     );
-    Ok(u8::from(!report.failures.is_empty()))
+    super::exit_code(cells, report.failures.len())
 }
 
 /// Boots, counts, kills.

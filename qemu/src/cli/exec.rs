@@ -107,8 +107,14 @@ impl<'a> Deaths<'a> {
         escape::text(&told).replace('\n', end)
     }
 
-    /// At the end.
-    fn end(&self) {
+    /// At the end, after so many deaths that the console told of.
+    fn end(&self, deaths: u64) {
+        let missing = self.numbering.missing_after(deaths);
+        if missing > 0 {
+            note(&format!(
+                "no record of the deaths that came last, {missing} at least: the guest sends them after a line"
+            ));
+        }
         let unwritten = self.folder.as_ref().map_or(0, CrashFolder::unwritten);
         if unwritten > 0 {
             note(&format!("{unwritten} crash records were not written to files"));
@@ -128,7 +134,7 @@ pub(super) fn run(workspace: &Workspace, args: RunArgs) -> Result<u8> {
     }
     let ending = guest.watch(|text| eprint!("{}", deaths.told(text, "\r\n")))?;
     drop(raw);
-    deaths.end();
+    deaths.end(guest.deaths());
     let Some(ending) = ending else {
         eprintln!();
         note("left; QEMU is ended");
@@ -185,7 +191,7 @@ pub(super) fn exec(
             code
         }
     };
-    deaths.end();
+    deaths.end(guest.deaths());
     Ok(code)
 }
 

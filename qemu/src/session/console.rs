@@ -24,8 +24,10 @@ const BOUNDS: Bounds = Bounds { memory: 16 << 20, log: 256 << 20 };
 const LINE: usize = 8 << 10;
 /// What the root server says of a shell that will not run, before and behind the reason.
 const NO_SHELL: [&str; 2] = ["root: shell: ", "; its clients are told"];
-/// How it ends what it says of a death.
-const DEATH: [&str; 2] = [" requests in flight)", " request in flight)"];
+/// How it ends what it says of a server's end.
+const END: [&str; 2] = [" requests in flight)", " request in flight)"];
+/// What it says of an end of which there may be no record: an orderly one.
+const EXIT: &str = " ended with code 0 (";
 
 /// What the guest prints on its first serial port, kept, logged and perhaps shown.
 #[derive(Debug)]
@@ -82,7 +84,12 @@ impl Console {
         self.text().is_empty()
     }
 
-    /// How many deaths the root server has told of.
+    /// How many ends of servers the root server has told of.
+    pub fn ends(&self) -> u64 {
+        locked(&self.heard).ends
+    }
+
+    /// How many of them were deaths for sure.
     pub fn deaths(&self) -> u64 {
         locked(&self.heard).deaths
     }
@@ -110,13 +117,14 @@ struct Heard {
     text: Tail,
     /// The beginning of the line that is not at its end yet.
     line: Vec<u8>,
+    ends: u64,
     deaths: u64,
     why_no_shell: Option<String>,
 }
 
 impl Heard {
     fn new(limit: usize) -> Heard {
-        Heard { text: Tail::new(limit), line: Vec::new(), deaths: 0, why_no_shell: None }
+        Heard { text: Tail::new(limit), line: Vec::new(), ends: 0, deaths: 0, why_no_shell: None }
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -134,8 +142,9 @@ impl Heard {
     /// At the end of a line. A prompt may stand before what the root server says.
     fn look(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
-        if DEATH.iter().any(|told| line.contains(told)) {
-            self.deaths += 1;
+        if END.iter().any(|told| line.contains(told)) {
+            self.ends += 1;
+            self.deaths += u64::from(!line.contains(EXIT));
         }
         let [before, behind] = NO_SHELL;
         let why = line.split_once(before).and_then(|(_, rest)| rest.split_once(behind));
@@ -220,9 +229,11 @@ mod tests {
     #[test]
     fn deaths_and_the_shells_end_are_heard_in_whole_lines() {
         let text = "root: fs died (killed, 1 request in flight)\r\nskink> root: shell died (fault, \
-                    2 requests in flight), restart 1\r\nroot: fs died (killed, 0 requests in flight)";
+                    2 requests in flight), restart 1\r\nroot: x ended with code 0 (0 requests in \
+                    flight)\r\nroot: fs died (killed, 0 requests in flight)";
         let (console, _) = heard(BOUNDS, text.as_bytes(), "deaths");
-        assert_eq!((console.deaths(), console.why_no_shell()), (2, None));
+        let told = (console.ends(), console.deaths(), console.why_no_shell());
+        assert_eq!(told, (3, 2, None));
         let text = "skink> root: shell: died too often; its clients are told\r\n";
         let (console, _) = heard(BOUNDS, text.as_bytes(), "shell");
         assert_eq!(console.why_no_shell().as_deref(), Some("died too often"));

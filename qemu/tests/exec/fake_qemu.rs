@@ -152,6 +152,12 @@ pub fn play(role: &str) -> ! {
             }
             guest.answer(number, "", 0);
         }
+        "dies before its end" => {
+            for _ in 0..3 {
+                guest.print("root: fs died (killed, 0 requests in flight), restart 1\r\n");
+            }
+            stay();
+        }
         other => panic!("no role `{other}`"),
     }
     guest.end_well();

@@ -168,4 +168,7 @@ fn crash_records_are_shown_harmless_and_lost_ones_are_counted() {
     assert!(ended.err.contains("no record of 68 deaths"), "{}", ended.err);
     let files = std::fs::read_dir(ended.folder.join("crashes")).unwrap().count();
     assert_eq!(files, 3, "{}", ended.err);
+    let ended = exec("dies before its end", "true");
+    assert_eq!(ended.status, 124, "{}", ended.err);
+    assert!(ended.err.contains("deaths that came last, 3 at least"), "{}", ended.err);
 }
