@@ -11,6 +11,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use libipc::start::Folder;
 use libipc::{Caller, Shared};
 use skink_abi::bootimage::{HEADER_SIZE, Header, ImageError};
 use skink_protocols::Span;
@@ -43,6 +44,9 @@ pub struct BootFs {
 pub trait Regions {
     /// The shared region of the session that `caller` speaks in.
     fn region(&self, caller: Caller) -> Option<Shared>;
+
+    /// The folder that is the session's root, where its edge says so.
+    fn folder(&self, caller: Caller) -> Option<Folder>;
 }
 
 impl BootFs {
@@ -191,18 +195,34 @@ impl<R: Regions> Service<R> {
         let region = self.regions.region(caller).ok_or(libipc::Error::UnknownSession)?;
         span.of(&region).ok_or(FileError::InvalidArgument)
     }
+
+    /// The path in the image of what the session calls so. Names are compared as they are: no part
+    /// leads up.
+    fn path(&self, caller: Caller, path: &str) -> String {
+        let folder = self.regions.folder(caller);
+        alloc::format!("{}/{}", folder.as_deref().unwrap_or_default(), path.trim_matches('/'))
+    }
+
+    /// The file of a handle, if the session's folder has it.
+    fn node(&self, caller: Caller, handle: Handle) -> Result<&Node, FileError> {
+        let node = self.files.node(handle)?;
+        let Some(folder) = self.regions.folder(caller) else { return Ok(node) };
+        let rest = node.path.strip_prefix(folder.trim_start_matches('/'));
+        let is_inside = rest.is_some_and(|rest| rest.starts_with('/'));
+        if is_inside { Ok(node) } else { Err(FileError::BadHandle) }
+    }
 }
 
 impl<R: Regions> FileSystemServer for Service<R> {
     fn open(
         &mut self,
-        _: Caller,
+        caller: Caller,
         path: &str,
         access: Access,
         create: Create,
         _: RequestId,
     ) -> Result<Opened, FileError> {
-        match (self.files.find(path), create) {
+        match (self.files.find(&self.path(caller, path)), create) {
             (Ok(index), Create::Never | Create::IfMissing) => self.files.opened(index, access),
             (Err(FileError::NotFound), Create::IfMissing | Create::Truncate)
             | (Ok(_), Create::Truncate) => Err(FileError::ReadOnly),
@@ -212,21 +232,21 @@ impl<R: Regions> FileSystemServer for Service<R> {
 
     fn reopen(
         &mut self,
-        _: Caller,
+        caller: Caller,
         key: FileKey,
         path: &str,
         access: Access,
         _: RequestId,
     ) -> Result<Opened, FileError> {
         let index = key.0[0] as usize;
-        if self.files.find(path) != Ok(index) {
+        if self.files.find(&self.path(caller, path)) != Ok(index) {
             return Err(FileError::StaleKey);
         }
         self.files.opened(index, access)
     }
 
-    fn close(&mut self, _: Caller, handle: Handle) -> Result<(), FileError> {
-        self.files.node(handle).map(|_| ())
+    fn close(&mut self, caller: Caller, handle: Handle) -> Result<(), FileError> {
+        self.node(caller, handle).map(|_| ())
     }
 
     fn read(
@@ -237,6 +257,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
         span: Span,
     ) -> Result<u32, FileError> {
         let to = self.span(caller, span)?;
+        self.node(caller, handle)?;
         self.files.read_into(handle, position, to)
     }
 
@@ -248,12 +269,12 @@ impl<R: Regions> FileSystemServer for Service<R> {
         Err(FileError::ReadOnly)
     }
 
-    fn handle_status(&mut self, _: Caller, handle: Handle) -> Result<Metadata, FileError> {
-        self.files.node(handle).map(|node| file(node.size))
+    fn handle_status(&mut self, caller: Caller, handle: Handle) -> Result<Metadata, FileError> {
+        self.node(caller, handle).map(|node| file(node.size))
     }
 
-    fn status(&mut self, _: Caller, path: &str) -> Result<Metadata, FileError> {
-        match self.files.find(path) {
+    fn status(&mut self, caller: Caller, path: &str) -> Result<Metadata, FileError> {
+        match self.files.find(&self.path(caller, path)) {
             Ok(index) => Ok(file(self.files.nodes[index].size)),
             Err(FileError::IsDirectory) => Ok(directory()),
             Err(error) => Err(error),
@@ -268,7 +289,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
         span: Span,
     ) -> Result<Listing, FileError> {
         let to = self.span(caller, span)?;
-        self.files.list_into(path, cursor, to)
+        self.files.list_into(&self.path(caller, path), cursor, to)
     }
 
     fn make_directory(&mut self, _: Caller, _: &str, _: RequestId) -> Result<(), FileError> {
@@ -399,6 +420,43 @@ mod tests {
         assert_eq!(seen, names);
         let tiny = Shared::leaked(8);
         assert_eq!(fs.list_into("/", 0, tiny), Err(FileError::InvalidArgument));
+    }
+
+    struct Sessions;
+
+    impl Regions for Sessions {
+        fn region(&self, _: Caller) -> Option<Shared> {
+            Some(Shared::leaked(4096))
+        }
+
+        fn folder(&self, caller: Caller) -> Option<Folder> {
+            (caller.0 == 2).then(|| "/docs".try_into().unwrap())
+        }
+    }
+
+    #[test]
+    fn a_session_of_a_folder_begins_and_ends_there() {
+        let (all, lesser) = (Caller(1), Caller(2));
+        let mut service = Service { files: fs(), regions: Sessions };
+        let request = skink_protocols::file::client::request;
+        let mut open =
+            |caller, path: &str| service.open(caller, path, Access::Read, Create::Never, request());
+        let inside = open(lesser, "/a/b.txt").unwrap().handle;
+        let outside = open(all, "/server/fs").unwrap().handle;
+        assert_eq!(open(all, "/docs/a/b.txt").unwrap().handle, inside);
+        for path in ["/server/fs", "/docs/a/b.txt", "/../server/fs", "../manifest", "//server/fs"] {
+            assert_eq!(open(lesser, path).unwrap_err(), FileError::NotFound, "{path}");
+        }
+        assert_eq!(open(lesser, "/").unwrap_err(), FileError::IsDirectory);
+        let span = Span { offset: 0, length: 100 };
+        assert_eq!(service.read(lesser, inside, 0, span), Ok(5));
+        assert_eq!(service.read(lesser, outside, 0, span), Err(FileError::BadHandle));
+        assert_eq!(service.handle_status(lesser, outside).unwrap_err(), FileError::BadHandle);
+        assert_eq!(service.read(all, outside, 0, span), Ok(3));
+        assert_eq!(service.status(lesser, "/a").map(|status| status.kind), Ok(Kind::Directory));
+        assert!(service.status(lesser, "/server").is_err());
+        assert!(service.list(lesser, "/", 0, span).is_ok());
+        assert_eq!(service.list(lesser, "/server", 0, span), Err(FileError::NotFound));
     }
 
     #[test]
