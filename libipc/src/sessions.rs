@@ -240,11 +240,16 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::start::SessionGrant;
     use std::collections::BTreeSet;
     use std::vec;
 
     const fn owner(badge: u64, incarnation: u32) -> Owner {
         Owner { badge, incarnation }
+    }
+
+    fn state(badge: u64, incarnation: u32, is_alive: bool) -> SessionState {
+        SessionState { badge, incarnation, is_alive, grant: SessionGrant::default() }
     }
 
     const VICTIM: Owner = owner(7, 1);
@@ -292,7 +297,7 @@ mod tests {
     #[test]
     fn who_takes_all_that_it_can_get_fails_alone() {
         let mut clients = Clients::new();
-        let alive = |badge| SessionState { badge, incarnation: 1, is_alive: true };
+        let alive = |badge| state(badge, 1, true);
         clients.update([7, 8, 9].map(alive).to_vec());
         let mut table = Table::new(10);
         let share = clients.share(table.capacity());
@@ -342,7 +347,6 @@ mod tests {
     #[test]
     fn what_an_instance_had_is_found_when_it_has_ended() {
         let mut clients = Clients::new();
-        let state = |badge, incarnation, is_alive| SessionState { badge, incarnation, is_alive };
         clients.update(vec![state(7, 2, true), state(8, 1, false), state(9, 1, true)]);
         let gone =
             [(7, 1), (7, 2), (8, 1), (9, 1), (10, 1)].map(|(b, i)| clients.is_gone(owner(b, i)));

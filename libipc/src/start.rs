@@ -7,6 +7,7 @@
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
+pub use skink_manifest::{Access, Channel, Folder, SessionGrant};
 
 /// Fixed slots of a server's CSpace (a `CPtr` is the slot's index).
 pub mod slot {
@@ -145,6 +146,10 @@ pub struct IncomingSession {
     pub doorbell_bit: u8,
     /// Memory shared with the client (with its physical address if the edge is for DMA).
     pub shared: Region,
+    /// How much of the protocol it is good for at most, as the manifest says. A program from a disk
+    /// may have been given less: [`crate::supervisor::SessionState::grant`] says what its session is
+    /// good for now.
+    pub grant: SessionGrant,
 }
 
 /// A device that the server drives: a PCI function, or a device of the device tree.

@@ -4,19 +4,22 @@
 use crate::error::Error;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use skink_manifest::SessionGrant;
 
 /// Sessions in one answer.
 pub const SESSIONS_PER_PAGE: usize = 16;
 
 /// What a server is told about one of its incoming sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     /// The badge of its messages.
     pub badge: u64,
     /// The incarnation of the client, counting from 1; 0 if none has started yet.
     pub incarnation: u32,
-    /// The client runs.
+    /// The client runs, and has the session (a program from a disk has those that it asked for).
     pub is_alive: bool,
+    /// How much of the protocol the session is good for.
+    pub grant: SessionGrant,
 }
 
 /// From each server to the root server.

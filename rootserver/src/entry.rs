@@ -10,7 +10,7 @@ use skink_abi::PAGE_SIZE;
 use skink_manifest::limits::{
     MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_QUOTA, NAME_RULE, is_name,
 };
-use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server};
+use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, MAX_REFUSAL, ProgramEntry, ProgramNeed};
 
 /// Bytes of survivor region of a program at most: it is not part of its quota.
@@ -37,6 +37,8 @@ pub struct GrantedEdge {
     pub edge: u8,
     /// Its name to the program.
     pub name: Name,
+    /// How much of the protocol it is good for: what the slot offers, or the less that was asked for.
+    pub grant: SessionGrant,
 }
 
 /// The text of a refusal; what does not fit is cut.
@@ -131,31 +133,7 @@ pub fn edges_of(
 ) -> Result<Vec<GrantedEdge, MAX_GRANTED>, Refusal> {
     let mut granted: Vec<GrantedEdge, MAX_GRANTED> = Vec::new();
     for need in &entry.needs {
-        let ProgramNeed { name, server, protocol, shared_bytes } = need;
-        check_name(name)?;
-        if granted.iter().any(|other| other.name == *name) {
-            return Err(refuse!("two needs are called `{name}`"));
-        }
-        let fits = |(_, edge): &(usize, &Edge)| {
-            let of = &manifest.servers[usize::from(edge.server)].name;
-            edge.client == slot && of == server && edge.protocol == *protocol
-        };
-        let is_left = |(index, _): &(usize, &Edge)| {
-            granted.iter().all(|other| usize::from(other.edge) != *index)
-        };
-        let mut fitting = manifest.edges.iter().enumerate().filter(fits);
-        let any = fitting.clone().next();
-        let Some((index, edge)) = fitting.find(is_left) else {
-            let word = if any.is_some() { "another" } else { "a" };
-            return Err(refuse!(
-                "need `{name}`: no program may have {word} session of `{protocol}` with `{server}`"
-            ));
-        };
-        if *shared_bytes > edge.shared_bytes {
-            let most = edge.shared_bytes;
-            return Err(refuse!("need `{name}`: {shared_bytes} bytes shared; there are {most}"));
-        }
-        let new = GrantedEdge { edge: index as u8, name: name.clone() };
+        let new = edge_for(need, manifest, slot, &granted)?;
         granted.push(new).map_err(|_| refuse!("more than {MAX_NEEDS} needs"))?;
     }
     let is_output = |edge: &Edge| edge.client == slot && edge.protocol == EDGE;
@@ -164,9 +142,51 @@ pub fn edges_of(
         && let Ok(name) = EDGE.try_into()
     {
         // There is room for one more than there are needs.
-        let _ = granted.push(GrantedEdge { edge: index as u8, name });
+        let grant = manifest.edges[index].grant.clone();
+        let _ = granted.push(GrantedEdge { edge: index as u8, name, grant });
     }
     Ok(granted)
+}
+
+/// The edge of slot `slot` for one need, of those that are not `granted` already; the first that
+/// offers as much as is wanted.
+fn edge_for(
+    need: &ProgramNeed,
+    manifest: &Manifest,
+    slot: u8,
+    granted: &[GrantedEdge],
+) -> Result<GrantedEdge, Refusal> {
+    let ProgramNeed { name, server, protocol, shared_bytes, grant: wanted } = need;
+    check_name(name)?;
+    wanted.check_options(protocol).map_err(|error| refuse!("need `{name}`: {error}"))?;
+    if granted.iter().any(|other| other.name == *name) {
+        return Err(refuse!("two needs are called `{name}`"));
+    }
+    let fits = |(_, edge): &(usize, &Edge)| {
+        let of = &manifest.servers[usize::from(edge.server)].name;
+        edge.client == slot && of == server && edge.protocol == *protocol
+    };
+    let is_left =
+        |(index, _): &(usize, &Edge)| granted.iter().all(|other| usize::from(other.edge) != *index);
+    let fitting = manifest.edges.iter().enumerate().filter(fits);
+    let mut left = fitting.clone().filter(is_left).peekable();
+    if left.peek().is_none() {
+        let word = if fitting.count() > 0 { "another" } else { "a" };
+        return Err(refuse!(
+            "need `{name}`: no program may have {word} session of `{protocol}` with `{server}`"
+        ));
+    }
+    let as_wanted = |(index, edge): (usize, &Edge)| {
+        let grant = edge.grant.narrowed(wanted)?;
+        Some((index, edge.shared_bytes, grant))
+    };
+    let Some((index, most, grant)) = left.find_map(as_wanted) else {
+        return Err(refuse!("need `{name}`: no program may have so much of `{protocol}`"));
+    };
+    if *shared_bytes > most {
+        return Err(refuse!("need `{name}`: {shared_bytes} bytes shared; there are {most}"));
+    }
+    Ok(GrantedEdge { edge: index as u8, name: name.clone(), grant })
 }
 
 /// A name that nobody has: `wanted`, or that with a number behind it.

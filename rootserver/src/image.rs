@@ -146,7 +146,7 @@ pub fn read_manifest(mut bytes: &[u8], manifest: &mut Manifest) -> Result<(), Fi
 mod tests {
     use super::*;
     use crate::supervise::tests::{group, server};
-    use skink_manifest::{Restart, Strategy};
+    use skink_manifest::{Restart, SessionGrant, Strategy};
     use std::boxed::Box;
     use std::vec::Vec;
 
@@ -169,6 +169,7 @@ mod tests {
             sessions: 2,
             shared_bytes: 4096,
             dma: true,
+            grant: SessionGrant::default(),
         };
         manifest.edges.push(edge).unwrap();
         manifest

@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::schema;
 use anyhow::Result;
-use skink_manifest::{Edge, Manifest};
+use skink_manifest::{Access, Edge, Folder, GrantError, Manifest, SessionGrant};
 use toml::Spanned;
 
 /// What the start info has room for.
@@ -113,7 +113,32 @@ impl Check<'_> {
             sessions: need.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
             shared_bytes,
             dma: need.dma,
+            grant: self.grant(need)?,
         })
+    }
+
+    /// How much of its protocol a need's sessions are good for.
+    fn grant(&self, need: &schema::Need) -> Result<SessionGrant> {
+        let folder = need.folder.as_ref().map(|folder| {
+            Folder::try_from(folder.get_ref().as_str())
+                .map_err(|_| self.at(folder, GrantError::BadFolder))
+        });
+        let grant = SessionGrant {
+            access: need.access.as_ref().map_or(Access::default(), |access| *access.get_ref()),
+            folder: folder.transpose()?,
+            channel: need.channel.as_ref().map(|channel| *channel.get_ref()),
+        };
+        let protocol = &need.protocol;
+        grant.check(protocol.get_ref()).map_err(|error| {
+            let message = format!("protocol `{}`: {error}", protocol.get_ref());
+            match (error.option(), &need.access, &need.folder, &need.channel) {
+                ("access", Some(access), ..) => self.at(access, message),
+                ("folder", _, Some(folder), _) => self.at(folder, message),
+                ("channel", .., Some(channel)) => self.at(channel, message),
+                _ => self.at(protocol, message),
+            }
+        })?;
+        Ok(grant)
     }
 
     /// What the start info and the notification's bits have room for.

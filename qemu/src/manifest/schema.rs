@@ -5,7 +5,7 @@
 use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
-use skink_manifest::{Bytes, Restart, Switch};
+use skink_manifest::{Access, Bytes, Channel, Restart, Switch};
 use toml::Spanned;
 
 /// The whole file, with what it includes behind it.
@@ -292,6 +292,12 @@ pub struct Need {
     /// A device may reach that memory.
     #[serde(default)]
     pub dma: bool,
+    /// `file`, `console`: in which direction.
+    pub access: Option<Spanned<Access>>,
+    /// `file`: the folder that is the session's root.
+    pub folder: Option<Spanned<String>>,
+    /// `console`: the channel that the session reaches.
+    pub channel: Option<Spanned<Channel>>,
 }
 
 /// One of `privileges`.

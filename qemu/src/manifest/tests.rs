@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::workspace::{Arch, Workspace};
-use skink_manifest::{Device, Restart, Server, Strategy};
+use skink_manifest::{Access, Channel, Device, Restart, Server, SessionGrant, Strategy};
 use std::path::PathBuf;
 
 const HEAD: &str = "[system]\ntarget = \"t\"\n";
@@ -219,6 +219,43 @@ fn needs_that_cannot_be_met() {
     let circle = server("a", 10, &need("b", "p", ""))
         + &server("b", 20, &("provides = [\"p\"]\n".to_string() + &need("a", "p", "")));
     refused(&circle, 15, "a cycle of needs: a -> b -> a");
+}
+
+#[test]
+fn a_need_says_how_much_of_its_protocol_it_is_good_for() {
+    let b = server("b", 20, "provides = [\"file\", \"console\", \"p\"]");
+    let with = |protocol: &str, more: &str| {
+        let need = format!(
+            "needs = [{{ name = \"x\", server = \"b\", protocol = \"{protocol}\",\n{more} }}]"
+        );
+        server("a", 10, &need) + &b
+    };
+    let grant = |protocol: &str, more: &str| {
+        let text = HEAD.to_string() + &with(protocol, more);
+        parse(&source(&text), "t").unwrap().edges[0].grant.clone()
+    };
+    assert_eq!(grant("file", ""), SessionGrant::default());
+    let lesser = grant("file", "access = \"read\", folder = \"/DATA/IN\"");
+    assert_eq!((lesser.access, lesser.folder.as_deref()), (Access::Read, Some("/DATA/IN")));
+    let output = grant("console", "channel = \"terminal\", access = \"write\"");
+    assert_eq!((output.access, output.channel), (Access::Write, Some(Channel::Terminal)));
+    assert_eq!(grant("console", "channel = \"exec\"").channel, Some(Channel::Exec));
+    for (protocol, more, line, words) in [
+        ("file", "access = \"none\"", 9, "unknown variant `none`"),
+        ("file", "access = \"write\"", 9, "`access` is"),
+        ("file", "channel = \"exec\"", 9, "protocol `file`: the protocol has no option `channel`"),
+        ("file", "folder = \"DATA\"", 9, "`folder` is a path such as"),
+        ("file", "folder = \"/A/../B\"", 9, "`folder` is a path such as"),
+        ("console", "channel = \"com3\"", 9, "unknown variant `com3`"),
+        ("console", "", 8, "say `channel = \"terminal\"`"),
+        ("console", "channel = \"exec\", folder = \"/A\"", 9, "has no option `folder`"),
+        ("p", "access = \"read\"", 9, "protocol `p`: the protocol has no option `access`"),
+        ("p", "colour = 1", 9, "unknown field `colour`"),
+    ] {
+        refused(&with(protocol, more), line, words);
+    }
+    let long = format!("folder = \"/{}\"", "x".repeat(64));
+    refused(&with("file", &long), 9, "of 64 bytes at most");
 }
 
 #[test]

@@ -10,16 +10,21 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
+mod grant;
 pub mod limits;
 mod size;
 
+pub use grant::{Access, Channel, Folder, GrantError, MAX_FOLDER, SessionGrant};
 pub use size::Bytes;
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -233,6 +238,8 @@ pub struct Edge {
     pub shared_bytes: u32,
     /// The region is physically contiguous and the server learns its physical address.
     pub dma: bool,
+    /// How much of the protocol its sessions are good for.
+    pub grant: SessionGrant,
 }
 
 /// Servers (and groups) that are restarted together, as OTP's supervisors do.

@@ -4,7 +4,7 @@ use super::*;
 use crate::image::NO_MANIFEST;
 use crate::supervise::tests::server;
 use proptest::prelude::*;
-use skink_manifest::Restart;
+use skink_manifest::{Access, Channel, Restart};
 use std::boxed::Box;
 use std::format;
 use std::string::{String as StdString, ToString};
@@ -34,6 +34,7 @@ fn manifest() -> Box<Manifest> {
             sessions: 1,
             shared_bytes: 8192,
             dma: false,
+            grant: SessionGrant::default(),
         };
         manifest.edges.push(edge).unwrap();
     }
@@ -46,6 +47,7 @@ fn need(name: &str, server: &str, protocol: &str, shared_bytes: u32) -> ProgramN
         server: named(server),
         protocol: named(protocol),
         shared_bytes,
+        grant: SessionGrant::default(),
     }
 }
 
@@ -109,6 +111,57 @@ fn needs_come_to_edges_of_the_slot_each_once() {
     refused(&[need("x", "s", "speech", 8193)], "8193 bytes shared; there are 8192");
     refused(&[x.clone(), x], "two needs are called `x`");
     refused(&[need("X", "s", "speech", 0)], "lower case");
+}
+
+#[test]
+fn a_program_gets_what_its_slot_offers_or_the_less_that_it_asks_for() {
+    let mut manifest = manifest();
+    let terminal = SessionGrant { channel: Some(Channel::Terminal), ..SessionGrant::default() };
+    for (edge, protocol, grant) in [
+        (1, "file", SessionGrant { access: Access::Read, ..SessionGrant::default() }),
+        (2, "console", SessionGrant { access: Access::Write, ..terminal.clone() }),
+    ] {
+        manifest.edges[edge].protocol = named(protocol);
+        manifest.edges[edge].grant = grant;
+    }
+    let of = |protocol: &str, grant: &SessionGrant| {
+        let need = ProgramNeed { grant: grant.clone(), ..need("x", "s", protocol, 0) };
+        let entry = ProgramEntry { needs: [need].into_iter().collect(), ..ProgramEntry::default() };
+        let granted = edges_of(&entry, &manifest, 2).map_err(|why| why.to_string())?;
+        Ok::<_, StdString>(granted[0].grant.clone())
+    };
+    let all = SessionGrant::default();
+    assert_eq!(of("file", &all).unwrap(), manifest.edges[1].grant);
+    assert_eq!(of("console", &all).unwrap(), manifest.edges[2].grant);
+    let folder = SessionGrant { folder: Some("/A".try_into().unwrap()), ..all.clone() };
+    let narrowed = SessionGrant { access: Access::Read, ..folder.clone() };
+    assert_eq!(of("file", &folder).unwrap(), narrowed);
+    let refused = |protocol: &str, grant: &SessionGrant, words: &str| {
+        let refusal = of(protocol, grant).unwrap_err();
+        assert!(refusal.contains(words), "{words}: {refusal}");
+    };
+    let exec = SessionGrant { channel: Some(Channel::Exec), ..all.clone() };
+    refused("console", &exec, "no program may have so much of `console`");
+    let read = SessionGrant { access: Access::Read, ..all.clone() };
+    refused("console", &read, "no program may have so much of `console`");
+    refused("file", &terminal, "has no option `channel`");
+    let bad = SessionGrant { folder: Some("/A/..".try_into().unwrap()), ..all };
+    refused("file", &bad, "`folder` is a path");
+}
+
+#[test]
+fn of_several_edges_that_fit_the_first_is_taken_that_offers_enough() {
+    let mut manifest = manifest();
+    for edge in [1, 2] {
+        manifest.edges[edge].protocol = named("file");
+    }
+    manifest.edges[1].grant.access = Access::Read;
+    manifest.edges[1].grant.folder = Some("/A".try_into().unwrap());
+    let wanted = SessionGrant { folder: Some("/B".try_into().unwrap()), ..SessionGrant::default() };
+    let need = ProgramNeed { grant: wanted.clone(), ..need("x", "s", "file", 0) };
+    let entry = ProgramEntry { needs: [need].into_iter().collect(), ..ProgramEntry::default() };
+    let granted = edges_of(&entry, &manifest, 2).unwrap();
+    assert_eq!((granted[0].edge, &granted[0].grant), (2, &wanted));
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl SupervisorServer for Call<'_> {
             (edge.server == self.caller.0).then(|| SessionState {
                 badge: session.badge,
                 incarnation: system.supervisor.incarnation(client),
-                is_alive: system.is_running(client),
+                is_alive: system.is_running(client) && system.is_granted(session.edge),
+                grant: system.grant_of(session.edge),
             })
         });
         Ok(incoming.skip(first as usize).take(SESSIONS_PER_PAGE).collect())

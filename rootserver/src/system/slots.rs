@@ -7,7 +7,7 @@
 
 use heapless::{Deque, Vec};
 use libipc::output::EDGE;
-use skink_manifest::MAX_EDGES;
+use skink_manifest::{MAX_EDGES, SessionGrant};
 use skink_protocols::control::{MAX_FILE, ProgramEntry, ProgramState, RunError, Started};
 
 use super::{StartInfoPage, System};
@@ -48,6 +48,8 @@ pub struct Occupant {
     number: u32,
     /// The edges that it was given.
     edges: Edges,
+    /// How much of the protocol each of them is good for.
+    grants: Vec<(u8, SessionGrant), { entry::MAX_GRANTED }>,
     frames: Vec<Frames, FRAMES>,
     /// Why its last instance ended.
     end: Option<Cause>,
@@ -135,6 +137,14 @@ impl System {
             Some(slot) => slot.program.as_ref().is_some_and(|p| p.edges >> edge & 1 == 1),
             None => true,
         }
+    }
+
+    /// How much of its protocol the edge is good for now: of a program's, what its entry came to.
+    pub fn grant_of(&self, edge: u8) -> SessionGrant {
+        let own = &self.manifest.edges[usize::from(edge)];
+        let program = self.occupant(ServerId(own.client));
+        let narrowed = program.and_then(|p| p.grants.iter().find(|(of, _)| *of == edge));
+        narrowed.map_or(&own.grant, |(_, grant)| grant).clone()
     }
 
     fn emptied(&self, server: ServerId) -> u64 {
@@ -340,9 +350,12 @@ impl System {
         let described = entry::server_of(entry, name.clone(), limits)?;
         let granted = entry::edges_of(entry, &self.manifest, server.0)?;
         let mut edges = 0;
-        for entry::GrantedEdge { edge, name } in granted {
+        let mut grants = Vec::new();
+        for entry::GrantedEdge { edge, name, grant } in granted {
             edges |= 1 << edge;
             self.manifest.edges[usize::from(edge)].name = name;
+            // As many as there are granted edges at most.
+            let _ = grants.push((edge, grant));
         }
         self.supervisor.occupy(server, &described, self.manifest.experiment.as_ref());
         self.manifest.servers[index] = described;
@@ -357,7 +370,7 @@ impl System {
         own.control.with_slice(|page| page.fill(0));
         own.grants.clear();
         own.replies = (0, 0);
-        let program = Occupant { number, edges, frames: Vec::new(), end: None, before };
+        let program = Occupant { number, edges, grants, frames: Vec::new(), end: None, before };
         if let Some(slot) = self.servers[index].slot.as_mut() {
             slot.program = Some(program);
         }

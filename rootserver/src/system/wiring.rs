@@ -29,6 +29,7 @@ impl System {
             let edge = &self.manifest.edges[usize::from(session.edge)];
             let (client, server) = (edge.client, edge.server);
             let (edge_name, protocol) = (edge.name.clone(), edge.protocol.clone());
+            let grant = edge.grant.clone();
             let i = draft.index;
             if client == i {
                 let (endpoint, doorbell) = (draft.take_slot(), draft.take_slot());
@@ -56,6 +57,7 @@ impl System {
                     doorbell,
                     doorbell_bit: session.server_bit,
                     shared: draft.granted(&session.shared, READ_WRITE)?,
+                    grant,
                 };
                 draft.info.incoming.push(incoming).map_err(|_| StartError::TooManyGrants)?;
             }

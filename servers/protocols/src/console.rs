@@ -18,25 +18,7 @@
 
 pub use crate::span::Span;
 use serde::{Deserialize, Serialize};
-
-/// A byte stream to and from the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Channel {
-    /// The user's terminal (COM1).
-    Terminal,
-    /// Frames between the shell and the host tool (COM2).
-    Exec,
-}
-
-impl Channel {
-    /// Every channel, by index.
-    pub const ALL: [Channel; 2] = [Channel::Terminal, Channel::Exec];
-
-    /// Its place in [`Channel::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
+pub use skink_manifest::Channel;
 
 /// Where a client goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

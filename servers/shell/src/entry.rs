@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::Deserialize;
-use skink_manifest::Bytes;
+use skink_manifest::{Access, Bytes, Channel, GrantError, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
 /// Bytes of an entry at most.
@@ -57,6 +57,10 @@ struct Need {
     server: String,
     protocol: String,
     shared: Option<Bytes>,
+    #[serde(default)]
+    access: Access,
+    folder: Option<String>,
+    channel: Option<Channel>,
 }
 
 /// The entry of a program without one, called after its file.
@@ -109,11 +113,20 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
 }
 
 fn need(need: &Need) -> Result<ProgramNeed, String> {
+    let refused = |error: GrantError| format!("need `{}`: {error}", need.name);
+    let folder = need
+        .folder
+        .as_deref()
+        .map(|folder| folder.try_into().map_err(|_| refused(GrantError::BadFolder)));
+    let grant =
+        SessionGrant { access: need.access, folder: folder.transpose()?, channel: need.channel };
+    grant.check_options(&need.protocol).map_err(refused)?;
     Ok(ProgramNeed {
         name: text_of("name", &need.name)?,
         server: text_of("server", &need.server)?,
         protocol: text_of("protocol", &need.protocol)?,
         shared_bytes: size("shared", need.shared, 0)?,
+        grant,
     })
 }
 
@@ -181,6 +194,31 @@ mod tests {
         let need = &entry.needs[0];
         assert_eq!((need.name.as_str(), need.server.as_str()), ("files", "fs"));
         assert_eq!((need.protocol.as_str(), need.shared_bytes), ("file", 4096));
+        assert_eq!(need.grant, SessionGrant::default());
+    }
+
+    #[test]
+    fn a_need_may_ask_for_less_than_all() {
+        let need = |protocol: &str, more: &str| {
+            let head = "name = \"x\", server = \"s\"";
+            let text = format!("needs = [{{ {head}, protocol = \"{protocol}\", {more} }}]");
+            parse("/disk/x", &text).map(|entry| entry.needs[0].grant.clone())
+        };
+        let grant = need("file", "access = \"read\", folder = \"/DATA\"").unwrap();
+        assert_eq!((grant.access, grant.folder.as_deref()), (Access::Read, Some("/DATA")));
+        let grant = need("console", "channel = \"terminal\"").unwrap();
+        assert_eq!(grant.channel, Some(Channel::Terminal));
+        let long = format!("folder = \"/{}\"", "x".repeat(64));
+        for (protocol, more, words) in [
+            ("file", "channel = \"exec\"", "need `x`: the protocol has no option `channel`"),
+            ("file", "folder = \"..\"", "`folder` is a path"),
+            ("file", long.as_str(), "64 bytes at most"),
+            ("hello", "access = \"read\"", "has no option `access`"),
+            ("console", "channel = \"com1\"", "line 1: unknown variant `com1`"),
+        ] {
+            let error = need(protocol, more).unwrap_err();
+            assert!(error.contains(words), "{more}: {error}");
+        }
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl core::fmt::Write for Output {
     }
 }
 
-/// Opens a thread's console session.
+/// Opens the session of the console that thread `thread` has for `channel`: the manifest's edges are
+/// called as the channels are.
 ///
 /// # Errors
 /// `ServiceUnavailable` if the manifest grants no such session; [`ConsoleError`] in it.
@@ -198,7 +199,36 @@ pub fn open(
     thread: u8,
     channel: Channel,
 ) -> Result<Stream, ConsoleError> {
-    let session =
-        start.session("console", thread).map_err(|error: Error| ConsoleError::from(error))?;
+    let (edge, index) = session_of(thread, channel);
+    let session = start.session(edge, index).map_err(|error: Error| ConsoleError::from(error))?;
     Stream::attach(ConsoleClient::new(session), channel)
+}
+
+/// The edge of a channel, and the index of the thread's session there. The terminal's reader (0) and
+/// the foreground worker (3) use the terminal alone, the reader of frames (1) and their worker (2) the
+/// other channel alone, background workers (4 and up) both.
+fn session_of(thread: u8, channel: Channel) -> (&'static str, u8) {
+    let alone = match channel {
+        Channel::Terminal => thread / 3,
+        Channel::Exec => thread.saturating_sub(1),
+    };
+    let index = if thread < 4 { alone } else { thread - 2 };
+    match channel {
+        Channel::Terminal => ("terminal", index),
+        Channel::Exec => ("exec", index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_threads_share_a_session() {
+        let indices = |channel, threads: &[u8]| -> Vec<u8> {
+            threads.iter().map(|thread| session_of(*thread, channel).1).collect()
+        };
+        assert_eq!(indices(Channel::Terminal, &[0, 3, 4, 5]), [0, 1, 2, 3]);
+        assert_eq!(indices(Channel::Exec, &[1, 2, 4, 5]), [0, 1, 2, 3]);
+    }
 }

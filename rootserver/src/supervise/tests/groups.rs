@@ -1,7 +1,7 @@
 //! Groups: named cases of each strategy, and random groups, graphs and events.
 
 use super::*;
-use skink_manifest::Edge;
+use skink_manifest::{Edge, SessionGrant};
 
 const DRIVER: ServerId = ServerId(0);
 const FS: ServerId = ServerId(1);
@@ -17,6 +17,7 @@ fn edge(client: u8, server: u8) -> Edge {
         sessions: 1,
         shared_bytes: 0,
         dma: false,
+        grant: SessionGrant::default(),
     }
 }
 

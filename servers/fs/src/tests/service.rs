@@ -5,6 +5,7 @@ use super::helpers::SMALL_CACHE;
 use crate::Limits;
 use crate::service::{Host, Service};
 use crate::testing::FakeDisk;
+use libipc::start::SessionGrant;
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
@@ -47,7 +48,12 @@ impl Host for Fake {
     }
 
     fn sessions(&mut self) -> Vec<SessionState> {
-        vec![SessionState { badge: CALLER.0, incarnation: 1, is_alive: true }]
+        vec![SessionState {
+            badge: CALLER.0,
+            incarnation: 1,
+            is_alive: true,
+            grant: SessionGrant::default(),
+        }]
     }
 
     fn region(&self, caller: Caller) -> Option<Shared> {

@@ -6,6 +6,7 @@ use super::helpers::SMALL_CACHE;
 use crate::Limits;
 use crate::service::{Host, Service};
 use crate::testing::FakeDisk;
+use libipc::start::SessionGrant;
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
@@ -79,8 +80,12 @@ impl World {
     }
 
     fn with(limits: Limits) -> World {
-        let state =
-            |caller: Caller| SessionState { badge: caller.0, incarnation: 1, is_alive: true };
+        let state = |caller: Caller| SessionState {
+            badge: caller.0,
+            incarnation: 1,
+            is_alive: true,
+            grant: SessionGrant::default(),
+        };
         let around = Rc::new(RefCell::new(Around {
             disk: Some(FakeDisk::new(small_volume(), SMALL_CACHE)),
             regions: [Shared::leaked(REGION_BYTES), Shared::leaked(REGION_BYTES)],

@@ -6,7 +6,7 @@
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
-use skink_manifest::{Restart, limits};
+use skink_manifest::{Restart, SessionGrant, limits};
 
 use super::{ControlError, Name};
 
@@ -105,6 +105,8 @@ pub struct ProgramNeed {
     pub protocol: Name,
     /// Shared memory that it wants at least, bytes; 0: as much as there is.
     pub shared_bytes: u32,
+    /// How much of the protocol it asks for; what this does not speak of is as the slot offers.
+    pub grant: SessionGrant,
 }
 
 /// A program that was started.

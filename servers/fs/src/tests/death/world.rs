@@ -8,6 +8,7 @@ use crate::Limits;
 use crate::service::{Host, Service};
 use crate::testing::FakeDisk;
 use crate::{BufferIndex, CacheDevice, Completion, Request, SubmitError};
+use libipc::start::SessionGrant;
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
@@ -152,7 +153,12 @@ impl Host for Around {
 
     fn sessions(&mut self) -> Vec<SessionState> {
         let incarnation = self.incarnation.get();
-        vec![SessionState { badge: CALLER.0, incarnation, is_alive: true }]
+        vec![SessionState {
+            badge: CALLER.0,
+            incarnation,
+            is_alive: true,
+            grant: SessionGrant::default(),
+        }]
     }
 }
 
