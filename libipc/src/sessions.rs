@@ -18,6 +18,7 @@
 //! Not here: where a table is kept (the server's survivor region), what the things are.
 
 use crate::server::Caller;
+use crate::start::SessionGrant;
 use crate::supervisor::SessionState;
 use alloc::vec::Vec;
 use core::fmt;
@@ -225,6 +226,12 @@ impl Clients {
         session.is_alive.then_some(owner)
     }
 
+    /// How much of its protocol the session of whoever calls is good for; as [`Clients::owner`].
+    pub fn grant(&self, caller: Caller) -> Option<&SessionGrant> {
+        let session = self.sessions.iter().find(|session| session.badge == caller.0)?;
+        session.is_alive.then_some(&session.grant)
+    }
+
     /// Whether an instance has ended. A session that the supervisor did not tell of says nothing.
     pub fn is_gone(&self, owner: Owner) -> bool {
         let session = self.sessions.iter().find(|session| session.badge == owner.badge);
@@ -240,7 +247,6 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::start::SessionGrant;
     use std::collections::BTreeSet;
     use std::vec;
 

@@ -10,13 +10,16 @@
 //!
 //! Not here: the ring to the driver (the binary's glue), anything about FAT.
 
+mod reach;
 mod told;
 
+use reach::{Purpose, reach};
 pub(crate) use told::error;
 use told::{access_of, describe, mount_failure, text};
 
 use crate::survivor::records::ClientRecord;
 use crate::{CacheDevice, Create, DirCursor, FsError, Identity, Limits, Listed, OpenFile, Volume};
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 use libipc::sessions::{Clients, Owner, first_handle};
@@ -102,6 +105,20 @@ impl<H: Host> Service<H> {
         }
         self.sessions_changed();
         self.clients.owner(caller).ok_or(FileError::Ipc(libipc::Error::UnknownSession))
+    }
+
+    /// The path on the volume that a caller's path means, if its session is good for that.
+    fn reach<'p>(
+        &mut self,
+        caller: Caller,
+        path: &'p str,
+        purpose: Purpose,
+    ) -> Result<Cow<'p, str>, FileError> {
+        // Learns of new clients first.
+        self.volume()?;
+        self.owner(caller)?;
+        let grant = self.clients.grant(caller);
+        reach(grant.ok_or(libipc::Error::UnknownSession)?, path, purpose)
     }
 
     /// Carries out a call that changes something.
@@ -259,7 +276,11 @@ impl<H: Host> FileSystemServer for Service<H> {
                 Create::Same(Identity { file, beginning })
             }
         };
-        let file = self.open_once(caller, request, path, (access_of(access), create))?;
+        let only_looks =
+            access == file::Access::Read && matches!(create, Create::Never | Create::Same(_));
+        let purpose = if only_looks { Purpose::Look } else { Purpose::Change };
+        let path = self.reach(caller, path, purpose)?;
+        let file = self.open_once(caller, request, &path, (access_of(access), create))?;
         self.opened(file)
     }
 
@@ -341,8 +362,9 @@ impl<H: Host> FileSystemServer for Service<H> {
         Ok(describe(&metadata))
     }
 
-    fn status(&mut self, _: Caller, path: &str) -> Result<file::Metadata, FileError> {
-        let metadata = self.volume()?.stat(path).map_err(error)?;
+    fn status(&mut self, caller: Caller, path: &str) -> Result<file::Metadata, FileError> {
+        let path = self.reach(caller, path, Purpose::Look)?;
+        let metadata = self.volume()?.stat(&path).map_err(error)?;
         Ok(describe(&metadata))
     }
 
@@ -355,9 +377,10 @@ impl<H: Host> FileSystemServer for Service<H> {
     ) -> Result<Listing, FileError> {
         let mut writer = EntryWriter::new(self.span(caller, span)?);
         let mut at = DirCursor(u32::try_from(cursor).map_err(|_| FileError::InvalidArgument)?);
+        let path = self.reach(caller, path, Purpose::Look)?;
         let volume = self.volume()?;
         loop {
-            let (found, next) = volume.read_dir(path, at, ENTRIES).map_err(error)?;
+            let (found, next) = volume.read_dir(&path, at, ENTRIES).map_err(error)?;
             for (i, listed) in found.iter().enumerate() {
                 if push(&mut writer, listed) {
                     continue;
@@ -366,7 +389,7 @@ impl<H: Host> FileSystemServer for Service<H> {
                     return Err(FileError::InvalidArgument);
                 }
                 // What did not fit comes again: as many as fitted are looked up anew.
-                let next = if i == 0 { at } else { after(volume, path, at, i)? };
+                let next = if i == 0 { at } else { after(volume, &path, at, i)? };
                 return Ok(Listing { length: writer.length(), next: Some(u64::from(next.0)) });
             }
             match next {
@@ -384,12 +407,14 @@ impl<H: Host> FileSystemServer for Service<H> {
         path: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| volume.make_dir(path))
+        let path = self.reach(caller, path, Purpose::Change)?;
+        self.change_once(caller, request, |volume| volume.make_dir(&path))
     }
 
     fn remove(&mut self, caller: Caller, path: &str, request: RequestId) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| match volume.remove_file(path) {
-            Err(FsError::IsADirectory) => volume.remove_dir(path),
+        let path = self.reach(caller, path, Purpose::Unlink)?;
+        self.change_once(caller, request, |volume| match volume.remove_file(&path) {
+            Err(FsError::IsADirectory) => volume.remove_dir(&path),
             other => other,
         })
     }
@@ -401,14 +426,22 @@ impl<H: Host> FileSystemServer for Service<H> {
         to: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        self.change_once(caller, request, |volume| volume.rename(from, to))
+        let from = self.reach(caller, from, Purpose::Unlink)?;
+        let to = self.reach(caller, to, Purpose::Change)?;
+        self.change_once(caller, request, |volume| volume.rename(&from, &to))
     }
 
-    fn sync(&mut self, _: Caller) -> Result<(), FileError> {
+    fn sync(&mut self, caller: Caller) -> Result<(), FileError> {
+        self.reach(caller, "/", Purpose::Change)?;
         self.change(Volume::sync)
     }
 
-    fn statistics(&mut self, _: Caller) -> Result<Statistics, FileError> {
+    fn statistics(&mut self, caller: Caller) -> Result<Statistics, FileError> {
+        let is_read_only = match self.reach(caller, "/", Purpose::Change) {
+            Ok(_) => false,
+            Err(FileError::ReadOnly) => true,
+            Err(error) => return Err(error),
+        };
         let stat = self.volume()?.stat_volume().map_err(error)?;
         let bytes = |clusters: u32| u64::from(clusters) * u64::from(stat.cluster_bytes);
         Ok(Statistics {
@@ -416,7 +449,7 @@ impl<H: Host> FileSystemServer for Service<H> {
             cluster_bytes: stat.cluster_bytes,
             total_bytes: bytes(stat.clusters),
             free_bytes: bytes(stat.free_clusters),
-            is_read_only: false,
+            is_read_only,
             damaged: stat.audit.damaged,
         })
     }

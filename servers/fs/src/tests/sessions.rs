@@ -6,12 +6,12 @@ use super::helpers::SMALL_CACHE;
 use crate::Limits;
 use crate::service::{Host, Service};
 use crate::testing::FakeDisk;
-use libipc::start::SessionGrant;
+use libipc::start::{self, SessionGrant};
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
 use skink_protocols::file::{
-    Access, Create, FileError, FileSystemServer, Handle, MountFailure, RequestId,
+    Access, Create, FileError, FileSystemServer, Handle, Kind, MountFailure, RequestId,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -158,6 +158,106 @@ impl World {
     }
 }
 
+/// A world with `/DATA/OWN` and `/SECRET`, in which the hostile client's session has this grant.
+fn granted(grant: SessionGrant) -> World {
+    let mut world = World::new();
+    world.service.make_directory(VICTIM, "/DATA", RequestId::NONE).unwrap();
+    for (path, bytes) in [("/DATA/OWN", &b"its own"[..]), ("/SECRET", b"the victim's")] {
+        let handle = world.file_of(VICTIM, path, bytes);
+        world.service.close(VICTIM, handle).unwrap();
+    }
+    world.around.borrow_mut().clients[1].grant = grant;
+    world.restart_client(HOSTILE);
+    world.service.sessions_changed();
+    world
+}
+
+#[test]
+fn a_session_for_reading_changes_nothing() {
+    let grant = SessionGrant { access: start::Access::Read, ..SessionGrant::default() };
+    let mut world = granted(grant);
+    let handle = world.open(HOSTILE, "/SECRET").expect("it may read");
+    assert_eq!(world.read(HOSTILE, handle), Ok(b"the victim's".to_vec()));
+    let span = Span { offset: 0, length: 8 };
+    let fs = &mut world.service;
+    let write = |fs: &mut Service<Sessions>, path, create| {
+        fs.open(HOSTILE, path, Access::Write, create, RequestId::NONE).map(|_| ())
+    };
+    let read = |fs: &mut Service<Sessions>, path, create| {
+        fs.open(HOSTILE, path, Access::Read, create, RequestId::NONE).map(|_| ())
+    };
+    let refused = [
+        write(fs, "/SECRET", Create::Never),
+        write(fs, "/SECRET", Create::Truncate),
+        read(fs, "/SECRET", Create::Truncate),
+        read(fs, "/NEW", Create::IfMissing),
+        fs.make_directory(HOSTILE, "/NEW", RequestId::NONE),
+        fs.remove(HOSTILE, "/SECRET", RequestId::NONE),
+        fs.rename(HOSTILE, "/SECRET", "/MINE", RequestId::NONE),
+        fs.sync(HOSTILE),
+    ];
+    for (call, refused) in refused.into_iter().enumerate() {
+        assert_eq!(refused, Err(FileError::ReadOnly), "call {call}");
+    }
+    assert_eq!(fs.write(HOSTILE, handle, 0, span), Err(FileError::WrongAccess));
+    assert_eq!(fs.truncate(HOSTILE, handle, 0), Err(FileError::WrongAccess));
+    assert_eq!(fs.status(HOSTILE, "/NEW"), Err(FileError::NotFound));
+    let told = [VICTIM, HOSTILE].map(|caller| fs.statistics(caller).unwrap().is_read_only);
+    assert_eq!(told, [false, true]);
+    fs.sync(VICTIM).unwrap();
+}
+
+#[test]
+fn a_session_of_a_folder_has_no_way_out_of_it() {
+    let folder = Some("/DATA".try_into().unwrap());
+    let mut world = granted(SessionGrant { folder, ..SessionGrant::default() });
+    let ways = [
+        "/SECRET",
+        "/../SECRET",
+        "../SECRET",
+        "/./../../SECRET",
+        "/OWN/../../SECRET",
+        "/.../SECRET",
+        "/.. /SECRET",
+        "/DATA/../../SECRET",
+        "//..//SECRET",
+    ];
+    for way in ways {
+        let opened = world.open(HOSTILE, way);
+        assert!(
+            matches!(opened, Err(FileError::NotFound | FileError::InvalidName)),
+            "{way}: {opened:?}"
+        );
+        let removed = world.service.remove(HOSTILE, way, RequestId::NONE);
+        assert!(removed.is_err(), "{way}");
+        let renamed = world.service.rename(HOSTILE, way, "/GOT", RequestId::NONE);
+        assert!(renamed.is_err(), "{way}");
+    }
+    for own in ["/OWN", "OWN", "/../OWN", "/./X/../OWN"] {
+        let handle = world.open(HOSTILE, own).expect(own);
+        assert_eq!(world.read(HOSTILE, handle), Ok(b"its own".to_vec()));
+        world.service.close(HOSTILE, handle).unwrap();
+    }
+    let fs = &mut world.service;
+    fs.make_directory(HOSTILE, "/SUB", RequestId::NONE).unwrap();
+    fs.rename(HOSTILE, "/SUB", "/../MOVED", RequestId::NONE).unwrap();
+    assert!(fs.status(VICTIM, "/DATA/MOVED").is_ok());
+    fs.remove(HOSTILE, "/MOVED", RequestId::NONE).unwrap();
+    assert_eq!(fs.status(HOSTILE, "/").unwrap().kind, Kind::Directory);
+    assert_eq!(fs.status(HOSTILE, "/OWN/"), Err(FileError::NotDirectory));
+    // The root of the session stays, also when it is empty.
+    fs.remove(HOSTILE, "/OWN", RequestId::NONE).unwrap();
+    for root in ["/", "", "/..", "/X/.."] {
+        assert_eq!(fs.remove(HOSTILE, root, RequestId::NONE), Err(FileError::InvalidMove));
+        let renamed = fs.rename(HOSTILE, root, "/X", RequestId::NONE);
+        assert_eq!(renamed, Err(FileError::InvalidMove), "{root}");
+    }
+    let listing = fs.list(HOSTILE, "/..", 0, Span { offset: 0, length: 4096 }).unwrap();
+    assert_eq!(listing.length, 0, "nothing of what is above");
+    fs.remove(VICTIM, "/DATA", RequestId::NONE).unwrap();
+    assert_eq!(fs.status(HOSTILE, "/"), Err(FileError::NotFound));
+}
+
 #[test]
 fn a_handle_is_the_sessions_that_was_given_it() {
     let mut world = World::new();
@@ -256,8 +356,16 @@ fn a_session_that_nobody_told_of_gets_nothing() {
     world.file_of(VICTIM, "/v", b"v");
     let unknown = FileError::Ipc(libipc::Error::UnknownSession);
     assert_eq!(world.open(STRANGER, "/v"), Err(unknown.clone()));
-    let made = world.service.make_directory(STRANGER, "/d", RequestId(1));
-    assert_eq!(made, Err(unknown));
+    let fs = &mut world.service;
+    let refused = [
+        fs.make_directory(STRANGER, "/d", RequestId(1)),
+        fs.status(STRANGER, "/v").map(|_| ()),
+        fs.statistics(STRANGER).map(|_| ()),
+        fs.sync(STRANGER),
+    ];
+    for refused in refused {
+        assert_eq!(refused, Err(unknown.clone()));
+    }
 }
 
 /// Sessions outlive their clients: another program may be the next one, with numbers of its own.
