@@ -19,7 +19,7 @@
 
 use crate::server::Caller;
 use crate::start::SessionGrant;
-use crate::supervisor::SessionState;
+use crate::supervisor::{SessionState, SupervisorClient};
 use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -198,6 +198,22 @@ impl<T> Table<T> {
     /// All that is given out.
     pub fn iter(&self) -> impl Iterator<Item = (Found, Owner, &T)> {
         self.places.iter().flatten().map(|place| (Found(place.number), place.owner, &place.thing))
+    }
+}
+
+/// All sessions of this server, as the supervisor tells them now; without those behind an answer that
+/// failed, which is logged.
+pub fn ask(supervisor: &SupervisorClient) -> Vec<SessionState> {
+    let mut all = Vec::new();
+    loop {
+        match supervisor.sessions(all.len() as u32) {
+            Ok(page) if page.is_empty() => return all,
+            Ok(page) => all.extend(page),
+            Err(error) => {
+                log::error!("ask for the sessions: {error}");
+                return all;
+            }
+        }
     }
 }
 

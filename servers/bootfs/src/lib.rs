@@ -2,9 +2,10 @@
 //!
 //! Names in the image are paths; the directories between are made up from them.
 //!
-//! A handle is the file's index, the same for every session: whoever has a session may read every file
-//! of the image and change none, so that a number gives nothing that its path would not, and there is
-//! nothing that a session could take from another. Any instance serves the handles of any other.
+//! A handle is the file's index, the same for every session, and names nothing to a session whose folder
+//! the file is not in: a number gives nothing that its path would not, and nobody can change anything,
+//! so that there is nothing that a session could take from another. Any instance serves the handles of
+//! any other.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,8 @@ use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use libipc::sessions::Clients;
+use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_abi::bootimage::{HEADER_SIZE, Header, ImageError};
 use skink_protocols::Span;
@@ -42,10 +45,13 @@ pub struct BootFs {
     nodes: Vec<Node>,
 }
 
-/// Where a session's spans lie.
-pub trait Regions {
+/// What the server around the files knows of its sessions.
+pub trait Host {
     /// The shared region of the session that `caller` speaks in.
     fn region(&self, caller: Caller) -> Option<Shared>;
+
+    /// The sessions, and what they are good for.
+    fn sessions(&mut self) -> Vec<SessionState>;
 }
 
 impl BootFs {
@@ -185,32 +191,69 @@ const fn directory() -> Metadata {
     Metadata { kind: Kind::Directory, size: 0, is_read_only: true, modified: None }
 }
 
-/// The server: the files, and the sessions' regions.
+/// The server: the files, and the sessions.
 #[derive(Debug)]
-pub struct Service<R> {
-    /// The files.
-    pub files: BootFs,
-    /// The sessions.
-    pub regions: R,
+pub struct Service<H> {
+    files: BootFs,
+    host: H,
+    clients: Clients,
 }
 
-impl<R: Regions> Service<R> {
+impl<H: Host> Service<H> {
+    /// Serves these files.
+    pub const fn new(files: BootFs, host: H) -> Self {
+        Service { files, host, clients: Clients::new() }
+    }
+
+    /// Clients died or came, or sessions are good for something else.
+    pub fn sessions_changed(&mut self) {
+        self.clients.update(self.host.sessions());
+    }
+
     fn span(&self, caller: Caller, span: Span) -> Result<Shared, FileError> {
-        let region = self.regions.region(caller).ok_or(libipc::Error::UnknownSession)?;
+        let region = self.host.region(caller).ok_or(libipc::Error::UnknownSession)?;
         span.of(&region).ok_or(FileError::InvalidArgument)
+    }
+
+    /// The folder that is the root of a caller's session, without slashes around; empty for all.
+    fn folder(&mut self, caller: Caller) -> Result<String, FileError> {
+        if self.clients.grant(caller).is_none() {
+            self.sessions_changed();
+        }
+        let grant = self.clients.grant(caller).ok_or(libipc::Error::UnknownSession)?;
+        Ok(grant.folder.as_ref().map_or("", |folder| folder.trim_matches('/')).to_string())
+    }
+
+    /// The path in the image that a caller's path means. (The names of an image are no way up: `..`
+    /// is none of them.)
+    fn path(&mut self, caller: Caller, path: &str) -> Result<String, FileError> {
+        let folder = self.folder(caller)?;
+        Ok(alloc::format!("{folder}/{}", path.trim_matches('/')))
+    }
+
+    /// A file that a caller's session reaches.
+    fn file(&mut self, caller: Caller, handle: Handle) -> Result<&Node, FileError> {
+        let folder = self.folder(caller)?;
+        let node = self.files.node(handle)?;
+        let inside = node.path.strip_prefix(&folder);
+        match inside.is_some_and(|rest| folder.is_empty() || rest.starts_with('/')) {
+            true => Ok(node),
+            false => Err(FileError::BadHandle),
+        }
     }
 }
 
-impl<R: Regions> FileSystemServer for Service<R> {
+impl<H: Host> FileSystemServer for Service<H> {
     fn open(
         &mut self,
-        _: Caller,
+        caller: Caller,
         path: &str,
         access: Access,
         create: Create,
         _: RequestId,
     ) -> Result<Opened, FileError> {
-        match (self.files.find(path), create) {
+        let path = self.path(caller, path)?;
+        match (self.files.find(&path), create) {
             (Ok(index), Create::Same(same)) if same != identity(index) => Err(FileError::Replaced),
             (Ok(index), Create::Never | Create::IfMissing | Create::Same(_)) => {
                 self.files.opened(index, access)
@@ -221,8 +264,8 @@ impl<R: Regions> FileSystemServer for Service<R> {
         }
     }
 
-    fn close(&mut self, _: Caller, handle: Handle) -> Result<(), FileError> {
-        self.files.node(handle).map(|_| ())
+    fn close(&mut self, caller: Caller, handle: Handle) -> Result<(), FileError> {
+        self.file(caller, handle).map(|_| ())
     }
 
     fn read(
@@ -233,6 +276,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
         span: Span,
     ) -> Result<u32, FileError> {
         let to = self.span(caller, span)?;
+        self.file(caller, handle)?;
         self.files.read_into(handle, position, to)
     }
 
@@ -244,12 +288,13 @@ impl<R: Regions> FileSystemServer for Service<R> {
         Err(FileError::ReadOnly)
     }
 
-    fn handle_status(&mut self, _: Caller, handle: Handle) -> Result<Metadata, FileError> {
-        self.files.node(handle).map(|node| file(node.size))
+    fn handle_status(&mut self, caller: Caller, handle: Handle) -> Result<Metadata, FileError> {
+        self.file(caller, handle).map(|node| file(node.size))
     }
 
-    fn status(&mut self, _: Caller, path: &str) -> Result<Metadata, FileError> {
-        match self.files.find(path) {
+    fn status(&mut self, caller: Caller, path: &str) -> Result<Metadata, FileError> {
+        let path = self.path(caller, path)?;
+        match self.files.find(&path) {
             Ok(index) => Ok(file(self.files.nodes[index].size)),
             Err(FileError::IsDirectory) => Ok(directory()),
             Err(error) => Err(error),
@@ -264,7 +309,8 @@ impl<R: Regions> FileSystemServer for Service<R> {
         span: Span,
     ) -> Result<Listing, FileError> {
         let to = self.span(caller, span)?;
-        self.files.list_into(path, cursor, to)
+        let path = self.path(caller, path)?;
+        self.files.list_into(&path, cursor, to)
     }
 
     fn make_directory(&mut self, _: Caller, _: &str, _: RequestId) -> Result<(), FileError> {
@@ -298,6 +344,7 @@ impl<R: Regions> FileSystemServer for Service<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libipc::start::SessionGrant;
     use skink_abi::bootimage::{self, ARCH_X86_64, FILE_SIZE, NAME_SIZE};
     use skink_protocols::file::EntryReader;
 
@@ -395,6 +442,58 @@ mod tests {
         assert_eq!(seen, names);
         let tiny = Shared::leaked(8);
         assert_eq!(fs.list_into("/", 0, tiny), Err(FileError::InvalidArgument));
+    }
+
+    /// Session 1 has all, session 2 a folder.
+    struct Two(Shared);
+
+    impl Host for Two {
+        fn region(&self, _: Caller) -> Option<Shared> {
+            Some(self.0)
+        }
+
+        fn sessions(&mut self) -> Vec<SessionState> {
+            let grant = |folder: Option<&str>| SessionGrant {
+                folder: folder.map(|folder| folder.try_into().unwrap()),
+                ..SessionGrant::default()
+            };
+            let state =
+                |badge, grant| SessionState { badge, incarnation: 1, is_alive: true, grant };
+            alloc::vec![state(1, grant(None)), state(2, grant(Some("/docs")))]
+        }
+    }
+
+    #[test]
+    fn a_session_of_a_folder_reaches_nothing_else() {
+        let files = [("doc", &b"near"[..]), ("docs/a/b.txt", b"hello"), ("docsx", b"nearer")];
+        let files = BootFs::new(image(&files)).unwrap();
+        let memory = Shared::leaked(4096);
+        let mut service = Service::new(files, Two(memory));
+        let (all, folder, stranger) = (Caller(1), Caller(2), Caller(3));
+        let open = |service: &mut Service<Two>, caller, path| {
+            let opened = service.open(caller, path, Access::Read, Create::Never, RequestId::NONE);
+            opened.map(|opened| opened.handle)
+        };
+        let span = Span { offset: 0, length: 64 };
+        let own = open(&mut service, folder, "/a/b.txt").unwrap();
+        assert_eq!(service.read(folder, own, 0, span), Ok(5));
+        for path in ["/doc", "/docsx"] {
+            let foreign = open(&mut service, all, path).unwrap();
+            assert!(service.read(all, foreign, 0, span).is_ok());
+            assert_eq!(service.read(folder, foreign, 0, span), Err(FileError::BadHandle));
+            assert_eq!(service.handle_status(folder, foreign), Err(FileError::BadHandle));
+        }
+        for path in ["/doc", "/docsx", "/../doc", "../docsx", "/docs/a/b.txt", "x"] {
+            let opened = open(&mut service, folder, path);
+            assert_eq!(opened, Err(FileError::NotFound), "{path}");
+        }
+        let listing = service.list(folder, "/", 0, span).unwrap();
+        let mut reader = EntryReader::new(memory, listing.length);
+        assert_eq!(reader.next_entry().map(|entry| entry.name.to_string()), Some("a".into()));
+        assert_eq!(reader.next_entry(), None);
+        let unknown = FileError::Ipc(libipc::Error::UnknownSession);
+        assert_eq!(open(&mut service, stranger, "/doc"), Err(unknown.clone()));
+        assert_eq!(service.read(stranger, own, 0, span), Err(unknown));
     }
 
     #[test]

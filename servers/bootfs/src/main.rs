@@ -3,20 +3,28 @@
 
 #[cfg(target_os = "none")]
 mod guest {
-    use bootfs::{BootFs, Regions, Service};
-    use libipc::Shared;
+    extern crate alloc;
+
+    use alloc::vec::Vec;
+    use bootfs::{BootFs, Host, Service};
     use libipc::server::{self, Caller, Outcome, Request, Server};
-    use libipc::start::StartInfo;
+    use libipc::start::{StartInfo, event, slot};
+    use libipc::supervisor::{SessionState, SupervisorClient};
+    use libipc::{Shared, sessions};
     use skink_protocols::file::FileSystem;
 
     libipc::main!(main);
 
     struct Sessions(&'static StartInfo);
 
-    impl Regions for Sessions {
+    impl Host for Sessions {
         fn region(&self, caller: Caller) -> Option<Shared> {
             let session = self.0.incoming.iter().find(|s| s.badge == caller.0)?;
             Some(Shared::granted(session.shared))
+        }
+
+        fn sessions(&mut self) -> Vec<SessionState> {
+            sessions::ask(&SupervisorClient::at(slot::SUPERVISOR))
         }
     }
 
@@ -26,6 +34,12 @@ mod guest {
         fn on_message(&mut self, request: &Request<'_>) -> Outcome {
             FileSystem::dispatch(&mut self.0, request)
         }
+
+        fn on_notification(&mut self, bits: u64) {
+            if bits & event::SESSIONS != 0 {
+                self.0.sessions_changed();
+            }
+        }
     }
 
     fn main(start: &'static StartInfo) -> i32 {
@@ -33,7 +47,7 @@ mod guest {
             Ok(files) => files,
             Err(error) => panic!("read the boot image: {error:?}; is it granted in the manifest?"),
         };
-        server::run(&mut Glue(Service { files, regions: Sessions(start) }))
+        server::run(&mut Glue(Service::new(files, Sessions(start))))
     }
 }
 
