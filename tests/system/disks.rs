@@ -24,6 +24,10 @@ pub const TESTS: &[Test] = &[
         name: "DISK0006 rename, move, remove, copy and append leave what they should",
         run: operations,
     },
+    Test {
+        name: "DISK0007 cp onto the same file by another name keeps it, and rm -r stays inside",
+        run: same_files,
+    },
 ];
 
 /// SHA-256 by the host's own tool.
@@ -129,6 +133,49 @@ fn operations(fixture: &Fixture) -> Result<()> {
     ensure!(text == "a/\nthree\nTwo.text\n", "{text}");
     ensure!(
         disk.get("/three")? == b"one\nmore\n" && disk.get("/a/b/Two.text")? == b"one\n",
+        "contents"
+    );
+    disk.check()
+}
+
+fn same_files(fixture: &Fixture) -> Result<()> {
+    let disk = Disk::fat32(64 << 20, 1)?;
+    disk.put("/HELLO.TXT", b"hello\n")?;
+    disk.put("/a long name.text", b"long\n")?;
+    disk.make_directory("/A")?;
+    disk.make_directory("/A/B")?;
+    disk.put("/A/KEEP.TXT", b"kept\n")?;
+    disk.put("/A/B/qZ", b"inside\n")?;
+    // A long name that paths read as the way out.
+    let mut image = std::fs::read(disk.path())?;
+    let long = b"\x41q\0Z\0\0\0";
+    let at = image.windows(long.len()).position(|bytes| bytes == long);
+    let Some(at) = at else { anyhow::bail!("mcopy wrote no long name") };
+    image[at + 1..at + 5].copy_from_slice(b".\0.\0");
+    std::fs::write(disk.path(), image)?;
+    let nested = format!("/disk/N{}", "/d".repeat(250));
+    let (make, remove) = (format!("mkdir -p {nested}; write {nested}/f x"), "rm -r /disk/N");
+    let lines = [
+        "cp /disk/HELLO.TXT /disk/hello.txt",
+        "cp /disk/HELLO.TXT /disk/HELLO.TXT.",
+        "cp /disk/HELLO.TXT '/disk/HELLO.TXT '",
+        "cp /disk/HELLO.TXT /disk/A/../HELLO.TXT",
+        "cp '/disk/a long name.text' /disk/ALONGN~1.TEX",
+        "cp /disk/HELLO.TXT /disk/COPY.TXT; cp /disk/HELLO.TXT /disk/COPY.TXT; cat /disk/COPY.TXT",
+        "rm -r /disk/A/B; ls /disk/A",
+        &make,
+        remove,
+        "sync; ls /disk",
+    ];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    for (line, said) in lines.iter().zip(&said).take(5) {
+        ensure!(said.status == 1 && said.text.contains("the same file"), "{line}: {said:?}");
+    }
+    ensure!(said[5].text == "hello\n" && said[6].text == "KEEP.TXT\n", "{said:?}");
+    ensure!(said[7].status == 0 && said[8].status == 0, "{said:?}");
+    ensure!(said[9].text == "A/\nCOPY.TXT\nHELLO.TXT\na long name.text\n", "{said:?}");
+    ensure!(
+        disk.get("/HELLO.TXT")? == b"hello\n" && disk.get("/a long name.text")? == b"long\n",
         "contents"
     );
     disk.check()
