@@ -48,7 +48,8 @@ pub const fn first_handle(incarnation: u32) -> u64 {
 pub enum Full {
     /// The session has its share.
     Share,
-    /// All places are taken: there are more sessions than places.
+    /// All places are taken: there are more sessions than places. (Or all numbers, which takes longer
+    /// than a machine lives.)
     Table,
 }
 
@@ -139,7 +140,7 @@ impl<T> Table<T> {
         self.check_room(owner, share)?;
         let from = self.next;
         let free = |number: &u64| self.places[self.place(Handle(*number))].is_none();
-        let number = (from..).take(self.places.len()).find(free).ok_or(Full::Table)?;
+        let number = (from..u64::MAX).take(self.places.len()).find(free).ok_or(Full::Table)?;
         let place = self.place(Handle(number));
         self.places[place] = Some(Place { number, owner, thing });
         self.next = number + 1;
@@ -341,6 +342,18 @@ mod tests {
         table.insert(owner(1, 1), 1, ()).unwrap();
         table.insert(owner(2, 1), 1, ()).unwrap();
         assert_eq!(table.insert(owner(3, 1), 1, ()), Err(Full::Table));
+    }
+
+    #[test]
+    fn the_last_numbers_are_not_given_twice_either() {
+        let mut table = Table::new(4);
+        table.skip_to(u64::MAX - 2);
+        let given = [(); 3].map(|()| table.insert(VICTIM, 4, ()).map(Found::handle));
+        let last = u64::MAX;
+        assert_eq!(given, [Ok(Handle(last - 2)), Ok(Handle(last - 1)), Err(Full::Table)]);
+        assert!(table.restore(Handle(last), OTHER, ()));
+        assert_eq!(table.next(), last);
+        assert_eq!(table.insert(VICTIM, 4, ()), Err(Full::Table));
     }
 
     #[test]
