@@ -12,7 +12,7 @@
 use crate::base::{Core, Link, PER_SECTOR};
 use crate::bytes::u32_at;
 use crate::device::{CacheDevice, SECTOR_BYTES};
-use crate::dir::{Dir, Scanner};
+use crate::dir::{Dir, DirStart, Scanner};
 use crate::error::FsError;
 use crate::map::{ClusterMap, PER_WORD, State};
 use alloc::vec::Vec;
@@ -53,11 +53,11 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
     scan_fat(core)?;
     let mut report = AuditReport::default();
     claim(core, core.geo.root)?;
-    let root = Dir::load(core, core.geo.root).map_err(|error| error.at("/"))?;
+    let root = Dir::load(core, DirStart::root(&core.geo)).map_err(|error| error.at("/"))?;
     let mut deferred = Vec::new();
     walk(core, root, &mut deferred, &mut report)?;
-    while let Some(first) = deferred.pop() {
-        match Dir::load(core, first) {
+    while let Some(start) = deferred.pop() {
+        match Dir::load(core, start) {
             Ok(dir) => walk(core, dir, &mut deferred, &mut report)?,
             // It was sound; since then another chain was found to share it.
             Err(FsError::Io { .. } | FsError::Corrupt { .. }) => report.damaged += 1,
@@ -72,7 +72,7 @@ pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, F
 fn walk<D: CacheDevice>(
     core: &mut Core<D>,
     top: Dir,
-    deferred: &mut Vec<u32>,
+    deferred: &mut Vec<DirStart>,
     report: &mut AuditReport,
 ) -> Result<(), FsError> {
     let mut stack = Vec::new();
@@ -102,9 +102,9 @@ fn walk<D: CacheDevice>(
                 break;
             }
             if deferred.len() < MAX_DEFERRED {
-                deferred.push(child.first);
+                deferred.push(child.start);
             } else {
-                core.map.set(child.first, State::Suspect);
+                core.map.set(child.start.cluster(), State::Suspect);
                 report.damaged += 1;
             }
         }
@@ -162,7 +162,7 @@ fn check_entry<D: CacheDevice>(
     if entry.is_directory() {
         report.directories += 1;
         if let Claim::Sound(_) = claim(core, first)? {
-            match Dir::load(core, first) {
+            match DirStart::of(entry, &core.geo).and_then(|start| Dir::load(core, start)) {
                 Ok(dir) => return Ok(Some(dir)),
                 Err(FsError::Io { .. } | FsError::Corrupt { .. }) => {}
                 Err(error) => return Err(error),

@@ -15,6 +15,7 @@ use crate::chain::{Chain, Trust};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
 use crate::error::{Damage, FsError};
+use crate::layout::Geometry;
 use crate::name::short::{self, SHORT_UNITS, ShortNamePicker};
 use crate::name::{self, MAX_NAME_UNITS, Match, Name};
 use crate::time::DateTime;
@@ -27,11 +28,40 @@ const DIR_EXTENTS: usize = 64;
 /// Sectors that one miss reads at most (32 KiB).
 const DIR_AHEAD: u32 = 64;
 
+/// The first cluster of a directory, which names it. It comes from the root or from an entry of a
+/// directory: no number and no contents of a file make a directory of anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirStart(u32);
+
+impl DirStart {
+    /// The root.
+    pub fn root(geo: &Geometry) -> Self {
+        DirStart(geo.root)
+    }
+
+    /// Of the directory that this entry names, which was read from a directory.
+    ///
+    /// # Errors
+    /// `Corrupt` if there can be none.
+    pub fn of(entry: &Entry, geo: &Geometry) -> Result<Self, FsError> {
+        match entry.first() {
+            _ if !entry.is_directory() => Err(FsError::NotADirectory),
+            first if first == geo.root => Err(FsError::corrupt(Damage::ChainLoop, first)),
+            first if geo.has_cluster(first) => Ok(DirStart(first)),
+            first => Err(FsError::corrupt(Damage::OutOfRange, first)),
+        }
+    }
+
+    /// The cluster.
+    pub fn cluster(self) -> u32 {
+        self.0
+    }
+}
+
 /// A directory that can be worked on.
 #[derive(Clone, Debug)]
 pub(crate) struct Dir {
-    /// Its first cluster, which names it.
-    pub first: u32,
+    pub start: DirStart,
     chain: Chain,
 }
 
@@ -46,13 +76,14 @@ pub(crate) struct Item {
 }
 
 impl Dir {
-    /// Opens the directory whose first cluster this is, and checks that it is one.
-    pub fn load<D: CacheDevice>(core: &mut Core<D>, first: u32) -> Result<Self, FsError> {
+    /// Opens a directory, and checks that it is sound.
+    pub fn load<D: CacheDevice>(core: &mut Core<D>, start: DirStart) -> Result<Self, FsError> {
+        let first = start.cluster();
         let most = (MAX_SLOTS * ENTRY_BYTES as u32).div_ceil(core.geo.cluster_bytes());
         let is_root = first == core.geo.root;
         let trust = if is_root { Trust::Root } else { Trust::Audited };
         let chain = Chain::build(core, first, DIR_EXTENTS, trust, most)?;
-        let dir = Dir { first, chain };
+        let dir = Dir { start, chain };
         if !is_root {
             let dot = Entry(dir.slot(core, 0)?);
             let dot_dot = Entry(dir.slot(core, 1)?);

@@ -6,7 +6,7 @@
 
 use crate::chain::{Chain, Trust};
 use crate::device::CacheDevice;
-use crate::dir::{Dir, Item, Scanner};
+use crate::dir::{Dir, DirStart, Item, Scanner};
 use crate::dirent::{Attributes, Entry};
 use crate::error::{Damage, FsError};
 use crate::name::{self, Name, short};
@@ -75,27 +75,26 @@ impl Metadata {
 
 /// A path's end: the directory that it is in, its name, and what is there.
 struct Target {
-    dir: u32,
+    dir: DirStart,
     name: Name,
     item: Option<Item>,
     /// The directories on the way, the root first.
-    way: Vec<u32>,
+    way: Vec<DirStart>,
 }
 
 impl<D: CacheDevice> Volume<D> {
-    /// Finds the directory at the end of `names`; returns the first clusters on the way.
-    fn walk(&mut self, names: &[Name]) -> Result<Vec<u32>, FsError> {
+    /// Finds the directory at the end of `names`; returns all on the way, the root first.
+    fn walk(&mut self, names: &[Name]) -> Result<Vec<DirStart>, FsError> {
         self.audit()?;
         let mut way = Vec::with_capacity(names.len() + 1);
-        let mut at = self.core.geo.root;
+        let mut at = DirStart::root(&self.core.geo);
         way.push(at);
         for i in 0..=names.len() {
             let step = self.dir(at).and_then(|()| match names.get(i) {
                 None => Ok(at),
                 Some(name) => match self.dirs[0].find(&mut self.core, name)? {
                     None => Err(FsError::NotFound),
-                    Some(item) if !item.entry.is_directory() => Err(FsError::NotADirectory),
-                    Some(item) => self.child_of(&item.entry),
+                    Some(item) => DirStart::of(&item.entry, &self.core.geo),
                 },
             });
             match step {
@@ -224,7 +223,9 @@ impl<D: CacheDevice> Volume<D> {
     fn slot_to_open(&mut self, target: &Target, create: Create) -> Result<(u32, Entry), FsError> {
         match (create, target.item) {
             (Create::Same(identity), item) => item
-                .filter(|item| Identity::of((target.dir, item.slot), &item.entry) == identity)
+                .filter(|item| {
+                    Identity::of((target.dir.cluster(), item.slot), &item.entry) == identity
+                })
                 .map(|item| (item.slot, item.entry))
                 .ok_or(FsError::Replaced),
             (Create::New, Some(_)) => Err(FsError::Exists),
@@ -247,7 +248,7 @@ impl<D: CacheDevice> Volume<D> {
     fn open_entry(
         &mut self,
         client: (Owner, usize),
-        place: (u32, u32),
+        (dir, slot): (DirStart, u32),
         entry: Entry,
         access: Access,
         path: &str,
@@ -258,13 +259,13 @@ impl<D: CacheDevice> Volume<D> {
         if access != Access::Read && entry.attributes().is_read_only() {
             return Err(FsError::ReadOnly);
         }
-        let (dir, slot) = place;
-        let node = match self.files.find_node(dir, slot) {
+        let node = match self.files.find_node(dir.cluster(), slot) {
             Some(node) => node,
             None => {
                 let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
                 self.dir(dir)?;
                 let address = self.dirs[0].address(&mut self.core, slot)?;
+                let place = (dir.cluster(), slot);
                 self.files.add_node(Node::new(place, address, entry, chain, path.into()))
             }
         };
@@ -277,7 +278,7 @@ impl<D: CacheDevice> Volume<D> {
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         let Item { slot, entry, .. } = target.item.ok_or(FsError::NotFound)?;
         let chain = self.check_file(&entry)?;
-        Ok(Node::new((target.dir, slot), (0, 0), entry, chain, path.into()))
+        Ok(Node::new((target.dir.cluster(), slot), (0, 0), entry, chain, path.into()))
     }
 
     /// Walks a file's chain and compares it with the file's size.
@@ -313,8 +314,8 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// What `..` says in a directory inside `dir`.
-    fn dot_dot_of(&self, dir: u32) -> u32 {
-        if dir == self.core.geo.root { 0 } else { dir }
+    fn dot_dot_of(&self, dir: DirStart) -> u32 {
+        if dir == DirStart::root(&self.core.geo) { 0 } else { dir.cluster() }
     }
 
     /// Removes a file.
@@ -331,7 +332,7 @@ impl<D: CacheDevice> Volume<D> {
         if path::means_directory(path) {
             return Err(FsError::NotADirectory);
         }
-        if self.files.find_node(target.dir, item.slot).is_some() {
+        if self.files.find_node(target.dir.cluster(), item.slot).is_some() {
             return Err(FsError::Busy);
         }
         if item.entry.attributes().is_read_only() {
@@ -352,7 +353,7 @@ impl<D: CacheDevice> Volume<D> {
         if !item.entry.is_directory() {
             return Err(FsError::NotADirectory);
         }
-        let first = self.child_of(&item.entry).map_err(|e| e.at(path))?;
+        let first = DirStart::of(&item.entry, &self.core.geo).map_err(|e| e.at(path))?;
         self.dir(first).map_err(|e| e.at(path))?;
         if !self.dirs[0].is_empty(&mut self.core)? {
             return Err(FsError::NotEmpty);
@@ -362,7 +363,7 @@ impl<D: CacheDevice> Volume<D> {
         self.unlink(target.dir, &item)
     }
 
-    fn unlink(&mut self, dir: u32, item: &Item) -> Result<(), FsError> {
+    fn unlink(&mut self, dir: DirStart, item: &Item) -> Result<(), FsError> {
         self.dir(dir)?;
         self.dirs[0].remove(&mut self.core, item)?;
         match item.entry.first() {
@@ -384,7 +385,7 @@ impl<D: CacheDevice> Volume<D> {
         if !is_directory && (path::means_directory(from) || path::means_directory(to)) {
             return Err(FsError::NotADirectory);
         }
-        if self.files.find_node(source.dir, item.slot).is_some() {
+        if self.files.find_node(source.dir.cluster(), item.slot).is_some() {
             return Err(FsError::Busy);
         }
         let target = self.target(to)?.ok_or(FsError::Exists)?;
@@ -395,22 +396,23 @@ impl<D: CacheDevice> Volume<D> {
             Some(_) => return Err(FsError::Exists),
             None => None,
         };
-        let mut first = 0;
+        let mut moved = None;
         if is_directory {
-            first = self.child_of(&item.entry).map_err(|e| e.at(from))?;
-            if target.way.contains(&first) {
+            let start = DirStart::of(&item.entry, &self.core.geo).map_err(|e| e.at(from))?;
+            if target.way.contains(&start) {
                 return Err(FsError::InvalidMove);
             }
-            self.dir(first).map_err(|e| e.at(from))?;
+            self.dir(start).map_err(|e| e.at(from))?;
+            moved = Some(start).filter(|_| source.dir != target.dir);
         }
         self.core.prepare(NAME_CLUSTERS)?;
         self.dir(target.dir)?;
         self.dirs[0].insert(&mut self.core, &target.name, item.entry, except)?;
         self.dir(source.dir)?;
         self.dirs[0].remove(&mut self.core, &item)?;
-        if is_directory && source.dir != target.dir {
+        if let Some(moved) = moved {
             let parent = self.dot_dot_of(target.dir);
-            self.dir(first)?;
+            self.dir(moved)?;
             let mut dot_dot = Entry::new(*b"..         ", Entry::DIRECTORY, parent, self.now);
             dot_dot.set_modified(item.entry.modified());
             self.dirs[0].update(&mut self.core, 1, &dot_dot)?;

@@ -8,8 +8,8 @@ use crate::base::{Core, Marked, is_info_sector};
 use crate::bytes::u32_at;
 use crate::cache::{Cache, MIN_BUFFERS, Mirror};
 use crate::device::CacheDevice;
-use crate::dir::{Dir, find_label};
-use crate::error::{Damage, FsError, MountError};
+use crate::dir::{Dir, DirStart, find_label};
+use crate::error::{FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
 use crate::open::Files;
 use crate::survivor::records::{ClientRecord, RedoRecord};
@@ -206,8 +206,7 @@ impl<D: CacheDevice> Volume<D> {
     /// Those of [`Volume::audit`].
     pub fn label(&mut self) -> Result<String, FsError> {
         self.audit()?;
-        let root = self.core.geo.root;
-        self.dir(root)?;
+        self.dir(DirStart::root(&self.core.geo))?;
         let found = find_label(&mut self.core, &self.dirs[0])?.unwrap_or(self.core.geo.label);
         let bytes: String =
             found.iter().map(|&b| if b.is_ascii() { b as char } else { '?' }).collect();
@@ -232,24 +231,15 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Puts a directory at `dirs[0]`.
-    pub(crate) fn dir(&mut self, first: u32) -> Result<(), FsError> {
-        if let Some(at) = self.dirs.iter().position(|d| d.first == first) {
+    pub(crate) fn dir(&mut self, start: DirStart) -> Result<(), FsError> {
+        if let Some(at) = self.dirs.iter().position(|d| d.start == start) {
             self.dirs[..=at].rotate_right(1);
             return Ok(());
         }
-        let dir = Dir::load(&mut self.core, first)?;
+        let dir = Dir::load(&mut self.core, start)?;
         self.dirs.truncate(DIRS_KEPT - 1);
         self.dirs.insert(0, dir);
         Ok(())
-    }
-
-    /// The first cluster of the directory that an entry names.
-    pub(crate) fn child_of(&self, entry: &crate::dirent::Entry) -> Result<u32, FsError> {
-        match entry.first() {
-            first if first == self.core.geo.root => Err(FsError::corrupt(Damage::ChainLoop, first)),
-            first if self.core.geo.has_cluster(first) => Ok(first),
-            first => Err(FsError::corrupt(Damage::OutOfRange, first)),
-        }
     }
 }
 
