@@ -8,12 +8,17 @@
 //!   is not for.
 //! * `cat EDGE PATH`: logs the first line of a file; `greet EDGE NAME`: what the hello server says.
 //! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
+//! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+extern crate alloc;
+#[cfg(target_os = "none")]
+mod hostile;
+
+#[cfg(target_os = "none")]
 mod guest {
-    extern crate alloc;
 
     use alloc::string::String;
     use alloc::vec::Vec;
@@ -60,6 +65,8 @@ mod guest {
                 log::info!("hears {}", client.greet(name).expect("a greeting").text);
             }
             ["share", edge] => share(start, edge),
+            ["serves"] => crate::hostile::serves(),
+            ["calls", edge] => crate::hostile::calls(start, edge),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }
