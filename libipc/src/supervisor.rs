@@ -30,13 +30,13 @@ pub trait Supervisor {
     #[hot]
     fn reached(&self, moment: u32, count: u64);
 
-    /// Whether the call by the session whose endpoint is in this slot, whose answer was just lost,
-    /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
-    #[hot]
-    fn is_poison(&self, endpoint: u64) -> bool;
-
     /// Incoming sessions from index `first` on; empty behind the last. Asked for after the event
     /// `SESSIONS`.
     #[idempotent]
     fn sessions(&self, first: u32) -> Result<Vec<SessionState, SESSIONS_PER_PAGE>, Error>;
+
+    /// Whether the call by the session whose endpoint is in this slot, whose answer was just lost,
+    /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
+    #[hot]
+    fn is_poison(&self, endpoint: u64) -> bool;
 }
