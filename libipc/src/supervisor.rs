@@ -85,11 +85,6 @@ pub trait Supervisor {
     #[hot]
     fn reached(&self, moment: u32, count: u64);
 
-    /// Whether the call by the session whose endpoint is in this slot, whose answer was just lost,
-    /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
-    #[hot]
-    fn is_poison(&self, endpoint: u64) -> bool;
-
     /// Says what instance number `incarnation` of the server at the other end of the caller's `edge`
     /// did wrong. It is restarted before this returns, and its death recorded with that cause; unless
     /// it is another instance by now, or the caller has complained too often of late.
@@ -115,4 +110,9 @@ pub trait Supervisor {
     /// `SESSIONS`.
     #[idempotent]
     fn sessions(&self, first: u32) -> Result<Vec<SessionState, SESSIONS_PER_PAGE>, Error>;
+
+    /// Whether the call by the session whose endpoint is in this slot, whose answer was just lost,
+    /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
+    #[hot]
+    fn is_poison(&self, endpoint: u64) -> bool;
 }

@@ -10,6 +10,7 @@ mod floats;
 mod fsdeath;
 mod groups;
 mod heartbeats;
+mod hostile;
 mod kills;
 mod live;
 mod programs;
@@ -66,6 +67,7 @@ fn main() {
         fsdeath::TESTS,
         groups::TESTS,
         heartbeats::TESTS,
+        hostile::TESTS,
         together::TESTS,
         campaigns::TESTS,
     ];

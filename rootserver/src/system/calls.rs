@@ -139,3 +139,6 @@ fn registers(server: ServerId, thread: u64) -> Option<[u64; REGISTER_WORDS]> {
     tcb.read_registers(Then::Leave, &mut words).ok()?;
     Some(words)
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,4 +239,4 @@ impl System {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

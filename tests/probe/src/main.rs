@@ -11,12 +11,17 @@
 //! * `race panic` or `race exit`: panics, and while it says so its second thread ends it too.
 //! * `listen EDGE`: logs what a session of the console lets it do on each channel, where it also writes
 //!   what would end a line of the host's. `shout`: panics with words that are not only seen.
+//! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+extern crate alloc;
+#[cfg(target_os = "none")]
+mod hostile;
+
+#[cfg(target_os = "none")]
 mod guest {
-    extern crate alloc;
 
     use alloc::string::String;
     use alloc::vec::Vec;
@@ -73,6 +78,8 @@ mod guest {
             ["race", how] => race(start, *how == "panic"),
             ["listen", edge] => listen(start, edge),
             ["shout"] => panic!("\x1b[2J\u{9b}31m\r\nroot: shutdown with code 7"),
+            ["serves"] => crate::hostile::serves(),
+            ["calls", edge] => crate::hostile::calls(start, edge),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }

@@ -2,6 +2,7 @@
 //! everybody else has what they had. Played on a model of the kernel's derivation.
 
 use super::*;
+use crate::arch::{CALL_NUMBER, REGISTER_WORDS};
 use crate::supervise::tests::server;
 use crate::system::prepare::Draft;
 use crate::system::setup;
@@ -51,10 +52,14 @@ struct Held {
 
 /// Who holds what, and what was derived from what.
 #[derive(Default)]
-struct Model {
+pub(in crate::system) struct Model {
     held: BTreeMap<Place, Held>,
     cancelled: Vec<Place>,
     empty_messages: usize,
+    /// Of threads, by the pointer to their TCB.
+    pub registers: BTreeMap<u64, [u64; REGISTER_WORDS]>,
+    /// Threads whose calls a server has received: woken when what its replies are made of is revoked.
+    pub received: Vec<u64>,
 }
 
 impl Model {
@@ -95,6 +100,28 @@ impl Model {
         }
     }
 
+    fn wake_callers(&mut self) {
+        for tcb in std::mem::take(&mut self.received) {
+            if let Some(words) = self.registers.get_mut(&tcb) {
+                words[CALL_NUMBER] = Error::ReplyLost.raw();
+            }
+        }
+    }
+
+    /// Answers with the registers of a thread.
+    fn read_registers(&self, tcb: u64) -> Registers {
+        let words = self.registers.get(&tcb).copied().unwrap_or([u64::MAX; REGISTER_WORDS]);
+        let mut answer =
+            Registers { info: MessageInfo::new(0, words.len(), 0), ..Default::default() };
+        for (index, word) in words.into_iter().enumerate() {
+            match answer.words.get_mut(index) {
+                Some(register) => *register = word,
+                None => buffer::set_word(index, word),
+            }
+        }
+        answer
+    }
+
     fn in_cnode(&self, cnode: u64) -> Vec<(u64, Held)> {
         let inside = self.held.iter().filter(|(place, _)| place.0 == cnode);
         inside.map(|(place, held)| (place.1, *held)).collect()
@@ -109,7 +136,12 @@ impl Model {
             Invocation::CNodeCopy => self.copy(place, source, rights, 0)?,
             Invocation::CNodeMint => self.copy(place, source, rights, word(5))?,
             Invocation::CNodeDelete => self.delete(place),
-            Invocation::CNodeRevoke => self.revoke(place),
+            Invocation::CNodeRevoke => {
+                self.revoke(place);
+                if place == (ROOT, kit_cptr(0, kit::REPLIES).0) {
+                    self.wake_callers();
+                }
+            }
             Invocation::CNodeCancelBadgedSends => self.cancelled.push(place),
             other => panic!("{other:?}"),
         }
@@ -122,9 +154,9 @@ fn cspace(server: u8) -> u64 {
 }
 
 /// Server 0 with a log, an interrupt and ports; clients 1 (with a log) and 2.
-struct World {
-    system: Box<System>,
-    model: Rc<RefCell<Model>>,
+pub(in crate::system) struct World {
+    pub system: Box<System>,
+    pub model: Rc<RefCell<Model>>,
 }
 
 impl World {
@@ -247,13 +279,16 @@ impl World {
 }
 
 /// Runs `test` with a world on its model.
-fn in_world(test: fn(World)) {
+pub(in crate::system) fn in_world(test: fn(World)) {
     let run = move || {
         let model = Rc::new(RefCell::new(Model::default()));
         let kernel = model.clone();
         let traps = move |trap: Request| {
             let mut answer = Registers::default();
             match trap.number {
+                Syscall::Call if trap.info.label() == Invocation::TcbReadRegisters.raw() => {
+                    answer = kernel.borrow().read_registers(trap.cap);
+                }
                 Syscall::Call => {
                     if let Err(error) = kernel.borrow_mut().invoke(&trap) {
                         answer.status = error.raw();

@@ -123,9 +123,9 @@ fn summary(record: &CrashRecord) -> String {
     let flight = record.in_flight;
     let placed =
         record.placed.as_ref().map_or(String::new(), |placed| format!(" at {}", place(placed)));
-    let during = record.call.as_ref().map_or(String::new(), |call| format!("; {}", during(call)));
+    let during = record.call.as_ref().map_or(String::new(), |call| format!(" {}", during(call)));
     format!(
-        "#{number} {at} {server} (incarnation {incarnation}): {}{placed}; {flight} requests in flight{during}",
+        "#{number} {at} {server} (incarnation {incarnation}): {}{placed}{during}; {flight} requests in flight",
         cause(record)
     )
 }
@@ -133,8 +133,8 @@ fn summary(record: &CrashRecord) -> String {
 /// During whose call a server died, and what follows for that.
 fn during(call: &CallRecord) -> String {
     let (client, method, deaths) = (&call.client, method(call.label), call.deaths);
-    let end = if deaths >= 3 { ": not sent again" } else { "" };
-    format!("during {client}'s {method}, death {deaths}{end}")
+    let end = if deaths >= 3 { ": it is not sent again" } else { "" };
+    format!("(during {client}'s {method}, death {deaths}{end})")
 }
 
 /// Where `kill` had placed a death: whose moment, which, its count.
