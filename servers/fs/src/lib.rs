@@ -21,6 +21,10 @@
 //! - An operation that fails for lack of space has changed nothing.
 //! - To the disk go data, then the FAT (every copy), then directories; clusters of removed files
 //!   are freed last. So this server may die at any time and lose only what was not synced.
+//! - An open file is found by the caller and a handle of the caller's own session; a directory comes
+//!   from the root or from an entry of a directory. No number that a client sends names either.
+//! - A name leads to the entry that has exactly it, else to one in letters of another case, else to one
+//!   whose alias it is; what is listed leads to what was listed.
 //! - Memory is bounded by the device's buffers and [`Limits`].
 //!
 //! Decisions: an open file can be neither removed nor renamed (`Busy`); `rename` does not replace;
@@ -68,7 +72,7 @@ pub use device::{
 pub use dirent::Attributes;
 pub use error::{Damage, FsError, MountError};
 pub use name::{MAX_NAME_UNITS, fold};
-pub use open::{Access, Create, Identity, OpenFile};
+pub use open::{Access, Client, Create, Identity, OpenFile};
 pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;
 pub use tree::{DirCursor, Kind, Listed, Metadata};

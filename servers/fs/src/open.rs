@@ -23,6 +23,15 @@ impl OpenFile {
     }
 }
 
+/// On whose behalf a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Whom the handle is to belong to.
+    pub owner: Owner,
+    /// Files that its session may have open.
+    pub share: usize,
+}
+
 /// What a handle allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -116,9 +125,9 @@ impl Files {
     }
 
     /// # Errors
-    /// `TooManyOpen` if the owner has its share of the handles, or there are none left.
-    pub fn check_room(&self, owner: Owner, share: usize) -> Result<(), FsError> {
-        self.opens.check_room(owner, share).map_err(|_| FsError::TooManyOpen)
+    /// `TooManyOpen` if the client has its share of the handles, or there are none left.
+    pub fn check_room(&self, client: Client) -> Result<(), FsError> {
+        self.opens.check_room(client.owner, client.share).map_err(|_| FsError::TooManyOpen)
     }
 
     /// The node of the file whose short entry lies there.
@@ -143,11 +152,11 @@ impl Files {
     /// As [`Files::check_room`]; a node without users is gone then.
     pub fn open(
         &mut self,
-        (owner, share): (Owner, usize),
+        client: Client,
         node: usize,
         access: Access,
     ) -> Result<OpenFile, FsError> {
-        match self.opens.insert(owner, share, Open::new(node, access)) {
+        match self.opens.insert(client.owner, client.share, Open::new(node, access)) {
             Ok(found) => {
                 self.node_mut(node).users += 1;
                 Ok(OpenFile(found))

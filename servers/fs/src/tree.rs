@@ -10,7 +10,7 @@ use crate::dir::{Dir, DirStart, Item, Scanner};
 use crate::dirent::{Attributes, Entry};
 use crate::error::{Damage, FsError};
 use crate::name::{self, Name, short};
-use crate::open::{Access, Create, Identity, Node, OpenFile};
+use crate::open::{Access, Client, Create, Identity, Node, OpenFile};
 use crate::path;
 use crate::time::DateTime;
 use crate::volume::Volume;
@@ -181,23 +181,24 @@ impl<D: CacheDevice> Volume<D> {
         access: Access,
         create: Create,
     ) -> Result<OpenFile, FsError> {
-        self.open_for((Owner::default(), self.files.capacity()), path, access, create)
+        let client = Client { owner: Owner::default(), share: self.files.capacity() };
+        self.open_for(client, path, access, create)
     }
 
-    /// Opens a file for a client that may have so many open. Its whole chain is checked now, so
-    /// that reading it later meets no damage.
+    /// Opens a file for a client. Its whole chain is checked now, so that reading it later meets no
+    /// damage.
     ///
     /// # Errors
     /// `NotFound`, `Exists`, `IsADirectory`, `ReadOnly`, `TooManyOpen`, `Replaced`, `Corrupt`,
     /// `NoSpace`, `Io`.
     pub fn open_for(
         &mut self,
-        client: (Owner, usize),
+        client: Client,
         path: &str,
         access: Access,
         create: Create,
     ) -> Result<OpenFile, FsError> {
-        self.files.check_room(client.0, client.1)?;
+        self.files.check_room(client)?;
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         if path::means_directory(path) {
             return Err(match target.item {
@@ -247,7 +248,7 @@ impl<D: CacheDevice> Volume<D> {
 
     fn open_entry(
         &mut self,
-        client: (Owner, usize),
+        client: Client,
         (dir, slot): (DirStart, u32),
         entry: Entry,
         access: Access,

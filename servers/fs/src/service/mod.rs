@@ -18,7 +18,9 @@ pub(crate) use told::error;
 use told::{access_of, describe, mount_failure, text};
 
 use crate::survivor::records::ClientRecord;
-use crate::{CacheDevice, Create, DirCursor, FsError, Identity, Limits, Listed, OpenFile, Volume};
+use crate::{
+    CacheDevice, Client, Create, DirCursor, FsError, Identity, Limits, Listed, OpenFile, Volume,
+};
 use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -161,7 +163,8 @@ impl<H: Host> Service<H> {
         (access, create): (crate::Access, Create),
     ) -> Result<OpenFile, FileError> {
         let handles = self.volume()?.handles();
-        let (owner, share) = (self.owner(caller)?, self.clients.share(handles));
+        let owner = self.owner(caller)?;
+        let opener = Client { owner, share: self.clients.share(handles) };
         self.change(|volume| {
             let client = volume.client(owner);
             if let Some(opened) = client.opened
@@ -170,7 +173,7 @@ impl<H: Host> Service<H> {
             {
                 return volume.file(caller, opened);
             }
-            let file = volume.open_for((owner, share), path, access, create)?;
+            let file = volume.open_for(opener, path, access, create)?;
             let opened = Some(file.handle());
             volume.set_client(ClientRecord { request: request.0, opened, ..client });
             Ok(file)
