@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::schema;
 use anyhow::Result;
-use skink_manifest::{Access, Edge, Folder, GrantError, Manifest, SessionGrant};
+use skink_manifest::{Edge, Manifest, SessionGrant};
 use toml::Spanned;
 
 /// What the start info has room for.
@@ -119,17 +119,13 @@ impl Check<'_> {
 
     /// How much of its protocol a need's sessions are good for.
     fn grant(&self, need: &schema::Need) -> Result<SessionGrant> {
-        let folder = need.folder.as_ref().map(|folder| {
-            Folder::try_from(folder.get_ref().as_str())
-                .map_err(|_| self.at(folder, GrantError::BadFolder))
-        });
-        let grant = SessionGrant {
-            access: need.access.as_ref().map_or(Access::default(), |access| *access.get_ref()),
-            folder: folder.transpose()?,
-            channel: need.channel.as_ref().map(|channel| *channel.get_ref()),
-        };
         let protocol = &need.protocol;
-        grant.check(protocol.get_ref()).map_err(|error| {
+        let access = need.access.as_ref().map(|access| *access.get_ref());
+        let folder = need.folder.as_ref().map(|folder| folder.get_ref().as_str());
+        let channel = need.channel.as_ref().map(|channel| *channel.get_ref());
+        let grant = SessionGrant::of_words(protocol.get_ref(), access, folder, channel);
+        let complete = grant.and_then(|grant| grant.check(protocol.get_ref()).map(|()| grant));
+        complete.map_err(|error| {
             let message = format!("protocol `{}`: {error}", protocol.get_ref());
             match (error.option(), &need.access, &need.folder, &need.channel) {
                 ("access", Some(access), ..) => self.at(access, message),
@@ -137,8 +133,7 @@ impl Check<'_> {
                 ("channel", .., Some(channel)) => self.at(channel, message),
                 _ => self.at(protocol, message),
             }
-        })?;
-        Ok(grant)
+        })
     }
 
     /// What the start info and the notification's bits have room for.

@@ -250,6 +250,7 @@ fn a_need_says_how_much_of_its_protocol_it_is_good_for() {
         ("console", "", 8, "say `channel = \"terminal\"`"),
         ("console", "channel = \"exec\", folder = \"/A\"", 9, "has no option `folder`"),
         ("p", "access = \"read\"", 9, "protocol `p`: the protocol has no option `access`"),
+        ("p", "access = \"read-write\"", 9, "protocol `p`: the protocol has no option `access`"),
         ("p", "colour = 1", 9, "unknown field `colour`"),
     ] {
         refused(&with(protocol, more), line, words);

@@ -111,7 +111,37 @@ impl fmt::Display for GrantError {
     }
 }
 
+/// The options that sessions of a protocol have.
+pub fn options(protocol: &str) -> &'static [&'static str] {
+    match protocol {
+        "file" => &["access", "folder"],
+        "console" => &["access", "channel"],
+        _ => &[],
+    }
+}
+
 impl SessionGrant {
+    /// The grant that the words of a manifest or an entry come to.
+    ///
+    /// # Errors
+    /// The option that the protocol does not have, whatever its value, or a value that it does not
+    /// take.
+    pub fn of_words(
+        protocol: &str,
+        access: Option<Access>,
+        folder: Option<&str>,
+        channel: Option<Channel>,
+    ) -> Result<SessionGrant, GrantError> {
+        if access.is_some() && !options(protocol).contains(&"access") {
+            return Err(GrantError::NoOption("access"));
+        }
+        let folder = folder.map(|folder| folder.try_into().map_err(|_| GrantError::BadFolder));
+        let access = access.unwrap_or_default();
+        let grant = SessionGrant { access, folder: folder.transpose()?, channel };
+        grant.check_options(protocol)?;
+        Ok(grant)
+    }
+
     /// Whether a session of `protocol` can be restricted so.
     ///
     /// # Errors
@@ -122,11 +152,7 @@ impl SessionGrant {
             ("folder", self.folder.is_some()),
             ("channel", self.channel.is_some()),
         ];
-        let known: &[&str] = match protocol {
-            "file" => &["access", "folder"],
-            "console" => &["access", "channel"],
-            _ => &[],
-        };
+        let known = options(protocol);
         if let Some((option, _)) = is_set.iter().find(|(name, set)| *set && !known.contains(name)) {
             return Err(GrantError::NoOption(option));
         }

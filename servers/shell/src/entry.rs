@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use crate::depth::{self, MAX_DEPTH};
 use core::fmt::Display;
 use serde::Deserialize;
-use skink_manifest::{Access, Bytes, Channel, GrantError, SessionGrant};
+use skink_manifest::{Access, Bytes, Channel, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
 /// Bytes of an entry at most: reading one takes some hundred times as much of the heap.
@@ -59,8 +59,7 @@ struct Need {
     server: String,
     protocol: String,
     shared: Option<Bytes>,
-    #[serde(default)]
-    access: Access,
+    access: Option<Access>,
     folder: Option<String>,
     channel: Option<Channel>,
 }
@@ -121,14 +120,9 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
 }
 
 fn need(need: &Need) -> Result<ProgramNeed, String> {
-    let refused = |error: GrantError| format!("need `{}`: {error}", need.name);
-    let folder = need
-        .folder
-        .as_deref()
-        .map(|folder| folder.try_into().map_err(|_| refused(GrantError::BadFolder)));
     let grant =
-        SessionGrant { access: need.access, folder: folder.transpose()?, channel: need.channel };
-    grant.check_options(&need.protocol).map_err(refused)?;
+        SessionGrant::of_words(&need.protocol, need.access, need.folder.as_deref(), need.channel)
+            .map_err(|error| format!("need `{}`: {error}", need.name))?;
     Ok(ProgramNeed {
         name: text_of("name", &need.name)?,
         server: text_of("server", &need.server)?,
@@ -254,6 +248,7 @@ mod tests {
             ("file", "folder = \"..\"", "`folder` is a path"),
             ("file", long.as_str(), "64 bytes at most"),
             ("hello", "access = \"read\"", "has no option `access`"),
+            ("hello", "access = \"read-write\"", "has no option `access`"),
             ("console", "channel = \"com1\"", "line 1: unknown variant `com1`"),
         ] {
             let error = need(protocol, more).unwrap_err();
