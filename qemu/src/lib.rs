@@ -11,7 +11,10 @@
 //! the sources alone.
 //!
 //! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
-//! that was started is ended; the terminal is restored however the tool ends.
+//! that was started is ended; the terminal is restored however the tool ends. The guest is believed
+//! nothing: no wait for it outlasts its deadline, what is kept of it has bounds and what is dropped is
+//! told ([`bounded`]), and its text reaches the terminal escaped ([`escape`]), but for what it was
+//! asked to print.
 //!
 //! Not here: anything that runs in the guest.
 #![forbid(unsafe_code)]
