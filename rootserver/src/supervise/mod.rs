@@ -42,7 +42,7 @@ pub mod words;
 use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
-use complaint::Heard;
+use complaint::{Expectation, Heard};
 use group::{Group, Set};
 use policy::{Policy, Recent};
 use pulse::{Pulse, Verdict};
@@ -76,6 +76,8 @@ struct Service {
     pinged: Option<Pulse>,
     /// Its complaints of others.
     complaints: Heard,
+    /// The answer that its instance waits for.
+    expects: Option<Expectation>,
 }
 
 /// The state machine.
@@ -187,6 +189,7 @@ impl Supervisor {
             Event::NoDevice(server) => self.no_device(server, actions),
             Event::TimerFired => self.timer_fired(now_ns, pulses, actions),
             Event::Complaint(complaint) => self.complain(now_ns, complaint, actions),
+            Event::Expects(client, expectation) => self.expect(client, expectation),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -264,6 +267,7 @@ impl Supervisor {
 
     fn timer_fired(&mut self, now: u64, pulses: &[Pulse], actions: &mut Actions) {
         self.armed_ns = None;
+        self.complain_for_waiting(now, actions);
         for server in self.ids() {
             let Some(service) = self.get(server) else {
                 continue;
@@ -361,6 +365,8 @@ impl Supervisor {
             State::Running if service.ping_at_ns != u64::MAX => Some(service.ping_at_ns),
             _ => None,
         });
+        let expected = self.services.iter().filter_map(|service| service.expects);
+        let due = due.chain(expected.map(|expects| expects.until_ns));
         if let Some(due) = due.min()
             && self.armed_ns.is_none_or(|armed| due < armed)
         {
@@ -400,11 +406,13 @@ impl Service {
             ping_at_ns: u64::MAX,
             pinged: None,
             complaints: Heard::default(),
+            expects: None,
         }
     }
 
     fn start(&mut self, server: ServerId, actions: &mut Actions) {
         self.state = State::Starting;
+        self.expects = None;
         self.incarnation = self.incarnation.saturating_add(1);
         push(actions, Action::Start(server, self.incarnation));
     }
