@@ -93,6 +93,15 @@ pub trait Supervisor {
     /// [`EdgeError`].
     fn complain(&self, edge: &str, incarnation: u32, what: Misconduct) -> Result<(), EdgeError>;
 
+    /// Complains of the server at the other end of the caller's `edge`, as [`Misconduct::Late`], unless
+    /// the caller asks again within so many nanoseconds; 0: no longer. For calls, which have no end of
+    /// their own: the restart ends them with [`Error::ServerRestarted`].
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    #[idempotent]
+    fn expect_answer(&self, edge: &str, within_ns: u64) -> Result<(), EdgeError>;
+
     /// Whether the server at the other end of the caller's `edge` was given up or stopped.
     ///
     /// # Errors

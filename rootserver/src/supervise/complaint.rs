@@ -5,6 +5,9 @@
 //! recorded and costs the server neither a back-off nor any of its intensity, and a client is heard
 //! [`MOST`] times within [`PERIOD_NS`]: a lying client cannot have its server restarted for ever, nor
 //! given up. What it says beyond that is ignored, which is told once each time it begins.
+//!
+//! A client that is about to make a call cannot complain while it waits. It says before how long it
+//! will ([`Expectation`]), and the complaint is made for it.
 
 use heapless::Deque;
 use libipc::supervisor::Misconduct;
@@ -27,6 +30,15 @@ pub struct Complaint {
     pub incarnation: u32,
     /// What it did.
     pub what: Misconduct,
+}
+
+/// A client expects an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Of whom.
+    pub server: ServerId,
+    /// Until when, on the kernel's clock.
+    pub until_ns: u64,
 }
 
 /// The complaints of one client.
@@ -63,6 +75,27 @@ impl Heard {
 }
 
 impl Supervisor {
+    /// What this client expects from here on.
+    pub(super) fn expect(&mut self, client: ServerId, expectation: Option<Expectation>) {
+        if let Some(client) = self.get(client) {
+            client.expects = expectation;
+        }
+    }
+
+    /// Complains for all clients whose time has come.
+    pub(super) fn complain_for_waiting(&mut self, now_ns: u64, actions: &mut Actions) {
+        for client in self.ids() {
+            let Some(service) = self.get(client) else { continue };
+            let Some(due) = service.expects.filter(|expects| expects.until_ns <= now_ns) else {
+                continue;
+            };
+            service.expects = None;
+            let server = due.server;
+            let (incarnation, what) = (self.incarnation(server), Misconduct::Late);
+            self.complain(now_ns, Complaint { client, server, incarnation, what }, actions);
+        }
+    }
+
     /// Restarts the server, if the complaint is to be heard and is about the instance that runs.
     pub(super) fn complain(&mut self, now_ns: u64, complaint: Complaint, actions: &mut Actions) {
         let Complaint { client, server, incarnation, what } = complaint;
@@ -78,9 +111,8 @@ impl Supervisor {
             Hearing::IgnoredFirst => return push(actions, Action::TellIgnored(client, server)),
             Hearing::Ignored => return,
         }
-        if let Some(service) = self.get(server) {
-            push(actions, Action::TearDown(server, Cause::Complaint(client, what)));
-            service.start(server, actions);
-        }
+        push(actions, Action::TearDown(server, Cause::Complaint(client, what)));
+        // It starts at the end of this step, in its place among others whose wait is over.
+        self.set_backoff(server, now_ns);
     }
 }

@@ -45,7 +45,7 @@ pub mod words;
 use heapless::Vec;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
-use complaint::Heard;
+use complaint::{Expectation, Heard};
 use group::{Group, Set};
 use poison::{Blame, Call, Suspects};
 use policy::{Policy, Recent, Streak};
@@ -84,6 +84,8 @@ struct Service {
     pinged: Option<Pulse>,
     /// Its complaints of others.
     complaints: Heard,
+    /// The answer that its instance waits for.
+    expects: Option<Expectation>,
 }
 
 /// What is seen of the world beside the event, where the event calls for it.
@@ -217,6 +219,7 @@ impl Supervisor {
             Event::NoDevice(server) => self.no_device(server, actions),
             Event::TimerFired => self.timer_fired(now_ns, seen.pulses, actions),
             Event::Complaint(complaint) => self.complain(now_ns, complaint, actions),
+            Event::Expects(client, expectation) => self.expect(client, expectation),
             Event::Order(server, order) => self.order(now_ns, server, order, actions),
         }
         self.end_waiting(now_ns, actions);
@@ -317,6 +320,7 @@ impl Supervisor {
 
     fn timer_fired(&mut self, now: u64, pulses: &[Pulse], actions: &mut Actions) {
         self.armed_ns = None;
+        self.complain_for_waiting(now, actions);
         for server in self.ids() {
             let Some(service) = self.get(server) else {
                 continue;
@@ -418,6 +422,8 @@ impl Supervisor {
             State::Running if service.ping_at_ns != u64::MAX => Some(service.ping_at_ns),
             _ => None,
         });
+        let expected = self.services.iter().filter_map(|service| service.expects);
+        let due = due.chain(expected.map(|expects| expects.until_ns));
         if let Some(due) = due.min()
             && self.armed_ns.is_none_or(|armed| due < armed)
         {
@@ -460,11 +466,13 @@ impl Service {
             ping_at_ns: u64::MAX,
             pinged: None,
             complaints: Heard::default(),
+            expects: None,
         }
     }
 
     fn start(&mut self, server: ServerId, actions: &mut Actions) {
         self.state = State::Starting;
+        self.expects = None;
         self.incarnation = self.incarnation.saturating_add(1);
         push(actions, Action::Start(server, self.incarnation));
     }

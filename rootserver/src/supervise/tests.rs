@@ -365,7 +365,8 @@ fn any_event(servers: u8) -> impl Strategy<Value = Event> {
         1 => id.clone().prop_map(Event::NoDevice),
         6 => Just(Event::TimerFired),
         1 => (id.clone(), order).prop_map(|(s, o)| Event::Order(s, o)),
-        1 => (id.clone(), id, 1..6u32).prop_map(|(c, s, n)| complaints::event(c, s, n)),
+        1 => (id.clone(), id.clone(), 1..6u32).prop_map(|(c, s, n)| complaints::event(c, s, n)),
+        1 => (id.clone(), id, 0..9 * MS).prop_map(|(c, s, at)| complaints::expects(c, s, at)),
     ]
 }
 
@@ -414,6 +415,7 @@ proptest! {
                             }
                             // Bounded by the clients' side.
                             Event::Complaint(_) => {}
+                            Event::TimerFired if before[s.index()] == State::Running => {}
                             _ => world.restarts[s.index()].push(now),
                         }
                     }
@@ -443,6 +445,7 @@ proptest! {
                     Event::Started(s) | Event::StartFailed(s, _) | Event::Died(s, _)
                     | Event::DeviceReady(s) | Event::NoDevice(s) | Event::Order(s, _) => s == id,
                     Event::Complaint(complaint) => complaint.server == id,
+                    Event::Expects(..) => false,
                 };
                 prop_assert!(concerns || supervisor.state(id) == old);
                 // Nobody who waits for a restart is forgotten.

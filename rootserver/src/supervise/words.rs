@@ -4,7 +4,7 @@ use heapless::Vec;
 use libipc::supervisor::Misconduct;
 use skink_manifest::MAX_SERVERS;
 
-use super::complaint::Complaint;
+use super::complaint::{Complaint, Expectation};
 
 /// Index of a server in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +136,8 @@ pub enum Event {
     TimerFired,
     /// A client says what its server did wrong.
     Complaint(Complaint),
+    /// A client will wait for an answer until then; `None`: no longer.
+    Expects(ServerId, Option<Expectation>),
     /// The operator's word.
     Order(ServerId, Order),
 }

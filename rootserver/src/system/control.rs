@@ -25,7 +25,7 @@ use skink_protocols::pci::{Function, PciRegistry, PciRegistryServer};
 use super::arming::Reached;
 use super::{Server, System};
 use crate::custody::Owner;
-use crate::supervise::complaint::Complaint;
+use crate::supervise::complaint::{Complaint, Expectation};
 use crate::supervise::{Event, Failure, Order, ServerId, State};
 
 /// One request and who makes it.
@@ -161,6 +161,19 @@ impl SupervisorServer for Call<'_> {
         let (client, server) = (self.caller, self.server_of(edge)?);
         let complaint = Complaint { client, server, incarnation, what };
         self.system.event(Event::Complaint(complaint));
+        Ok(())
+    }
+
+    fn expect_answer(
+        &mut self,
+        _caller: Caller,
+        edge: &str,
+        within_ns: u64,
+    ) -> Result<(), EdgeError> {
+        let server = self.server_of(edge)?;
+        let until_ns = libipc::time::now_ns().saturating_add(within_ns);
+        let expectation = (within_ns > 0).then_some(Expectation { server, until_ns });
+        self.system.event(Event::Expects(self.caller, expectation));
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! The disk's driver as this program reaches it: signals, the clock, and the root server.
 
-use fs::ring_disk::{Driver, RingDisk, Woken};
+use fs::ring_disk::{DEADLINE_NS, Driver, MAX_REPROACHES, RingDisk, Woken};
 use libipc::client::Session;
 use libipc::start::{OutgoingSession, event, slot};
 use libipc::supervisor::{Misconduct, SupervisorClient};
-use libipc::{events, raw, time};
+use libipc::{Error, events, raw, time};
 use skink_protocols::block::{BlockClient, BlockError};
 
 /// An edge to a driver.
@@ -18,15 +18,33 @@ pub struct Edge {
 /// The disk at the other end of an edge.
 pub type Disk = RingDisk<Edge>;
 
-/// Joins the ring of the driver at the other end of the edge.
+/// Joins the ring of the driver at the other end of the edge. A driver that does not answer within
+/// [`DEADLINE_NS`] is restarted.
 ///
 /// # Errors
-/// As the driver says.
+/// As the driver says; or it has been restarted again and again for [`MAX_REPROACHES`] such times.
 pub fn attach(info: &'static OutgoingSession) -> Result<Disk, BlockError> {
     let session = Session::new(info);
-    let sectors = BlockClient::new(session).attach()?.sectors;
+    let until_ns = time::now_ns().saturating_add(u64::from(MAX_REPROACHES) * DEADLINE_NS);
+    let sectors = loop {
+        expect_answer(&info.edge, DEADLINE_NS);
+        let answer = BlockClient::new(session).attach();
+        expect_answer(&info.edge, 0);
+        match answer {
+            Err(BlockError::Ipc(Error::ServerRestarted { .. })) if time::now_ns() < until_ns => {}
+            answer => break answer?.sectors,
+        }
+    };
     let edge = Edge { name: &info.edge, session, timer_ns: 0 };
     RingDisk::new(edge, session.shared, sectors).ok_or(BlockError::NoRing)
+}
+
+/// Has the root server complain while this program waits in a call; 0 ns: no longer.
+fn expect_answer(edge: &str, within_ns: u64) {
+    let supervisor = SupervisorClient::at(slot::SUPERVISOR);
+    if let Err(error) = supervisor.expect_answer(edge, within_ns) {
+        log::error!("wait for the disk's driver: {error}");
+    }
 }
 
 impl Driver for Edge {

@@ -190,7 +190,7 @@ impl From<libipc::Error> for BlockError {
 }
 
 /// Introduces client and driver to each other.
-#[libipc::protocol(name = "block", version = 1)]
+#[libipc::protocol(name = "block", version = 2)]
 pub trait Block {
     /// Tells what the disk is.
     #[idempotent]
@@ -198,8 +198,8 @@ pub trait Block {
 
     /// Joins the session's ring. A client calls it when it starts, and again after each death of
     /// the driver; then it submits again whatever has not been completed. Answered when no
-    /// request of an earlier attachment is with the device any more.
-    #[idempotent]
+    /// request of an earlier attachment is with the device any more. Clients call it again
+    /// themselves when the driver dies in it: they count the time that it takes.
     #[deferred]
     fn attach(&self) -> Result<Info, BlockError>;
 }

@@ -1,7 +1,7 @@
 //! Tests of complaints: who is heard, and how often.
 
 use super::*;
-use crate::supervise::complaint::{Complaint, MOST, PERIOD_NS};
+use crate::supervise::complaint::{Complaint, Expectation, MOST, PERIOD_NS};
 use libipc::supervisor::Misconduct;
 
 const SERVER: ServerId = ServerId(0);
@@ -10,6 +10,10 @@ const OTHER: ServerId = ServerId(2);
 
 pub(super) fn event(client: ServerId, server: ServerId, incarnation: u32) -> Event {
     Event::Complaint(Complaint { client, server, incarnation, what: Misconduct::Late })
+}
+
+pub(super) fn expects(client: ServerId, server: ServerId, until_ns: u64) -> Event {
+    Event::Expects(client, Some(Expectation { server, until_ns }))
 }
 
 /// A server with an intensity of 3 and two clients; all run.
@@ -86,4 +90,26 @@ fn complaints_cost_a_server_none_of_its_intensity() {
         }
     }
     assert_eq!(s.policy(SERVER, 20 * PERIOD_NS).1, 0);
+}
+
+#[test]
+fn who_waits_for_an_answer_is_spoken_for_when_its_time_has_come() {
+    let mut s = system();
+    assert_eq!(step(&mut s, 5, expects(CLIENT, SERVER, 100)), [Action::ArmTimer(100)]);
+    assert_eq!(step(&mut s, 99, Event::TimerFired), [Action::ArmTimer(100)], "not yet");
+    assert_eq!(step(&mut s, 100, Event::TimerFired), heard(CLIENT, 1));
+    step(&mut s, 100, Event::Started(SERVER));
+    assert_eq!(step(&mut s, 200, Event::TimerFired), [], "once");
+    // Answered in time; dead before; of a server that waits out its back-off.
+    step(&mut s, 200, expects(CLIENT, SERVER, 300));
+    step(&mut s, 250, Event::Expects(CLIENT, None));
+    assert_eq!(step(&mut s, 300, Event::TimerFired), []);
+    step(&mut s, 300, expects(CLIENT, SERVER, 400));
+    step(&mut s, 310, Event::Order(CLIENT, Order::Restart));
+    step(&mut s, 310, Event::Started(CLIENT));
+    assert_eq!(step(&mut s, 400, Event::TimerFired), []);
+    step(&mut s, 400, expects(CLIENT, SERVER, 500));
+    step(&mut s, 450, Event::Died(SERVER, Cause::Fault));
+    let actions = step(&mut s, 500, Event::TimerFired);
+    assert!(actions.iter().all(|action| matches!(action, Action::ArmTimer(_))), "{actions:?}");
 }
