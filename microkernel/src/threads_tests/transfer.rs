@@ -109,3 +109,47 @@ fn answers_carry_capabilities_and_what_was_sent_is_a_child_of_the_original() {
     w.invoke(NODE, Invocation::CNodeRevoke, &[n, WHOLE], &[]);
     assert!(w.slot(first).is_empty());
 }
+
+/// As a supervisor lends: from a copy with a badge of its own, which it keeps. Here the server can pass
+/// on what it has, and its client waits by it when the server ends.
+#[test]
+fn what_was_lent_ends_with_what_it_was_lent_from_and_who_waits_by_it_is_sent_away() {
+    let (mut w, server, client, ep, first) = setup(2);
+    let copy = |w: &mut World, from, rights: u64| {
+        let to = w.free();
+        w.invoke(NODE, Invocation::CNodeCopy, &[to, WHOLE, from, WHOLE, rights], &[NODE]);
+        to
+    };
+    let (lent, notification) = (w.mint(ep, 2, ALL), w.notification());
+    let receive = copy(&mut w, lent, READ | GRANT);
+    let call = w.mint(ep, 7, WRITE | GRANT_REPLY);
+    let reply = w.reply();
+    w.recv(server, receive, reply);
+    w.call(client, call, &[]);
+    w.set_word(server, buffer::SEND_CAPS, receive);
+    w.set_word(server, buffer::SEND_CAPS + 1, notification);
+    w.syscall(server, Syscall::ReplyRecv, Call { caps: 2, reply, ..message(receive, &[]) });
+    assert_eq!(w.ok(client).info.caps(), 2, "it was passed on");
+    w.suspend(server);
+    let others = w.reply();
+    w.invoke(client.cap, Invocation::TcbBindNotification, &[], &[first + 1]);
+    w.recv(client, first, others);
+    // The end: what was lent, then what was the server's own.
+    w.invoke(NODE, Invocation::CNodeRevoke, &[lent, WHOLE], &[]);
+    w.invoke(NODE, Invocation::CNodeRevoke, &[notification, WHOLE], &[]);
+    w.delete(notification);
+    assert!(w.slot(first).is_empty() && w.slot(first + 1).is_empty() && w.slot(receive).is_empty());
+    w.is(client, ThreadState::BlockedOnReceive);
+    let supervisor = w.thread(255);
+    w.syscall(supervisor, Syscall::NbSend, message(ep, &[]));
+    w.suspend(supervisor);
+    assert_eq!((w.ok(client).badge, w.ok(client).info.0), (0, 0));
+    // Its successor gets the next call, with a notification of its own, and sessions are as before.
+    let (successor, caller) = (w.thread(10), w.thread(10));
+    let (receive, notification) = (copy(&mut w, lent, READ), w.notification());
+    w.invoke(successor.cap, Invocation::TcbBindNotification, &[], &[notification]);
+    let reply = w.reply();
+    w.recv(successor, receive, reply);
+    w.call(caller, call, &[]);
+    assert_eq!(w.ok(successor).badge, 7);
+}
