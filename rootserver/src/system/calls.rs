@@ -9,6 +9,7 @@ use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use libipc::control::Control;
 use skink_abi::{Slot, Syscall};
+use skink_manifest::limits::MAX_REPLIES;
 use skink_protocols::control::CallRecord;
 
 use super::{System, grants::End};
@@ -18,8 +19,10 @@ use crate::plan::kit;
 use crate::supervise::poison::Call;
 use crate::supervise::{Cause, ServerId};
 
-/// Calls of one server that are looked at; others are not suspected.
-pub const MAX_CALLS: usize = 32;
+/// Calls that a server can have received and not answered: it has no more `Reply` objects.
+pub const MAX_CALLS: usize = MAX_REPLIES as usize;
+/// Threads that stand at one server, in its hands or its queue, at most; others are not looked at.
+const MAX_STANDING: usize = 64;
 
 /// A client's thread that stands in a call.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,7 @@ struct Standing {
 impl System {
     /// Wakes the callers of a server that died, and tells which calls it had; none if the death was
     /// ordered by a person or an experiment.
+    #[inline(never)]
     pub(super) fn declare(&mut self, server: ServerId, cause: Cause) -> Vec<Call, MAX_CALLS> {
         if !self.is_running(server) || self.is_ordered(server, cause) {
             return Vec::new();
@@ -42,7 +46,7 @@ impl System {
             let words = registers(standing.client, standing.thread);
             words.is_some_and(|words| words[CALL_NUMBER] != Syscall::Call as u64)
         });
-        received.map(|standing| standing.call).collect()
+        received.map(|standing| standing.call).take(MAX_CALLS).collect()
     }
 
     /// Deletes the instance's `Reply` objects: whoever waits for an answer knows at once.
@@ -62,7 +66,7 @@ impl System {
             || matches!(cause, Cause::Killed | Cause::Restarted | Cause::Group(_))
     }
 
-    fn standing_at(&self, server: ServerId) -> Vec<Standing, MAX_CALLS> {
+    fn standing_at(&self, server: ServerId) -> Vec<Standing, MAX_STANDING> {
         let mut standing = Vec::new();
         for client in self.ids().filter(|client| self.is_running(*client)) {
             if !self.sessions.iter().any(|session| {
