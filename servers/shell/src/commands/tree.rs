@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 
+use libipc::escape::Escaped;
 use skink_protocols::Span;
 use skink_protocols::file::client;
 use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
@@ -85,9 +86,8 @@ fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     };
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if !is_long {
-        for entry in found {
-            let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
-            context.line(format_args!("{}{mark}", entry.name));
+        for entry in &found {
+            context.line(shown(entry));
         }
         return Ok(());
     }
@@ -108,8 +108,13 @@ fn long_row(entry: &Entry) -> Vec<String> {
         let (hour, minute, second) = (t.hour, t.minute, t.second);
         format!("{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", t.year, t.month, t.day)
     });
-    let mark = if metadata.kind == Kind::Directory { "/" } else { "" };
-    vec![kind.into(), metadata.size.to_string(), time, format!("{}{mark}", entry.name)]
+    vec![kind.into(), metadata.size.to_string(), time, shown(entry)]
+}
+
+/// A name as it is listed: a directory's with a slash. A disk may have names that move a cursor.
+fn shown(entry: &Entry) -> String {
+    let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
+    format!("{}{mark}", Escaped(&entry.name))
 }
 
 pub fn mv(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -268,7 +273,8 @@ pub fn df(context: &mut Context<'_>, _: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Names in the directory of `path` that begin as its last part does, for completion.
+/// Names in the directory of `path` that begin as its last part does, for completion; without
+/// those that would have to be escaped, for what is completed is a name and is shown as well.
 pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let (directory, stem) = match path.rfind('/') {
         Some(slash) => path.split_at(slash + 1),
@@ -283,11 +289,9 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
         return Vec::new();
     };
     let found = entries(&client, &inner).unwrap_or_default();
-    let shown = |entry: Entry| {
-        let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
-        entry.name + mark
-    };
-    let mut names: Vec<String> = found.into_iter().filter(|e| fits(&e.name)).map(shown).collect();
+    let is_plain_text = |entry: &&Entry| Escaped(&entry.name).to_string() == entry.name;
+    let fitting = found.iter().filter(|entry| fits(&entry.name)).filter(is_plain_text);
+    let mut names: Vec<String> = fitting.map(shown).collect();
     names.sort();
     names
 }
@@ -295,6 +299,14 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_moves_the_cursor_is_listed_as_text() {
+        let metadata = |kind| Metadata { kind, size: 0, is_read_only: false, modified: None };
+        let entry = |name: &str, kind| Entry { name: name.to_string(), metadata: metadata(kind) };
+        assert_eq!(shown(&entry("\u{9b}2Ja", Kind::File)), "\\u{9b}2Ja");
+        assert_eq!(long_row(&entry("d\u{202e}", Kind::Directory))[3], "d\\u{202e}/");
+    }
 
     #[test]
     fn names_that_lead_elsewhere_are_not_plain() {
