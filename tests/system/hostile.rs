@@ -46,7 +46,8 @@ fn poison(shipped: &Fixture) -> Result<()> {
         ensure!(crashes.matches(&told).count() == 6, "six of `{told}`: {crashes}");
     }
     ensure!(said[1].text.starts_with("mortal: running"), "{}", said[1].text);
-    ensure!(said[1].text.contains("incarnation   19, "), "{}", said[1].text);
+    ensure!(said[1].text.contains("incarnation  19, 18 restarts"), "{}", said[1].text);
+    ensure!(said[1].text.contains("0 of 2 deaths in"), "{}", said[1].text);
     ensure!(console.contains("at last hears life"), "{console}");
     ensure!(said[2].text == "Hello, world!\n", "{:?}", said[2]);
     Ok(())
