@@ -32,6 +32,10 @@ const GRACE_NS: u64 = 50_000_000;
 /// Reproaches in the life of one request after which it fails.
 pub const MAX_REPROACHES: u32 = 3;
 
+/// A request that nobody has waited for yet is not late: its age counts from the first wait on, so
+/// that submitting reads no clock.
+const NOT_YET: u64 = u64::MAX;
+
 /// What woke a waiting disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
@@ -61,7 +65,7 @@ pub trait Driver {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     id: RequestId,
-    /// When it was submitted, or the driver was reproached last.
+    /// When it was first waited for, or the driver was reproached last; [`NOT_YET`] before.
     since_ns: u64,
     reproaches: u32,
 }
@@ -209,7 +213,7 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         if self.must_ask.take() {
             self.ask_after_driver();
         }
-        let pending = Pending { id: request.id, since_ns: self.driver.now_ns(), reproaches: 0 };
+        let pending = Pending { id: request.id, since_ns: NOT_YET, reproaches: 0 };
         if self.is_lost {
             self.pending.push(pending);
             return Ok(());
@@ -250,6 +254,8 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
                 return completion;
             }
             let now_ns = self.driver.now_ns();
+            let new = self.pending.iter_mut().rev().take_while(|one| one.since_ns == NOT_YET);
+            new.for_each(|one| one.since_ns = now_ns);
             if let Some(what) = self.misconduct(now_ns) {
                 if what == Misconduct::Late
                     && let Some(completion) = self.last_chance()
