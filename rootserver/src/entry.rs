@@ -4,12 +4,13 @@
 //! What an entry cannot say, it cannot get: devices, ports, lines, DMA memory, the boot image, PCI
 //! configuration, `control`.
 
-use crate::supervise::policy::{MAX_RECENT, MIN_HEARTBEAT_MS, MIN_PERIOD_MS};
+use crate::supervise::policy::MAX_RECENT;
 use heapless::{String, Vec};
 use libipc::output::EDGE;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::limits::{
-    MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_QUOTA, NAME_RULE, is_name,
+    MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_HEARTBEAT_MS,
+    MIN_INTENSITY_PERIOD_MS, MIN_QUOTA, NAME_RULE, is_name,
 };
 use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, MAX_PERMITS, MAX_REFUSAL, ProgramEntry, ProgramNeed};
@@ -68,7 +69,7 @@ pub fn server_of(entry: &ProgramEntry, name: Name, limits: Limits) -> Result<Ser
     within("extra_threads", entry.extra_threads.into(), 0, MAX_EXTRA_THREADS.into())?;
     within("intensity", entry.intensity.into(), 0, MAX_RECENT as u64 - 1)?;
     let (period, most) = (entry.intensity_period_ms, u32::MAX.into());
-    within("intensity_period_ms", period.into(), MIN_PERIOD_MS.into(), most)?;
+    within("intensity_period_ms", period.into(), MIN_INTENSITY_PERIOD_MS.into(), most)?;
     if entry.heartbeat_ms != 0 {
         within("heartbeat_ms", entry.heartbeat_ms.into(), MIN_HEARTBEAT_MS.into(), most)?;
     }

@@ -212,6 +212,16 @@ impl Check<'_> {
         Ok(number)
     }
 
+    /// Milliseconds in which an intensity counts deaths.
+    ///
+    /// # Errors
+    /// If they are too few.
+    pub fn intensity_period(&self, period: Option<&Spanned<u32>>) -> Result<u32> {
+        let (default, least) =
+            (limits::DEFAULT_INTENSITY_PERIOD_MS, limits::MIN_INTENSITY_PERIOD_MS);
+        self.within(period, default, least, u32::MAX)
+    }
+
     fn list<T, U>(
         &self,
         from: &[Spanned<T>],
@@ -284,12 +294,13 @@ impl Check<'_> {
             restart: server.restart,
             group: self.group_index(server.group.as_ref(), groups)?,
             intensity: server.intensity.map_or(limits::DEFAULT_INTENSITY, u16::from),
-            intensity_period_ms: server
-                .intensity_period_ms
-                .unwrap_or(limits::DEFAULT_INTENSITY_PERIOD_MS),
+            intensity_period_ms: self.intensity_period(server.intensity_period_ms.as_ref())?,
             backoff_ms: server.backoff_ms.as_ref().map_or(0, |ms| *ms.get_ref()),
             backoff_max_ms: server.backoff_max_ms.unwrap_or(limits::DEFAULT_BACKOFF_MAX_MS),
-            heartbeat_ms: server.heartbeat_ms.unwrap_or(0),
+            heartbeat_ms: match &server.heartbeat_ms {
+                Some(none) if *none.get_ref() == 0 => 0,
+                some => self.within(some.as_ref(), 0, limits::MIN_HEARTBEAT_MS, u32::MAX)?,
+            },
         })
     }
 }

@@ -63,9 +63,7 @@ impl Check<'_> {
             },
             parent: self.group_index(group.parent.as_ref(), before)?,
             intensity: group.intensity.map_or(limits::DEFAULT_INTENSITY, u16::from),
-            intensity_period_ms: group
-                .intensity_period_ms
-                .unwrap_or(limits::DEFAULT_INTENSITY_PERIOD_MS),
+            intensity_period_ms: self.intensity_period(group.intensity_period_ms.as_ref())?,
             backoff_ms: group.backoff_ms.unwrap_or(0),
             backoff_max_ms: group.backoff_max_ms.unwrap_or(limits::DEFAULT_BACKOFF_MAX_MS),
         })

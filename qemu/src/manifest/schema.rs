@@ -90,7 +90,7 @@ pub struct Group {
     /// Restarts of the group tolerated in the period.
     pub intensity: Option<u8>,
     /// The period, milliseconds.
-    pub intensity_period_ms: Option<u32>,
+    pub intensity_period_ms: Option<Spanned<u32>>,
     /// First delay, milliseconds.
     pub backoff_ms: Option<u32>,
     /// Longest delay, milliseconds.
@@ -199,13 +199,13 @@ pub struct Server {
     /// Restarts tolerated in the period.
     pub intensity: Option<u8>,
     /// The period, milliseconds.
-    pub intensity_period_ms: Option<u32>,
+    pub intensity_period_ms: Option<Spanned<u32>>,
     /// First delay, milliseconds.
     pub backoff_ms: Option<Spanned<u32>>,
     /// Longest delay, milliseconds.
     pub backoff_max_ms: Option<u32>,
     /// Milliseconds between heartbeats.
-    pub heartbeat_ms: Option<u32>,
+    pub heartbeat_ms: Option<Spanned<u32>>,
     /// It is a slot of `[programs]`.
     #[serde(skip)]
     pub is_slot: bool,

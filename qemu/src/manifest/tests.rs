@@ -317,6 +317,8 @@ fn values_out_of_range() {
     refused(&server(&"x".repeat(33), 10, ""), 4, "longer than 32 bytes");
     refused(&server("a", 251, ""), 5, "must be 1 to 250");
     refused(&server("a", 1, "budget_us = 2000\nperiod_us = 1000"), 9, "must be 2000 to");
+    refused(&server("a", 1, "intensity_period_ms = 1"), 8, "must be 1000 to");
+    refused(&server("a", 1, "heartbeat_ms = 1"), 8, "must be 20 to");
     refused(&server("a", 1, "").replace("1MiB", "3MiB"), 6, "a power of two");
     refused(&server("a", 1, "heap = \"1MiB\""), 6, "do not fit into the quota");
     refused(&server("a", 1, "replies = 0"), 8, "must be 1 to 16");

@@ -11,6 +11,12 @@ pub const MIN_BUDGET_US: u32 = 100;
 pub const MAX_PERIOD_US: u32 = 10_000_000;
 /// Bytes of a quota at least.
 pub const MIN_QUOTA: u64 = 64 << 10;
+/// The shortest period of an intensity, milliseconds. A restart takes a few milliseconds on an
+/// emulated machine: in a shorter period nobody could die often.
+pub const MIN_INTENSITY_PERIOD_MS: u32 = 1_000;
+/// The shortest time between heartbeats, milliseconds. Each looks at the CPU time of every thread, at
+/// the root server's priority: about 30,000 instructions.
+pub const MIN_HEARTBEAT_MS: u32 = 20;
 
 /// Microseconds of CPU per period, unless the entry says otherwise.
 pub const DEFAULT_BUDGET_US: u32 = 10_000;

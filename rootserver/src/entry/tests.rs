@@ -238,7 +238,7 @@ proptest! {
             prop_assert!(used < server.quota_bytes);
             prop_assert!(server.budget_us <= server.period_us);
             prop_assert!(server.survivor_bytes <= MAX_SURVIVOR);
-            prop_assert!(server.intensity_period_ms >= MIN_PERIOD_MS && server.intensity < 256);
+            prop_assert!(server.intensity_period_ms >= MIN_INTENSITY_PERIOD_MS && server.intensity < 256);
             prop_assert!(server.heartbeat_ms == 0 || server.heartbeat_ms >= MIN_HEARTBEAT_MS);
             let only_log = Privileges { log: server.privileges.log, ..Privileges::default() };
             prop_assert_eq!(server.privileges, only_log);

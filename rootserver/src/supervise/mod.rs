@@ -43,6 +43,7 @@ pub mod pulse;
 pub mod words;
 
 use heapless::Vec;
+use skink_manifest::limits;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
 use complaint::{Expectation, Heard};
@@ -453,7 +454,7 @@ impl Service {
             heartbeat_ns: match experiment.map(|experiment| experiment.heartbeats) {
                 Some(Switch::Off) => 0,
                 _ if server.heartbeat_ms == 0 => 0,
-                _ => policy::ns(server.heartbeat_ms.max(policy::MIN_HEARTBEAT_MS)),
+                _ => policy::ns(server.heartbeat_ms.max(limits::MIN_HEARTBEAT_MS)),
             },
             state: match server.is_slot {
                 true => State::Failed(Failure::NoProgram),

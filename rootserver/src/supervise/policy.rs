@@ -3,6 +3,7 @@
 
 use super::poison::Blame;
 use heapless::Deque;
+use skink_manifest::limits::MIN_INTENSITY_PERIOD_MS;
 use skink_manifest::{Experiment, Group, Server};
 
 /// Deaths remembered: an intensity above this (less one) counts as this (less one).
@@ -10,12 +11,6 @@ pub const MAX_RECENT: usize = 256;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// The shortest period of an intensity, milliseconds. A restart takes a few milliseconds on an
-/// emulated machine: in a shorter period nobody could die often.
-pub const MIN_PERIOD_MS: u32 = 1_000;
-/// The shortest time between heartbeats, milliseconds. Each looks at the CPU time of every thread, at
-/// the root server's priority: about 30,000 instructions.
-pub const MIN_HEARTBEAT_MS: u32 = 20;
 /// Who lives for less than this dies at once: it has hardly begun to serve.
 pub const SHORT_LIFE_NS: u64 = 10 * NS_PER_MS;
 /// Most milliseconds that such a death delays the next start, whatever the back-off: several times
@@ -66,7 +61,7 @@ impl Policy {
     /// With an intensity that can be counted to in a period that can hold so many deaths, and the
     /// experiment's overrides.
     fn bounded(mut self, experiment: Option<&Experiment>) -> Policy {
-        self.period_ns = self.period_ns.max(ns(MIN_PERIOD_MS));
+        self.period_ns = self.period_ns.max(ns(MIN_INTENSITY_PERIOD_MS));
         self.intensity = self.intensity.map(|intensity| intensity.min(MAX_RECENT as u16 - 1));
         if let Some(experiment) = experiment {
             self.backoff_ns = ns(experiment.backoff_ms);
@@ -192,7 +187,7 @@ mod tests {
             let entry = Server { intensity_period_ms: period, ..server("a", Restart::Permanent) };
             let members =
                 Group { intensity_period_ms: period, ..group("g", Strategy::OneForAll, None) };
-            let expected = ns(period.max(MIN_PERIOD_MS));
+            let expected = ns(period.max(MIN_INTENSITY_PERIOD_MS));
             for experiment in [None, Some(&Experiment::KILLS)] {
                 assert_eq!(Policy::of_server(&entry, experiment).period_ns, expected);
                 assert_eq!(Policy::of_group(&members, experiment).period_ns, expected);
