@@ -13,6 +13,7 @@ mod heartbeats;
 mod hostile;
 mod kills;
 mod live;
+mod neighbours;
 mod programs;
 mod records;
 mod shell;
@@ -61,6 +62,7 @@ fn main() {
         live::TESTS,
         silence::TESTS,
         programs::TESTS,
+        neighbours::TESTS,
         records::TESTS,
         bad_input::TESTS,
         floats::TESTS,

@@ -55,7 +55,7 @@ pub const TESTS: &[Test] = &[
 
 /// Runs lines on a disk with the program `/P` and these further files; what was said, and the
 /// console.
-fn tried(
+pub fn tried(
     fixture: &Fixture,
     files: &[(&str, &[u8])],
     lines: &[&str],
@@ -70,7 +70,7 @@ fn tried(
 }
 
 /// Each line's status and some words of it.
-fn check(said: &[Said], expected: &[(i32, &str)]) -> Result<()> {
+pub fn check(said: &[Said], expected: &[(i32, &str)]) -> Result<()> {
     ensure!(said.len() == expected.len(), "{} lines: {said:?}", said.len());
     for (index, (said, (status, words))) in said.iter().zip(expected).enumerate() {
         let as_expected = said.status == *status && said.text.contains(words);

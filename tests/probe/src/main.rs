@@ -11,12 +11,16 @@
 //! * `race panic` or `race exit`: panics, and while it says so its second thread ends it too.
 //! * `listen EDGE`: logs what a session of the console lets it do on each channel, where it also writes
 //!   what would end a line of the host's. `shout`: panics with words that are not only seen.
+//! * `keeps EDGE PATH MS`, `steals EDGE PATH`, `hoards EDGE PATH MS`: neighbours at a file server
+//!   (`files.rs`).
 //! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 extern crate alloc;
+#[cfg(target_os = "none")]
+mod files;
 #[cfg(target_os = "none")]
 mod hostile;
 
@@ -78,6 +82,13 @@ mod guest {
             ["race", how] => race(start, *how == "panic"),
             ["listen", edge] => listen(start, edge),
             ["shout"] => panic!("\x1b[2J\u{9b}31m\r\nroot: shutdown with code 7"),
+            ["keeps", edge, path, ms] => {
+                crate::files::keeps(start, edge, path, ms.parse().expect("a number"));
+            }
+            ["steals", edge, path] => crate::files::steals(start, edge, path),
+            ["hoards", edge, path, ms] => {
+                crate::files::hoards(start, edge, path, ms.parse().expect("a number"));
+            }
             ["serves"] => crate::hostile::serves(),
             ["calls", edge] => crate::hostile::calls(start, edge),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
