@@ -206,6 +206,7 @@ impl<D: CacheDevice> Volume<D> {
         }
         let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
+        self.audit()?;
         self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
@@ -316,6 +317,7 @@ impl<D: CacheDevice> Volume<D> {
         let at = open.node;
         let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
         let old = self.files.node(at).entry.size();
+        self.audit()?;
         self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
@@ -354,11 +356,12 @@ impl<D: CacheDevice> Volume<D> {
             return Ok(());
         }
         if keep == 0 {
-            let first = node.chain.first();
+            let (first, len) = (node.chain.first(), node.chain.len());
             node.entry.set_first(0);
             node.chain.truncate(0, 0);
             self.write_entry(at)?;
-            return self.core.release(first);
+            self.core.release(first, len);
+            return Ok(());
         }
         // The shorter size must be on the disk before the chain ends sooner.
         self.core.flush_ordered()?;
@@ -406,7 +409,7 @@ impl<D: CacheDevice> Volume<D> {
         if last == 0 {
             node.entry.set_first(runs[0].start);
         } else if let Err(error) = self.core.join(last, runs[0].start) {
-            self.core.release(runs[0].start)?;
+            self.core.release(runs[0].start, clusters);
             return Err(error);
         }
         runs.iter().for_each(|&run| node.chain.push(run));
@@ -419,15 +422,17 @@ impl<D: CacheDevice> Volume<D> {
         if node.chain.len() <= keep {
             return Ok(());
         }
+        let (first, len) = (node.chain.first(), node.chain.len());
         if keep == 0 {
-            let first = node.chain.first();
             node.entry.set_first(0);
             node.chain.truncate(0, 0);
-            return self.core.release(first);
+            self.core.release(first, len);
+            return Ok(());
         }
         let last = node.chain.locate(&mut self.core, keep - 1)?.start;
         node.chain.truncate(keep, last);
-        self.core.cut_after(last)
+        self.core.forget_chain(first);
+        self.core.cut_after(last, len - keep)
     }
 
     /// Puts a file's entry into its directory, in the cache.

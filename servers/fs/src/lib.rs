@@ -50,6 +50,7 @@ mod open;
 mod path;
 mod resume;
 pub mod ring_disk;
+mod search;
 pub mod service;
 mod survivor;
 #[cfg(any(test, feature = "testing"))]
@@ -59,6 +60,7 @@ mod tests;
 mod time;
 mod tree;
 mod volume;
+mod work;
 
 pub use audit::AuditReport;
 pub use device::{
@@ -73,3 +75,4 @@ pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;
 pub use tree::{DirCursor, Kind, Listed, Metadata};
 pub use volume::{Limits, Volume, VolumeStat};
+pub use work::STEP_WORK;
