@@ -52,6 +52,7 @@ mod resume;
 pub mod ring_disk;
 mod search;
 pub mod service;
+mod size;
 mod survivor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -149,6 +149,46 @@ fn files_that_name_one_long_chain_and_a_chain_in_a_loop_cost_short_steps() {
 }
 
 #[test]
+fn a_file_is_made_much_larger_in_short_steps_and_seen_so_at_the_end_only() {
+    const LARGE: u64 = 20_000_000;
+    let mut disk = mounted(big_volume(80_000));
+    let free = disk.stat_volume().unwrap().free_clusters;
+    let file = disk.open("/F", Access::Write, Create::New).unwrap();
+    disk.write_at(file, 0, b"12345").unwrap();
+    let other = disk.open("/F", Access::Write, Create::Never).unwrap();
+    let begin = |disk: &mut Disk, steps: u32, size: u64| {
+        for _ in 0..steps {
+            disk.begin_step(STEP_WORK);
+            assert_eq!(disk.set_size(file, size), Err(FsError::Unfinished));
+            disk.begin_step(STEP_WORK);
+            assert_eq!(disk.stat_open(file).unwrap().size, 5, "half of it is seen");
+        }
+    };
+    begin(&mut disk, 5, LARGE);
+    // A write ends what was prepared, another size goes on with it.
+    bounded(&mut disk, |disk| disk.write_at(other, 4, b"x")).unwrap();
+    begin(&mut disk, 5, LARGE);
+    bounded(&mut disk, |disk| disk.set_size(other, LARGE / 2)).unwrap();
+    bounded(&mut disk, |disk| disk.set_size(file, LARGE)).unwrap();
+    let mut bytes = vec![1; LARGE as usize];
+    disk.begin_step(u64::MAX);
+    assert_eq!(disk.read_at(file, 0, &mut bytes), Ok(LARGE as usize));
+    assert!(bytes.starts_with(b"1234x") && bytes[5..].iter().all(|byte| *byte == 0));
+    // More than there is: nothing has changed.
+    let full = bounded(&mut disk, |disk| disk.set_size(file, 60_000_000));
+    assert_eq!((full, disk.stat_open(file).unwrap().size), (Err(FsError::NoSpace), LARGE as u32));
+    // Who closes the file in the middle has given back what was prepared.
+    bounded(&mut disk, |disk| disk.set_size(file, 5)).unwrap();
+    begin(&mut disk, 5, LARGE);
+    for file in [file, other] {
+        disk.close(file).unwrap();
+    }
+    disk.begin_step(u64::MAX);
+    assert_eq!(disk.stat_volume().unwrap().free_clusters, free - 1);
+    assert_eq!(mount(unmount(disk)).audit().unwrap().damaged, 0);
+}
+
+#[test]
 fn a_long_path_is_resolved_in_short_steps() {
     const DEEP: u32 = 1_100;
     let mut image = big_volume(80_000);
