@@ -41,6 +41,7 @@ pub mod sessions;
 pub mod shared;
 pub mod start;
 pub mod startup;
+mod steps;
 pub mod supervisor;
 pub mod thread;
 pub mod time;

@@ -53,6 +53,24 @@ impl Pool {
     fn is_empty(&self) -> bool {
         self.free.load(Relaxed) == 0
     }
+
+    /// Replies that are not taken out.
+    pub fn free(&self) -> u32 {
+        self.free.load(Relaxed).count_ones()
+    }
+
+    /// Replies that there are, taken out or not.
+    pub fn filled(&self) -> u32 {
+        self.slots.iter().filter(|slot| slot.load(Relaxed) != 0).count() as u32
+    }
+
+    /// Replaces what is in the pool.
+    #[cfg(test)]
+    pub fn refill(&self, slots: &[u64]) {
+        self.free.store(0, Relaxed);
+        self.slots.iter().for_each(|slot| slot.store(0, Relaxed));
+        self.fill(slots);
+    }
 }
 
 impl Default for Pool {

@@ -3,6 +3,7 @@
 //! A server implements [`Server`] (for one protocol: one line that calls the dispatcher which
 //! `#[libipc::protocol]` generates) and calls [`run`]. The loop keeps the control page: moments and
 //! the deaths that they trigger, progress, history, heartbeats. It never panics for what a client sends.
+//! Requests that take long are done in steps, between which others are served ([`Outcome::Again`]).
 
 use crate::accounting;
 use crate::cap::{Cap, Endpoint};
@@ -12,6 +13,7 @@ use crate::protocol::{ProtocolId, Status};
 use crate::raw::{Message, SysResult, Words};
 use crate::replies::{Later, POOL, ReplySlot};
 use crate::start::{event, slot};
+use crate::steps::Queue;
 use crate::wire::{self, Hot, Scratch};
 use core::cell::Cell;
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,9 @@ use skink_abi::{Error as KernelError, MessageInfo};
 
 /// What a server does.
 pub trait Server {
+    /// Whether [`Outcome::Again`] is among its outcomes. The first thread's timer is the loop's then.
+    const STEPS: bool = false;
+
     /// Handles a request: usually `Protocol::dispatch(self, request)`.
     fn on_message(&mut self, request: &Request<'_>) -> Outcome;
 
@@ -26,6 +31,13 @@ pub trait Server {
     /// ([`crate::start::event`]). Heartbeats have been answered already.
     fn on_notification(&mut self, bits: u64) {
         let _ = bits;
+    }
+
+    /// Which instance of the session's client calls, as far as the server knows. A request that waits
+    /// for its next step is dropped if this is another one by then.
+    fn instance(&self, caller: Caller) -> u64 {
+        let _ = caller;
+        0
     }
 }
 
@@ -47,6 +59,9 @@ pub enum Outcome {
     Answer(MessageInfo, Words),
     /// A [`Later`] was taken from the request.
     Later,
+    /// A step is done, and the request is to be handled again, as it came, after others had their
+    /// turn. Only of a server that says so ([`Server::STEPS`]).
+    Again,
 }
 
 impl Outcome {
@@ -152,6 +167,7 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
     let reply = Cell::new(None);
     deliver_pending(server);
     let mut answer = None;
+    let mut queue = Queue::new(S::STEPS);
     accounting::ready();
     loop {
         accounting::looped();
@@ -168,12 +184,18 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
         if is_signal(&message) {
             on_signal(server, message.badge);
         } else {
-            answer = on_request(server, message, &reply);
+            answer = on_request(server, message, &reply, &mut queue);
         }
         if events::main().has_pending() {
             // By value: an answer that a reference leads to would lie in memory at every request.
             answer_first(&reply, answer.take());
             deliver_pending(server);
+        }
+        if S::STEPS && !queue.is_empty() {
+            answer_first(&reply, answer.take());
+            let slot = reply.take();
+            queue.step(server, slot.is_some());
+            reply.set(slot);
         }
     }
 }
@@ -182,7 +204,7 @@ fn serve<S: Server>(endpoint: Cap<Endpoint>, server: &mut S) -> ! {
 /// come while it handles them: none of them would wake the loop.
 #[cold]
 #[inline(never)]
-fn deliver_pending<S: Server>(server: &mut S) {
+pub(crate) fn deliver_pending<S: Server>(server: &mut S) {
     while events::main().has_pending() {
         accounting::looped();
         server.on_notification(events::main().take_pending());
@@ -224,7 +246,8 @@ fn check(received: SysResult<Message>) -> Option<Message> {
 fn on_signal<S: Server>(server: &mut S, badge: u64) {
     let bits = badge & !SIGNAL;
     accounting::signalled(bits);
-    let bits = (bits | events::main().take_pending()) & !event::HEARTBEAT;
+    let own = if S::STEPS { event::HEARTBEAT | event::TIMER } else { event::HEARTBEAT };
+    let bits = (bits | events::main().take_pending()) & !own;
     if bits != 0 {
         server.on_notification(bits);
     }
@@ -235,7 +258,11 @@ fn on_request<S: Server>(
     server: &mut S,
     message: Message,
     reply: &Cell<Option<ReplySlot>>,
+    queue: &mut Queue,
 ) -> Option<(MessageInfo, Words)> {
+    if S::STEPS {
+        queue.copy_words(&message);
+    }
     accounting::begin(message.badge, message.info.label());
     match server.on_message(&Request::new(message, reply)) {
         Outcome::Answer(info, words) => {
@@ -248,11 +275,20 @@ fn on_request<S: Server>(
             drop(Later::<()>::new(slot));
             None
         }
+        Outcome::Again => {
+            let slot = reply.take()?;
+            if S::STEPS {
+                queue.push(server, message, slot);
+            } else {
+                drop(Later::<()>::new(slot));
+            }
+            None
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::arch::{Registers, Request as Trap, with_kernel};
     use crate::protocol::ProtocolId;
@@ -260,6 +296,7 @@ mod tests {
     use std::cell::RefCell;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::rc::Rc;
+    use std::sync::{Mutex, PoisonError};
     use std::vec::Vec;
 
     const DOORBELL: u64 = 1 << event::DOORBELL_FIRST;
@@ -295,10 +332,17 @@ mod tests {
         }
     }
 
+    /// Runs `body` with these replies in the pool, which the tests of this process share.
+    pub fn with_pool<R>(slots: &[u64], body: impl FnOnce() -> R) -> R {
+        static IN_USE: Mutex<()> = Mutex::new(());
+        let _in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        POOL.refill(slots);
+        body()
+    }
+
     /// Runs the loop with these messages (badge and head), until there is none; whoever waits for
     /// a signal meanwhile gets `signals`, one after the other.
     fn serve_all(messages: &[(u64, MessageInfo)], signals: &[u64], waits: bool) -> Vec<Seen> {
-        POOL.fill(&[20]);
         let seen = Rc::new(RefCell::new(Vec::new()));
         let mut server = Logging { seen: seen.clone(), waits };
         let (mut messages, mut signals) =
@@ -318,7 +362,7 @@ mod tests {
             answer
         };
         let ran = || catch_unwind(AssertUnwindSafe(|| run(&mut server))).is_err();
-        assert!(with_kernel(kernel, ran));
+        assert!(with_pool(&[20], || with_kernel(kernel, ran)));
         events::main().take_pending();
         seen.take()
     }

@@ -115,7 +115,7 @@ impl Bench {
             let request = Request::new(message, &reply);
             match Store::dispatch(&mut *server.borrow_mut(), &request) {
                 Outcome::Answer(info, words) => Registers { info, words, ..Default::default() },
-                Outcome::Later => {
+                Outcome::Later | Outcome::Again => {
                     Registers { status: KernelError::Cancelled.raw(), ..Default::default() }
                 }
             }
@@ -203,7 +203,7 @@ fn dispatch(label: u64, length: usize, words: [u64; 4]) -> u64 {
     let reply = Cell::new(None);
     match Store::dispatch(&mut Memory::default(), &Request::new(message, &reply)) {
         Outcome::Answer(info, _) => info.label(),
-        Outcome::Later => panic!("deferred"),
+        Outcome::Later | Outcome::Again => panic!("deferred"),
     }
 }
 

@@ -154,7 +154,7 @@ impl System {
 pub fn refuse(status: Status) -> Option<Answer> {
     match Outcome::refuse(status) {
         Outcome::Answer(info, words) => Some((info, words)),
-        Outcome::Later => None,
+        Outcome::Later | Outcome::Again => None,
     }
 }
 

@@ -4,8 +4,9 @@
 //! may be trusted with (reached by two chains, twice by one, or free although a chain runs through
 //! it). Opening a file then needs only its own chain and the map to know that its data is its own.
 //!
-//! Work is bounded: each cluster is claimed once, each directory is read once. So is memory, however
-//! deep directories are nested: a walk goes 1,024 deep, and what is below is walked afterwards. (Only
+//! Work is bounded: each cluster is claimed once, each directory is read once, in as many steps as that
+//! takes ([`crate::work`]); only the map changes meanwhile. Memory is bounded, however deep directories
+//! are nested: a walk goes 1,024 deep, and what is below is walked afterwards. (Only
 //! where more than 65,536 directories would have to wait are the others called damaged.) Damage is
 //! counted, not repaired; the operation that meets it gets the error.
 
@@ -13,6 +14,7 @@ use crate::base::{Core, Link, PER_SECTOR};
 use crate::bytes::u32_at;
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dir::{Dir, DirStart, Scanner};
+use crate::dirent::Entry;
 use crate::error::FsError;
 use crate::map::{ClusterMap, PER_WORD, State};
 use alloc::vec::Vec;
@@ -38,174 +40,230 @@ pub struct AuditReport {
     pub lost_clusters: u32,
 }
 
-/// How claiming a chain went.
-enum Claim {
-    /// The chain is sound and this long.
-    Sound(u32),
-    Damaged,
+/// What the audit is at.
+enum At {
+    /// The FAT, from this cluster on.
+    Fat(u32),
+    /// The chain of the root directory, or of an entry.
+    Claim(Claim),
+    /// The root directory, or another one, whose first cluster this is: its chain was sound.
+    Enter(DirStart),
+    /// The entries of the directory at hand.
+    Entries,
 }
 
-/// Runs the audit.
-///
-/// # Errors
-/// `Io` if the FAT or the root cannot be read; `Corrupt` if the root directory is damaged.
-pub(crate) fn audit<D: CacheDevice>(core: &mut Core<D>) -> Result<AuditReport, FsError> {
-    scan_fat(core)?;
-    let mut report = AuditReport::default();
-    claim(core, core.geo.root)?;
-    let root = Dir::load(core, DirStart::root(&core.geo)).map_err(|error| error.at("/"))?;
-    let mut deferred = Vec::new();
-    walk(core, root, &mut deferred, &mut report)?;
-    while let Some(start) = deferred.pop() {
-        match Dir::load(core, start) {
-            Ok(dir) => walk(core, dir, &mut deferred, &mut report)?,
-            // It was sound; since then another chain was found to share it.
-            Err(FsError::Io { .. } | FsError::Corrupt { .. }) => report.damaged += 1,
-            Err(error) => return Err(error),
+/// A chain whose clusters are being marked.
+struct Claim {
+    /// Whose it is; `None` for the root directory.
+    entry: Option<Entry>,
+    /// Where it goes on.
+    at: u32,
+    /// Clusters so far.
+    len: u32,
+}
+
+/// An audit that has begun.
+pub(crate) struct Audit {
+    at: At,
+    /// The directory at hand, and where in it.
+    current: Option<(Dir, Scanner)>,
+    /// Those that it is in, and the slots where they go on.
+    above: Vec<(Dir, u32)>,
+    /// Those that wait for a walk of their own.
+    deferred: Vec<DirStart>,
+    report: AuditReport,
+    /// What an earlier instance found on this volume.
+    known: Option<AuditReport>,
+}
+
+impl Audit {
+    /// An audit of a volume of which an earlier instance may have left a report. Where nothing was
+    /// wrong then, the FAT alone says it all.
+    pub fn new(known: Option<AuditReport>) -> Self {
+        Audit {
+            at: At::Fat(0),
+            current: None,
+            above: Vec::new(),
+            deferred: Vec::new(),
+            report: AuditReport::default(),
+            known,
         }
     }
-    report.lost_clusters = core.map.count_lost();
-    Ok(report)
-}
 
-/// Walks a directory and those below it, as deep as memory is for; the others are left in `deferred`.
-fn walk<D: CacheDevice>(
-    core: &mut Core<D>,
-    top: Dir,
-    deferred: &mut Vec<DirStart>,
-    report: &mut AuditReport,
-) -> Result<(), FsError> {
-    let mut stack = Vec::new();
-    stack.push((top, 0));
-    while let Some((dir, slot)) = stack.pop() {
-        let mut scan = Scanner::new(slot);
+    /// Runs the audit to its end.
+    ///
+    /// # Errors
+    /// `Io` if the FAT or the root cannot be read; `Corrupt` if the root directory is damaged;
+    /// `Unfinished`, to go on later.
+    pub fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>) -> Result<AuditReport, FsError> {
         loop {
-            let item = match scan.next(core, &dir) {
-                Ok(Some(item)) => item,
-                Ok(None) => break,
-                Err(FsError::Io { .. }) => {
-                    // Its entries cannot be seen; their clusters stay `Lost` and thus untouched.
-                    report.damaged += 1;
-                    break;
+            match &mut self.at {
+                At::Fat(cluster) => {
+                    scan_fat(core, cluster)?;
+                    if let Some(known) = self.known
+                        && (known.damaged, known.lost_clusters) == (0, 0)
+                    {
+                        core.map.own_lost();
+                        return Ok(known);
+                    }
+                    self.at = At::Claim(Claim { entry: None, at: core.geo.root, len: 0 });
                 }
-                Err(error) => return Err(error),
-            };
-            if item.entry.is_dot() {
-                continue;
+                At::Claim(claim) => {
+                    let sound = claim.go_on(core)?;
+                    self.at = match claim.entry {
+                        Some(entry) => self.claimed(core, &entry, sound),
+                        None => At::Enter(DirStart::root(&core.geo)),
+                    };
+                }
+                At::Enter(start) => {
+                    let start = *start;
+                    self.enter(core, start)?;
+                    self.at = At::Entries;
+                }
+                At::Entries => match self.next_entry(core)? {
+                    Some(next) => self.at = next,
+                    None => break,
+                },
             }
-            let Some(child) = check_entry(core, &item.entry, report)? else {
-                continue;
-            };
-            if stack.len() + 1 < DEPTH {
-                stack.push((dir, scan.slot));
-                stack.push((child, 0));
-                break;
+        }
+        self.report.lost_clusters = core.map.count_lost();
+        Ok(self.known.unwrap_or(self.report))
+    }
+
+    /// An entry's chain is claimed: it is sound and so long, or damaged.
+    fn claimed<D: CacheDevice>(&mut self, core: &Core<D>, entry: &Entry, sound: Option<u32>) -> At {
+        match sound {
+            Some(_) if entry.is_directory() => {
+                if let Ok(start) = DirStart::of(entry, &core.geo) {
+                    return At::Enter(start);
+                }
+                self.report.damaged += 1;
             }
-            if deferred.len() < MAX_DEFERRED {
-                deferred.push(child.start);
+            Some(len) if len == core.geo.clusters_for(entry.size()) => {}
+            _ => self.report.damaged += 1,
+        }
+        At::Entries
+    }
+
+    /// Goes into a directory, or leaves it for later if it is too deep.
+    fn enter<D: CacheDevice>(
+        &mut self,
+        core: &mut Core<D>,
+        start: DirStart,
+    ) -> Result<(), FsError> {
+        let dir = match Dir::load(core, start) {
+            Ok(dir) => dir,
+            Err(FsError::Io { .. } | FsError::Corrupt { .. })
+                if start.cluster() != core.geo.root =>
+            {
+                self.report.damaged += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error.at("/")),
+        };
+        if self.above.len() + 1 >= DEPTH {
+            if self.deferred.len() < MAX_DEFERRED {
+                self.deferred.push(start);
             } else {
-                core.map.set(child.start.cluster(), State::Suspect);
-                report.damaged += 1;
+                core.map.set(start.cluster(), State::Suspect);
+                self.report.damaged += 1;
+            }
+            return Ok(());
+        }
+        if let Some((outer, scan)) = self.current.replace((dir, Scanner::new(0))) {
+            self.above.push((outer, scan.slot));
+        }
+        Ok(())
+    }
+
+    /// What to do with the next entry; `None` if there is none left.
+    fn next_entry<D: CacheDevice>(&mut self, core: &mut Core<D>) -> Result<Option<At>, FsError> {
+        let Some((dir, scan)) = &mut self.current else {
+            if let Some((dir, slot)) = self.above.pop() {
+                self.current = Some((dir, Scanner::new(slot)));
+                return Ok(Some(At::Entries));
+            }
+            return Ok(self.deferred.pop().map(At::Enter));
+        };
+        let entry = match scan.next(core, dir) {
+            Ok(Some(item)) => item.entry,
+            Ok(None) => {
+                self.current = None;
+                return Ok(Some(At::Entries));
+            }
+            Err(FsError::Io { .. }) => {
+                // Its entries cannot be seen; their clusters stay `Lost` and thus untouched.
+                self.report.damaged += 1;
+                self.current = None;
+                return Ok(Some(At::Entries));
+            }
+            Err(error) => return Err(error),
+        };
+        if entry.is_dot() {
+            return Ok(Some(At::Entries));
+        }
+        let is_empty = entry.first() == 0 && core.geo.clusters_for(entry.size()) == 0;
+        if entry.is_directory() {
+            self.report.directories += 1;
+        } else {
+            self.report.files += 1;
+            if is_empty {
+                return Ok(Some(At::Entries));
+            }
+        }
+        Ok(Some(At::Claim(Claim { entry: Some(entry), at: entry.first(), len: 0 })))
+    }
+}
+
+impl Claim {
+    /// Marks the clusters of the chain as owned, and what is reached wrongly as suspect; of a chain
+    /// that meets another one no more is looked at than a sector of the FAT. Says how long it is, if it
+    /// is sound.
+    fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>) -> Result<Option<u32>, FsError> {
+        if !core.geo.has_cluster(self.at) {
+            return Ok(None);
+        }
+        loop {
+            core.pause()?;
+            let (len, link) = core.run_from(self.at, PER_SECTOR - self.at % PER_SECTOR)?;
+            for cluster in self.at..self.at + len {
+                if core.map.get(cluster) != State::Lost {
+                    core.map.set(cluster, State::Suspect);
+                    return Ok(None);
+                }
+                core.map.set(cluster, State::Owned);
+            }
+            self.len += len;
+            match link {
+                Link::Next(next) => self.at = next,
+                Link::End => return Ok(Some(self.len)),
+                Link::Free | Link::Bad | Link::Outside => return Ok(None),
             }
         }
     }
-    Ok(())
 }
 
-/// Fills the map of a volume that was audited, with this report, by an instance whose state was
-/// taken over: where nothing was wrong, the FAT alone says it all.
-///
-/// # Errors
-/// Those of [`audit`].
-pub(crate) fn refill<D: CacheDevice>(
-    core: &mut Core<D>,
-    report: &AuditReport,
-) -> Result<(), FsError> {
-    if report.damaged > 0 || report.lost_clusters > 0 {
-        return audit(core).map(|_| ());
+/// First pass: what the FAT calls free, from `cluster` on, the multiple of a sector's entries.
+fn scan_fat<D: CacheDevice>(core: &mut Core<D>, cluster: &mut u32) -> Result<(), FsError> {
+    if *cluster == 0 {
+        core.map = ClusterMap::new(core.geo.clusters);
     }
-    scan_fat(core)?;
-    core.map.own_lost();
-    Ok(())
-}
-
-/// First pass: what the FAT calls free.
-fn scan_fat<D: CacheDevice>(core: &mut Core<D>) -> Result<(), FsError> {
-    core.map = ClusterMap::new(core.geo.clusters);
     let end = core.geo.end_cluster();
-    let mut cluster = 0;
-    while cluster < end {
+    while *cluster < end {
+        core.pause()?;
         let mut free = [0u32; SECTOR_BYTES / 4 / PER_WORD as usize];
-        let entries = core.fat_entries(cluster, SCAN_AHEAD)?;
+        let entries = core.fat_entries(*cluster, SCAN_AHEAD)?;
         for (word, entries) in free.iter_mut().zip(entries.chunks_exact(4 * PER_WORD as usize)) {
             for (i, entry) in entries.chunks_exact(4).enumerate() {
                 *word |= u32::from(u32_at(entry, 0) & 0x0FFF_FFFF == 0) << i;
             }
         }
         for word in free {
-            if cluster < end {
-                core.map.set_free(cluster, word);
+            if *cluster < end {
+                core.map.set_free(*cluster, word);
             }
-            cluster += PER_WORD;
+            *cluster += PER_WORD;
         }
     }
     Ok(())
-}
-
-/// Looks at one file or directory; returns a directory to go into.
-fn check_entry<D: CacheDevice>(
-    core: &mut Core<D>,
-    entry: &crate::dirent::Entry,
-    report: &mut AuditReport,
-) -> Result<Option<Dir>, FsError> {
-    let first = entry.first();
-    if entry.is_directory() {
-        report.directories += 1;
-        if let Claim::Sound(_) = claim(core, first)? {
-            match DirStart::of(entry, &core.geo).and_then(|start| Dir::load(core, start)) {
-                Ok(dir) => return Ok(Some(dir)),
-                Err(FsError::Io { .. } | FsError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        report.damaged += 1;
-        return Ok(None);
-    }
-    report.files += 1;
-    let needed = core.geo.clusters_for(entry.size());
-    let fits = match first {
-        0 => needed == 0,
-        _ => matches!(claim(core, first)?, Claim::Sound(len) if len == needed),
-    };
-    if !fits {
-        report.damaged += 1;
-    }
-    Ok(None)
-}
-
-/// Marks the clusters of a chain as owned, and what is reached wrongly as suspect. Of a chain that
-/// meets another one no more is looked at than a sector of the FAT.
-fn claim<D: CacheDevice>(core: &mut Core<D>, first: u32) -> Result<Claim, FsError> {
-    if !core.geo.has_cluster(first) {
-        return Ok(Claim::Damaged);
-    }
-    let (mut at, mut total) = (first, 0);
-    loop {
-        let (len, link) = core.run_from(at, PER_SECTOR - at % PER_SECTOR)?;
-        for cluster in at..at + len {
-            match core.map.get(cluster) {
-                State::Lost => core.map.set(cluster, State::Owned),
-                State::Free | State::Owned | State::Suspect => {
-                    core.map.set(cluster, State::Suspect);
-                    return Ok(Claim::Damaged);
-                }
-            }
-        }
-        total += len;
-        match link {
-            Link::Next(next) => at = next,
-            Link::End => return Ok(Claim::Sound(total)),
-            Link::Free | Link::Bad | Link::Outside => return Ok(Claim::Damaged),
-        }
-    }
 }

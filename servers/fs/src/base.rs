@@ -13,10 +13,12 @@
 use crate::audit::AuditReport;
 use crate::bytes::{put_u32, u32_at};
 use crate::cache::{Cache, Class};
+use crate::chain::Builder;
 use crate::device::CacheDevice;
-use crate::error::{Damage, FsError};
+use crate::error::FsError;
 use crate::layout::Geometry;
 use crate::map::{ClusterMap, State};
+use crate::search::Searches;
 use crate::survivor::{LOG_SECTORS, PAYLOAD, records};
 use alloc::vec::Vec;
 
@@ -79,6 +81,12 @@ pub(crate) struct Core<D> {
     pub report: Option<AuditReport>,
     /// No handle from this number on was given.
     pub next_handle: u64,
+    /// Chains that an unfinished step has half walked.
+    pub builders: Vec<Builder>,
+    /// Searches of directories that an unfinished step has left.
+    pub searches: Searches,
+    /// Whether the map says of every cluster what the FAT says.
+    pub is_mapped: bool,
     /// First clusters of chains that wait for the directories to be written, to be freed then.
     pending: Vec<u32>,
     pending_clusters: u32,
@@ -95,6 +103,9 @@ impl<D: CacheDevice> Core<D> {
             marked,
             report: None,
             next_handle: 0,
+            builders: Vec::new(),
+            searches: Searches::default(),
+            is_mapped: false,
             pending: Vec::new(),
             pending_clusters: 0,
         }
@@ -103,6 +114,7 @@ impl<D: CacheDevice> Core<D> {
     /// The operation under way is done, and so is what it needs to know afterwards.
     pub fn commit(&mut self) {
         let record = self.record();
+        self.cache.work.committed();
         let Some(survivor) = &mut self.cache.survivor else {
             return;
         };
@@ -127,6 +139,7 @@ impl<D: CacheDevice> Core<D> {
             marked: self.marked,
             next_handle: self.next_handle,
             chains: self.pending.len() as u32,
+            waiting: self.pending_clusters,
             report: self.report,
         }
     }
@@ -138,7 +151,7 @@ impl<D: CacheDevice> Core<D> {
         };
         let record = records::CoreRecord::get(survivor.item(records::CORE));
         let chains = record.chains as usize;
-        if chains > records::MAX_CHAINS {
+        if chains > records::MAX_CHAINS || record.waiting > self.geo.clusters {
             return Ok(false);
         }
         self.pending.clear();
@@ -153,10 +166,7 @@ impl<D: CacheDevice> Core<D> {
         }
         (self.hint, self.marked) = (record.hint, record.marked);
         (self.next_handle, self.report) = (record.next_handle, record.report);
-        self.pending_clusters = 0;
-        for i in 0..chains {
-            self.pending_clusters += self.chain_len(self.pending[i])?;
-        }
+        self.pending_clusters = record.waiting;
         Ok(true)
     }
 
@@ -315,45 +325,42 @@ impl<D: CacheDevice> Core<D> {
         self.link_run(Run { start: from, len: 1 }, to)
     }
 
-    fn chain_len(&mut self, first: u32) -> Result<u32, FsError> {
-        let (mut at, mut total) = (first, 0u32);
-        loop {
-            let (len, link) = self.run_from(at, u32::MAX)?;
-            total += len;
-            match link {
-                // More clusters than there are: a loop, which is let be.
-                Link::Next(next) if total <= self.geo.clusters => at = next,
-                _ => return Ok(total),
-            }
-        }
+    /// Frees the chain of `len` clusters from `first` on, once the directories are written. The
+    /// caller has checked the chain.
+    pub fn release(&mut self, first: u32, len: u32) {
+        self.forget_chain(first);
+        self.pending_clusters = self.pending_clusters.saturating_add(len);
+        self.pending.push(first);
     }
 
-    /// Frees the chain from `first` on, once the directories are written. The caller has checked
-    /// the chain.
-    pub fn release(&mut self, first: u32) -> Result<(), FsError> {
-        self.pending_clusters += self.chain_len(first)?;
-        self.pending.push(first);
+    /// The chain that begins at `first` is another one from now on: what is known of it is forgotten.
+    pub fn forget_chain(&mut self, first: u32) {
+        self.builders.retain(|builder| builder.first() != first);
+        self.searches.forget_directory(first);
+    }
+
+    /// Ends a chain at `last` and frees the `len` clusters that followed. The directory that is on the
+    /// disk must not need the rest any more.
+    pub fn cut_after(&mut self, last: u32, len: u32) -> Result<(), FsError> {
+        let (_, link) = self.run_from(last, 1)?;
+        self.link_run(Run { start: last, len: 1 }, END_MARK)?;
+        if let Link::Next(next) = link {
+            self.release(next, len);
+        }
         Ok(())
     }
 
-    /// Ends a chain at `last` and frees what followed. The directory that is on the disk must not
-    /// need the rest any more.
-    pub fn cut_after(&mut self, last: u32) -> Result<(), FsError> {
-        let (_, link) = self.run_from(last, 1)?;
-        self.link_run(Run { start: last, len: 1 }, END_MARK)?;
-        match link {
-            Link::Next(next) => self.release(next),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes data, then the FAT, then directories; then frees what waited for that.
+    /// Writes data, then the FAT, then directories; then frees what waited for that, piece by piece.
+    ///
+    /// # Errors
+    /// `Io`; `Unfinished`: what was freed so far is committed.
     pub fn flush_ordered(&mut self) -> Result<(), FsError> {
         self.cache.flush(Class::Data)?;
         self.cache.flush(Class::Fat)?;
         self.cache.flush(Class::Directory)?;
         self.commit_before_freeing();
         while let Some(&first) = self.pending.last() {
+            self.pause()?;
             // What one sector of the FAT links: a step is done or not, also where a read fails.
             let (len, link) = self.run_from(first, PER_SECTOR - first % PER_SECTOR)?;
             let run = Run { start: first, len };
@@ -366,6 +373,7 @@ impl<D: CacheDevice> Core<D> {
             }
             self.commit();
         }
+        self.pending_clusters = 0;
         self.cache.flush(Class::Fat)
     }
 
@@ -430,27 +438,6 @@ impl<D: CacheDevice> Core<D> {
                 put_u32(info, 492, if next < end { next } else { 2 });
             }
         })
-    }
-
-    /// Where a chain that meets the suspect cluster `at` goes wrong: into itself or into another.
-    pub fn diagnose(&mut self, first: u32, at: u32) -> FsError {
-        // Brent's algorithm: bounded by the number of clusters.
-        let (mut tortoise, mut hare) = (first, first);
-        let (mut power, mut lap) = (1u32, 0u32);
-        for _ in 0..self.geo.clusters.saturating_mul(3) {
-            let Ok((_, Link::Next(next))) = self.run_from(hare, 1) else {
-                return FsError::corrupt(Damage::CrossLink, at);
-            };
-            hare = next;
-            lap += 1;
-            if hare == tortoise {
-                return FsError::corrupt(Damage::ChainLoop, at);
-            }
-            if lap == power {
-                (tortoise, power, lap) = (hare, power.saturating_mul(2), 0);
-            }
-        }
-        FsError::corrupt(Damage::CrossLink, at)
     }
 }
 

@@ -9,11 +9,14 @@
 //! Invariant: `extents` is sorted by `index`, the first one is the chain's first, and fewer than two
 //! `stride`s of extents lie between two of them.
 
-use crate::base::{Core, Link, Run};
+use crate::base::{Core, Link, PER_SECTOR, Run};
 use crate::device::CacheDevice;
 use crate::error::{Damage, FsError};
 use alloc::vec::Vec;
 use core::cell::Cell;
+
+/// Chains that can be half built at once: more than requests can wait for their next step.
+const BUILDERS: usize = 16;
 
 /// Contiguous clusters of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,120 @@ pub(crate) enum Trust {
     /// They are not: for the root directory, so that a file that is cross-linked with it does not
     /// take the whole volume away.
     Root,
+}
+
+/// Which chain is to be walked, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Its first cluster; 0: it has none.
+    pub first: u32,
+    /// The most extents to keep.
+    pub limit: usize,
+    pub trust: Trust,
+    /// The most clusters that it may have.
+    pub max: u32,
+}
+
+/// A chain that is being walked.
+pub(crate) struct Builder {
+    plan: Plan,
+    chain: Chain,
+    /// Where the walk goes on.
+    at: u32,
+    /// A cluster was met that belongs to another chain too, or twice to this one.
+    diagnosis: Option<Diagnosis>,
+}
+
+impl Builder {
+    fn new(plan: Plan) -> Self {
+        Builder { plan, chain: Chain::empty(plan.limit), at: plan.first, diagnosis: None }
+    }
+
+    /// The first cluster of the chain.
+    pub fn first(&self) -> u32 {
+        self.plan.first
+    }
+
+    fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>) -> Result<(), FsError> {
+        loop {
+            core.pause()?;
+            if let Some(diagnosis) = &mut self.diagnosis {
+                match diagnosis.go_on(core) {
+                    Some(error) => return Err(error),
+                    None => continue,
+                }
+            }
+            // What one sector of the FAT links, so that a piece is small.
+            let (len, link) = core.run_from(self.at, PER_SECTOR - self.at % PER_SECTOR)?;
+            if self.plan.trust == Trust::Audited
+                && let Some(suspect) = core.map.first_suspect(self.at, len)
+            {
+                if core.entry(suspect)? == 0 {
+                    return Err(FsError::corrupt(Damage::FreeInChain, suspect));
+                }
+                self.diagnosis = Some(Diagnosis::new(self.plan.first, suspect));
+                continue;
+            }
+            match self.take(core.geo.clusters, len, link)? {
+                Some(next) => self.at = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Adds a run, and says where the chain goes on.
+    fn take(&mut self, clusters: u32, len: u32, link: Link) -> Result<Option<u32>, FsError> {
+        let end = self.at + len - 1;
+        let total = self.chain.len.saturating_add(len);
+        if total > self.plan.max {
+            let damage =
+                if total > clusters { Damage::ChainLoop } else { Damage::DirectoryTooLong };
+            return Err(FsError::corrupt(damage, end));
+        }
+        self.chain.push(Run { start: self.at, len });
+        let damage = match link {
+            Link::Next(next) => return Ok(Some(next)),
+            Link::End => return Ok(None),
+            Link::Free => Damage::FreeInChain,
+            Link::Bad => Damage::BadCluster,
+            Link::Outside => Damage::OutOfRange,
+        };
+        Err(FsError::corrupt(damage, end))
+    }
+}
+
+/// Tells whether a chain that meets a suspect cluster runs into itself or into another one, by Brent's
+/// algorithm: at most three steps for each cluster of the volume.
+struct Diagnosis {
+    suspect: u32,
+    tortoise: u32,
+    hare: u32,
+    power: u32,
+    lap: u32,
+    steps: u32,
+}
+
+impl Diagnosis {
+    fn new(first: u32, suspect: u32) -> Self {
+        Diagnosis { suspect, tortoise: first, hare: first, power: 1, lap: 0, steps: 0 }
+    }
+
+    /// One step; what is wrong, once that is known.
+    fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>) -> Option<FsError> {
+        let cross_link = FsError::corrupt(Damage::CrossLink, self.suspect);
+        let Ok((_, Link::Next(next))) = core.run_from(self.hare, 1) else {
+            return Some(cross_link);
+        };
+        (self.hare, self.lap, self.steps) = (next, self.lap + 1, self.steps + 1);
+        if self.hare == self.tortoise {
+            return Some(FsError::corrupt(Damage::ChainLoop, self.suspect));
+        }
+        if self.lap == self.power {
+            (self.tortoise, self.lap) = (self.hare, 0);
+            self.power = self.power.saturating_mul(2);
+        }
+        (self.steps >= core.geo.clusters.saturating_mul(3)).then_some(cross_link)
+    }
 }
 
 /// A checked chain.
@@ -60,53 +177,31 @@ impl Chain {
         Self { extents, stride: 1, count: 0, recent, len: 0, last: 0, limit: limit.max(2) }
     }
 
-    /// Walks and checks the chain from `first` on (0: empty), at most `max` clusters.
+    /// Walks and checks a chain; goes on where an unfinished step has left it.
     ///
     /// # Errors
-    /// `Corrupt` with what is wrong; `too_long` if there are more clusters than `max`.
-    pub fn build<D: CacheDevice>(
-        core: &mut Core<D>,
-        first: u32,
-        limit: usize,
-        trust: Trust,
-        max: u32,
-    ) -> Result<Self, FsError> {
-        let mut chain = Self::empty(limit);
-        if first == 0 {
-            return Ok(chain);
+    /// `Corrupt` with what is wrong; `Unfinished`; `Io`.
+    pub fn build<D: CacheDevice>(core: &mut Core<D>, plan: Plan) -> Result<Self, FsError> {
+        if plan.first == 0 {
+            return Ok(Self::empty(plan.limit));
         }
-        if !core.geo.has_cluster(first) {
-            return Err(FsError::corrupt(Damage::OutOfRange, first));
+        if !core.geo.has_cluster(plan.first) {
+            return Err(FsError::corrupt(Damage::OutOfRange, plan.first));
         }
-        let mut at = first;
-        loop {
-            let (len, link) = core.run_from(at, u32::MAX)?;
-            if trust == Trust::Audited
-                && let Some(suspect) = core.map.first_suspect(at, len)
-            {
-                return Err(match core.entry(suspect)? {
-                    0 => FsError::corrupt(Damage::FreeInChain, suspect),
-                    _ => core.diagnose(first, suspect),
-                });
+        let known = core.builders.iter().position(|builder| builder.plan == plan);
+        let mut builder = match known {
+            Some(at) => core.builders.remove(at),
+            None => Builder::new(plan),
+        };
+        let built = builder.go_on(core);
+        if built == Err(FsError::Unfinished) {
+            if core.builders.len() == BUILDERS {
+                core.builders.remove(0);
             }
-            let end = at + len - 1;
-            if chain.len.saturating_add(len) > max {
-                let damage = if chain.len.saturating_add(len) > core.geo.clusters {
-                    Damage::ChainLoop
-                } else {
-                    Damage::DirectoryTooLong
-                };
-                return Err(FsError::corrupt(damage, end));
-            }
-            chain.push(Run { start: at, len });
-            match link {
-                Link::Next(next) => at = next,
-                Link::End => return Ok(chain),
-                Link::Free => return Err(FsError::corrupt(Damage::FreeInChain, end)),
-                Link::Bad => return Err(FsError::corrupt(Damage::BadCluster, end)),
-                Link::Outside => return Err(FsError::corrupt(Damage::OutOfRange, end)),
-            }
+            core.builders.push(builder);
+            return Err(FsError::Unfinished);
         }
+        built.map(|()| builder.chain)
     }
 
     pub fn len(&self) -> u32 {

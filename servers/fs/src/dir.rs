@@ -11,20 +11,26 @@
 use crate::base::Core;
 use crate::bytes::u16_at;
 use crate::cache::{Class, Source};
-use crate::chain::{Chain, Trust};
+use crate::chain::{Chain, Plan, Trust};
 use crate::device::{CacheDevice, SECTOR_BYTES};
-use crate::dirent::{DELETED, END, ENTRY_BYTES, Entry, LONG_UNITS, LongName, checksum, long_entry};
+use crate::dirent::{
+    DELETED, END, ENTRY_BYTES, Entry, LAST_LONG, LONG_UNITS, LongName, checksum, long_entry,
+};
 use crate::error::{Damage, FsError};
 use crate::layout::Geometry;
-use crate::name::short::{self, SHORT_UNITS, ShortNamePicker};
-use crate::name::{self, MAX_NAME_UNITS, Match, Name};
+use crate::name::short::{self, SHORT_UNITS};
+use crate::name::{self, MAX_NAME_UNITS, Name};
+use crate::search::{Berth, Room};
 use crate::time::DateTime;
+use crate::work;
 
 /// The most slots of a directory.
 pub(crate) const MAX_SLOTS: u32 = 65_536;
 const SLOTS_PER_SECTOR: u32 = (SECTOR_BYTES / ENTRY_BYTES) as u32;
 /// Extents kept of a directory's chain.
 const DIR_EXTENTS: usize = 64;
+/// Entries of a long name at most.
+const MAX_LONG_ENTRIES: u32 = MAX_NAME_UNITS.div_ceil(LONG_UNITS) as u32;
 /// Sectors that one miss reads at most (32 KiB).
 const DIR_AHEAD: u32 = 64;
 
@@ -82,7 +88,8 @@ impl Dir {
         let most = (MAX_SLOTS * ENTRY_BYTES as u32).div_ceil(core.geo.cluster_bytes());
         let is_root = first == core.geo.root;
         let trust = if is_root { Trust::Root } else { Trust::Audited };
-        let chain = Chain::build(core, first, DIR_EXTENTS, trust, most)?;
+        let plan = Plan { first, limit: DIR_EXTENTS, trust, max: most };
+        let chain = Chain::build(core, plan)?;
         let dir = Dir { start, chain };
         if !is_root {
             let dot = Entry(dir.slot(core, 0)?);
@@ -122,8 +129,13 @@ impl Dir {
         Ok((self.place(core, slot)?.0, (slot % SLOTS_PER_SECTOR) as usize * ENTRY_BYTES))
     }
 
+    /// Its clusters.
+    pub fn clusters(&self) -> u32 {
+        self.chain.len()
+    }
+
     /// The bytes of a slot.
-    fn slot<D: CacheDevice>(
+    pub fn slot<D: CacheDevice>(
         &self,
         core: &mut Core<D>,
         slot: u32,
@@ -159,44 +171,8 @@ impl Dir {
         })
     }
 
-    /// Finds the entry that answers best to a name ([`Match`]), the first of those that do.
-    pub fn find<D: CacheDevice>(
-        &self,
-        core: &mut Core<D>,
-        name: &Name,
-    ) -> Result<Option<Item>, FsError> {
-        let mut scan = Scanner::new(0);
-        let mut best: Option<(Match, Item)> = None;
-        while let Some(item) = scan.next(core, self)? {
-            if item.entry.is_dot() {
-                continue;
-            }
-            let (alias, len) = short::units_of(&item.entry.short(), (false, false));
-            let alias = Some(&alias[..len]).filter(|alias| short::is_reachable(alias));
-            match name.compare(scan.name(), alias) {
-                Some(Match::Exact) => return Ok(Some(item)),
-                Some(found) if best.is_none_or(|(best, _)| found < best) => {
-                    best = Some((found, item));
-                }
-                _ => {}
-            }
-        }
-        Ok(best.map(|(_, item)| item))
-    }
-
-    /// Whether nothing but `.` and `..` is in it.
-    pub fn is_empty<D: CacheDevice>(&self, core: &mut Core<D>) -> Result<bool, FsError> {
-        let mut scan = Scanner::new(0);
-        while let Some(item) = scan.next(core, self)? {
-            if !item.entry.is_dot() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Adds an entry under a name that is not there yet, and returns its slot. The short name is
-    /// made here; entries from slot `except.0` to `except.1` count as gone.
+    /// Adds an entry under a name that is not there yet, and returns its slot. `berth` is what the
+    /// last search for room has found.
     ///
     /// # Errors
     /// `NoSpace`, `DirectoryFull`, `Io`: nothing was added.
@@ -205,75 +181,39 @@ impl Dir {
         core: &mut Core<D>,
         name: &Name,
         mut entry: Entry,
-        except: Option<(u32, u32)>,
+        berth: Berth,
     ) -> Result<u32, FsError> {
-        let (short, long) = match short::exact(name) {
-            Some(short) => (short, &[][..]),
-            None => (self.free_short_name(core, name, except)?, name.units()),
-        };
-        entry.set_short(short);
+        let long = if berth.is_long { name.units() } else { &[] };
+        entry.set_short(berth.short);
         let parts = long.len().div_ceil(LONG_UNITS);
-        let needed = parts as u32 + 1;
-        let (start, ended) = self.make_space(core, needed)?;
+        let Room { start, is_at_end } = berth.room;
+        self.make_room(core, start + parts as u32 + 1)?;
         core.mark_dirty()?;
-        let sum = checksum(&short);
+        core.searches.added_to(self.start);
+        let sum = checksum(&berth.short);
         for i in 0..parts {
             let raw = long_entry(long, parts - i, parts, sum);
             self.put_slot(core, start + i as u32, &raw)?;
         }
         let slot = start + parts as u32;
         self.put_slot(core, slot, &entry.0)?;
-        if ended && slot + 1 < self.slots(core) {
+        if is_at_end && slot + 1 < self.slots(core) {
             self.put_slot(core, slot + 1, &[0; ENTRY_BYTES])?;
         }
         Ok(slot)
     }
 
-    fn free_short_name<D: CacheDevice>(
-        &self,
-        core: &mut Core<D>,
-        name: &Name,
-        except: Option<(u32, u32)>,
-    ) -> Result<[u8; 11], FsError> {
-        let mut picker = ShortNamePicker::new(name);
-        let mut scan = Scanner::new(0);
-        while let Some(item) = scan.next(core, self)? {
-            if except.is_none_or(|(from, to)| item.slot < from || item.slot > to) {
-                picker.see(&item.entry.short());
-            }
-        }
-        picker.pick().ok_or(FsError::DirectoryFull)
-    }
-
-    /// Finds `needed` free slots in a row, growing the directory if it must. Says whether they
-    /// reach the slot that ended the directory.
-    fn make_space<D: CacheDevice>(
-        &mut self,
-        core: &mut Core<D>,
-        needed: u32,
-    ) -> Result<(u32, bool), FsError> {
-        let mut scan = Scanner::new(0);
-        let (mut start, mut ended) = (0, false);
-        while let Some(raw) = scan.raw(core, self)? {
-            if raw[0] == END {
-                ended = true;
-                break;
-            }
-            if raw[0] != DELETED {
-                start = scan.slot;
-            } else if scan.slot - start == needed {
-                return Ok((start, false));
-            }
-        }
-        let there = self.slots(core);
-        if start + needed > MAX_SLOTS {
+    /// Makes the directory have so many slots at least.
+    fn make_room<D: CacheDevice>(&mut self, core: &mut Core<D>, slots: u32) -> Result<(), FsError> {
+        if slots > MAX_SLOTS {
             return Err(FsError::DirectoryFull);
         }
-        if start + needed > there {
-            let per_cluster = core.geo.cluster_sectors * SLOTS_PER_SECTOR;
-            self.grow(core, (start + needed - there).div_ceil(per_cluster))?;
+        let missing = slots.saturating_sub(self.slots(core));
+        if missing == 0 {
+            return Ok(());
         }
-        Ok((start, ended))
+        let per_cluster = core.geo.cluster_sectors * SLOTS_PER_SECTOR;
+        self.grow(core, missing.div_ceil(per_cluster))
     }
 
     fn grow<D: CacheDevice>(&mut self, core: &mut Core<D>, clusters: u32) -> Result<(), FsError> {
@@ -287,7 +227,7 @@ impl Dir {
         }
         done = done.and_then(|()| core.join(self.chain.last(), runs[0].start));
         if let Err(error) = done {
-            core.release(runs[0].start)?;
+            core.release(runs[0].start, clusters);
             return Err(error);
         }
         runs.iter().for_each(|&run| self.chain.push(run));
@@ -297,6 +237,7 @@ impl Dir {
     /// Removes an entry with its long name.
     pub fn remove<D: CacheDevice>(&self, core: &mut Core<D>, item: &Item) -> Result<(), FsError> {
         core.mark_dirty()?;
+        core.searches.removed_from(self.start, item);
         // From the end: an interrupted removal leaves a long name without owner, never the owner
         // with half a name.
         for slot in (item.start..=item.slot).rev() {
@@ -335,7 +276,7 @@ impl Dir {
             .and_then(|()| core.cache.write(at, Source::Bytes(&dot.0)))
             .and_then(|()| core.cache.write(at + ENTRY_BYTES as u64, Source::Bytes(&dot_dot.0)));
         if let Err(error) = written {
-            core.release(run.start)?;
+            core.release(run.start, 1);
             return Err(error);
         }
         Ok(run.start)
@@ -350,6 +291,8 @@ pub(crate) struct Scanner {
     /// Which of the directory's sectors that is.
     loaded: Option<u32>,
     long: LongName,
+    /// Where the long name begins whose entries were met last.
+    long_start: u32,
     units: [u16; MAX_NAME_UNITS],
     len: usize,
 }
@@ -361,9 +304,16 @@ impl Scanner {
             sector: [0; SECTOR_BYTES],
             loaded: None,
             long: LongName::new(),
+            long_start: slot,
             units: [0; MAX_NAME_UNITS],
             len: 0,
         }
+    }
+
+    /// The slot from which another scan finds all that this one has not found yet.
+    pub fn resume(&self) -> u32 {
+        // In the middle of a long name it is where that begins.
+        if self.slot - self.long_start <= MAX_LONG_ENTRIES { self.long_start } else { self.slot }
     }
 
     /// The name of the item that `next` returned: the long one, or the short one in its case; `None`
@@ -383,6 +333,10 @@ impl Scanner {
         }
         let index = self.slot / SLOTS_PER_SECTOR;
         if self.loaded != Some(index) {
+            // What is kept of a search over a pause must not be an old copy.
+            self.loaded = None;
+            core.pause()?;
+            core.cache.work.charge(work::ENTRIES);
             let (sector, follow) = dir.place(core, self.slot)?;
             let until = sector + u64::from(follow.min(DIR_AHEAD));
             self.sector.copy_from_slice(core.cache.sector(sector, until)?);
@@ -406,11 +360,16 @@ impl Scanner {
             }
             if raw[0] == DELETED || entry.is_label() {
                 self.long.reset();
+                self.long_start = self.slot;
             } else if entry.is_long() {
+                if raw[0] & LAST_LONG != 0 {
+                    self.long_start = self.slot - 1;
+                }
                 self.long.push(&raw);
             } else {
                 let slot = self.slot - 1;
                 let entries = self.take_name(&entry);
+                self.long_start = self.slot;
                 return Ok(Some(Item { start: slot - entries, slot, entry }));
             }
         }

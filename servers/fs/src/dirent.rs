@@ -19,7 +19,7 @@ const LONG_ATTRIBUTES: u8 = 0x0F;
 const LABEL: u8 = 0x08;
 const DIRECTORY: u8 = 0x10;
 /// Flag in the order byte of the first (highest) long-name entry.
-const LAST_LONG: u8 = 0x40;
+pub(crate) const LAST_LONG: u8 = 0x40;
 /// Where the units of a long-name entry lie.
 const UNIT_OFFSETS: [usize; LONG_UNITS] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
 

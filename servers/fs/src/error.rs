@@ -51,6 +51,9 @@ pub enum FsError {
     InvalidMove,
     /// FAT files end at 4 GiB - 1.
     FileTooLarge,
+    /// A step is done, and the operation has not ended: it is to be called again. What can be seen of
+    /// it is nothing so far, or whole in itself.
+    Unfinished,
     /// The device failed at this sector.
     Io {
         /// First sector of the failed transfer, counted from the start of the disk.
@@ -105,6 +108,7 @@ impl fmt::Display for FsError {
             FsError::InvalidMove => {
                 "the root cannot be moved or removed, nor a directory moved into itself"
             }
+            FsError::Unfinished => "the operation has not ended; call it again",
             FsError::FileTooLarge => "FAT files must be smaller than 4 GiB",
             FsError::Io { sector } => {
                 return write!(

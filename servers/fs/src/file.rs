@@ -9,12 +9,12 @@
 //! commit ([`Volume::commit`]), so that a death of the server leaves all of them or none.
 
 use crate::base::Core;
-use crate::cache::{Class, Pool, Source, Urgency};
+use crate::cache::{Pool, Source, Urgency};
 use crate::device::{CacheDevice, SECTOR_BYTES};
-use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
 use crate::map::State;
 use crate::open::{Access, Identity, Node, OpenFile};
+use crate::size::Steps;
 use crate::survivor::PAYLOAD;
 use crate::survivor::records::{REDO, RedoRecord};
 use crate::tree::Metadata;
@@ -26,9 +26,6 @@ use libipc::{Caller, Shared};
 const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
-/// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
-/// log stay short.
-const RESERVE_STEP: u32 = 128;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -53,8 +50,12 @@ impl<D: CacheDevice> Volume<D> {
     /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
-    /// `BadHandle`.
+    /// `BadHandle`; `Io` if zeros that were being added cannot be let go.
     pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
+        let at = self.files.get(file)?.node;
+        if self.files.node(at).users() == 1 {
+            self.stop_growing(at)?;
+        }
         self.files.close(file)?;
         self.stage_closed(file.handle());
         Ok(())
@@ -206,11 +207,12 @@ impl<D: CacheDevice> Volume<D> {
         }
         let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
+        self.audit()?;
         self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
         let had = self.files.node(at).chain.len();
-        self.reserve(at, end)?;
+        self.reserve(at, end, Steps::One)?;
         let written = self.put_bytes(at, size, offset as u32, &source);
         if let Err(error) = written {
             self.give_back(at, had)?;
@@ -303,140 +305,6 @@ impl<D: CacheDevice> Volume<D> {
         }
         Ok(())
     }
-
-    /// Sets a file's size: cuts it, or adds zeros.
-    ///
-    /// # Errors
-    /// As [`Volume::write_at`].
-    pub fn set_size(&mut self, file: OpenFile, size: u64) -> Result<(), FsError> {
-        let open = self.files.get(file)?;
-        if open.access == Access::Read {
-            return Err(FsError::WrongAccess);
-        }
-        let at = open.node;
-        let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
-        let old = self.files.node(at).entry.size();
-        self.core.prepare(0)?;
-        self.core.mark_dirty()?;
-        self.drop_surplus(at)?;
-        if size > old {
-            let had = self.files.node(at).chain.len();
-            self.reserve(at, size)?;
-            let zeroed = zero_range(&mut self.core, self.files.node(at), old.into(), size.into());
-            if let Err(error) = zeroed {
-                self.give_back(at, had)?;
-                return Err(error);
-            }
-        }
-        let node = self.files.node_mut(at);
-        node.entry.set_size(size);
-        node.entry.set_modified(self.now);
-        node.entry.set_archive();
-        self.write_entry(at)?;
-        if size < old {
-            self.shrink(at, self.core.geo.clusters_for(size))?;
-        }
-        Ok(())
-    }
-
-    /// Empties a file that was just opened for it.
-    pub(crate) fn truncate_open(&mut self, file: OpenFile) -> Result<(), FsError> {
-        match self.stat_open(file)?.size {
-            0 => Ok(()),
-            _ => self.set_size(file, 0),
-        }
-    }
-
-    /// Frees clusters behind the file's end, which the size already excludes.
-    fn shrink(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
-        let node = self.files.node_mut(at);
-        if node.chain.len() <= keep {
-            return Ok(());
-        }
-        if keep == 0 {
-            let first = node.chain.first();
-            node.entry.set_first(0);
-            node.chain.truncate(0, 0);
-            self.write_entry(at)?;
-            return self.core.release(first);
-        }
-        // The shorter size must be on the disk before the chain ends sooner.
-        self.core.flush_ordered()?;
-        self.give_back(at, keep)
-    }
-
-    /// Frees clusters that the chain has beyond the file's size (left by another system or by an
-    /// interrupted change).
-    pub(crate) fn drop_surplus(&mut self, at: usize) -> Result<(), FsError> {
-        let needed = self.core.geo.clusters_for(self.files.node(at).entry.size());
-        self.shrink(at, needed)
-    }
-
-    /// Makes the chain long enough for `size` bytes. All or nothing.
-    fn reserve(&mut self, at: usize, size: u32) -> Result<(), FsError> {
-        let have = self.files.node(at).chain.len();
-        let needed = self.core.geo.clusters_for(size).saturating_sub(have);
-        if needed > self.core.free_clusters() {
-            return Err(FsError::NoSpace);
-        }
-        let mut missing = needed;
-        while missing > 0 {
-            let step = missing.min(RESERVE_STEP);
-            if let Err(error) = self.extend(at, step) {
-                self.give_back(at, have)?;
-                return Err(error);
-            }
-            missing -= step;
-            if self.core.is_log_long() {
-                // The chain is longer than the file then, which its entry must lead to. A successor
-                // cuts it.
-                self.write_entry(at)?;
-                self.core.commit();
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds clusters at the end of the chain. The directory entry is not written yet: the data
-    /// comes first.
-    fn extend(&mut self, at: usize, clusters: u32) -> Result<(), FsError> {
-        let node = self.files.node_mut(at);
-        let last = node.chain.last();
-        let runs = self.core.allocate(last, clusters)?;
-        if last == 0 {
-            node.entry.set_first(runs[0].start);
-        } else if let Err(error) = self.core.join(last, runs[0].start) {
-            self.core.release(runs[0].start)?;
-            return Err(error);
-        }
-        runs.iter().for_each(|&run| node.chain.push(run));
-        Ok(())
-    }
-
-    /// Undoes `reserve`: the chain ends after `keep` clusters again.
-    fn give_back(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
-        let node = self.files.node_mut(at);
-        if node.chain.len() <= keep {
-            return Ok(());
-        }
-        if keep == 0 {
-            let first = node.chain.first();
-            node.entry.set_first(0);
-            node.chain.truncate(0, 0);
-            return self.core.release(first);
-        }
-        let last = node.chain.locate(&mut self.core, keep - 1)?.start;
-        node.chain.truncate(keep, last);
-        self.core.cut_after(last)
-    }
-
-    /// Puts a file's entry into its directory, in the cache.
-    fn write_entry(&mut self, at: usize) -> Result<(), FsError> {
-        let node = self.files.node(at);
-        self.core.cache.change_sector(node.sector, Class::Directory, |bytes| {
-            bytes[node.offset..node.offset + ENTRY_BYTES].copy_from_slice(&node.entry.0);
-        })
-    }
 }
 
 /// The byte on the disk of a position in a file, and how many bytes follow contiguously.
@@ -453,7 +321,7 @@ fn place<D: CacheDevice>(
 }
 
 /// Zeroes `from..to` of a file, within its clusters.
-fn zero_range<D: CacheDevice>(
+pub(crate) fn zero_range<D: CacheDevice>(
     core: &mut Core<D>,
     node: &Node,
     from: u64,

@@ -54,7 +54,9 @@ mod open;
 mod path;
 mod resume;
 pub mod ring_disk;
+mod search;
 pub mod service;
+mod size;
 mod survivor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -63,6 +65,7 @@ mod tests;
 mod time;
 mod tree;
 mod volume;
+mod work;
 
 pub use audit::AuditReport;
 pub use device::{
@@ -77,3 +80,4 @@ pub use path::MAX_PATH_BYTES;
 pub use time::DateTime;
 pub use tree::{DirCursor, Kind, Listed, Metadata};
 pub use volume::{Limits, Volume, VolumeStat};
+pub use work::STEP_WORK;

@@ -10,8 +10,8 @@ mod guest {
 
     use crate::ring_device::{Disk, attach};
     use alloc::vec::Vec;
-    use fs::Limits;
     use fs::service::{Host, Service};
+    use fs::{Limits, STEP_WORK};
     use libipc::Shared;
     use libipc::server::{self, Caller, Outcome, Request, Server};
     use libipc::start::{StartInfo, event, slot};
@@ -78,8 +78,16 @@ mod guest {
     struct Glue(Service<Guest>);
 
     impl Server for Glue {
+        const STEPS: bool = true;
+
         fn on_message(&mut self, request: &Request<'_>) -> Outcome {
-            FileSystem::dispatch(&mut self.0, request)
+            self.0.begin_step();
+            let outcome = FileSystem::dispatch(&mut self.0, request);
+            if self.0.is_unfinished() { Outcome::Again } else { outcome }
+        }
+
+        fn instance(&self, caller: Caller) -> u64 {
+            self.0.incarnation(caller).into()
         }
 
         fn on_notification(&mut self, bits: u64) {
@@ -90,7 +98,8 @@ mod guest {
     }
 
     fn main(start: &'static StartInfo) -> i32 {
-        let service = Service::new(Guest(start), Limits::default(), start.incarnation);
+        let mut service = Service::new(Guest(start), Limits::default(), start.incarnation);
+        service.set_step_work(STEP_WORK);
         server::run(&mut Glue(service))
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Node {
     pub chain: Chain,
     /// As it was opened; for errors.
     pub path: String,
+    /// While it is being made larger: up to where there are zeros behind its end.
+    pub zeroed: Option<u32>,
     users: u32,
 }
 
@@ -277,7 +279,12 @@ impl Node {
         path: String,
     ) -> Self {
         let ((dir, slot), (sector, offset)) = (place, address);
-        Self { dir, slot, sector, offset, entry, chain, path, users: 0 }
+        Self { dir, slot, sector, offset, entry, chain, path, zeroed: None, users: 0 }
+    }
+
+    /// Handles of the file.
+    pub fn users(&self) -> u32 {
+        self.users
     }
 
     pub fn identity(&self) -> Identity {

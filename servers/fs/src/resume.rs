@@ -2,11 +2,13 @@
 //!
 //! With a sound survivor region nothing is mounted: the shape of the volume, the dirty lines, the
 //! open files and all else come from there; the operation under way is undone, or finished if it
-//! was committed. The audit is not run again: only the map of clusters is filled from the FAT.
+//! was committed. The audit is not run again: only the map of clusters is filled from the FAT, by the
+//! first operation that needs it.
 //!
-//! All of it can be done any number of times: a death on the way changes nothing.
+//! Opening the files that were open can take long, as can whatever walks a chain: it is done in steps
+//! ([`Volume::finish_restore`]), before anything else. All of it can be done any number of times: a
+//! death on the way changes nothing.
 
-use crate::audit::refill;
 use crate::base::{Core, Marked};
 use crate::cache::{Cache, MIN_BUFFERS, Mirror};
 use crate::device::{CacheDevice, SECTOR_BYTES};
@@ -22,6 +24,15 @@ use crate::time::DateTime;
 use crate::volume::{Limits, Volume};
 use alloc::vec::Vec;
 use libipc::Shared;
+
+/// What is left to do of taking over a state.
+pub(crate) struct Takeover {
+    /// The next handle to be opened.
+    next_handle: usize,
+    /// Bytes that are to be put in the place of others.
+    redo: Option<RedoRecord>,
+    is_replaced: bool,
+}
 
 /// Why a state cannot be taken over.
 enum Failure<D> {
@@ -73,17 +84,52 @@ impl<D: CacheDevice> Volume<D> {
         Ok(volume)
     }
 
-    /// Opens the files that were open.
-    fn inherit_handles(&mut self) -> Result<(), FsError> {
-        for index in 0..HANDLES {
+    /// Whether [`Volume::finish_restore`] has anything to do.
+    pub fn is_restoring(&self) -> bool {
+        self.takeover.is_some()
+    }
+
+    /// Opens the files that a dead server had open, and finishes what it had committed. To be called
+    /// before all other operations.
+    ///
+    /// # Errors
+    /// `Io`, `Unfinished`: to be called again.
+    pub fn finish_restore(&mut self) -> Result<(), FsError> {
+        let Some(mut takeover) = self.takeover.take() else {
+            return Ok(());
+        };
+        let done = self.inherit_handles(&mut takeover.next_handle);
+        if done.is_err() {
+            self.takeover = Some(takeover);
+            return done;
+        }
+        if !takeover.is_replaced {
+            self.replacing = takeover.redo.take();
+            takeover.is_replaced = true;
+            self.takeover = Some(takeover);
+            // What failed here is tried no more, as after the write itself.
+            self.commit()?;
+        } else {
+            self.takeover = Some(takeover);
+        }
+        self.drop_unfinished()?;
+        self.takeover = None;
+        Ok(())
+    }
+
+    /// Opens the files that were open, from the handle at `next` on.
+    fn inherit_handles(&mut self, next: &mut usize) -> Result<(), FsError> {
+        while *next < HANDLES {
+            let index = *next;
             let item = HANDLE_FIRST + index;
             let record = self.core.cache.survivor.as_ref().map(|s| HandleRecord::get(s.item(item)));
             let Some(Some(record)) = record else {
+                *next += 1;
                 continue;
             };
             match self.inherit_handle(index, &record) {
                 Ok(()) => {}
-                Err(error @ FsError::Io { .. }) => return Err(error),
+                Err(error @ (FsError::Io { .. } | FsError::Unfinished)) => return Err(error),
                 Err(error) => {
                     log::warn!("{} cannot be kept open: {error:?}", record.path);
                     if let Some(survivor) = &mut self.core.cache.survivor {
@@ -91,6 +137,7 @@ impl<D: CacheDevice> Volume<D> {
                     }
                 }
             }
+            *next += 1;
         }
         Ok(())
     }
@@ -182,10 +229,12 @@ fn resume<D: CacheDevice>(
         dirs: Vec::new(),
         limits,
         now: DateTime::EPOCH,
+        audit: None,
+        takeover: Some(Takeover { next_handle: 0, redo, is_replaced: false }),
         clients,
         replacing: None,
     };
-    match take_over(&mut volume, redo) {
+    match take_over(&mut volume) {
         Ok(true) => Ok(volume),
         Ok(false) => Err(Failure::Broken(volume.into_device(), Broken("a chain to be freed"))),
         Err(FsError::Io { sector }) => Err(Failure::Io(MountError::Io { sector })),
@@ -193,22 +242,12 @@ fn resume<D: CacheDevice>(
     }
 }
 
-/// Rolls back or finishes what was under way, and opens what was open. `false`: it makes no sense.
-fn take_over<D: CacheDevice>(
-    volume: &mut Volume<D>,
-    redo: Option<RedoRecord>,
-) -> Result<bool, FsError> {
+/// Rolls back what was under way. `false`: what is there makes no sense.
+fn take_over<D: CacheDevice>(volume: &mut Volume<D>) -> Result<bool, FsError> {
     volume.core.cache.roll_back()?;
     if !volume.core.inherit()? {
         return Ok(false);
     }
     volume.files.skip_handles_to(volume.core.next_handle);
-    if let Some(report) = volume.core.report {
-        refill(&mut volume.core, &report)?;
-    }
-    volume.inherit_handles()?;
-    volume.replacing = redo;
-    volume.commit()?;
-    volume.drop_unfinished()?;
     Ok(true)
 }

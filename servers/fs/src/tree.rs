@@ -4,7 +4,7 @@
 //! can be moved, since nothing of theirs changes place. `rename` does not replace: remove the
 //! target first.
 
-use crate::chain::{Chain, Trust};
+use crate::chain::{Chain, Plan, Trust};
 use crate::device::CacheDevice;
 use crate::dir::{Dir, DirStart, Item, Scanner};
 use crate::dirent::{Attributes, Entry};
@@ -12,6 +12,7 @@ use crate::error::{Damage, FsError};
 use crate::name::{self, Name, short};
 use crate::open::{Access, Client, Create, Identity, Node, OpenFile};
 use crate::path;
+use crate::search::Way;
 use crate::time::DateTime;
 use crate::volume::Volume;
 use alloc::string::String;
@@ -83,13 +84,29 @@ struct Target {
 }
 
 impl<D: CacheDevice> Volume<D> {
-    /// Finds the directory at the end of `names`; returns all on the way, the root first.
+    /// Finds the directory at the end of `names`; returns the first clusters on the way. What a step
+    /// found of it is kept for the next one.
     fn walk(&mut self, names: &[Name]) -> Result<Vec<DirStart>, FsError> {
         self.audit()?;
-        let mut way = Vec::with_capacity(names.len() + 1);
-        let mut at = DirStart::root(&self.core.geo);
-        way.push(at);
-        for i in 0..=names.len() {
+        let known = self.core.searches.take_way(|| join(names));
+        let is_known = known.is_some();
+        let mut way = match known {
+            Some(way) => way.directories,
+            None => alloc::vec![DirStart::root(&self.core.geo)],
+        };
+        let before = self.core.cache.work.done();
+        let result = self.walk_on(names, &mut way);
+        let work = &self.core.cache.work;
+        let is_much = is_known || work.is_much(work.done() - before);
+        if result == Err(FsError::Unfinished) || (result.is_ok() && is_much) {
+            self.core.searches.keep_way(Way { path: join(names), directories: way.clone() });
+        }
+        result.map(|()| way)
+    }
+
+    fn walk_on(&mut self, names: &[Name], way: &mut Vec<DirStart>) -> Result<(), FsError> {
+        let mut at = way[way.len() - 1];
+        for i in way.len() - 1..=names.len() {
             let step = self.dir(at).and_then(|()| match names.get(i) {
                 None => Ok(at),
                 Some(name) => match self.dirs[0].find(&mut self.core, name)? {
@@ -105,7 +122,7 @@ impl<D: CacheDevice> Volume<D> {
                 way.push(at);
             }
         }
-        Ok(way)
+        Ok(())
     }
 
     /// Finds what a path names. `None` for the root.
@@ -138,9 +155,10 @@ impl<D: CacheDevice> Volume<D> {
         Ok(Metadata::of(&entry))
     }
 
-    /// Lists up to `max` entries of a directory from `cursor` on (`DirCursor::default()` for the
-    /// start), without `.` and `..` and what no path can name; returns where to go on, or `None` at the end. Entries that
-    /// are there during the whole listing are listed exactly once.
+    /// Lists entries of a directory from `cursor` on (`DirCursor::default()` for the start), without
+    /// `.` and `..` and what no path can name, until `take` has no room for one or the step's work is
+    /// done; returns where to go on, or `None` at the end. Entries that are there during the whole
+    /// listing are listed exactly once.
     ///
     /// # Errors
     /// As [`Volume::stat`].
@@ -148,27 +166,37 @@ impl<D: CacheDevice> Volume<D> {
         &mut self,
         path: &str,
         cursor: DirCursor,
-        max: usize,
-    ) -> Result<(Vec<Listed>, Option<DirCursor>), FsError> {
+        mut take: impl FnMut(Listed) -> bool,
+    ) -> Result<Option<DirCursor>, FsError> {
         let names = path::parse(path)?;
         let way = self.walk(&names)?;
         self.dir(way[way.len() - 1]).map_err(|e| e.at(path))?;
         let mut scan = Scanner::new(cursor.0);
-        let mut listed = Vec::new();
-        while listed.len() < max {
-            let Some(item) = scan.next(&mut self.core, &self.dirs[0])? else {
-                return Ok((listed, None));
+        loop {
+            let item = match scan.next(&mut self.core, &self.dirs[0]) {
+                Ok(Some(item)) => item,
+                Ok(None) => return Ok(None),
+                Err(FsError::Unfinished) => {
+                    self.core.cache.work.go_on();
+                    if scan.resume() > cursor.0 {
+                        return Ok(Some(DirCursor(scan.resume())));
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let Some(name) = scan.name().filter(|_| !item.entry.is_dot()) else {
                 continue;
             };
-            listed.push(Listed {
+            let listed = Listed {
                 name: name::text_of(name),
                 short_name: short::text_of(&item.entry.short()),
                 metadata: Metadata::of(&item.entry),
-            });
+            };
+            if !take(listed) {
+                return Ok(Some(DirCursor(item.start)));
+            }
         }
-        Ok((listed, Some(DirCursor(scan.slot))))
     }
 
     /// Opens a file for the server itself, as [`Volume::open_for`] does for a session.
@@ -239,7 +267,8 @@ impl<D: CacheDevice> Volume<D> {
                 }
                 let entry = Entry::new([b' '; 11], Entry::FILE, 0, self.now);
                 self.dir(target.dir)?;
-                let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, None)?;
+                let berth = self.dirs[0].survey(&mut self.core, &target.name, None)?;
+                let slot = self.dirs[0].insert(&mut self.core, &target.name, entry, berth)?;
                 let entry = self.dirs[0].entry_at(&mut self.core, slot)?;
                 Ok((slot, entry.ok_or(FsError::NotFound)?))
             }
@@ -286,7 +315,9 @@ impl<D: CacheDevice> Volume<D> {
     pub(crate) fn check_file(&mut self, entry: &Entry) -> Result<Chain, FsError> {
         let limit = self.limits.extents_per_file as usize;
         let most = self.core.geo.clusters;
-        let chain = Chain::build(&mut self.core, entry.first(), limit, Trust::Audited, most)?;
+        let first = entry.first();
+        let plan = Plan { first, limit, trust: Trust::Audited, max: most };
+        let chain = Chain::build(&mut self.core, plan)?;
         if chain.len() < self.core.geo.clusters_for(entry.size()) {
             return Err(FsError::corrupt(Damage::ChainTooShort, chain.last()));
         }
@@ -303,12 +334,13 @@ impl<D: CacheDevice> Volume<D> {
             return Err(FsError::Exists);
         }
         self.core.prepare(NAME_CLUSTERS)?;
+        self.dir(target.dir)?;
+        let berth = self.dirs[0].survey(&mut self.core, &target.name, None)?;
         let parent = self.dot_dot_of(target.dir);
         let first = Dir::create(&mut self.core, parent, self.now)?;
         let entry = Entry::new([b' '; 11], Entry::DIRECTORY, first, self.now);
-        self.dir(target.dir)?;
-        if let Err(error) = self.dirs[0].insert(&mut self.core, &target.name, entry, None) {
-            self.core.release(first)?;
+        if let Err(error) = self.dirs[0].insert(&mut self.core, &target.name, entry, berth) {
+            self.core.release(first, 1);
             return Err(error);
         }
         Ok(())
@@ -325,6 +357,7 @@ impl<D: CacheDevice> Volume<D> {
     /// `Busy` while it is open, `ReadOnly`, `IsADirectory`, `Corrupt` if its clusters cannot be
     /// freed without harm to others, and those of [`Volume::stat`].
     pub fn remove_file(&mut self, path: &str) -> Result<(), FsError> {
+        self.core.prepare(0)?;
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         let item = target.item.ok_or(FsError::NotFound)?;
         if item.entry.is_directory() {
@@ -339,9 +372,9 @@ impl<D: CacheDevice> Volume<D> {
         if item.entry.attributes().is_read_only() {
             return Err(FsError::ReadOnly);
         }
-        self.check_file(&item.entry).map_err(|e| e.at(path))?;
-        self.core.prepare(0)?;
-        self.unlink(target.dir, &item)
+        self.dir(target.dir)?;
+        let clusters = self.check_file(&item.entry).map_err(|e| e.at(path))?.len();
+        self.unlink(target.dir, &item, clusters)
     }
 
     /// Removes an empty directory.
@@ -349,6 +382,7 @@ impl<D: CacheDevice> Volume<D> {
     /// # Errors
     /// `NotEmpty`, `NotADirectory`, `InvalidMove` for the root, and those of [`Volume::stat`].
     pub fn remove_dir(&mut self, path: &str) -> Result<(), FsError> {
+        self.core.prepare(0)?;
         let target = self.target(path)?.ok_or(FsError::InvalidMove)?;
         let item = target.item.ok_or(FsError::NotFound)?;
         if !item.entry.is_directory() {
@@ -359,18 +393,20 @@ impl<D: CacheDevice> Volume<D> {
         if !self.dirs[0].is_empty(&mut self.core)? {
             return Err(FsError::NotEmpty);
         }
-        self.dirs.remove(0);
-        self.core.prepare(0)?;
-        self.unlink(target.dir, &item)
+        let clusters = self.dirs[0].clusters();
+        self.dir(target.dir)?;
+        self.dirs.retain(|dir| dir.start != first);
+        self.unlink(target.dir, &item, clusters)
     }
 
-    fn unlink(&mut self, dir: DirStart, item: &Item) -> Result<(), FsError> {
+    /// Takes an entry out of its directory and lets go its chain of so many clusters.
+    fn unlink(&mut self, dir: DirStart, item: &Item, clusters: u32) -> Result<(), FsError> {
         self.dir(dir)?;
         self.dirs[0].remove(&mut self.core, item)?;
-        match item.entry.first() {
-            0 => Ok(()),
-            first => self.core.release(first),
+        if item.entry.first() != 0 {
+            self.core.release(item.entry.first(), clusters);
         }
+        Ok(())
     }
 
     /// Renames or moves a file or directory. `to` must not exist, except as the same file in
@@ -407,8 +443,13 @@ impl<D: CacheDevice> Volume<D> {
             moved = Some(start).filter(|_| source.dir != target.dir);
         }
         self.core.prepare(NAME_CLUSTERS)?;
+        self.dir(source.dir)?;
         self.dir(target.dir)?;
-        self.dirs[0].insert(&mut self.core, &target.name, item.entry, except)?;
+        let berth = self.dirs[0].survey(&mut self.core, &target.name, except)?;
+        if is_directory {
+            self.core.searches.forget_directory(item.entry.first());
+        }
+        self.dirs[0].insert(&mut self.core, &target.name, item.entry, berth)?;
         self.dir(source.dir)?;
         self.dirs[0].remove(&mut self.core, &item)?;
         if let Some(moved) = moved {

@@ -3,7 +3,7 @@
 //! Operations on names are in `tree`, those on open files in `file`, what outlives the server in
 //! `resume` and `clients`; all are methods of [`Volume`].
 
-use crate::audit::{AuditReport, audit};
+use crate::audit::{Audit, AuditReport};
 use crate::base::{Core, Marked, is_info_sector};
 use crate::bytes::u32_at;
 use crate::cache::{Cache, MIN_BUFFERS, Mirror};
@@ -12,13 +12,15 @@ use crate::dir::{Dir, DirStart, find_label};
 use crate::error::{FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
 use crate::open::Files;
+use crate::resume::Takeover;
 use crate::survivor::records::{ClientRecord, RedoRecord};
 use crate::time::DateTime;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Directories whose chains are kept.
-const DIRS_KEPT: usize = 8;
+/// Directories whose chains are kept: more
+/// than all requests that can wait for their next step need.
+const DIRS_KEPT: usize = 32;
 
 /// Bounds on memory, given at mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,10 @@ pub struct Volume<D> {
     pub(crate) dirs: Vec<Dir>,
     pub(crate) limits: Limits,
     pub(crate) now: DateTime,
+    /// An audit that has begun.
+    pub(crate) audit: Option<Audit>,
+    /// Where the files that a dead server had open are to be opened from, and what it had begun to write.
+    pub(crate) takeover: Option<Takeover>,
     /// What is known of each session's last requests.
     pub(crate) clients: Vec<ClientRecord>,
     /// Bytes that the commit puts in the place of others.
@@ -119,6 +125,8 @@ impl<D: CacheDevice> Volume<D> {
             dirs: Vec::new(),
             limits,
             now: DateTime::EPOCH,
+            audit: None,
+            takeover: None,
             clients: Vec::new(),
             replacing: None,
         })
@@ -158,16 +166,36 @@ impl<D: CacheDevice> Volume<D> {
         }
     }
 
-    /// Walks the FAT and the directory tree once, if that was not done yet. Every operation on
-    /// names does it first; an idle server may do it before.
+    /// Begins a step: from now on operations work so much, in the units of [`crate::STEP_WORK`], and
+    /// end with `Unfinished` then. Without it they have no bound.
+    pub fn begin_step(&mut self, work: u64) {
+        self.core.cache.work.begin(work);
+    }
+
+    /// Whether the operation of this step is to be called again.
+    pub fn is_unfinished(&self) -> bool {
+        self.core.cache.work.is_unfinished()
+    }
+
+    /// Walks the FAT and the directory tree once, if that was not done yet; goes on where an unfinished
+    /// step has stopped. Every operation on names does it first, and every one that allocates.
     ///
     /// # Errors
-    /// `Io`, or `Corrupt` if the root directory cannot be used. It is tried again the next time.
+    /// `Io`, or `Corrupt` if the root directory cannot be used: it is tried again the next time.
+    /// `Unfinished`.
     pub fn audit(&mut self) -> Result<AuditReport, FsError> {
-        if let Some(report) = self.core.report {
+        if let (Some(report), true) = (self.core.report, self.core.is_mapped) {
             return Ok(report);
         }
-        let report = audit(&mut self.core)?;
+        let mut audit = self.audit.take().unwrap_or_else(|| Audit::new(self.core.report));
+        let report = match audit.go_on(&mut self.core) {
+            Ok(report) => report,
+            Err(error) => {
+                self.audit = (error == FsError::Unfinished).then_some(audit);
+                return Err(error);
+            }
+        };
+        self.core.is_mapped = true;
         self.core.report = Some(report);
         // The first thing that an operation does: nothing else is under way.
         self.core.commit();
@@ -180,6 +208,10 @@ impl<D: CacheDevice> Volume<D> {
     /// # Errors
     /// `Io`: what could not be written is kept and tried again by the next `sync`.
     pub fn sync(&mut self) -> Result<(), FsError> {
+        if self.core.marked != Marked::Clean {
+            // How much is free is written, too.
+            self.audit()?;
+        }
         self.core.sync()
     }
 

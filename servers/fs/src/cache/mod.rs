@@ -20,6 +20,7 @@ mod transfer;
 use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_BYTES};
 use crate::error::FsError;
 use crate::survivor::{Broken, LogFull, Survivor};
+use crate::work::{self, Work};
 use alloc::vec;
 use alloc::vec::Vec;
 use lines::Lines;
@@ -62,7 +63,9 @@ pub(crate) struct Cache<D> {
     piece: Vec<u8>,
     /// What a successor finds.
     pub survivor: Option<Survivor>,
-    /// How often a sector of metadata was looked at: what an operation works, in tests.
+    /// What the step under way works.
+    pub work: Work,
+    /// How often a sector of metadata was looked at, in tests.
     #[cfg(test)]
     pub looks: u64,
 }
@@ -85,6 +88,7 @@ impl<D: CacheDevice> Cache<D> {
             sector: [0; SECTOR_BYTES],
             piece: vec![0; LINE_BYTES],
             survivor: None,
+            work: Work::unlimited(),
             #[cfg(test)]
             looks: 0,
         }
@@ -228,6 +232,7 @@ impl<D: CacheDevice> Cache<D> {
         change: impl FnOnce(&mut [u8; SECTOR_BYTES]),
     ) -> Result<(), FsError> {
         let (buffer, offset) = self.meta(sector, sector + 1)?;
+        self.work.changing();
         self.settle(buffer.0);
         self.device.read(buffer, offset, &mut self.sector);
         if let Some(survivor) = &mut self.survivor {
@@ -246,6 +251,7 @@ impl<D: CacheDevice> Cache<D> {
         {
             self.looks += 1;
         }
+        self.work.charge(work::LOOK);
         let number = self.line_of(sector);
         if self.lines.find(number).is_none() && until > sector + 1 {
             self.prefetch(sector, until - sector, Pool::Meta, Urgency::Demand)?;

@@ -74,6 +74,7 @@ impl<D: CacheDevice> Cache<D> {
         pool: Pool,
         urgency: Urgency,
     ) -> Result<u32, FsError> {
+        self.work.charge(crate::work::FETCH);
         // Line 0 is short: it does not continue into the next buffer.
         let want = if number == 0 { 1 } else { want.min(MAX_REQUEST_LINES) };
         let want = want.min((self.lines.pool_len(pool) / 2).max(1));

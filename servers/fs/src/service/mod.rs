@@ -34,8 +34,6 @@ use skink_protocols::file::{FileSystemServer, Opened, RequestId, Statistics};
 
 /// Bytes copied between cache and session at once.
 const PIECE: usize = 64 * 1024;
-/// Entries looked up at once for a listing.
-const ENTRIES: usize = 32;
 
 /// What the server around the file system has to offer.
 pub trait Host {
@@ -76,13 +74,40 @@ pub struct Service<H: Host> {
     next_handle: u64,
     buffer: Vec<u8>,
     clients: Clients,
+    /// Work of a step.
+    step_work: u64,
 }
 
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
         let (buffer, next_handle) = (vec![0; PIECE], first_handle(incarnation));
-        Service { host, volume: None, limits, next_handle, buffer, clients: Clients::new() }
+        let (clients, step_work) = (Clients::new(), u64::MAX);
+        Service { host, volume: None, limits, next_handle, buffer, clients, step_work }
+    }
+
+    /// Lets each call work so much at a time, in the units of [`crate::STEP_WORK`]; without it a call
+    /// has no bound. Whoever sets it calls [`Service::begin_step`] before each call of the protocol.
+    pub fn set_step_work(&mut self, work: u64) {
+        self.step_work = work;
+    }
+
+    /// Begins a step of a request.
+    pub fn begin_step(&mut self) {
+        if let Some(volume) = &mut self.volume {
+            volume.begin_step(self.step_work);
+        }
+    }
+
+    /// Whether the call of this step has not come to its end: what it answered is no answer, and it is
+    /// to be called again.
+    pub fn is_unfinished(&self) -> bool {
+        self.volume.as_ref().is_some_and(Volume::is_unfinished)
+    }
+
+    /// Which instance of its client a session is in use by; 0 if that is not known.
+    pub fn incarnation(&self, caller: Caller) -> u32 {
+        self.clients.owner(caller).map_or(0, |owner| owner.incarnation)
     }
 
     /// Neighbours died or came: closes what dead clients had open, has the driver looked after.
@@ -216,11 +241,18 @@ impl<H: Host> Service<H> {
             let mut volume =
                 volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
             volume.skip_handles_to(self.next_handle);
+            volume.begin_step(self.step_work);
             self.volume = Some(volume);
             // Clients may have died since the files were opened.
             self.sessions_changed();
         }
-        self.volume.as_mut().ok_or(FileError::NotMounted(MountFailure::NoDisk))
+        let missing = FileError::NotMounted(MountFailure::NoDisk);
+        let volume = self.volume.as_mut().ok_or(missing.clone())?;
+        if volume.is_restoring() {
+            volume.finish_restore().map_err(error)?;
+            self.sessions_changed();
+        }
+        self.volume.as_mut().ok_or(missing)
     }
 
     fn span(&self, caller: Caller, span: Span) -> Result<Shared, FileError> {
@@ -379,29 +411,19 @@ impl<H: Host> FileSystemServer for Service<H> {
         span: Span,
     ) -> Result<Listing, FileError> {
         let mut writer = EntryWriter::new(self.span(caller, span)?);
-        let mut at = DirCursor(u32::try_from(cursor).map_err(|_| FileError::InvalidArgument)?);
+        let at = DirCursor(u32::try_from(cursor).map_err(|_| FileError::InvalidArgument)?);
         let path = self.reach(caller, path, Purpose::Look)?;
         let volume = self.volume()?;
-        loop {
-            let (found, next) = volume.read_dir(&path, at, ENTRIES).map_err(error)?;
-            for (i, listed) in found.iter().enumerate() {
-                if push(&mut writer, listed) {
-                    continue;
-                }
-                if i == 0 && writer.length() == 0 {
-                    return Err(FileError::InvalidArgument);
-                }
-                // What did not fit comes again: as many as fitted are looked up anew.
-                let next = if i == 0 { at } else { after(volume, &path, at, i)? };
-                return Ok(Listing { length: writer.length(), next: Some(u64::from(next.0)) });
-            }
-            match next {
-                Some(next) => at = next,
-                None => {
-                    return Ok(Listing { length: writer.length(), next: None });
-                }
-            }
+        let mut fits = true;
+        let next = volume.read_dir(&path, at, |listed| {
+            fits = push(&mut writer, &listed);
+            fits
+        });
+        let (next, length) = (next.map_err(error)?, writer.length());
+        if !fits && length == 0 {
+            return Err(FileError::InvalidArgument);
         }
+        Ok(Listing { length, next: next.map(|next| u64::from(next.0)) })
     }
 
     fn make_directory(
@@ -456,17 +478,6 @@ impl<H: Host> FileSystemServer for Service<H> {
             damaged: stat.audit.damaged,
         })
     }
-}
-
-/// The cursor behind the first `count` entries from `at` on.
-fn after<D: CacheDevice>(
-    volume: &mut Volume<D>,
-    path: &str,
-    at: DirCursor,
-    count: usize,
-) -> Result<DirCursor, FileError> {
-    let (_, next) = volume.read_dir(path, at, count).map_err(error)?;
-    Ok(next.unwrap_or(at))
 }
 
 fn push(writer: &mut EntryWriter, listed: &Listed) -> bool {

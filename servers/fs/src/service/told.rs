@@ -61,6 +61,8 @@ pub(crate) fn error(error: FsError) -> FileError {
         FsError::PathTooLong => FileError::PathTooLong,
         FsError::InvalidName => FileError::InvalidName,
         FsError::InvalidMove => FileError::InvalidMove,
+        // Not sent: the request is handled again.
+        FsError::Unfinished => FileError::Ipc(libipc::Error::Busy),
         FsError::FileTooLarge => FileError::FileTooLarge,
         FsError::Io { sector } => FileError::Io { sector },
         FsError::Corrupt { damage, cluster, path } => {

@@ -92,6 +92,8 @@ pub(crate) struct CoreRecord {
     pub next_handle: u64,
     /// Chains to be freed.
     pub chains: u32,
+    /// Clusters of them.
+    pub waiting: u32,
     pub report: Option<AuditReport>,
 }
 
@@ -99,7 +101,7 @@ impl CoreRecord {
     pub fn put(&self) -> Payload {
         let mut words = [0; super::PAYLOAD];
         words[0] = pair(self.hint, self.marked as u32);
-        words[1] = pair(0, self.chains);
+        words[1] = pair(self.waiting, self.chains);
         if let Some(report) = self.report {
             words[2] = 1;
             words[3] = pair(report.files, report.directories);
@@ -111,7 +113,7 @@ impl CoreRecord {
 
     pub fn get(words: &Payload) -> Self {
         let (hint, marked) = split(words[0]);
-        let (_, chains) = split(words[1]);
+        let (waiting, chains) = split(words[1]);
         let ((files, directories), (damaged, lost_clusters)) = (split(words[3]), split(words[4]));
         let marked = match marked {
             0 => Marked::Clean,
@@ -120,7 +122,7 @@ impl CoreRecord {
         };
         let report = AuditReport { files, directories, damaged, lost_clusters };
         let report = (words[2] != 0).then_some(report);
-        CoreRecord { hint, marked, next_handle: words[5], chains, report }
+        CoreRecord { hint, marked, next_handle: words[5], chains, waiting, report }
     }
 }
 

@@ -181,10 +181,26 @@ pub fn write_all<S: Store>(disk: &mut Disk<S>, path: &str, bytes: &[u8]) -> Resu
     result.map(|_| ())
 }
 
+/// Up to `max` entries from `cursor` on, and where to go on.
+pub fn list_some<S: Store>(
+    disk: &mut Disk<S>,
+    path: &str,
+    cursor: DirCursor,
+    max: usize,
+) -> Result<(Vec<Listed>, Option<DirCursor>), FsError> {
+    let mut some = Vec::new();
+    let next = disk.read_dir(path, cursor, |listed| {
+        let fits = some.len() < max;
+        some.extend(fits.then_some(listed));
+        fits
+    })?;
+    Ok((some, next))
+}
+
 pub fn list<S: Store>(disk: &mut Disk<S>, path: &str) -> Result<Vec<Listed>, FsError> {
     let (mut all, mut cursor) = (Vec::new(), Some(DirCursor::default()));
     while let Some(at) = cursor {
-        let (some, next) = disk.read_dir(path, at, 7)?;
+        let (some, next) = list_some(disk, path, at, 7)?;
         all.extend(some);
         cursor = next;
     }

@@ -16,6 +16,7 @@ mod peers;
 mod reading;
 mod service;
 mod sessions;
+mod steps;
 mod work;
 mod writing;
 

@@ -8,8 +8,34 @@ use crate::{Access, Create, Limits, Volume};
 
 const END: u32 = 0x0FFF_FFFF;
 
+/// A volume of so many sectors: 512-byte clusters, one FAT from sector 8 on, root in cluster 2.
+pub fn big_volume(sectors: u32) -> Vec<u8> {
+    let fat_sectors = (sectors / 128 + 1).next_multiple_of(128);
+    let mut image = small_volume();
+    image.truncate(8 * 512);
+    image[16] = 1;
+    image[32..36].copy_from_slice(&sectors.to_le_bytes());
+    image[36..40].copy_from_slice(&fat_sectors.to_le_bytes());
+    image.resize(sectors as usize * 512, 0);
+    for (i, value) in [0x0FFF_FFF8u32, 0x0FFF_FFFF, END].into_iter().enumerate() {
+        image[FAT + i * 4..FAT + i * 4 + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    image
+}
+
+/// The first byte of the clusters, by what the boot sector says.
+fn data(image: &[u8]) -> usize {
+    (8 + usize::from(image[16]) * u32_at(image, 36) as usize) * 512
+}
+
+/// Puts `.` and `..` into a directory.
+pub fn dots(image: &mut [u8], dir: u32, parent: u32) {
+    put(image, dir, 0, &name("."), (0x10, dir, 0));
+    put(image, dir, 1, &name(".."), (0x10, parent, 0));
+}
+
 /// Links clusters, each to the one `step` further, and ends the chain.
-fn chain(image: &mut [u8], first: u32, count: u32, step: u32) {
+pub fn chain(image: &mut [u8], first: u32, count: u32, step: u32) {
     for position in 0..count {
         let to = if position + 1 == count { END } else { first + step * (position + 1) };
         set_link(image, first + step * position, to);
@@ -17,9 +43,9 @@ fn chain(image: &mut [u8], first: u32, count: u32, step: u32) {
 }
 
 /// Puts a short entry into a slot of the directory whose clusters begin at `first` and lie together.
-fn put(image: &mut [u8], first: u32, slot: usize, name: &[u8; 11], entry: (u8, u32, u32)) {
+pub fn put(image: &mut [u8], first: u32, slot: usize, name: &[u8; 11], entry: (u8, u32, u32)) {
     let (attributes, cluster, size) = entry;
-    let at = DATA + (first as usize - 2) * 512 + slot * 32;
+    let at = data(image) + (first as usize - 2) * 512 + slot * 32;
     image[at..at + 11].copy_from_slice(name);
     image[at + 11] = attributes;
     image[at + 20..at + 22].copy_from_slice(&((cluster >> 16) as u16).to_le_bytes());
@@ -27,7 +53,7 @@ fn put(image: &mut [u8], first: u32, slot: usize, name: &[u8; 11], entry: (u8, u
     image[at + 28..at + 32].copy_from_slice(&size.to_le_bytes());
 }
 
-fn name(text: &str) -> [u8; 11] {
+pub fn name(text: &str) -> [u8; 11] {
     format!("{text:<11}").into_bytes().try_into().unwrap()
 }
 

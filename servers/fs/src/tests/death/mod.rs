@@ -5,6 +5,7 @@
 //! the call that was under way, or after it; the call made again must give the answer of its one
 //! execution; handles go on working; and what was answered is on the disk after a `sync`.
 
+mod calls;
 mod regions;
 mod sequences;
 mod world;

@@ -42,9 +42,14 @@ fn all_kinds() -> Vec<Step> {
     ]
 }
 
+/// Work of a step, from one piece at a time to no bound.
+const STEP_WORKS: [u64; 6] = [u64::MAX, 1, 2, 20, 100, 500];
+
 /// Runs a sequence in which the server dies at its `n`-th step.
 fn run(sequence: &[Step], n: u64, client: Client) -> u32 {
     let mut world = World::new(n);
+    // Some servers do little in a step, as if the disk held much.
+    world.set_step_work(STEP_WORKS[n as usize % STEP_WORKS.len()]);
     set_life(n);
     for step in sequence {
         world.call(step, client);
@@ -52,6 +57,19 @@ fn run(sequence: &[Step], n: u64, client: Client) -> u32 {
     let deaths = world.deaths;
     world.finish();
     deaths
+}
+
+#[test]
+fn calls_in_steps_are_answered_as_in_one_go() {
+    for n in 0..STEP_WORKS.len() as u64 {
+        let mut world = World::new(7);
+        world.set_step_work(STEP_WORKS[n as usize]);
+        for step in all_kinds() {
+            world.call(&step, Client::CallsAgain);
+        }
+        world.restart();
+        world.finish();
+    }
 }
 
 #[test]
@@ -97,8 +115,10 @@ proptest! {
     fn random_calls_over_random_deaths_are_those_of_the_model(
         sequence in prop::collection::vec((step(), 0u64..600, client()), 1..60),
         seed in any::<u64>(),
+        work in prop::sample::select(&STEP_WORKS[..]),
     ) {
         let mut world = World::new(seed);
+        world.set_step_work(work);
         for (step, life, client) in &sequence {
             // Some calls meet a death, some a death of the successor too.
             set_life(*life);

@@ -3,6 +3,7 @@
 use super::super::by_hand::small_volume;
 use super::super::helpers::*;
 use super::super::model::{Model, compare, has_children, key, model_rename, parent_error};
+use super::calls::{carry_out, differ, in_steps, tree};
 use super::{has_died, set_life};
 use crate::Limits;
 use crate::service::{Host, Service};
@@ -12,9 +13,7 @@ use libipc::start::SessionGrant;
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
 use skink_protocols::Span;
-use skink_protocols::file::{
-    Access, Create, EntryReader, FileError, FileSystemServer, Handle, Kind, MountFailure, RequestId,
-};
+use skink_protocols::file::{Create, FileError, FileSystemServer, Handle, MountFailure, RequestId};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -24,7 +23,7 @@ pub const CALLER: Caller = Caller(7);
 const BUFFERS: u32 = 64;
 /// Bytes of the survivor region: little room for bytes that replace others is left of it.
 pub const REGION_BYTES: usize = 256 << 10;
-const SHARED_BYTES: usize = 48 << 10;
+pub const SHARED_BYTES: usize = 48 << 10;
 
 /// What the client asks for.
 #[derive(Clone, Debug)]
@@ -118,9 +117,9 @@ impl CacheDevice for Lent {
 }
 
 /// What the server around has to offer.
-struct Around {
+pub struct Around {
     home: Home,
-    shared: Shared,
+    pub shared: Shared,
     survivor: Shared,
     incarnation: Rc<Cell<u32>>,
 }
@@ -164,8 +163,8 @@ impl Host for Around {
 
 /// An open file, as the client knows it.
 #[derive(Clone, Debug, PartialEq)]
-struct Opened {
-    handle: Handle,
+pub struct Opened {
+    pub handle: Handle,
     path: String,
 }
 
@@ -183,11 +182,13 @@ pub struct World {
     requests: u64,
     seed: u64,
     pub deaths: u32,
+    /// Work of a step.
+    work: u64,
 }
 
 /// An answer in short.
 #[derive(Clone, Debug, PartialEq)]
-enum Answer {
+pub enum Answer {
     Done,
     Handle(Handle),
     Failed(FileError),
@@ -214,6 +215,7 @@ impl World {
             requests: 0,
             seed: seed | 1,
             deaths: 0,
+            work: u64::MAX,
         };
         world.home.set(Some(disk));
         world.start();
@@ -226,7 +228,15 @@ impl World {
         let (home, incarnation) = (self.home.clone(), self.incarnation.clone());
         let around = Around { home, shared, survivor, incarnation };
         let limits = Limits { handles: 6, extents_per_file: 8, ..Limits::default() };
-        self.service = Some(Service::new(around, limits, self.instance));
+        let mut service = Service::new(around, limits, self.instance);
+        service.set_step_work(self.work);
+        self.service = Some(service);
+    }
+
+    /// Lets this server and its successors do so much work in a step.
+    pub fn set_step_work(&mut self, work: u64) {
+        self.work = work;
+        self.service.as_mut().unwrap().set_step_work(work);
     }
 
     /// Kills the server where it stands, with what it has in flight, and starts another.
@@ -419,7 +429,8 @@ impl World {
             let (mut found, mut at) = (Vec::new(), 0);
             loop {
                 let span = Span { offset: 0, length: SHARED_BYTES as u32 };
-                let n = service.read(CALLER, file.handle, at, span).expect("the handle works");
+                let n = in_steps(service, |s| s.read(CALLER, file.handle, at, span));
+                let n = n.expect("the handle works");
                 if n == 0 {
                     break;
                 }
@@ -445,7 +456,7 @@ impl World {
         self.check_tree();
         self.check_handles();
         let mut service = self.service.take().unwrap();
-        service.sync(CALLER).expect("sync");
+        in_steps(&mut service, |service| service.sync(CALLER)).expect("sync");
         drop(service);
         let image = self.home.take().expect("the disk is back").into_image();
         if have_tools() {
@@ -489,93 +500,4 @@ fn contents<'a>(
         0 => Err(FileError::BadHandle),
         n => Ok(model.get_mut(&files[file % n].path).unwrap().as_mut().unwrap()),
     }
-}
-
-fn carry_out(
-    service: &mut Service<Around>,
-    files: &[Opened],
-    step: &Step,
-    number: RequestId,
-) -> Answer {
-    let handle = |file: usize| match files.len() {
-        0 => Handle(u64::MAX),
-        n => files[file % n].handle,
-    };
-    let result = match *step {
-        Step::Open { path, create } => {
-            match service.open(CALLER, PATHS[path], Access::Write, create, number) {
-                Ok(opened) => return Answer::Handle(opened.handle),
-                Err(error) => Err(error),
-            }
-        }
-        Step::Close { file } => service.close(CALLER, handle(file)),
-        Step::Write { file, position, len, seed } => {
-            let shared = service.host_mut().shared;
-            shared.write(0, &pattern(len as usize, seed));
-            let span = Span { offset: 0, length: len };
-            let written = service.write(CALLER, handle(file), position.into(), span);
-            written.map(|n| assert_eq!(n, len))
-        }
-        Step::Truncate { file, size } => service.truncate(CALLER, handle(file), size.into()),
-        Step::MakeDirectory { path } => service.make_directory(CALLER, PATHS[path], number),
-        Step::Remove { path } => service.remove(CALLER, PATHS[path], number),
-        Step::Rename { from, to } => service.rename(CALLER, PATHS[from], PATHS[to], number),
-        Step::Sync => service.sync(CALLER),
-    };
-    match result {
-        Ok(()) => Answer::Done,
-        Err(error) => Answer::Failed(error),
-    }
-}
-
-/// All that there is, by the protocol.
-fn tree(service: &mut Service<Around>) -> Model {
-    let mut model = Model::new();
-    let mut left = vec![String::new()];
-    while let Some(dir) = left.pop() {
-        let mut cursor = Some(0);
-        while let Some(at) = cursor {
-            let span = Span { offset: 0, length: SHARED_BYTES as u32 };
-            let path = if dir.is_empty() { "/" } else { &dir };
-            let listing = service.list(CALLER, path, at, span).expect("a directory");
-            let shared = service.host_mut().shared;
-            let mut reader = EntryReader::new(shared, listing.length);
-            while let Some(entry) = reader.next_entry() {
-                let path = format!("{dir}/{}", entry.name);
-                if entry.metadata.kind == Kind::Directory {
-                    model.insert(key(&path), None);
-                    left.push(path);
-                } else {
-                    model.insert(key(&path), Some(Vec::new()));
-                }
-            }
-            cursor = listing.next;
-        }
-    }
-    for (path, bytes) in &mut model {
-        if let Some(bytes) = bytes {
-            *bytes = service.read_whole(path).expect("a file");
-        }
-    }
-    model
-}
-
-fn differ(found: &Model, before: &Model, after: &Model) -> String {
-    let sum = |model: &Model, path: &str| match model.get(path) {
-        None => "missing".to_string(),
-        Some(None) => "directory".into(),
-        Some(Some(bytes)) => format!(
-            "{} bytes, {:x}",
-            bytes.len(),
-            bytes.iter().fold(0u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3))
-        ),
-    };
-    let mut text = String::new();
-    for path in found.keys().chain(before.keys()).chain(after.keys()) {
-        let (is, was, will) = (sum(found, path), sum(before, path), sum(after, path));
-        if is != was || is != will {
-            text += &format!("{path}: {is}; before: {was}; after: {will}\n");
-        }
-    }
-    text
 }

@@ -1,0 +1,356 @@
+//! Requests that are done in steps: those that wait for their next one.
+//!
+//! A server that answers [`Outcome::Again`] has come to a place where it can stop, with some of a
+//! request done. The request waits here, and is handled anew after others had their turn; the server
+//! remembers how far it was. Between two steps the loop waits, shortly, for whoever has something
+//! short: also those of lower priority get the CPU then, who could not call otherwise.
+//!
+//! Always holds:
+//! - The one that waits longest is next.
+//! - There is a reply to receive with, or nothing is received until one of those that wait is answered.
+//! - A session that waits already keeps nobody else from waiting: it gets a further place only while
+//!   half of the replies are free.
+//! - A request whose client has died is dropped: its successor shares the session's memory.
+
+use crate::accounting;
+use crate::buffer;
+use crate::events;
+use crate::protocol::Status;
+use crate::raw::Message;
+use crate::replies::{Later, POOL, ReplySlot};
+use crate::server::{Caller, Outcome, Request, Server};
+use crate::time::{self, MS};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use skink_abi::message::MAX_WORDS;
+use skink_abi::syscall::REGISTER_WORDS;
+
+/// How long the loop waits for other requests between two steps, nanoseconds.
+const PAUSE_NS: u64 = MS;
+
+/// A request that has had a step.
+struct Waiting {
+    message: Message,
+    /// Its words beyond the registers.
+    words: Vec<u64>,
+    reply: ReplySlot,
+    /// The client's instance when the request came.
+    instance: u64,
+}
+
+/// The requests that wait for their next step, at most one for each reply.
+pub(crate) struct Queue {
+    requests: VecDeque<Waiting>,
+    /// The words beyond the registers of the request at hand, which its handler may overwrite.
+    words: Vec<u64>,
+}
+
+impl Queue {
+    /// A queue for a server that does requests in steps, or one that holds nothing and costs nothing.
+    pub fn new(has_steps: bool) -> Self {
+        let words = if has_steps { MAX_WORDS - REGISTER_WORDS } else { 0 };
+        Queue { requests: VecDeque::new(), words: Vec::with_capacity(words) }
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Keeps a copy of what the IPC buffer has of a request that was just received.
+    #[inline(always)]
+    pub fn copy_words(&mut self, message: &Message) {
+        self.words.clear();
+        let length = message.info.length().min(MAX_WORDS);
+        if length > REGISTER_WORDS {
+            self.words.resize(length - REGISTER_WORDS, 0);
+            buffer::read(REGISTER_WORDS, &mut self.words);
+        }
+    }
+
+    /// Lets the request at hand wait; or refuses it, if its session has its share of the places.
+    #[cold]
+    #[inline(never)]
+    pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
+        let instance = server.instance(Caller(message.badge));
+        let client = (message.badge, instance);
+        let waits = self.requests.iter().any(|w| (w.message.badge, w.instance) == client);
+        if waits && POOL.free() * 2 < POOL.filled() {
+            accounting::end();
+            let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
+            // The kernel refuses only a reply that is not there, and then there is nobody to answer.
+            let _ = reply.cap().send(info, words);
+            return;
+        }
+        let words = self.words.clone();
+        self.requests.push_back(Waiting { message, words, reply, instance });
+    }
+
+    /// Gives the request that waits longest its next step, and has the timer end the wait for other
+    /// requests if any is left. Where there is no reply to receive others with, goes on until there is.
+    #[cold]
+    #[inline(never)]
+    pub fn step<S: Server>(&mut self, server: &mut S, can_receive: bool) {
+        self.step_one(server);
+        while !can_receive && POOL.free() == 0 && !self.is_empty() {
+            events::main().sleep_ns(PAUSE_NS);
+            crate::server::deliver_pending(server);
+            self.step_one(server);
+        }
+        if !self.is_empty() {
+            // A timer that is not to be had is a wait for the next message or heartbeat.
+            let _ = events::main().timer().arm(time::now_ns().saturating_add(PAUSE_NS));
+        }
+    }
+
+    fn step_one<S: Server>(&mut self, server: &mut S) {
+        let Some(Waiting { message, words, reply, instance }) = self.requests.pop_front() else {
+            return;
+        };
+        if server.instance(Caller(message.badge)) != instance {
+            drop(Later::<()>::new(reply));
+            return;
+        }
+        buffer::write(REGISTER_WORDS, &words);
+        let reply = Cell::new(Some(reply));
+        match (server.on_message(&Request::new(message, &reply)), reply.take()) {
+            (Outcome::Answer(info, words), Some(reply)) => {
+                accounting::end();
+                // The kernel refuses only a reply that is not there: nobody is to be answered.
+                let _ = reply.cap().send(info, words);
+            }
+            (Outcome::Again, Some(reply)) => {
+                self.requests.push_back(Waiting { message, words, reply, instance });
+            }
+            // Said to be kept, and not taken: the caller must not wait for ever.
+            (Outcome::Later, Some(reply)) => drop(Later::<()>::new(reply)),
+            (_, None) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::{Registers, Request as Trap, with_kernel};
+    use crate::events::SIGNAL;
+    use crate::protocol::ProtocolId;
+    use crate::server::run;
+    use crate::server::tests::with_pool;
+    use crate::start::event;
+    use skink_abi::{MessageInfo, Syscall};
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::rc::Rc;
+
+    /// What happened, in its order.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Seen {
+        /// A request with this number got a step.
+        Step(u64),
+        /// The request with this number was answered, with this status.
+        Answered(u64, u64),
+        Signal(u64),
+        /// The server slept.
+        Slept,
+        /// The server waits for a message, with its timer armed or not.
+        Waits(bool),
+    }
+    use Seen::{Answered, Signal, Slept, Step, Waits};
+
+    #[derive(Default)]
+    struct World {
+        seen: Vec<Seen>,
+        armed: bool,
+        /// By reply: whose caller waits there.
+        callers: HashMap<u64, u64>,
+        /// Clients' instances, where not 0.
+        instances: HashMap<u64, u64>,
+    }
+
+    /// Needs as many steps as the fifth word of a request says; checks that all its words come each
+    /// time, and spoils the IPC buffer.
+    struct Stepping {
+        world: Rc<RefCell<World>>,
+        done: HashMap<u64, u64>,
+    }
+
+    impl Server for Stepping {
+        const STEPS: bool = true;
+
+        fn on_message(&mut self, request: &Request<'_>) -> Outcome {
+            let number = request.message().words[0];
+            self.world.borrow_mut().seen.push(Step(number));
+            assert_eq!(buffer::word(5), number, "the whole message comes again");
+            let (needed, done) = (buffer::word(4), self.done.entry(number).or_default());
+            *done += 1;
+            let outcome = if *done < needed {
+                Outcome::Again
+            } else {
+                Outcome::refuse(Status::UnknownMethod)
+            };
+            buffer::write(4, &[u64::MAX; 2]);
+            outcome
+        }
+
+        fn on_notification(&mut self, bits: u64) {
+            self.world.borrow_mut().seen.push(Signal(bits));
+        }
+
+        fn instance(&self, caller: Caller) -> u64 {
+            self.world.borrow().instances.get(&caller.0).copied().unwrap_or(0)
+        }
+    }
+
+    /// What comes when the server waits for a message; else its timer.
+    #[derive(Clone, Copy)]
+    enum Comes {
+        /// Of this session, with this number, in need of so many steps.
+        Request(u64, u64, u64),
+        Signal(u64),
+        /// The session's client is another instance from now on, and the server is told.
+        Restart(u64),
+    }
+    use Comes::Request as Sent;
+
+    const UNKNOWN: u64 = Status::UnknownMethod as u64;
+
+    fn receive(world: &mut World, comes: Option<Comes>, reply: u64) -> Registers {
+        let mut answer = Registers::default();
+        match comes {
+            Some(Sent(badge, number, steps)) => {
+                let info = MessageInfo::new(ProtocolId::new("x", 1).label(0), 6, 0);
+                (answer.badge, answer.info) = (badge, info);
+                answer.words[0] = number;
+                buffer::write(4, &[steps, number]);
+                assert_eq!(world.callers.insert(reply, number), None, "a caller is lost");
+            }
+            Some(Comes::Signal(bits)) => answer.badge = SIGNAL | bits,
+            Some(Comes::Restart(badge)) => {
+                *world.instances.entry(badge).or_default() += 1;
+                answer.badge = SIGNAL | event::SESSIONS;
+            }
+            None => {
+                assert!(std::mem::take(&mut world.armed), "the end of the test");
+                answer.badge = SIGNAL | event::TIMER;
+            }
+        }
+        answer
+    }
+
+    /// Serves what comes, one after the other, with so many replies, until the server would wait for
+    /// ever.
+    fn serve_all(replies: u64, comes: &[Comes]) -> Vec<Seen> {
+        let slots: Vec<u64> = (20..20 + replies).collect();
+        let world = Rc::new(RefCell::new(World::default()));
+        let mut server = Stepping { world: world.clone(), done: HashMap::new() };
+        let (log, mut comes) = (world.clone(), Vec::from(comes).into_iter());
+        let kernel = move |trap: Trap| {
+            let mut world = log.borrow_mut();
+            let mut finish = |reply: u64, info: MessageInfo| {
+                let number = world.callers.remove(&reply).expect("somebody to answer");
+                world.seen.push(Answered(number, info.label()));
+            };
+            match trap.number {
+                // The timer is armed by an invocation.
+                Syscall::Call => world.armed = true,
+                Syscall::Wait => {
+                    std::thread::sleep(std::time::Duration::from_nanos(2 * PAUSE_NS));
+                    assert!(std::mem::take(&mut world.armed), "a wait for ever");
+                    world.seen.push(Slept);
+                    let badge = SIGNAL | event::TIMER;
+                    return Registers { badge, ..Registers::default() };
+                }
+                Syscall::Send => finish(trap.cap, trap.info),
+                Syscall::Recv | Syscall::ReplyRecv => {
+                    if trap.number == Syscall::ReplyRecv {
+                        finish(trap.reply, trap.info);
+                    }
+                    let is_armed = world.armed;
+                    world.seen.push(Waits(is_armed));
+                    return receive(&mut world, comes.next(), trap.reply);
+                }
+                other => panic!("{other:?}"),
+            }
+            Registers::default()
+        };
+        let ran = || catch_unwind(AssertUnwindSafe(|| run(&mut server))).is_err();
+        assert!(with_pool(&slots, || with_kernel(kernel, ran)));
+        events::main().take_pending();
+        let left = world.borrow().callers.len();
+        assert_eq!(left, 0, "callers that wait for ever");
+        world.take().seen
+    }
+
+    #[test]
+    fn others_are_served_between_the_steps_of_a_request() {
+        let got = serve_all(2, &[Sent(1, 10, 3), Sent(2, 20, 1)]);
+        let expected = [
+            Waits(false),
+            Step(10),
+            // Its second step, as nobody else has come yet.
+            Step(10),
+            Waits(true),
+            Step(20),
+            Answered(20, UNKNOWN),
+            Step(10),
+            Answered(10, UNKNOWN),
+            // The timer fires once more, for nothing.
+            Waits(true),
+            Waits(false),
+        ];
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn those_that_wait_get_a_step_each_in_turn() {
+        let got = serve_all(4, &[Sent(1, 10, 4), Sent(2, 20, 3), Comes::Signal(event::HEARTBEAT)]);
+        let steps: Vec<_> = got.iter().filter(|seen| matches!(seen, Step(_))).collect();
+        let expected = [10, 10, 20, 10, 20, 10, 20].map(Step);
+        assert_eq!(steps, expected.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_a_reply_to_receive_with_nothing_is_received_until_one_is_answered() {
+        let got = serve_all(1, &[Sent(1, 10, 3), Sent(2, 20, 1)]);
+        let expected = [
+            Waits(false),
+            Step(10),
+            Step(10),
+            Slept,
+            Step(10),
+            Answered(10, UNKNOWN),
+            Waits(false),
+            Step(20),
+            Answered(20, UNKNOWN),
+            Waits(false),
+        ];
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_session_that_waits_takes_at_most_half_of_the_places() {
+        let all = [10, 11, 12, 13, 14].map(|number| Sent(1, number, 100));
+        let got = serve_all(6, &[&all[..], &[Sent(2, 20, 2)]].concat());
+        let refused = |seen: &&Seen| matches!(seen, Answered(_, status) if *status != UNKNOWN);
+        let refused: Vec<_> = got.iter().filter(refused).copied().collect();
+        assert_eq!(refused, [13, 14].map(|number| Answered(number, Status::Busy as u64)));
+        let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
+        assert!(at(Answered(20, UNKNOWN)) < at(Answered(10, UNKNOWN)));
+    }
+
+    #[test]
+    fn what_a_dead_client_asked_for_is_not_gone_on_with() {
+        let got =
+            serve_all(3, &[Sent(1, 10, 9), Sent(2, 20, 3), Comes::Restart(1), Sent(1, 11, 2)]);
+        let dropped = got.iter().position(|seen| *seen == Answered(10, Status::Dropped as u64));
+        let told = got.iter().position(|seen| *seen == Signal(event::SESSIONS)).unwrap();
+        assert!(dropped.is_some_and(|at| at > told), "{got:?}");
+        assert!(!got[told..].contains(&Step(10)), "{got:?}");
+        for number in [11, 20] {
+            assert!(got.contains(&Answered(number, UNKNOWN)));
+        }
+    }
+}

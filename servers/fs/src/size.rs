@@ -1,0 +1,220 @@
+//! The size of open files: cut, grown by zeros, and the clusters behind it.
+//!
+//! A larger size is prepared in steps ([`crate::work`]): clusters and zeros behind the end of the file,
+//! which nobody sees before the size is set, in the last step. A successor lets go what was prepared,
+//! and so does whoever writes to the file or closes it meanwhile.
+
+use crate::cache::Class;
+use crate::device::CacheDevice;
+use crate::dirent::ENTRY_BYTES;
+use crate::error::FsError;
+use crate::file::zero_range;
+use crate::open::{Access, OpenFile};
+use crate::volume::Volume;
+
+/// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
+/// log stay short.
+const RESERVE_STEP: u32 = 128;
+/// Bytes that are zeroed at a time.
+const ZERO_STEP: u32 = 32 << 10;
+/// Work of that: lines of the cache, some of which wait for others to be written.
+const ZERO_WORK: u64 = 32;
+
+/// Whether clusters are added within one step, or in as many as it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Steps {
+    One,
+    Many,
+}
+
+impl<D: CacheDevice> Volume<D> {
+    /// Sets a file's size: cuts it, or adds zeros.
+    ///
+    /// # Errors
+    /// As [`Volume::write_at`].
+    pub fn set_size(&mut self, file: OpenFile, size: u64) -> Result<(), FsError> {
+        let open = self.files.get(file)?;
+        if open.access == Access::Read {
+            return Err(FsError::WrongAccess);
+        }
+        let at = open.node;
+        let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
+        let old = self.files.node(at).entry.size();
+        self.audit()?;
+        self.core.prepare(0)?;
+        self.core.mark_dirty()?;
+        if size > old {
+            self.grow(at, old, size)?;
+        } else {
+            self.drop_surplus(at)?;
+        }
+        let node = self.files.node_mut(at);
+        node.entry.set_size(size);
+        node.entry.set_modified(self.now);
+        node.entry.set_archive();
+        self.write_entry(at)?;
+        if size < old {
+            self.shrink(at, self.core.geo.clusters_for(size))?;
+        }
+        Ok(())
+    }
+
+    /// Puts zeros behind the end of a file, in steps: until the last one its size is what it was. What
+    /// is prepared so far serves whoever makes the file grow next, to whatever size.
+    fn grow(&mut self, at: usize, old: u32, size: u32) -> Result<(), FsError> {
+        if self.files.node(at).zeroed.is_none() {
+            self.drop_surplus(at)?;
+            self.files.node_mut(at).zeroed = Some(old);
+        }
+        match self.grow_on(at, size) {
+            Err(FsError::Unfinished) => Err(FsError::Unfinished),
+            Err(error) => {
+                self.stop_growing(at)?;
+                Err(error)
+            }
+            Ok(zeroed) => {
+                self.files.node_mut(at).zeroed = (zeroed > size).then_some(zeroed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with it, and returns up to where there are zeros.
+    fn grow_on(&mut self, at: usize, size: u32) -> Result<u32, FsError> {
+        self.reserve(at, size, Steps::Many)?;
+        loop {
+            let node = self.files.node_mut(at);
+            let zeroed = node.zeroed.unwrap_or(size);
+            if zeroed >= size {
+                return Ok(zeroed);
+            }
+            self.core.pause()?;
+            let until = size.min((zeroed / ZERO_STEP + 1).saturating_mul(ZERO_STEP));
+            self.core.cache.work.charge(ZERO_WORK);
+            zero_range(&mut self.core, node, zeroed.into(), until.into())?;
+            node.zeroed = Some(until);
+        }
+    }
+
+    /// Lets go what was prepared for a larger size.
+    pub(crate) fn stop_growing(&mut self, at: usize) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        if node.zeroed.take().is_none() {
+            return Ok(());
+        }
+        let keep = self.core.geo.clusters_for(node.entry.size());
+        if node.chain.len() > keep {
+            self.give_back(at, keep)?;
+            self.write_entry(at)?;
+        }
+        Ok(())
+    }
+
+    /// Empties a file that was just opened for it.
+    pub(crate) fn truncate_open(&mut self, file: OpenFile) -> Result<(), FsError> {
+        match self.stat_open(file)?.size {
+            0 => Ok(()),
+            _ => self.set_size(file, 0),
+        }
+    }
+
+    /// Frees clusters behind the file's end, which the size already excludes.
+    fn shrink(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        if node.chain.len() <= keep {
+            return Ok(());
+        }
+        if keep == 0 {
+            let (first, len) = (node.chain.first(), node.chain.len());
+            node.entry.set_first(0);
+            node.chain.truncate(0, 0);
+            self.write_entry(at)?;
+            self.core.release(first, len);
+            return Ok(());
+        }
+        // The shorter size must be on the disk before the chain ends sooner.
+        self.core.flush_ordered()?;
+        self.give_back(at, keep)
+    }
+
+    /// Frees clusters that the chain has beyond the file's size (left by another system or by an
+    /// interrupted change).
+    pub(crate) fn drop_surplus(&mut self, at: usize) -> Result<(), FsError> {
+        self.files.node_mut(at).zeroed = None;
+        let needed = self.core.geo.clusters_for(self.files.node(at).entry.size());
+        self.shrink(at, needed)
+    }
+
+    /// Makes the chain long enough for `size` bytes. All or nothing, unless it is done in many steps.
+    pub(crate) fn reserve(&mut self, at: usize, size: u32, steps: Steps) -> Result<(), FsError> {
+        let have = self.files.node(at).chain.len();
+        let needed = self.core.geo.clusters_for(size).saturating_sub(have);
+        if needed > self.core.free_clusters() {
+            return Err(FsError::NoSpace);
+        }
+        let mut missing = needed;
+        while missing > 0 {
+            if steps == Steps::Many {
+                self.core.pause()?;
+            }
+            let step = missing.min(RESERVE_STEP);
+            if let Err(error) = self.extend(at, step) {
+                if steps == Steps::One {
+                    self.give_back(at, have)?;
+                }
+                return Err(error);
+            }
+            missing -= step;
+            if self.core.is_log_long() || steps == Steps::Many {
+                // The chain is longer than the file then, which its entry must lead to. A successor
+                // cuts it.
+                self.write_entry(at)?;
+                self.core.commit();
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds clusters at the end of the chain. The directory entry is not written yet: the data
+    /// comes first.
+    fn extend(&mut self, at: usize, clusters: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        let last = node.chain.last();
+        let runs = self.core.allocate(last, clusters)?;
+        if last == 0 {
+            node.entry.set_first(runs[0].start);
+        } else if let Err(error) = self.core.join(last, runs[0].start) {
+            self.core.release(runs[0].start, clusters);
+            return Err(error);
+        }
+        runs.iter().for_each(|&run| node.chain.push(run));
+        Ok(())
+    }
+
+    /// Undoes `reserve`: the chain ends after `keep` clusters again.
+    pub(crate) fn give_back(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
+        let node = self.files.node_mut(at);
+        if node.chain.len() <= keep {
+            return Ok(());
+        }
+        let (first, len) = (node.chain.first(), node.chain.len());
+        if keep == 0 {
+            node.entry.set_first(0);
+            node.chain.truncate(0, 0);
+            self.core.release(first, len);
+            return Ok(());
+        }
+        let last = node.chain.locate(&mut self.core, keep - 1)?.start;
+        node.chain.truncate(keep, last);
+        self.core.forget_chain(first);
+        self.core.cut_after(last, len - keep)
+    }
+
+    /// Puts a file's entry into its directory, in the cache.
+    pub(crate) fn write_entry(&mut self, at: usize) -> Result<(), FsError> {
+        let node = self.files.node(at);
+        self.core.cache.change_sector(node.sector, Class::Directory, |bytes| {
+            bytes[node.offset..node.offset + ENTRY_BYTES].copy_from_slice(&node.entry.0);
+        })
+    }
+}
