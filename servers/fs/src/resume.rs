@@ -180,7 +180,14 @@ impl<D: CacheDevice> Volume<D> {
             let written = self.files.accesses(node).any(|access| access != Access::Read);
             if written && self.core.marked != Marked::Clean {
                 self.core.prepare(0)?;
-                self.drop_surplus(node)?;
+                match self.drop_surplus(node) {
+                    Err(error @ (FsError::Io { .. } | FsError::Unfinished)) => return Err(error),
+                    Err(error) => {
+                        let path = &self.files.node(node).path;
+                        log::warn!("{path} keeps clusters behind its end: {error:?}");
+                    }
+                    Ok(()) => {}
+                }
                 self.commit()?;
             }
         }

@@ -11,6 +11,24 @@ use alloc::vec::Vec;
 /// Upper half of code page 437, which short names are read by.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
+/// The same by number, so that reading a name costs the same whatever is in it.
+const CP437_UNITS: [u16; 128] = {
+    let (bytes, mut units, mut at, mut i) = (CP437.as_bytes(), [0; 128], 0, 0);
+    while i < 128 {
+        // All of two or three bytes of UTF-8.
+        let (lead, more) = if bytes[at] < 0xE0 { (0x1F, 1) } else { (0x0F, 2) };
+        let mut unit = (bytes[at] & lead) as u16;
+        let end = at + more;
+        while at < end {
+            at += 1;
+            unit = unit << 6 | (bytes[at] & 0x3F) as u16;
+        }
+        units[i] = unit;
+        (at, i) = (at + 1, i + 1);
+    }
+    units
+};
+
 /// Room for `8.3` in UTF-16 units.
 pub(crate) const SHORT_UNITS: usize = 12;
 
@@ -31,7 +49,7 @@ fn decode(byte: u8) -> u16 {
     match byte {
         0..=0x1F | b'/' | b'\\' | b'.' | 0x7F => NO_CHARACTER,
         0x20..=0x7E => byte.into(),
-        _ => CP437.chars().nth(usize::from(byte - 0x80)).map_or(NO_CHARACTER, |c| c as u32 as u16),
+        _ => CP437_UNITS[usize::from(byte - 0x80)],
     }
 }
 
@@ -290,7 +308,8 @@ mod tests {
 
     #[test]
     fn code_page_has_128_characters() {
-        assert_eq!(CP437.chars().count(), 128);
+        let units: Vec<u16> = CP437.encode_utf16().collect();
+        assert_eq!(units, CP437_UNITS);
         assert_eq!(text_of(b"\x05\x8EX     \x81  "), "\u{3c3}ÄX.ü");
     }
 }
