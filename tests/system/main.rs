@@ -19,6 +19,7 @@ mod records;
 mod shell;
 mod silence;
 mod together;
+mod work;
 
 use std::sync::OnceLock;
 
@@ -72,6 +73,7 @@ fn main() {
         hostile::TESTS,
         together::TESTS,
         campaigns::TESTS,
+        work::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));
     libtest_mimic::run(&arguments, Arch::ALL.into_iter().flat_map(of_machine).collect()).exit();

@@ -5,7 +5,9 @@ use super::super::model::{Model, key};
 use super::world::{Answer, Around, CALLER, Opened, PATHS, SHARED_BYTES, Step};
 use crate::service::Service;
 use skink_protocols::Span;
-use skink_protocols::file::{Access, EntryReader, FileSystemServer, Handle, Kind, RequestId};
+use skink_protocols::file::{
+    Access, EntryReader, FileError, FileSystemServer, Handle, Kind, RequestId,
+};
 
 /// Makes a call as the server loop does: in as many steps as it takes.
 pub fn in_steps<R>(
@@ -119,4 +121,16 @@ pub fn differ(found: &Model, before: &Model, after: &Model) -> String {
         }
     }
     text
+}
+
+/// What a file of the client holds.
+pub fn contents<'a>(
+    model: &'a mut Model,
+    files: &[Opened],
+    file: usize,
+) -> Result<&'a mut Vec<u8>, FileError> {
+    match files.len() {
+        0 => Err(FileError::BadHandle),
+        n => Ok(model.get_mut(&files[file % n].path).unwrap().as_mut().unwrap()),
+    }
 }

@@ -3,7 +3,7 @@
 use super::super::by_hand::small_volume;
 use super::super::helpers::*;
 use super::super::model::{Model, compare, has_children, key, model_rename, parent_error};
-use super::calls::{carry_out, differ, in_steps, tree};
+use super::calls::{carry_out, contents, differ, in_steps, tree};
 use super::{has_died, set_life};
 use crate::Limits;
 use crate::service::{Host, Service};
@@ -165,7 +165,7 @@ impl Host for Around {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opened {
     pub handle: Handle,
-    path: String,
+    pub path: String,
 }
 
 /// Everything.
@@ -488,16 +488,5 @@ impl World {
 
     pub fn sessions_changed(&mut self) {
         self.service.as_mut().unwrap().sessions_changed();
-    }
-}
-
-fn contents<'a>(
-    model: &'a mut Model,
-    files: &[Opened],
-    file: usize,
-) -> Result<&'a mut Vec<u8>, FileError> {
-    match files.len() {
-        0 => Err(FileError::BadHandle),
-        n => Ok(model.get_mut(&files[file % n].path).unwrap().as_mut().unwrap()),
     }
 }
