@@ -88,16 +88,19 @@ fn beside_a_listing(fixture: &Fixture) -> Result<()> {
     disk.put("/SMALL.TXT", b"answered\n")?;
     let options = Options { disk: Some(disk.path().to_path_buf()), ..Options::default() };
     // The first command audits the disk.
-    let lines = ["ls /disk", "ls /disk/D/E & cat /disk/SMALL.TXT; wait"];
+    let all = "ls /disk/D";
+    let lines = ["ls /disk", "ls /disk/D/E & cat /disk/SMALL.TXT; wait", all];
     let (said, console) = fixture.exec_heard(&options, &lines)?;
     let status: Vec<_> = said.iter().map(|said| said.status).collect();
-    ensure!(status == [0, 0], "{status:?}");
+    ensure!(status == [0, 0, 0], "{status:?}");
     let text = &said[1].text;
     let count = |text: &str, letter: char| text.lines().filter(|l| l.starts_with(letter)).count();
     ensure!(count(text, 'G') == LISTED, "{} of {LISTED} listed", count(text, 'G'));
     let answered = text.find("answered").context("SMALL.TXT was not read")?;
     let last = text.rfind("G000").context("nothing was listed")?;
     ensure!(answered < last, "the small file was read after the whole listing");
+    // More names than the shell has memory for.
+    ensure!(count(&said[2].text, 'F') == BEFORE, "{} listed", count(&said[2].text, 'F'));
     ensure!(!console.contains(" died"), "{console}");
     Ok(())
 }

@@ -21,18 +21,31 @@ pub struct Entry {
     pub metadata: Metadata,
 }
 
-/// The entries of a directory.
+/// Bytes of memory that the entries of a directory may take at a time: a disk may have more of them
+/// than the shell has heap.
+const MOST_BYTES: usize = 384 << 10;
+/// Rows of a table that are aligned with each other at most.
+const ROWS: usize = 512;
+
+/// The entries of a directory from `cursor` on, sorted, as many as there is memory for, and where
+/// to go on.
 ///
 /// # Errors
 /// As the file server says.
-pub fn entries(client: &FileSystemClient, path: &str) -> Result<Vec<Entry>, FileError> {
-    let (mut found, mut next) = (Vec::new(), Some(0));
-    while let Some(cursor) = next {
+fn sorted_entries(
+    client: &FileSystemClient,
+    path: &str,
+    cursor: u64,
+) -> Result<(Vec<Entry>, Option<u64>), FileError> {
+    let (mut found, mut next, mut bytes) = (Vec::new(), Some(cursor), 0);
+    while let Some(cursor) = next.filter(|_| bytes < MOST_BYTES) {
         let (some, behind) = some_entries(client, path, cursor)?;
+        bytes += some.iter().map(|entry| size_of::<Entry>() + entry.name.len()).sum::<usize>();
         found.extend(some);
         next = behind;
     }
-    Ok(found)
+    found.sort_by(|a: &Entry, b| a.name.cmp(&b.name));
+    Ok((found, next))
 }
 
 /// As many entries as come at once, from `cursor` on, and where to go on.
@@ -80,21 +93,31 @@ fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     }
     let (client, inner) = context.resolve(path)?;
     let metadata = client.status(&inner).map_err(|e| Failure::at(path, e))?;
-    let mut found = match metadata.kind {
-        Kind::Directory => entries(&client, &inner).map_err(|e| Failure::at(path, e))?,
-        Kind::File => vec![Entry { name: path.to_string(), metadata }],
-    };
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    if !is_long {
-        for entry in &found {
-            context.line(shown(entry));
-        }
+    if metadata.kind == Kind::File {
+        show_entries(context, &[Entry { name: path.to_string(), metadata }], is_long);
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = found.iter().map(long_row).collect();
-    let table = look::table(&rows, &[1]);
-    context.out.write(table.as_bytes());
+    let mut next = Some(0);
+    while let Some(cursor) = next {
+        let (found, behind) =
+            sorted_entries(&client, &inner, cursor).map_err(|e| Failure::at(path, e))?;
+        show_entries(context, &found, is_long);
+        next = behind;
+    }
     Ok(())
+}
+
+fn show_entries(context: &mut Context<'_>, found: &[Entry], is_long: bool) {
+    if !is_long {
+        for entry in found {
+            context.line(shown(entry));
+        }
+        return;
+    }
+    for some in found.chunks(ROWS) {
+        let rows: Vec<Vec<String>> = some.iter().map(long_row).collect();
+        context.out.write(look::table(&rows, &[1]).as_bytes());
+    }
 }
 
 fn long_row(entry: &Entry) -> Vec<String> {
@@ -288,7 +311,8 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let Ok((client, inner)) = context.resolve(directory) else {
         return Vec::new();
     };
-    let found = entries(&client, &inner).unwrap_or_default();
+    // Of a directory with more than there is memory for, some.
+    let (found, _) = sorted_entries(&client, &inner, 0).unwrap_or_default();
     let is_plain_text = |entry: &&Entry| Escaped(&entry.name).to_string() == entry.name;
     let fitting = found.iter().filter(|entry| fits(&entry.name)).filter(is_plain_text);
     let mut names: Vec<String> = fitting.map(shown).collect();
