@@ -12,10 +12,10 @@ mod guest {
     use alloc::vec::Vec;
     use fs::service::{Host, Service};
     use fs::{Limits, STEP_WORK};
-    use libipc::Shared;
     use libipc::server::{self, Caller, Outcome, Request, Server};
     use libipc::start::{StartInfo, event, slot};
     use libipc::supervisor::{SessionState, SupervisorClient};
+    use libipc::{Shared, sessions};
     use skink_protocols::file::{FileSystem, MountFailure};
 
     libipc::main!(main);
@@ -60,18 +60,7 @@ mod guest {
         }
 
         fn sessions(&mut self) -> Vec<SessionState> {
-            let supervisor = SupervisorClient::at(slot::SUPERVISOR);
-            let mut all = Vec::new();
-            loop {
-                match supervisor.sessions(all.len() as u32) {
-                    Ok(page) if page.is_empty() => return all,
-                    Ok(page) => all.extend(page),
-                    Err(error) => {
-                        log::error!("ask for the sessions: {error}");
-                        return all;
-                    }
-                }
-            }
+            sessions::ask(&SupervisorClient::at(slot::SUPERVISOR))
         }
     }
 
