@@ -39,11 +39,13 @@ enum Clock {
 }
 
 /// Rows that the shell's command `bench ROW` measures, and how.
-const SHELL_ROWS: [(&str, Clock); 8] = [
+const SHELL_ROWS: [(&str, Clock); 10] = [
     ("hello.add", Clock::Instructions),
     ("fs.read.4k", Clock::Instructions),
+    ("fs.read.seq", Clock::Instructions),
     ("fs.read.seq", Clock::Wall),
     ("fs.read.rand4k", Clock::Wall),
+    ("fs.write.seq", Clock::Instructions),
     ("fs.write.seq", Clock::Wall),
     ("restart.virtio-blk", Clock::Instructions),
     ("restart.virtio-blk", Clock::Wall),

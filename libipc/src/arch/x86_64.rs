@@ -144,12 +144,12 @@ pub fn load_null() -> u64 {
 }
 
 /// Copies `bytes` bytes, of which another program may change either side meanwhile: then any mixture
-/// of old and new ones arrives. Instructions do it that the language does not see, so that such a
-/// change is no data race of it.
+/// of old and new ones arrives, as where the two overlap. Instructions do it that the language does not
+/// see, so that such a change is no data race of it.
 ///
 /// # Safety
-/// `from` is mapped readable and `to` writable for so many bytes; they do not overlap; to the language
-/// each is memory that is exclusively borrowed, or that no reference exists to.
+/// `from` is mapped readable and `to` writable for so many bytes; to the language each is memory that
+/// is exclusively borrowed, or that no reference exists to.
 #[inline(always)]
 pub unsafe fn copy_racy(to: *mut u8, from: *const u8, bytes: usize) {
     // SAFETY: by the caller's promise; the direction flag is clear, as the ABI has it.

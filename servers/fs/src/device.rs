@@ -14,6 +14,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+use libipc::Shared;
 
 /// Bytes of a sector: the only size that is supported.
 pub const SECTOR_BYTES: usize = 512;
@@ -94,6 +95,18 @@ pub trait CacheDevice {
     /// Copies bytes into a buffer, from its byte `offset` on. The cache asks only for buffers that no
     /// request in flight names.
     fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]);
+    /// As [`CacheDevice::read`], for all of what a client shares.
+    fn read_shared(&self, index: BufferIndex, offset: usize, into: Shared) {
+        let mut bytes = vec![0; into.size()];
+        self.read(index, offset, &mut bytes);
+        into.write(0, &bytes);
+    }
+    /// As [`CacheDevice::write`], of all of what a client shares.
+    fn write_shared(&mut self, index: BufferIndex, offset: usize, from: Shared) {
+        let mut bytes = vec![0; from.size()];
+        from.read(0, &mut bytes);
+        self.write(index, offset, &bytes);
+    }
     /// Starts a request.
     ///
     /// # Errors

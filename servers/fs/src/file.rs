@@ -9,7 +9,7 @@
 //! commit ([`Volume::commit`]), so that a death of the server leaves all of them or none.
 
 use crate::base::Core;
-use crate::cache::{Pool, Source, Urgency};
+use crate::cache::{Pool, Source, Target, Urgency};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::error::FsError;
 use crate::map::State;
@@ -27,7 +27,7 @@ const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
 /// Bytes that are asked of the cache at a time.
-const CHUNK: usize = 256 << 10;
+const CHUNK: u64 = 256 << 10;
 
 impl<D: CacheDevice> Volume<D> {
     /// The file that a caller has open under this handle: the only way from a number to a file.
@@ -80,25 +80,45 @@ impl<D: CacheDevice> Volume<D> {
         offset: u64,
         bytes: &mut [u8],
     ) -> Result<usize, FsError> {
+        self.read_into(file, offset, Target::Bytes(bytes))
+    }
+
+    /// As [`Volume::read_at`], into memory that a client shares.
+    ///
+    /// # Errors
+    /// As [`Volume::read_at`].
+    pub fn read_shared(
+        &mut self,
+        file: OpenFile,
+        offset: u64,
+        memory: Shared,
+    ) -> Result<usize, FsError> {
+        self.read_into(file, offset, Target::Shared(memory))
+    }
+
+    fn read_into(
+        &mut self,
+        file: OpenFile,
+        offset: u64,
+        mut target: Target<'_>,
+    ) -> Result<usize, FsError> {
         let open = self.files.get(file)?;
         let (at, sequential) = (open.node, open.next == offset);
         let size = u64::from(self.files.node(at).entry.size());
-        if offset >= size || bytes.is_empty() {
+        if offset >= size || target.len() == 0 {
             return Ok(0);
         }
-        let count = (bytes.len() as u64).min(size - offset);
+        let count = target.len().min(size - offset);
         let end = offset + count;
         self.read_ahead(file, sequential, offset, end, size)?;
         let node = self.files.node(at);
-        let (mut position, mut rest) = (offset, &mut bytes[..count as usize]);
-        while !rest.is_empty() {
+        let mut done = 0;
+        while done < count {
             let (disk, contiguous) =
-                place(&mut self.core, node, position).map_err(|e| e.at(&node.path))?;
-            let n = rest.len().min(contiguous.min(CHUNK as u64) as usize);
-            let (now, later) = rest.split_at_mut(n);
-            self.core.cache.read(disk, now)?;
-            rest = later;
-            position += n as u64;
+                place(&mut self.core, node, offset + done).map_err(|e| e.at(&node.path))?;
+            let n = (count - done).min(contiguous).min(CHUNK);
+            self.core.cache.read(disk, target.part(done, n))?;
+            done += n;
         }
         self.files.get(file)?.next = end;
         Ok(count as usize)
@@ -112,8 +132,8 @@ impl<D: CacheDevice> Volume<D> {
         let mut done = 0;
         while done < bytes.len() {
             let (disk, contiguous) = place(&mut self.core, &node, done as u64)?;
-            let n = (bytes.len() - done).min(contiguous.min(CHUNK as u64) as usize);
-            self.core.cache.read(disk, &mut bytes[done..done + n])?;
+            let n = (bytes.len() - done).min(contiguous.min(CHUNK) as usize);
+            self.core.cache.read(disk, Target::Bytes(&mut bytes[done..done + n]))?;
             done += n;
         }
         Ok(bytes)
@@ -297,7 +317,7 @@ impl<D: CacheDevice> Volume<D> {
         while done < source.len() {
             let position = u64::from(position) + done;
             let (disk, contiguous) = place(core, node, position)?;
-            let n = (source.len() - done).min(contiguous).min(CHUNK as u64);
+            let n = (source.len() - done).min(contiguous).min(CHUNK);
             let is_last = position + n >= u64::from(size);
             spare_tail(core, &Piece { disk, bytes: n, contiguous, is_last })?;
             core.cache.write(disk, source.part(done, n))?;

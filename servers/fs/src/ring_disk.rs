@@ -178,6 +178,12 @@ impl<D: Driver> RingDisk<D> {
         assert!(offset + length <= LINE_BYTES, "{length} bytes at {offset} of a line");
         index.0 as usize * LINE_BYTES + offset
     }
+
+    /// The bytes of a line from `offset` on.
+    fn part(&self, index: BufferIndex, offset: usize, length: usize) -> Shared {
+        let place = Self::place(index, offset, length);
+        self.data.part(place as u64, length as u64).expect("a line of the data area")
+    }
 }
 
 impl<D: Driver> CacheDevice for RingDisk<D> {
@@ -195,6 +201,14 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
 
     fn write(&mut self, index: BufferIndex, offset: usize, from: &[u8]) {
         self.data.write(Self::place(index, offset, from.len()), from);
+    }
+
+    fn read_shared(&self, index: BufferIndex, offset: usize, into: Shared) {
+        into.copy_from(&self.part(index, offset, into.size()));
+    }
+
+    fn write_shared(&mut self, index: BufferIndex, offset: usize, from: Shared) {
+        self.part(index, offset, from.size()).copy_from(&from);
     }
 
     fn submit(&mut self, request: Request) -> Result<(), SubmitError> {

@@ -21,11 +21,10 @@ use crate::device::{BufferIndex, CacheDevice, LINE_BYTES, LINE_SECTORS, SECTOR_B
 use crate::error::FsError;
 use crate::survivor::{Broken, LogFull, Survivor};
 use crate::work::{self, Work};
-use alloc::vec;
 use alloc::vec::Vec;
 use lines::Lines;
 pub(crate) use lines::{Class, Pool};
-pub(crate) use source::Source;
+pub(crate) use source::{Source, Target};
 use transfer::Flight;
 pub(crate) use transfer::Mirror;
 
@@ -59,8 +58,6 @@ pub(crate) struct Cache<D> {
     order: Vec<(u32, u32)>,
     /// The sector that was looked at last, or is being changed.
     sector: [u8; SECTOR_BYTES],
-    /// Bytes on their way from a client's memory to a buffer.
-    piece: Vec<u8>,
     /// What a successor finds.
     pub survivor: Option<Survivor>,
     /// What the step under way works.
@@ -86,7 +83,6 @@ impl<D: CacheDevice> Cache<D> {
             write_failure: None,
             order: Vec::with_capacity(buffers as usize),
             sector: [0; SECTOR_BYTES],
-            piece: vec![0; LINE_BYTES],
             survivor: None,
             work: Work::unlimited(),
             #[cfg(test)]
@@ -157,8 +153,8 @@ impl<D: CacheDevice> Cache<D> {
         let number = self.line_of(sector);
         if self.lines.find(number).is_none() {
             let buffer = self.claim(number, Pool::Data)?;
-            self.piece.fill(0);
-            self.device.write(BufferIndex(buffer), 0, &self.piece);
+            let zeros = Source::Zeros(LINE_BYTES as u64);
+            zeros.put(&mut self.device, BufferIndex(buffer), 0);
         }
         Ok(())
     }
@@ -296,16 +292,13 @@ impl<D: CacheDevice> Cache<D> {
     }
 
     /// Copies bytes out. `at` counts bytes from the start of the disk.
-    pub fn read(&mut self, at: u64, bytes: &mut [u8]) -> Result<(), FsError> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
+    pub fn read(&mut self, mut at: u64, mut target: Target<'_>) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
-        let first = at / sector_bytes;
-        let end = (at + bytes.len() as u64).div_ceil(sector_bytes);
+        let (first, len) = (at / sector_bytes, target.len());
+        let end = (at + len).div_ceil(sector_bytes);
         self.prefetch(first, end - first, Pool::Data, Urgency::Demand)?;
-        let (mut at, mut rest) = (at, bytes);
-        while !rest.is_empty() {
+        let mut done = 0;
+        while done < len {
             let number = self.line_of(at / sector_bytes);
             let buffer = self.load(number, Pool::Data)?;
             let offset = (at - self.first_sector(number) * sector_bytes) as usize;
@@ -313,11 +306,10 @@ impl<D: CacheDevice> Cache<D> {
             if offset >= line_bytes {
                 return Err(FsError::Io { sector: at / sector_bytes });
             }
-            let n = rest.len().min(line_bytes - offset);
-            let (now, later) = rest.split_at_mut(n);
-            self.device.read(BufferIndex(buffer), offset, now);
-            rest = later;
-            at += n as u64;
+            let n = (len - done).min((line_bytes - offset) as u64);
+            target.part(done, n).fill(&self.device, BufferIndex(buffer), offset);
+            done += n;
+            at += n;
         }
         Ok(())
     }
@@ -342,8 +334,7 @@ impl<D: CacheDevice> Cache<D> {
                 false => self.load(number, Pool::Data)?,
             };
             self.settle(buffer);
-            source.copy(done, &mut self.piece[..n]);
-            self.device.write(BufferIndex(buffer), offset, &self.piece[..n]);
+            source.part(done, n as u64).put(&mut self.device, BufferIndex(buffer), offset);
             let (from, to) = (offset / SECTOR_BYTES, (offset + n).div_ceil(SECTOR_BYTES));
             let bits = ((1u16 << to) - (1u16 << from)) as u8;
             self.mark_dirty(buffer, Class::Data, bits);

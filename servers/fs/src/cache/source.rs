@@ -1,6 +1,49 @@
-//! Where bytes that are written come from.
+//! Where bytes that are written come from, and where those that are read go.
 
+use crate::device::{BufferIndex, CacheDevice, LINE_BYTES};
 use libipc::Shared;
+
+/// Where bytes go.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// Here.
+    Bytes(&'a mut [u8]),
+    /// Into memory that its owner may be changing.
+    Shared(Shared),
+}
+
+impl Target<'_> {
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Target::Bytes(bytes) => bytes.len() as u64,
+            Target::Shared(memory) => memory.size() as u64,
+        }
+    }
+
+    /// The `len` bytes from `at` on.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn part(&mut self, at: u64, len: u64) -> Target<'_> {
+        match self {
+            Target::Bytes(bytes) => Target::Bytes(&mut bytes[at as usize..][..len as usize]),
+            Target::Shared(memory) => {
+                Target::Shared(memory.part(at, len).expect("a part is inside"))
+            }
+        }
+    }
+
+    /// Fills it from a buffer of the device, from its byte `offset` on.
+    pub fn fill<D: CacheDevice>(self, device: &D, buffer: BufferIndex, offset: usize) {
+        match self {
+            Target::Bytes(bytes) => device.read(buffer, offset, bytes),
+            Target::Shared(memory) => device.read_shared(buffer, offset, memory),
+        }
+    }
+}
+
+static ZEROS: [u8; LINE_BYTES] = [0; LINE_BYTES];
 
 /// Bytes to write.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +66,24 @@ impl Source<'_> {
         }
     }
 
-    /// Copies the bytes from `at` on.
-    pub fn copy(&self, at: u64, into: &mut [u8]) {
+    /// Puts all of it, at most a line, into a buffer of the device, from its byte `offset` on.
+    pub fn put<D: CacheDevice>(&self, device: &mut D, buffer: BufferIndex, offset: usize) {
         match self {
-            Source::Bytes(bytes) => into.copy_from_slice(&bytes[at as usize..][..into.len()]),
-            Source::Zeros(_) => into.fill(0),
-            Source::Shared(memory) => memory.read(at as usize, into),
+            Source::Bytes(bytes) => device.write(buffer, offset, bytes),
+            Source::Zeros(count) => device.write(buffer, offset, &ZEROS[..*count as usize]),
+            Source::Shared(memory) => device.write_shared(buffer, offset, *memory),
+        }
+    }
+
+    /// Puts all of it, at most a line, into shared memory, from byte `offset` on.
+    pub fn store(&self, memory: &Shared, offset: usize) {
+        match self {
+            Source::Bytes(bytes) => memory.write(offset, bytes),
+            Source::Zeros(count) => memory.write(offset, &ZEROS[..*count as usize]),
+            Source::Shared(from) => {
+                let part = memory.part(offset as u64, self.len());
+                part.expect("room for the bytes").copy_from(from);
+            }
         }
     }
 

@@ -22,7 +22,6 @@ use crate::{
     CacheDevice, Client, Create, DirCursor, FsError, Identity, Limits, Listed, OpenFile, Volume,
 };
 use alloc::borrow::Cow;
-use alloc::vec;
 use alloc::vec::Vec;
 use libipc::sessions::{Clients, Owner, first_handle};
 use libipc::supervisor::SessionState;
@@ -31,9 +30,6 @@ use skink_protocols::Span;
 use skink_protocols::file;
 use skink_protocols::file::{Entry, EntryWriter, FileError, FileIdentity, Listing, MountFailure};
 use skink_protocols::file::{FileSystemServer, Opened, RequestId, Statistics};
-
-/// Bytes copied between cache and session at once.
-const PIECE: usize = 64 * 1024;
 
 /// What the server around the file system has to offer.
 pub trait Host {
@@ -72,7 +68,6 @@ pub struct Service<H: Host> {
     limits: Limits,
     /// Behind all handles that any instance has given.
     next_handle: u64,
-    buffer: Vec<u8>,
     clients: Clients,
     /// Work of a step.
     step_work: u64,
@@ -81,9 +76,8 @@ pub struct Service<H: Host> {
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
-        let (buffer, next_handle) = (vec![0; PIECE], first_handle(incarnation));
-        let (clients, step_work) = (Clients::new(), u64::MAX);
-        Service { host, volume: None, limits, next_handle, buffer, clients, step_work }
+        let (next_handle, clients) = (first_handle(incarnation), Clients::new());
+        Service { host, volume: None, limits, next_handle, clients, step_work: u64::MAX }
     }
 
     /// Lets each call work so much at a time, in the units of [`crate::STEP_WORK`]; without it a call
@@ -342,22 +336,9 @@ impl<H: Host> FileSystemServer for Service<H> {
         span: Span,
     ) -> Result<u32, FileError> {
         let to = self.span(caller, span)?;
-        let (_, file) = self.file(caller, handle)?;
-        let Some(volume) = &mut self.volume else {
-            return Err(FileError::BadHandle);
-        };
-        let mut done = 0;
-        while done < to.size() {
-            let want = (to.size() - done).min(PIECE);
-            let piece = &mut self.buffer[..want];
-            let length = volume.read_at(file, position + done as u64, piece).map_err(error)?;
-            to.write(done, &piece[..length]);
-            done += length;
-            if length < want {
-                break;
-            }
-        }
-        Ok(done as u32)
+        let (volume, file) = self.file(caller, handle)?;
+        let read = volume.read_shared(file, position, to).map_err(error)?;
+        Ok(read as u32)
     }
 
     fn write(

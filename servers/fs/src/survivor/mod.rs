@@ -41,6 +41,8 @@ use words::{Check, Words};
 /// Names the layout: "skinkfs" and its version.
 const MAGIC: u64 = u64::from_le_bytes(*b"skinkfs\x02");
 const HEADER: usize = 8;
+/// Bytes that are copied at a time for a write that replaces others.
+const REDO_PIECE: u64 = 512;
 
 /// Bytes of a record.
 pub(crate) type Payload = [u64; PAYLOAD];
@@ -199,18 +201,16 @@ impl Survivor {
 
     /// Takes a copy of bytes that replace others; returns its check.
     pub fn keep_redo(&self, bytes: &Source<'_>) -> u64 {
-        let len = bytes.len() as usize;
-        let mut piece = [0; 512];
+        let len = bytes.len();
         let mut at = 0;
         while at < len {
-            let n = piece.len().min(len - at);
-            bytes.copy(at as u64, &mut piece[..n]);
+            let n = REDO_PIECE.min(len - at);
             #[cfg(test)]
             crate::tests::mortal();
-            self.redo.memory().write(at, &piece[..n]);
+            bytes.part(at, n).store(self.redo.memory(), at as usize);
             at += n;
         }
-        self.redo_check(len)
+        self.redo_check(len as usize)
     }
 
     /// The copy.

@@ -84,6 +84,14 @@ impl Stopwatch {
         ns.saturating_sub(idle_ns() - self.idle_ns)
     }
 
+    /// Prints the rate at which `bytes` were moved since the start, and what each `piece` of them cost.
+    fn sequential(&self, context: &mut Context<'_>, id: &str, bytes: u64, piece: usize) {
+        let (ns, busy_ns) = (time::now_ns() - self.start_ns, self.busy_ns());
+        rate(context, id, bytes, ns, "MB/s");
+        let pieces = bytes.div_ceil(piece as u64);
+        context.line(format_args!("sample {id} {} busy-ns", busy_ns / pieces));
+    }
+
     /// Prints what one of `count` operations took since the start.
     pub(super) fn sample(&self, context: &mut Context<'_>, id: &str, count: u64) {
         self.sample_with(context, id, count, 0);
@@ -123,7 +131,7 @@ fn read_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
     let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
     let piece = PIECE.min(file.shared().size());
     for _ in 0..samples {
-        let start = time::now_ns();
+        let watch = Stopwatch::start();
         let mut position = 0;
         while position < size {
             context.check_interrupt()?;
@@ -133,7 +141,7 @@ fn read_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
             }
             position += length as u64;
         }
-        rate(context, "fs.read.seq", size, time::now_ns() - start, "MB/s");
+        watch.sequential(context, "fs.read.seq", size, piece);
     }
     Ok(())
 }
@@ -187,7 +195,7 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
     for _ in 0..samples {
         let (file, _) = open(context, TARGET, Access::Write, Create::Truncate)?;
         let piece = vec![0x5a; PIECE.min(file.shared().size())];
-        let start = time::now_ns();
+        let watch = Stopwatch::start();
         let mut position = 0;
         while position < WRITTEN {
             context.check_interrupt()?;
@@ -195,7 +203,7 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
             position += piece.len() as u64;
         }
         super::tree::sync(context, &[])?;
-        rate(context, "fs.write.seq", WRITTEN, time::now_ns() - start, "MB/s");
+        watch.sequential(context, "fs.write.seq", WRITTEN, piece.len());
         drop(file);
         let (client, inner) = context.resolve(TARGET)?;
         skink_protocols::file::client::remove(&client, &inner)?;
