@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use libipc::Shared;
 use libipc::ring::ClientRing;
-use libipc::supervisor::Misconduct;
+use libipc::supervisor::{Misconduct, PeerState};
 use skink_protocols::block::{
     self, COMPLETION_WORDS, REQUEST_WORDS, RING_BYTES, RING_CAPACITY, Status,
 };
@@ -57,8 +57,8 @@ pub trait Driver {
     fn relax(&mut self);
     /// Tells the supervisor what this instance of the driver did.
     fn complain(&mut self, incarnation: u32, what: Misconduct);
-    /// Whether the supervisor has given the driver up.
-    fn is_given_up(&mut self) -> bool;
+    /// What the supervisor says of the driver.
+    fn state(&mut self) -> PeerState;
 }
 
 /// A request that the driver has.
@@ -73,6 +73,8 @@ struct Pending {
 /// A disk.
 pub struct RingDisk<D> {
     driver: D,
+    /// The driver's instance, as the supervisor knows it.
+    incarnation: u32,
     ring: ClientRing<REQUEST_WORDS, COMPLETION_WORDS>,
     sectors: u64,
     /// The data area, which the device writes, and the driver can: an array of lines.
@@ -93,11 +95,13 @@ pub struct RingDisk<D> {
 impl<D: Driver> RingDisk<D> {
     /// The disk of so many sectors behind a session's `shared` region, when `attach` has been
     /// answered. `None` if the region is too small.
-    pub fn new(driver: D, shared: Shared, sectors: u64) -> Option<Self> {
+    pub fn new(mut driver: D, shared: Shared, sectors: u64) -> Option<Self> {
         let bytes = (shared.size() as u64).checked_sub(RING_BYTES)?;
+        let incarnation = driver.state().incarnation;
         Some(RingDisk {
             driver,
-            ring: ClientRing::new(shared, RING_CAPACITY)?,
+            incarnation,
+            ring: ClientRing::new(shared, RING_CAPACITY, incarnation)?,
             sectors,
             data: shared.part(RING_BYTES, bytes)?,
             pending: Vec::new(),
@@ -127,7 +131,10 @@ impl<D: Driver> RingDisk<D> {
     }
 
     fn ask_after_driver(&mut self) {
-        self.is_lost |= self.driver.is_given_up();
+        let state = self.driver.state();
+        self.is_lost |= state.is_given_up;
+        self.incarnation = state.incarnation;
+        self.ring.set_server(state.incarnation);
     }
 
     /// What the driver has done that it must not, or not done that it must.
@@ -149,7 +156,7 @@ impl<D: Driver> RingDisk<D> {
         log::error!("the disk's driver: {what}");
         self.strays = self.ring.strays();
         self.has_wrong_answer = false;
-        self.driver.complain(self.ring.epoch() as u32, what);
+        self.driver.complain(self.incarnation, what);
         let since_ns = self.driver.now_ns();
         for pending in &mut self.pending {
             pending.since_ns = since_ns;
@@ -250,6 +257,9 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
 
     fn wait(&mut self) -> Completion {
         loop {
+            if self.must_ask.take() {
+                self.ask_after_driver();
+            }
             if let Some(completion) = self.poll() {
                 return completion;
             }
