@@ -10,10 +10,16 @@ use skink_tool::session::{Guest, Outcome, Watch};
 use crate::Test;
 use crate::disks::sha256;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "LIES0001 a disk's driver that lies or is silent costs a told time, and its successor makes it good",
-    run: driver,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "LIES0001 a disk's driver that lies or is silent costs a told time, and its successor makes it good",
+        run: driver,
+    },
+    Test {
+        name: "LIES0002 a disk's driver that lies for ever is restarted a told number of times, and others are served",
+        run: driver_for_ever,
+    },
+];
 
 /// Bytes of each file that is read: more than the file server reads ahead.
 const SIZE: usize = 300_000;
@@ -43,6 +49,7 @@ impl User<'_> {
         let (said, time) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
         let took: f64 = time.trim_end_matches(" s").parse().with_context(|| text.clone())?;
         ensure!(took < seconds, "`{command}` took {took} s: {text}");
+        eprintln!("{took} {command}");
         match status {
             0 => Ok(Some(said.to_owned())),
             1 if !said.trim().is_empty() => Ok(None),
@@ -206,5 +213,51 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
     }
     // Complaints of the last minute count.
     user.say("sleep 61; restart liar")?;
+    Ok(())
+}
+
+/// The driver lies in the same way whatever is done: every command ends, with what is right or with an
+/// error; restarts are bounded; who needs no disk is served.
+fn driver_for_ever(shipped: &Fixture) -> Result<()> {
+    for way in chosen(DRIVERS, "silent,invents,status,epochs,dies") {
+        for_ever(shipped, way).with_context(|| way.name)?;
+    }
+    Ok(())
+}
+
+/// Those that `SKINK_LIES` names, or `all`: each takes a boot.
+fn chosen(all: &'static [Way], default: &'static str) -> impl Iterator<Item = &'static Way> {
+    let names = std::env::var("SKINK_LIES").unwrap_or(default.into());
+    all.iter().filter(move |way| names == "all" || names.split(',').any(|name| name == way.name))
+}
+
+fn for_ever(shipped: &Fixture, way: &Way) -> Result<()> {
+    let edit = |common: &str| before_driver(common, way.name);
+    let fixture = Fixture::with_common(shipped.arch(), "lies-for-ever", edit)?;
+    let disk = Disk::with_noise(SIZE)?;
+    let options = Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
+    let _alone = one_at_a_time();
+    let guest = Guest::boot(fixture.system(), &options, &Watch::default())?;
+    let mut user = User { guest };
+    let began = std::time::Instant::now();
+    let sum = format!("{}  /disk/BIG.BIN", sha256(&noise(42, SIZE))?);
+    for command in [
+        "sha256 /disk/BIG.BIN",
+        "ls /disk",
+        "write /disk/NEW.TXT words",
+        "sync",
+        "df",
+        "sha256 /disk/BIG.BIN",
+    ] {
+        let said = user.within(400.0, command)?;
+        eprintln!("{} {command}: {said:?}", way.name);
+        if command.starts_with("sha256") {
+            ensure!(said.is_none_or(|said| said == sum), "false bytes");
+        }
+        let said = user.within(1.0, "cat /boot/motd")?;
+        ensure!(said.is_some(), "others are not served");
+    }
+    eprintln!("{} {:?} {}", way.name, began.elapsed(), user.say("crashes 30")?.0);
+    user.guest.shut_down()?;
     Ok(())
 }

@@ -81,10 +81,10 @@ pub struct RingDisk<D> {
     data: Shared,
     /// In the order of their submission.
     pending: Vec<Pending>,
-    /// Completions of nothing, as far as they have been complained of.
+    /// Completions of nothing that were seen.
     strays: u64,
-    /// An answer that is none, not complained of yet.
-    has_wrong_answer: bool,
+    /// The instance that was complained of last for what it answered.
+    blamed: u32,
     is_lost: bool,
     /// Sessions changed while this was waited for.
     news: Cell<bool>,
@@ -106,7 +106,7 @@ impl<D: Driver> RingDisk<D> {
             data: shared.part(RING_BYTES, bytes)?,
             pending: Vec::new(),
             strays: 0,
-            has_wrong_answer: false,
+            blamed: 0,
             is_lost: false,
             news: Cell::new(false),
             must_ask: Cell::new(false),
@@ -137,15 +137,11 @@ impl<D: Driver> RingDisk<D> {
         self.ring.set_server(state.incarnation);
     }
 
-    /// What the driver has done that it must not, or not done that it must.
+    /// What the driver does that it must not, or does not that it must, while nothing comes of it.
     fn misconduct(&self, now_ns: u64) -> Option<Misconduct> {
         let is_late = |oldest: &Pending| now_ns.saturating_sub(oldest.since_ns) > DEADLINE_NS;
         if self.ring.is_peer_broken() {
             Some(Misconduct::IndexJumped)
-        } else if self.ring.strays() != self.strays {
-            Some(Misconduct::UnknownId)
-        } else if self.has_wrong_answer {
-            Some(Misconduct::WrongAnswer)
         } else {
             self.pending.first().is_some_and(is_late).then_some(Misconduct::Late)
         }
@@ -154,8 +150,6 @@ impl<D: Driver> RingDisk<D> {
     /// Has the driver restarted, or gives it up.
     fn reproach(&mut self, what: Misconduct) {
         log::error!("the disk's driver: {what}");
-        self.strays = self.ring.strays();
-        self.has_wrong_answer = false;
         self.driver.complain(self.incarnation, what);
         let since_ns = self.driver.now_ns();
         for pending in &mut self.pending {
@@ -165,6 +159,14 @@ impl<D: Driver> RingDisk<D> {
         if self.pending.iter().any(|pending| pending.reproaches >= MAX_REPROACHES) {
             log::error!("the disk's driver is given up: {} requests fail", self.pending.len());
             self.is_lost = true;
+        }
+    }
+
+    /// Has the driver restarted for an answer of its, at once: nobody may wait for this disk any more.
+    /// What else the same instance has answered is in the ring already.
+    fn blame(&mut self, what: Misconduct) {
+        if core::mem::replace(&mut self.blamed, self.incarnation) != self.incarnation {
+            self.reproach(what);
         }
     }
 
@@ -242,9 +244,12 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         if self.ring.publish() {
             self.driver.ring_doorbell();
         }
+        if self.ring.strays() != self.strays {
+            self.strays = self.ring.strays();
+            self.blame(Misconduct::UnknownId);
+        }
         let words = words?;
         let done = block::Completion::from_words(words);
-        self.has_wrong_answer |= words[1] >= Status::ALL.len() as u64;
         let result = if done.status == Status::Done { Ok(()) } else { Err(IoError) };
         if done.status != Status::Done {
             log::error!("the disk refused request {}: {:?}", done.id, done.status);
@@ -252,6 +257,9 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         // The ring knows the id, so it is one of these.
         let id = RequestId(done.id as u32);
         self.pending.retain(|other| other.id != id);
+        if words[1] >= Status::ALL.len() as u64 {
+            self.blame(Misconduct::WrongAnswer);
+        }
         Some(Completion { id, result })
     }
 

@@ -54,7 +54,7 @@ pub enum Way {
     Backward,
     /// Fills the whole ring with the first answer.
     Floods,
-    /// Rings without end, and serves.
+    /// Rings 50,000 times a second, and serves.
     Storms,
     /// Rings three times before each answer, when there is nothing.
     RingsIdly,
@@ -332,7 +332,7 @@ impl Liar {
 
     fn arm_timer(&self) {
         let due = match (self.way, self.held.front()) {
-            (Some(Way::Storms), _) => Some(time::now_ns()),
+            (Some(Way::Storms), _) => Some(time::now_ns() + 20_000),
             (_, held) => held.map(|(due_ns, _)| *due_ns),
         };
         if let Some(due) = due {

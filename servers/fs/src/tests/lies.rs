@@ -296,6 +296,18 @@ fn what_a_driver_does_wrong_is_named() {
 }
 
 #[test]
+fn a_wrong_answer_is_told_even_if_nothing_else_is_asked_for() {
+    for way in [Way::Garbage, Way::Repeats, Way::Invents] {
+        let (mut disk, world) = disk(way, Way::Honest, 1);
+        transfer(&mut disk, 0, 1);
+        // What came too much is there by now; nobody waits for it.
+        let polled = disk.poll();
+        assert!(polled.is_none(), "{way:?}: {polled:?}");
+        assert_eq!(world.borrow().complaints.len(), 1, "{way:?}");
+    }
+}
+
+#[test]
 fn a_late_driver_is_not_waited_for_beyond_its_deadline_and_a_slow_one_is() {
     let (mut disk, world) = disk(Way::LosesAll, Way::Honest, 1);
     assert!(transfer(&mut disk, 0, 1)[0].is_ok());
