@@ -261,7 +261,7 @@ fn on_request<S: Server>(
     queue: &mut Queue,
 ) -> Option<(MessageInfo, Words)> {
     if S::STEPS {
-        queue.copy_words(&message);
+        queue.begin(&message);
     }
     accounting::begin(message.badge, message.info.label());
     match server.on_message(&Request::new(message, reply)) {

@@ -8,14 +8,14 @@
 //! Always holds:
 //! - The one that waits longest is next.
 //! - There is a reply to receive with, or nothing is received until one of those that wait is answered.
-//! - A session that waits already keeps nobody else from waiting: it gets a further place only while
-//!   half of the replies are free.
+//! - A session has one request at a time. Its next one takes the place of one that still waits: that was
+//!   given up (a call can be ended by its client), and must not write into the session's memory while the
+//!   new one's bytes are there. So a session is for one thread.
 //! - A request whose client has died is dropped: its successor shares the session's memory.
 
 use crate::accounting;
 use crate::buffer;
 use crate::events;
-use crate::protocol::Status;
 use crate::raw::Message;
 use crate::replies::{Later, POOL, ReplySlot};
 use crate::server::{Caller, Outcome, Request, Server};
@@ -58,9 +58,13 @@ impl Queue {
         self.requests.is_empty()
     }
 
-    /// Keeps a copy of what the IPC buffer has of a request that was just received.
+    /// A request was just received: its session's last one is dropped, and what the IPC buffer has of
+    /// this one is copied.
     #[inline(always)]
-    pub fn copy_words(&mut self, message: &Message) {
+    pub fn begin(&mut self, message: &Message) {
+        if !self.is_empty() {
+            self.give_up(message.badge);
+        }
         self.words.clear();
         let length = message.info.length().min(MAX_WORDS);
         if length > REGISTER_WORDS {
@@ -69,20 +73,21 @@ impl Queue {
         }
     }
 
-    /// Lets the request at hand wait; or refuses it, if its session has its share of the places.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, badge: u64) {
+        if let Some(place) = self.requests.iter().position(|w| w.message.badge == badge)
+            && let Some(given_up) = self.requests.remove(place)
+        {
+            drop(Later::<()>::new(given_up.reply));
+        }
+    }
+
+    /// Lets the request at hand wait.
     #[cold]
     #[inline(never)]
     pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
         let instance = server.instance(Caller(message.badge));
-        let client = (message.badge, instance);
-        let waits = self.requests.iter().any(|w| (w.message.badge, w.instance) == client);
-        if waits && POOL.free() * 2 < POOL.filled() {
-            accounting::end();
-            let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
-            // The kernel refuses only a reply that is not there, and then there is nobody to answer.
-            let _ = reply.cap().send(info, words);
-            return;
-        }
         let words = self.words.clone();
         self.requests.push_back(Waiting { message, words, reply, instance });
     }
@@ -135,7 +140,7 @@ mod tests {
     use super::*;
     use crate::arch::{Registers, Request as Trap, with_kernel};
     use crate::events::SIGNAL;
-    use crate::protocol::ProtocolId;
+    use crate::protocol::{ProtocolId, Status};
     use crate::server::run;
     use crate::server::tests::with_pool;
     use crate::start::event;
@@ -331,14 +336,26 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_waits_takes_at_most_half_of_the_places() {
+    fn what_a_session_asked_for_before_is_not_gone_on_with() {
+        let got = serve_all(3, &[Sent(1, 10, 9), Sent(2, 20, 3), Sent(1, 11, 2)]);
+        let dropped = got.iter().position(|seen| *seen == Answered(10, Status::Dropped as u64));
+        let new = got.iter().position(|seen| *seen == Step(11)).unwrap();
+        assert!(dropped.is_some_and(|at| at < new), "{got:?}");
+        assert!(!got[new..].contains(&Step(10)), "{got:?}");
+        for number in [11, 20] {
+            assert!(got.contains(&Answered(number, UNKNOWN)));
+        }
+    }
+
+    #[test]
+    fn a_session_that_asks_without_end_keeps_nobody_else_from_a_place() {
         let all = [10, 11, 12, 13, 14].map(|number| Sent(1, number, 100));
         let got = serve_all(6, &[&all[..], &[Sent(2, 20, 2)]].concat());
-        let refused = |seen: &&Seen| matches!(seen, Answered(_, status) if *status != UNKNOWN);
-        let refused: Vec<_> = got.iter().filter(refused).copied().collect();
-        assert_eq!(refused, [13, 14].map(|number| Answered(number, Status::Busy as u64)));
         let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
-        assert!(at(Answered(20, UNKNOWN)) < at(Answered(10, UNKNOWN)));
+        assert!(at(Answered(20, UNKNOWN)) < at(Answered(14, UNKNOWN)));
+        for number in 10..14 {
+            assert!(got.contains(&Answered(number, Status::Dropped as u64)));
+        }
     }
 
     #[test]
