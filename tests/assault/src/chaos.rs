@@ -58,6 +58,7 @@ impl Chaos<'_> {
             match self.random.below(8) {
                 0..=4 => return known,
                 5 => return self.near(known),
+                6 => return self.foreign().unwrap_or(known),
                 _ => {}
             }
         }
