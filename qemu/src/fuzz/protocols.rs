@@ -130,6 +130,9 @@ fn follow(
             break;
         }
     }
+    if report.is_done() {
+        wrong.extend(report.unreached());
+    }
     if report.is_done() && plan.calls >= PRODUCTIVE {
         wrong.extend(report.barren());
     }

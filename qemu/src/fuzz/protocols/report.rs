@@ -134,6 +134,12 @@ impl Report {
         FUZZERS.iter().all(|name| self.ended.contains(*name))
     }
 
+    /// The methods that were not called at all.
+    pub fn unreached(&self) -> Vec<String> {
+        let never = self.kinds.iter().filter(|(_, counts)| **counts == [0, 0]);
+        never.map(|(name, _)| format!("{name} was never called")).collect()
+    }
+
     /// The methods that were never called with success or never without, where there is both; and
     /// those that succeeded where none can.
     pub fn barren(&self) -> Vec<String> {
@@ -194,6 +200,8 @@ mod tests {
     fn methods_that_were_not_reached_are_told() {
         let lines = "assault-a: FUZZ kind file.read 0 3\nassault-a: FUZZ kind file.sync 3 0\n\
             assault-a: FUZZ kind control.kill 1 3\nassault-a: FUZZ kind supervisor.exit 0 1\n";
+        let report = Report::parse(&format!("{lines}assault-b: FUZZ kind hello.add 0 0\n"));
+        assert_eq!(report.unreached(), ["hello.add was never called"]);
         let barren = Report::parse(lines).barren();
         assert_eq!(barren.len(), 3, "{barren:?}");
         assert!(barren[0].starts_with("control.kill succeeded"), "{barren:?}");
