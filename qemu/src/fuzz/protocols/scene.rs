@@ -153,3 +153,42 @@ fn read_back(image: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     let output = command.arg(format!("::/{path}")).arg("-").output()?;
     Ok(output.status.success().then_some(output.stdout))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_is_the_shipped_one_and_the_fuzzers() {
+        let workspace = Workspace::find().unwrap();
+        for arch in Arch::ALL {
+            let written = manifest(&workspace, arch, 7, 1000).unwrap();
+            let loaded = crate::manifest::load(&written.path, arch.target()).unwrap();
+            let args = |name: &str| {
+                let server = loaded.servers.iter().find(|server| server.name == name);
+                server.map(|server| server.args.to_string())
+            };
+            assert_eq!(args("assault-a").as_deref(), Some("fuzz 7 500"));
+            assert_eq!(args("victim").as_deref(), Some("victim 7"));
+            assert!(args("fs").is_some());
+            let path = written.path.clone();
+            drop(written);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn what_was_done_to_the_volume_is_told() {
+        crate::install::ensure_peers().unwrap();
+        let workspace = Workspace::find().unwrap();
+        let disks = Disks::make(&workspace, 1, vec![1, 2, 3]).unwrap();
+        assert_eq!(disks.harmed().unwrap(), [""; 0]);
+        let image = &disks.volume.image;
+        let bytes = std::fs::read(image).unwrap();
+        let place = bytes.windows(CANARY.len()).position(|window| window == CANARY).unwrap();
+        let patched = [&bytes[..place], b"x", &bytes[place + 1..]].concat();
+        std::fs::write(image, patched).unwrap();
+        let harmed = disks.harmed().unwrap();
+        assert!(harmed.len() == 1 && harmed[0].starts_with("/SECRET/CANARY.BIN"), "{harmed:?}");
+    }
+}
