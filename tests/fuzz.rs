@@ -1,9 +1,9 @@
-//! Short runs of the guest's fuzzer on both machines, each from one seed: `cargo skink fuzz` is the
-//! long form.
+//! Short runs of the guest's fuzzers on both machines, each from one seed: `cargo skink fuzz` and
+//! `cargo skink fuzz protocols` are the long forms.
 
 use skink_tests::one_at_a_time;
 use skink_tool::compile::KernelVariant;
-use skink_tool::fuzz::{self, Mode, Plan};
+use skink_tool::fuzz::{self, Mode, Plan, protocols};
 use skink_tool::machine::Options;
 use skink_tool::session::Watch;
 use skink_tool::workspace::{Arch, Workspace};
@@ -40,4 +40,19 @@ fn the_fast_and_the_slow_path_do_the_same() {
 #[test]
 fn random_instructions_with_random_registers_harm_nobody() {
     run(Mode::Code, 1_000);
+}
+
+#[test]
+fn programs_that_call_everything_that_makes_no_sense_harm_nobody() {
+    for arch in Arch::ALL {
+        let workspace = Workspace::find().unwrap();
+        skink_tool::doctor::ensure(&workspace, arch).unwrap();
+        let plan = protocols::Plan { arch, seed: 1, calls: 20_000 };
+        let _alone = one_at_a_time();
+        let run = protocols::run(&workspace, &plan, &Options::default(), &Watch::default());
+        let (report, wrong) = run.unwrap();
+        assert!(wrong.is_empty(), "{}: {}", arch.name(), wrong.join("\n"));
+        assert!(report.total() >= plan.calls, "{report:?}");
+        assert!(report.rounds.iter().all(|rounds| *rounds > 0), "{report:?}");
+    }
 }

@@ -7,8 +7,8 @@
 //! asked each time whether it is the request that kills them: then it is [`Error::Poison`].
 
 use crate::cap::{Cap, Endpoint, Notification};
-use crate::error::{Error, ProtocolError};
-use crate::protocol::Status;
+use crate::error::Error;
+use crate::explore;
 use crate::raw::{Message, SysError, Words};
 use crate::shared::Shared;
 use crate::start::{OutgoingSession, StartInfo, slot};
@@ -97,8 +97,7 @@ pub fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
             Err(error) => again(endpoint, error, retry, &mut attempts)?,
         }
     };
-    Status::check(answer.info.label())?;
-    wire::decode(answer.words, answer.info.length()).map_err(|_| ProtocolError::BadAnswer.into())
+    explore::decode(&answer)
 }
 
 /// Calls a method whose arguments and result stay in registers.
@@ -118,11 +117,7 @@ pub fn call_hot<R: Hot>(
         Ok(answer) => answer,
         Err(error) => call_again(endpoint, info, words, retry, error)?,
     };
-    Status::check(answer.info.label())?;
-    if answer.info.length() < R::WORDS {
-        return Err(ProtocolError::BadAnswer.into());
-    }
-    R::get(&answer.words, 0).ok_or(ProtocolError::BadAnswer.into())
+    explore::decode_hot(&answer)
 }
 
 #[cold]

@@ -6,7 +6,7 @@
 //! * [`start`], [`control`], [`supervisor`]: the contracts with the root server.
 //! * [`startup`] (with [`main!`]), [`heap`], `log`, [`output`], [`time`], [`events`], [`thread`]: a program.
 //! * [`macro@protocol`] with [`wire`], [`client`] and [`server`]: protocols. [`replies`]: answers
-//!   that come later. [`sessions`]: what a server has given to its clients. [`accounting`] and [`misbehave`]: what the control page is for.
+//!   that come later. [`explore`]: protocols for whoever knows none by name. [`sessions`]: what a server has given to its clients. [`accounting`] and [`misbehave`]: what the control page is for.
 //! * [`shared`] and [`ring`]: bulk data. [`mmio`]: memory of devices.
 //!
 //! Not here: the protocols of the system (`skink-protocols`), policy, drivers.
@@ -25,6 +25,7 @@ pub mod control;
 pub mod error;
 pub mod escape;
 pub mod events;
+pub mod explore;
 pub mod heap;
 pub mod heartbeat;
 mod logger;

@@ -5,6 +5,7 @@
 //! answer's label is its [`Status`].
 
 use crate::error::{Error, ProtocolError};
+use crate::explore::Explorer;
 
 /// Identity of one version of one protocol: 42 bits, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +53,9 @@ pub trait Protocol {
     const ID: ProtocolId = ProtocolId::new(Self::NAME, Self::VERSION);
     /// Its methods, by number.
     const METHODS: &'static [&'static str];
+
+    /// Shows method number `number` to `explorer`; says whether there is one.
+    fn explore<E: Explorer>(number: u8, explorer: &mut E) -> bool;
 }
 
 /// The label of an answer: whether the words are the method's result.

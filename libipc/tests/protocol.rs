@@ -2,6 +2,7 @@
 //! from one to the other inside the process.
 
 use libipc::arch::{Registers, Request as Trap, with_kernel};
+use libipc::explore::{Explorer, Method};
 use libipc::protocol::{Protocol, Status};
 use libipc::raw::Message;
 use libipc::replies::Pool;
@@ -255,4 +256,62 @@ fn deferred_answers_arrive_later_and_dropped_ones_say_so() {
     );
     let (done, dropped) = (Status::Done as u64, Status::Dropped as u64);
     assert_eq!(*sent.borrow(), [(31, done), (30, dropped)]);
+}
+
+/// Makes arguments out of zeroes, and keeps what they are as a message.
+#[derive(Default)]
+struct Zeroes(Vec<(u8, u64, [u64; 4], usize)>);
+
+impl Explorer for Zeroes {
+    fn method<A, R>(&mut self, method: &Method<A, R>)
+    where
+        A: Deserialize<'static>,
+        R: Serialize,
+    {
+        let arguments: A = postcard::from_bytes(&[0; 64]).unwrap();
+        let (words, length) = (method.encode)(&arguments).unwrap();
+        self.0.push((method.number, method.label, words, length));
+    }
+}
+
+#[test]
+fn an_explorer_is_shown_every_method_with_what_its_client_would_send() {
+    let mut seen = Zeroes::default();
+    let count = (0..=255).take_while(|number| Store::explore(*number, &mut seen)).count();
+    assert_eq!(count, Store::METHODS.len());
+    assert!(!Store::explore(255, &mut seen));
+    let hot = [0, 1, 2, 3].map(|number| if number == 2 { 3 } else { 1 });
+    for (number, shown) in seen.0.iter().enumerate() {
+        let number = number as u8;
+        assert_eq!(*shown, (number, Store::ID.label(number), [0; 4], hot[usize::from(number)]));
+    }
+}
+
+#[test]
+fn what_an_explorer_decodes_is_what_the_server_answered() {
+    struct Answered(Message, Vec<String>);
+    impl Explorer for Answered {
+        fn method<A, R>(&mut self, method: &Method<A, R>)
+        where
+            A: Deserialize<'static>,
+            R: Serialize,
+        {
+            let told = (method.decode)(&self.0)
+                .map(|result| postcard::to_slice(&result, &mut [0; 16]).unwrap().to_vec());
+            self.1.push(format!("{told:?}"));
+        }
+    }
+    let answer = |status, length, words| Message {
+        info: MessageInfo::new(status as u64, length, 0),
+        words,
+        ..Message::default()
+    };
+    let mut seen = Answered(answer(Status::Done, 1, [7, 0, 0, 0]), Vec::new());
+    assert!(Store::explore(2, &mut seen));
+    seen.0 = answer(Status::Done, 0, [7, 0, 0, 0]);
+    assert!(Store::explore(2, &mut seen));
+    seen.0 = answer(Status::Busy, 1, [0; 4]);
+    assert!(Store::explore(0, &mut seen) && Store::explore(2, &mut seen));
+    let short = "Err(Protocol(BadAnswer))";
+    assert_eq!(seen.1, ["Ok([14])", short, "Err(Busy)", "Err(Busy)"]);
 }

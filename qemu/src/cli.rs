@@ -121,7 +121,10 @@ enum Sub {
         filter: Option<String>,
     },
     /// Lets threads of a guest make random system calls; nothing may come of it
+    #[command(args_conflicts_with_subcommands = true)]
     Fuzz {
+        #[command(subcommand)]
+        others: Option<FuzzOthers>,
         #[command(flatten)]
         machine: MachineArgs,
         /// The first seed
@@ -178,6 +181,28 @@ enum Sub {
     },
 }
 
+/// What else is fuzzed than the kernel.
+#[derive(Debug, Subcommand)]
+enum FuzzOthers {
+    /// Programs of a guest call every method of every protocol; nobody else may be harmed
+    Protocols {
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many seeds, one boot each
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Calls of each
+        #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+        calls: u64,
+        /// Tells of each method
+        #[arg(long, short)]
+        verbose: bool,
+    },
+}
+
 /// A time-out, up to a year: a clock can say when that is over.
 fn seconds() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(..=365 * 24 * 3600)
@@ -224,7 +249,27 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             let timeout = Duration::from_secs(timeout);
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
-        Sub::Fuzz { machine, seed, seeds, calls, mode, kernel, without, verbose, extra } => {
+        Sub::Fuzz {
+            others: Some(FuzzOthers::Protocols { machine, seed, seeds, calls, verbose }),
+            ..
+        } => {
+            let options = machine.options()?;
+            doctor::ensure(workspace, machine.arch)?;
+            let plan = fuzz::protocols::Plan { arch: machine.arch, seed, calls };
+            fuzz::protocols::command(workspace, &plan, seeds, &options, verbose)
+        }
+        Sub::Fuzz {
+            others: None,
+            machine,
+            seed,
+            seeds,
+            calls,
+            mode,
+            kernel,
+            without,
+            verbose,
+            extra,
+        } => {
             let options = Options { extra, ..machine.options()? };
             doctor::ensure(workspace, machine.arch)?;
             let plan = fuzz::Plan { arch: machine.arch, kernel, mode, seed, calls, without };

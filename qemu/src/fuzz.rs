@@ -5,6 +5,8 @@
 //! other way, if it is silent for long, or if something is said to have failed. Instructions are
 //! counted, so that a seed repeats its run.
 
+pub mod protocols;
+
 use crate::bootimage::NamedFile;
 use crate::compile::KernelVariant;
 use crate::machine::{Ending, Options};

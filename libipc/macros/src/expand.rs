@@ -20,6 +20,7 @@ fn server_ident(protocol: &Protocol) -> Ident {
 fn identity(protocol: &Protocol) -> TokenStream {
     let Protocol { name, version, docs, visibility, ident, methods } = protocol;
     let names = methods.iter().map(|method| method.ident.to_string());
+    let shown = methods.iter().enumerate().map(|(number, method)| shown(number as u8, method));
     quote! {
         #(#docs)*
         #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,46 @@ fn identity(protocol: &Protocol) -> TokenStream {
             const NAME: &'static str = #name;
             const VERSION: u16 = #version;
             const METHODS: &'static [&'static str] = &[#(#names),*];
+
+            fn explore<E: ::libipc::explore::Explorer>(number: u8, explorer: &mut E) -> bool {
+                match number {
+                    #(#shown)*
+                    _ => return false,
+                }
+                true
+            }
         }
+    }
+}
+
+/// The arm that shows a method to an explorer.
+fn shown(number: u8, method: &Method) -> TokenStream {
+    let result = &method.result;
+    let (names, types): (Vec<_>, Vec<_>) = method.arguments.iter().cloned().unzip();
+    let arguments = quote!((#(#types,)*));
+    let (encode, decode) = if method.is_hot {
+        let (offsets, total) = offsets(&types);
+        let encode = quote! {
+            |arguments| {
+                #[allow(unused_mut)]
+                let mut words = [0u64; 4];
+                let (#(#names,)*) = arguments;
+                #(::libipc::wire::Hot::put(#names, &mut words, #offsets);)*
+                ::core::result::Result::Ok((words, #total))
+            }
+        };
+        (encode, quote!(::libipc::explore::decode_hot::<#result>))
+    } else {
+        let encode = quote!(|arguments| ::libipc::wire::encode(arguments));
+        (encode, quote!(::libipc::explore::decode::<#result>))
+    };
+    quote! {
+        #number => explorer.method(&::libipc::explore::Method::<#arguments, #result> {
+            number: #number,
+            label: Self::ID.label(#number),
+            encode: #encode,
+            decode: #decode,
+        }),
     }
 }
 

@@ -101,6 +101,11 @@ impl<'a> Lab<'a> {
         Ok(Heard { text, outcome, deaths })
     }
 
+    /// Everything that the guest has printed on its console.
+    pub fn console(&self) -> String {
+        self.guest.console()
+    }
+
     /// Runs a line that must succeed; what it printed.
     ///
     /// # Errors

@@ -1,28 +1,48 @@
-//! What a label in a crash record's history means: protocol and method by name.
+//! All protocols of the system: shown one after the other ([`each`]), and what a label in a crash
+//! record's history means ([`method_of`]).
 
 use libipc::protocol::{Protocol, ProtocolId};
 
 use crate::{block, console, control, file, hello, pci, supervisor};
 
+/// Whoever is shown the protocols.
+pub trait Visitor {
+    /// Takes one.
+    fn protocol<P: Protocol>(&mut self);
+}
+
+/// Shows all protocols of the system, each once and always in the same order.
+pub fn each<V: Visitor>(visitor: &mut V) {
+    visitor.protocol::<block::Block>();
+    visitor.protocol::<console::Console>();
+    visitor.protocol::<control::Control>();
+    visitor.protocol::<file::FileSystem>();
+    visitor.protocol::<hello::Hello>();
+    visitor.protocol::<pci::Pci>();
+    visitor.protocol::<pci::PciRegistry>();
+    visitor.protocol::<supervisor::Supervisor>();
+}
+
 /// Names of the protocol and the method of a request's label; `None` if the system has no such
 /// protocol in this version.
 pub fn method_of(label: u64) -> Option<(&'static str, &'static str)> {
-    let (id, method) = ProtocolId::of_label(label);
-    const fn entry<P: Protocol>() -> (ProtocolId, &'static str, &'static [&'static str]) {
-        (P::ID, P::NAME, P::METHODS)
+    struct Named {
+        id: ProtocolId,
+        method: u8,
+        names: Option<(&'static str, &'static str)>,
     }
-    let known = [
-        entry::<block::Block>(),
-        entry::<console::Console>(),
-        entry::<control::Control>(),
-        entry::<file::FileSystem>(),
-        entry::<hello::Hello>(),
-        entry::<pci::Pci>(),
-        entry::<pci::PciRegistry>(),
-        entry::<supervisor::Supervisor>(),
-    ];
-    let (_, protocol, methods) = known.into_iter().find(|known| known.0 == id)?;
-    Some((protocol, methods.get(usize::from(method))?))
+    impl Visitor for Named {
+        fn protocol<P: Protocol>(&mut self) {
+            if P::ID == self.id {
+                let method = P::METHODS.get(usize::from(self.method));
+                self.names = method.map(|method| (P::NAME, *method));
+            }
+        }
+    }
+    let (id, method) = ProtocolId::of_label(label);
+    let mut named = Named { id, method, names: None };
+    each(&mut named);
+    named.names
 }
 
 #[cfg(test)]

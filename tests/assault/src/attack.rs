@@ -1,0 +1,128 @@
+//! One call: arguments out of chaos, sent as they are or spoiled, and what the answer tells.
+
+use crate::targets::Target;
+use assault::chaos::Chaos;
+use assault::harvest::Harvest;
+use assault::random::Random;
+use assault::record::{Record, Which};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use libipc::explore::{Explorer, Method};
+use libipc::raw::{self, Words};
+use libipc::start::slot;
+use libipc::{buffer, time};
+use serde::{Deserialize, Serialize};
+use skink_abi::message::MAX_WORDS;
+use skink_abi::{CPtr, MessageInfo};
+
+/// One message in so many is spoiled.
+const SPOILED: u64 = 12;
+/// Numbers below this are not kept: they are tried anyway.
+const SMALL: u64 = 8;
+
+/// What a call is made with.
+pub struct Attack<'a> {
+    /// Decides.
+    pub random: &'a mut Random,
+    /// What is known, and what is counted.
+    pub record: Record,
+    /// The thread that calls.
+    pub thread: usize,
+    /// Set while a call may be broken off: nothing is held that others wait for.
+    pub is_calling: &'a AtomicBool,
+    /// The method.
+    pub which: Which,
+    /// Who is called.
+    pub target: Target,
+    /// Its place among the targets, and how many there are.
+    pub place: (usize, usize),
+    /// Texts for arguments.
+    pub texts: &'static [&'static str],
+}
+
+/// A message.
+struct Sent {
+    label: u64,
+    words: Words,
+    length: usize,
+    caps: usize,
+}
+
+impl Explorer for Attack<'_> {
+    fn method<A, R>(&mut self, method: &Method<A, R>)
+    where
+        A: Deserialize<'static>,
+        R: Serialize,
+    {
+        let Attack { record, place: (session, sessions), texts, .. } = *self;
+        let mut chaos = Chaos { random: self.random, record, session, sessions, texts, name: "" };
+        // Too long a list, or too long for a message: there is nothing to send.
+        let Ok(arguments) = A::deserialize(&mut chaos) else { return };
+        let Ok((words, length)) = (method.encode)(&arguments) else { return };
+        let mut sent = Sent { label: method.label, words, length, caps: 0 };
+        if self.random.chance(SPOILED) {
+            self.spoil(&mut sent);
+        }
+        let Some(answer) = self.send(&sent) else { return };
+        let result = (method.decode)(&answer);
+        let mut harvest = Harvest::new(|name, number| {
+            if number >= SMALL {
+                record.keep(session, name, number);
+            }
+        });
+        let is_good = result.is_ok_and(|result| {
+            // Of another method's answer nothing is known.
+            result.serialize(&mut harvest).is_ok() && harvest.is_good && sent.label == method.label
+        });
+        self.record.end(self.thread, is_good, time::now_ns());
+    }
+}
+
+impl Attack<'_> {
+    /// Makes the call. `None` if there is no answer to look at; it is counted then.
+    fn send(&mut self, sent: &Sent) -> Option<raw::Message> {
+        let info = MessageInfo::new(sent.label, sent.length, sent.caps);
+        let way = self.random.below(64);
+        self.record.begin(self.thread, self.which, time::now_ns());
+        self.is_calling.store(true, Relaxed);
+        let answer = match way {
+            0 => raw::nb_send(self.target.endpoint, info, sent.words).map(|()| None),
+            1 => raw::send(self.target.endpoint, info, sent.words).map(|()| None),
+            _ => raw::call(self.target.endpoint, info, sent.words).map(Some),
+        };
+        self.is_calling.store(false, Relaxed);
+        match answer {
+            Ok(Some(answer)) => Some(answer),
+            _ => {
+                self.record.end(self.thread, false, time::now_ns());
+                None
+            }
+        }
+    }
+
+    /// Makes of a request what none should be.
+    fn spoil(&mut self, sent: &mut Sent) {
+        let random = &mut *self.random;
+        match random.below(8) {
+            0 => sent.length = random.below(MAX_WORDS as u64 + 1) as usize,
+            1 => sent.length = sent.length.saturating_sub(1),
+            2 => sent.length = (sent.length + 1).min(MAX_WORDS),
+            3 => sent.label ^= 1 << random.below(50),
+            4 => sent.label = random.any() >> random.below(64),
+            5 => {
+                let word = random.below(4) as usize;
+                sent.words[word] ^= 1 << random.below(64);
+            }
+            6 => {
+                let word = 4 + random.below(MAX_WORDS as u64 - 4) as usize;
+                buffer::set_word(word, random.any());
+                sent.words[random.below(4) as usize] = random.any();
+            }
+            _ => {
+                let own = [slot::TCB, slot::CNODE, slot::SUPERVISOR, slot::TIMER, CPtr(0)];
+                let caps = [random.one(&own), random.one(&own), self.target.endpoint];
+                sent.caps = 1 + random.below(3) as usize;
+                buffer::set_send_caps(&caps[..sent.caps]);
+            }
+        }
+    }
+}
