@@ -70,7 +70,7 @@ mod guest {
         const STEPS: bool = true;
 
         fn on_message(&mut self, request: &Request<'_>) -> Outcome {
-            self.0.begin_step();
+            self.0.begin_step(request.caller());
             let outcome = FileSystem::dispatch(&mut self.0, request);
             if self.0.is_unfinished() { Outcome::Again } else { outcome }
         }

@@ -4,9 +4,12 @@
 //! is kept here and found again by what was searched for. What a long search found is kept as well,
 //! for the operation that begins anew behind it; and so are the directories on a long path.
 //!
-//! Always holds: what is kept is what a search from the beginning would find, except that a name which
-//! was removed meanwhile may still count as taken. Whoever adds to a directory, removes from it, moves
-//! it or frees it says so here.
+//! Always holds:
+//! - What is kept is what a search from the beginning would find, except that a name which was removed
+//!   meanwhile may still count as taken. Whoever adds to a directory, removes from it, moves it or frees
+//!   it says so here.
+//! - Who searches much pushes out searches of its own: an asker that has no more of them kept than its
+//!   equal share loses none to another.
 
 use crate::base::Core;
 use crate::device::CacheDevice;
@@ -19,28 +22,71 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Searches for names that are kept: of each request that can wait the few that it makes.
-const FINDS: usize = 64;
+const FINDS: usize = 128;
 /// Others that are kept.
-const OTHERS: usize = 16;
+const OTHERS: usize = 32;
 
 /// Searches that are not finished, or that it took long to finish.
-#[derive(Default)]
 pub(crate) struct Searches {
-    finds: Vec<Find>,
-    surveys: Vec<Survey>,
-    empties: Vec<Empty>,
-    ways: Vec<Way>,
+    /// Whose operation is under way, by a number that stands for a client.
+    asker: u64,
+    finds: Kept<Find>,
+    surveys: Kept<Survey>,
+    empties: Kept<Empty>,
+    ways: Kept<Way>,
 }
 
-/// Keeps a thing in a list of so many, in place of the oldest.
-fn keep<T>(list: &mut Vec<T>, most: usize, thing: T) {
-    if list.len() == most {
-        list.remove(0);
+/// Things that are kept, each with who asked for it; the oldest first.
+struct Kept<T> {
+    things: Vec<(u64, T)>,
+    most: usize,
+}
+
+impl<T> Kept<T> {
+    const fn new(most: usize) -> Self {
+        Kept { things: Vec::new(), most }
     }
-    list.push(thing);
+
+    /// Keeps a thing; if there is no room, in place of the oldest of the asker that has most.
+    fn keep(&mut self, asker: u64, thing: T) {
+        if self.things.len() == self.most {
+            let count = |asker: u64| self.things.iter().filter(|(by, _)| *by == asker).count();
+            let most = self.things.iter().map(|(by, _)| count(*by)).max();
+            let oldest = self.things.iter().position(|(by, _)| Some(count(*by)) == most);
+            self.things.remove(oldest.unwrap_or(0));
+        }
+        self.things.push((asker, thing));
+    }
+
+    /// Takes the first for which that holds, whoever asked for it.
+    fn take(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let at = self.things.iter().position(|(_, thing)| is_it(thing))?;
+        Some(self.things.remove(at).1)
+    }
+
+    fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
+        self.things.retain(|(_, thing)| is_kept(thing));
+    }
+}
+
+impl Default for Searches {
+    fn default() -> Self {
+        Searches {
+            asker: 0,
+            finds: Kept::new(FINDS),
+            surveys: Kept::new(OTHERS),
+            empties: Kept::new(OTHERS),
+            ways: Kept::new(OTHERS),
+        }
+    }
 }
 
 impl Searches {
+    /// What is searched for from now on is for this asker.
+    pub fn serve(&mut self, asker: u64) {
+        self.asker = asker;
+    }
+
     /// Something was added to a directory.
     pub fn added_to(&mut self, dir: DirStart) {
         self.forget_contents(dir.cluster());
@@ -66,16 +112,15 @@ impl Searches {
 
     /// The first clusters of the directories on a path, as far as they are known.
     pub fn take_way(&mut self, path: impl FnOnce() -> String) -> Option<Way> {
-        if self.ways.is_empty() {
+        if self.ways.things.is_empty() {
             return None;
         }
         let path = path();
-        let at = self.ways.iter().position(|way| way.path == path)?;
-        Some(self.ways.remove(at))
+        self.ways.take(|way| way.path == path)
     }
 
     pub fn keep_way(&mut self, way: Way) {
-        keep(&mut self.ways, OTHERS, way);
+        self.ways.keep(self.asker, way);
     }
 }
 
@@ -226,20 +271,17 @@ impl Dir {
         core: &mut Core<D>,
         name: &Name,
     ) -> Result<Option<Item>, FsError> {
-        let finds = &mut core.searches.finds;
-        let known = finds.iter().position(|find| find.dir == self.start && find.name == *name);
+        let is_it = |find: &Find| find.dir == self.start && find.name == *name;
+        let known = core.searches.finds.take(is_it);
         let is_known = known.is_some();
-        let mut find = match known {
-            Some(at) => finds.remove(at),
-            None => Find {
-                dir: self.start,
-                name: name.clone(),
-                scan: Scanner::new(0),
-                best: None,
-                work: 0,
-                is_done: false,
-            },
-        };
+        let mut find = known.unwrap_or_else(|| Find {
+            dir: self.start,
+            name: name.clone(),
+            scan: Scanner::new(0),
+            best: None,
+            work: 0,
+            is_done: false,
+        });
         let before = core.cache.work.done();
         let result = find.go_on(core, self);
         find.work += core.cache.work.done() - before;
@@ -252,13 +294,13 @@ impl Dir {
                     item.entry = Entry(self.slot(core, item.slot)?);
                 }
                 if is_much {
-                    keep(&mut core.searches.finds, FINDS, find);
+                    core.searches.finds.keep(core.searches.asker, find);
                 }
                 Ok(item)
             }
             Err(error) => {
                 if error == FsError::Unfinished {
-                    keep(&mut core.searches.finds, FINDS, find);
+                    core.searches.finds.keep(core.searches.asker, find);
                 }
                 Err(error)
             }
@@ -276,14 +318,11 @@ impl Dir {
         name: &Name,
         except: Option<(u32, u32)>,
     ) -> Result<Berth, FsError> {
-        let surveys = &mut core.searches.surveys;
         let is_it = |survey: &Survey| {
             (survey.dir, survey.except) == (self.start, except) && survey.name == *name
         };
-        let mut survey = match surveys.iter().position(is_it) {
-            Some(at) => surveys.remove(at),
-            None => Survey::new(self.start, name, except),
-        };
+        let known = core.searches.surveys.take(is_it);
+        let mut survey = known.unwrap_or_else(|| Survey::new(self.start, name, except));
         match survey.go_on(core, self) {
             Ok(room) => {
                 let short = match &survey.picker {
@@ -294,7 +333,7 @@ impl Dir {
             }
             Err(error) => {
                 if error == FsError::Unfinished {
-                    keep(&mut core.searches.surveys, OTHERS, survey);
+                    core.searches.surveys.keep(core.searches.asker, survey);
                 }
                 Err(error)
             }
@@ -306,18 +345,15 @@ impl Dir {
     /// # Errors
     /// `Io`, `Unfinished`.
     pub fn is_empty<D: CacheDevice>(&self, core: &mut Core<D>) -> Result<bool, FsError> {
-        let empties = &mut core.searches.empties;
-        let mut empty = match empties.iter().position(|empty| empty.dir == self.start) {
-            Some(at) => empties.remove(at),
-            None => Empty { dir: self.start, scan: Scanner::new(0) },
-        };
+        let known = core.searches.empties.take(|empty| empty.dir == self.start);
+        let mut empty = known.unwrap_or_else(|| Empty { dir: self.start, scan: Scanner::new(0) });
         loop {
             match empty.scan.next(core, self) {
                 Ok(Some(item)) if item.entry.is_dot() => {}
                 Ok(found) => return Ok(found.is_none()),
                 Err(error) => {
                     if error == FsError::Unfinished {
-                        keep(&mut core.searches.empties, OTHERS, empty);
+                        core.searches.empties.keep(core.searches.asker, empty);
                     }
                     return Err(error);
                 }

@@ -172,6 +172,12 @@ impl<D: CacheDevice> Volume<D> {
         self.core.cache.work.begin(work);
     }
 
+    /// The operations that follow are for this asker: each has its share of what is kept between the
+    /// steps of operations. Without it all are for one.
+    pub fn serve(&mut self, asker: u64) {
+        self.core.searches.serve(asker);
+    }
+
     /// Whether the operation of this step is to be called again.
     pub fn is_unfinished(&self) -> bool {
         self.core.cache.work.is_unfinished()

@@ -10,6 +10,8 @@ use skink_protocols::console::{Channel, ConsoleClient, ConsoleError, MAX_WRITE};
 
 /// Between two calls of a console that has no room for the first, nanoseconds.
 const BUSY_PAUSE_NS: u64 = 1_000_000;
+/// Before a wait for input begins anew during which the console died too often, nanoseconds.
+const POISON_PAUSE_NS: u64 = 100_000_000;
 
 /// A console session used as a byte stream.
 pub struct Stream<'a> {
@@ -47,6 +49,12 @@ impl<'a> Stream<'a> {
         patiently(call, || self.events.sleep_ns(BUSY_PAUSE_NS))
     }
 
+    /// As [`Stream::patiently`], for a call that waits and brings nothing which could kill: it is there
+    /// at each death of the console, whatever that was.
+    fn stubbornly<T>(&self, call: impl Fn() -> Result<T, ConsoleError>) -> Result<T, ConsoleError> {
+        stubbornly(|| self.patiently(&call), || self.events.sleep_ns(POISON_PAUSE_NS))
+    }
+
     /// Writes the bytes, in pieces of [`Stream::piece`].
     pub fn write(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece().max(1)) {
@@ -75,10 +83,10 @@ impl<'a> Stream<'a> {
     pub fn read(&mut self, into: &mut [u8]) -> Result<(usize, bool), ConsoleError> {
         let length = into.len().min(self.piece()) as u32;
         let span = Span { offset: 0, length };
-        let input = match self.patiently(|| self.client.read(self.channel, self.read, span)) {
+        let input = match self.stubbornly(|| self.client.read(self.channel, self.read, span)) {
             Err(ConsoleError::BadPosition) => {
                 self.resume()?;
-                self.patiently(|| self.client.read(self.channel, self.read, span))?
+                self.stubbornly(|| self.client.read(self.channel, self.read, span))?
             }
             other => other?,
         };
@@ -89,7 +97,7 @@ impl<'a> Stream<'a> {
     }
 
     fn resume(&mut self) -> Result<(), ConsoleError> {
-        let positions = self.patiently(|| self.client.attach(self.channel))?;
+        let positions = self.stubbornly(|| self.client.attach(self.channel))?;
         self.written = positions.write;
         self.read = positions.read;
         Ok(())
@@ -108,6 +116,19 @@ fn patiently<T>(
         match call() {
             Err(ConsoleError::Ipc(Error::ServerRestarted { .. })) => {}
             Err(ConsoleError::Busy | ConsoleError::Ipc(Error::Busy)) => pause(),
+            other => return other,
+        }
+    }
+}
+
+/// Begins anew, after a `pause`, whenever the call is taken for the cause of the console's deaths.
+fn stubbornly<T>(
+    call: impl Fn() -> Result<T, ConsoleError>,
+    pause: impl Fn(),
+) -> Result<T, ConsoleError> {
+    loop {
+        match call() {
+            Err(ConsoleError::Ipc(Error::Poison)) => pause(),
             other => return other,
         }
     }
@@ -259,6 +280,18 @@ mod tests {
         let gone = ConsoleError::Ipc(Error::ServiceUnavailable);
         let call = || Err::<u32, _>(gone);
         assert_eq!(patiently(call, || panic!("nothing to wait for")), Err(gone));
+    }
+
+    #[test]
+    fn a_wait_that_is_taken_for_the_cause_of_deaths_begins_anew() {
+        let poison = ConsoleError::Ipc(Error::Poison);
+        let answers = RefCell::new(Vec::from([Ok(7), Err(poison), Err(poison)]));
+        let pauses = Cell::new(0);
+        let call = || answers.borrow_mut().pop().expect("an answer is left");
+        assert_eq!(stubbornly(call, || pauses.set(pauses.get() + 1)), Ok(7));
+        assert_eq!(pauses.get(), 2);
+        let gone = ConsoleError::Ipc(Error::ServiceUnavailable);
+        assert_eq!(stubbornly(|| Err::<u32, _>(gone), || panic!("no cause")), Err(gone));
     }
 
     #[test]

@@ -86,10 +86,11 @@ impl<H: Host> Service<H> {
         self.step_work = work;
     }
 
-    /// Begins a step of a request.
-    pub fn begin_step(&mut self) {
+    /// Begins a step of a caller's request.
+    pub fn begin_step(&mut self, caller: Caller) {
         if let Some(volume) = &mut self.volume {
             volume.begin_step(self.step_work);
+            volume.serve(caller.0);
         }
     }
 

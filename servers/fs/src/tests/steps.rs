@@ -256,6 +256,80 @@ fn tree(disk: &mut Disk, path: &str, all: &mut BTreeMap<String, u32>) {
     }
 }
 
+/// Searches that only look do not push out another's: each asker has its share of what is kept.
+#[test]
+fn askers_that_only_look_let_anothers_search_end() {
+    const DEPTH: u32 = 40;
+    const FILES: u32 = 126;
+    const SLOTS: u32 = 60_000;
+    let mut image = big_volume(80_000);
+    let (large, large_clusters) = (10, (SLOTS + 2).div_ceil(16));
+    chain(&mut image, large, large_clusters, 1);
+    put(&mut image, 2, 0, &name("V"), (0x10, large, 0));
+    dots(&mut image, large, 0);
+    for file in 0..SLOTS {
+        let name = name(&format!("F{file:07}"));
+        put(&mut image, large, 2 + file as usize, &name, (0x20, 0, 0));
+    }
+    // Directories in each other, each behind so many files.
+    let clusters = (FILES + 3).div_ceil(16);
+    let first = large + large_clusters;
+    put(&mut image, 2, 1, &name("AAAAAAAA"), (0x10, first, 0));
+    for level in 0..DEPTH {
+        let dir = first + level * clusters;
+        chain(&mut image, dir, clusters, 1);
+        dots(&mut image, dir, if level == 0 { 0 } else { dir - clusters });
+        for file in 0..FILES {
+            let name = name(&format!("F{file:07}"));
+            put(&mut image, dir, 2 + file as usize, &name, (0x20, 0, 0));
+        }
+        put(&mut image, dir, 2 + FILES as usize, &name("AAAAAAAA"), (0x10, dir + clusters, 0));
+    }
+    let turns = [0, 12].map(|lookers| {
+        let mut disk = mounted(image.clone());
+        disk.audit().unwrap();
+        turns_until_found(&mut disk, lookers, DEPTH)
+    });
+    assert!(turns[1] <= turns[0], "alone {} steps, among lookers {}", turns[0], turns[1]);
+}
+
+/// Looks for a name that the large directory does not have, with so many others between two steps whose
+/// requests walk down all directories, in another spelling each time; returns the steps that it took.
+fn turns_until_found(disk: &mut Disk, lookers: u64, depth: u32) -> u32 {
+    let mut spelling = 0_u32;
+    let mut spell = || {
+        spelling += 1;
+        let path = (0..depth).map(|level| {
+            let bits = spelling.wrapping_mul(41).wrapping_add(level) as u8;
+            let part = (0..8).map(|bit| if bits >> bit & 1 == 1 { 'a' } else { 'A' });
+            format!("/{}", part.collect::<String>())
+        });
+        path.collect::<String>()
+    };
+    let mut waiting: Vec<String> = (0..lookers).map(|_| spell()).collect();
+    for turn in 1..1_000 {
+        disk.begin_step(STEP_WORK);
+        disk.serve(1);
+        let found = disk.stat("/V/NONE").map(|_| ());
+        if !disk.is_unfinished() {
+            assert_eq!(found, Err(FsError::NotFound));
+            return turn;
+        }
+        for (asker, path) in (2..).zip(&mut waiting) {
+            // One request that gets no more than its first step, and a step of the one that waits.
+            disk.begin_step(STEP_WORK);
+            disk.serve(asker);
+            let _ = disk.stat(&spell());
+            disk.begin_step(STEP_WORK);
+            let _ = disk.stat(path);
+            if !disk.is_unfinished() {
+                *path = spell();
+            }
+        }
+    }
+    panic!("it never ends");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 

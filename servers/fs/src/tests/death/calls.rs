@@ -15,7 +15,7 @@ pub fn in_steps<R>(
     mut call: impl FnMut(&mut Service<Around>) -> R,
 ) -> R {
     for _ in 0..20_000 {
-        service.begin_step();
+        service.begin_step(CALLER);
         let answer = call(service);
         if !service.is_unfinished() {
             return answer;
