@@ -57,7 +57,7 @@ impl<W: Write> Write for Escaping<W> {
 }
 
 /// Whether a character does more, or less, than to be seen where it stands.
-fn must_be_escaped(character: char) -> bool {
+pub fn must_be_escaped(character: char) -> bool {
     // Of ASCII only these: the usual case, decided at once.
     if character.is_ascii() {
         return character.is_ascii_control();

@@ -115,8 +115,8 @@ pub enum Cap {
     IoPort { first: u16, last: u16 },
     /// Configures scheduling contexts.
     SchedControl,
-    /// The debug console.
-    Log,
+    /// The debug console. The badge tells grants of it apart, for revoking.
+    Log { badge: u64 },
     /// Ends the machine.
     MachineControl,
     /// A CNode or TCB that is being deleted in steps: `table` has `remaining` slots to empty
@@ -269,7 +269,7 @@ impl PackedCap {
             CapType::IoPortControl => Cap::IoPortControl,
             CapType::IoPort => Cap::IoPort { first: word as u16, last: (word >> 16) as u16 },
             CapType::SchedControl => Cap::SchedControl,
-            CapType::Log => Cap::Log,
+            CapType::Log => Cap::Log { badge: word },
             CapType::MachineControl => Cap::MachineControl,
             CapType::Zombie => {
                 Cap::Zombie { table: self.obj(), radix: self.field(0, 6) as u8, remaining: word }
@@ -279,6 +279,16 @@ impl PackedCap {
 }
 
 impl Cap {
+    /// Its badge, if it is of a kind that can have one; 0 if it has none.
+    pub fn badge(&self) -> Option<u64> {
+        match *self {
+            Cap::Endpoint { badge, .. } | Cap::Notification { badge, .. } | Cap::Log { badge } => {
+                Some(badge)
+            }
+            _ => None,
+        }
+    }
+
     /// The stored form.
     pub fn pack(self) -> PackedCap {
         use CapType as T;
@@ -327,7 +337,7 @@ impl Cap {
                 PackedCap(head(T::IoPort, 0, 0), u64::from(first) | u64::from(last) << 16)
             }
             Cap::SchedControl => PackedCap(head(T::SchedControl, 0, 0), 0),
-            Cap::Log => PackedCap(head(T::Log, 0, 0), 0),
+            Cap::Log { badge } => PackedCap(head(T::Log, 0, 0), badge),
             Cap::MachineControl => PackedCap(head(T::MachineControl, 0, 0), 0),
             Cap::Zombie { table, radix, remaining } => {
                 PackedCap(head(T::Zombie, u64::from(radix), table.addr().0), remaining)

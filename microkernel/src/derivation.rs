@@ -68,7 +68,7 @@ pub fn region(kernel: &Kernel, cap: &Cap) -> Option<Region> {
         | Cap::IoPortControl
         | Cap::IoPort { .. }
         | Cap::SchedControl
-        | Cap::Log
+        | Cap::Log { .. }
         | Cap::MachineControl => return None,
     };
     Some(Region { base, bytes: 1 << size_bits })
@@ -106,7 +106,7 @@ pub fn same_object(a: &Cap, b: &Cap) -> bool {
         | (Cap::IrqControl, Cap::IrqControl)
         | (Cap::IoPortControl, Cap::IoPortControl)
         | (Cap::SchedControl, Cap::SchedControl)
-        | (Cap::Log, Cap::Log)
+        | (Cap::Log { .. }, Cap::Log { .. })
         | (Cap::MachineControl, Cap::MachineControl) => true,
         _ => false,
     }
@@ -135,13 +135,10 @@ pub fn is_child(kernel: &Kernel, parent: &CapSlot, child: &CapSlot) -> bool {
     if !covers(kernel, &outer, &inner) {
         return false;
     }
-    match (outer, inner) {
-        (Cap::Endpoint { badge: a, .. }, Cap::Endpoint { badge: b, .. })
-        | (Cap::Notification { badge: a, .. }, Cap::Notification { badge: b, .. }) => {
-            a == 0 || a == b && !child.is_first_badged()
-        }
+    match (outer, outer.badge(), inner.badge()) {
+        (_, Some(a), Some(b)) => a == 0 || a == b && !child.is_first_badged(),
         // The same ports can be issued twice: only copies have no mark.
-        (Cap::IoPort { .. }, Cap::IoPort { .. }) => !child.is_first_badged(),
+        (Cap::IoPort { .. }, ..) => !child.is_first_badged(),
         _ => true,
     }
 }
@@ -154,22 +151,16 @@ pub fn first_child(kernel: &Kernel, slot: Obj<CapSlot>) -> Option<Obj<CapSlot>> 
 /// Whether it is the last capability of its object.
 pub fn is_final(slot: &CapSlot) -> bool {
     let cap = slot.cap.get().unpack();
-    let same = |other: Option<Obj<CapSlot>>| {
-        other.is_some_and(|other| same_object(&cap, &other.cap.get().unpack()))
-    };
-    !same(slot.prev()) && !same(slot.next())
+    let mut beside = [slot.prev(), slot.next()].into_iter().flatten();
+    !beside.any(|other| same_object(&cap, &other.cap.get().unpack()))
 }
 
 /// Whether `cap`, derived from `from`, counts what is derived from it as its children.
 fn is_revocable(cap: &Cap, from: &Cap) -> bool {
     match (*cap, *from) {
         (Cap::Untyped { .. }, _) => true,
-        (Cap::Endpoint { badge: new, .. }, Cap::Endpoint { badge: old, .. })
-        | (Cap::Notification { badge: new, .. }, Cap::Notification { badge: old, .. }) => {
-            new != old
-        }
         (Cap::IrqHandler(_), Cap::IrqControl) | (Cap::IoPort { .. }, Cap::IoPortControl) => true,
-        _ => false,
+        (cap, from) => cap.badge() != from.badge(),
     }
 }
 

@@ -10,10 +10,10 @@
 //!
 //! Not here: reading symbols ([`crate::symbolize`]), how a record comes to the host.
 
-use crate::escape::is_harmful;
 use crate::symbolize::{self, NAMED_ADDRESSES, Symbolizer};
 use crate::workspace::sibling;
 use anyhow::{Context, Result, ensure};
+use libipc::escape::must_be_escaped;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -198,9 +198,10 @@ fn text(value: &str) -> String {
     for c in value.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            // All of them have numbers of four digits.
-            c if is_harmful(c) => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            c if must_be_escaped(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(quoted, "\\u{unit:04x}");
+                }
             }
             c => quoted.push(c),
         }
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_record_becomes_a_file() {
         let folder = std::env::temp_dir().join(format!("skink-crash-{}", std::process::id()));
-        let record = "number=7\nserver=../fs\nincarnation=2\ncause=panic: \"no\"\\\tx\u{9b}\u{202e}\nin_flight=1\n\
+        let record = "number=7\nserver=../fs\nincarnation=2\ncause=panic: \"no\"\\\tx\u{9b}\u{202e}\u{200b}\u{e0041}\nin_flight=1\n\
                       ip=0x10\nsp=0x20\nregister=rax 0x1\nipc=5 0x3 file.read\nnoticed_ns=9\n\
                       frame=0x55\n";
         let written = CrashFolder::open(&folder).unwrap().write(record, None, Path::new("/"));
@@ -226,7 +227,7 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
         for part in [
             "\"number\": 7,",
-            "\"cause\": \"panic: \\\"no\\\"\\\\\\u0009x\\u009b\\u202e\"",
+            "\"cause\": \"panic: \\\"no\\\"\\\\\\u0009x\\u009b\\u202e\\u200b\\udb40\\udc41\"",
             "\"registers\": {\"rax\": \"0x1\"}",
             "{\"time_ns\": 5, \"badge\": \"0x3\", \"method\": \"file.read\"}",
             "\"noticed_ns\": 9,",

@@ -223,6 +223,7 @@ fn console_session(fixture: &Fixture) -> Result<()> {
     let (said, console) = tried(fixture, &files, &lines)?;
     let too_much = "need `it`: no program may have so much of `console`";
     check(&said, &[(1, "p: Terminal: "), (1, too_much), (1, too_much)])?;
+    ensure!(!said.iter().any(|said| said.text.contains("forged")), "{said:?}");
     for words in [
         "p: Terminal: attach None, read Some(NotGranted), write None\n",
         "p: Exec: attach Some(NotGranted), read Some(NotGranted), write Some(NotGranted)\n",

@@ -24,8 +24,8 @@ numbered! {
         /// `w0` index, `w1` depth of the destination; `c0` source root, `w2` index, `w3` depth of
         /// the source; `w4` rights to keep.
         CNodeCopy = 18,
-        /// As `CNodeCopy`, with `w5` the badge (endpoint, notification) or guard (CNode: bits
-        /// 0 to 5 guard size, then the guard).
+        /// As `CNodeCopy`, with `w5` the badge (endpoint, notification, log) or guard (CNode:
+        /// bits 0 to 5 guard size, then the guard).
         CNodeMint = 19,
         /// As `CNodeCopy` without rights; the source slot becomes empty.
         CNodeMove = 20,

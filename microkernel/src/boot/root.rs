@@ -179,7 +179,7 @@ impl<'a> RootTask<'a> {
             self.put(slot::IO_PORT_CONTROL, Cap::IoPortControl);
         }
         self.put(slot::SCHED_CONTROL, Cap::SchedControl);
-        self.put(slot::LOG, Cap::Log);
+        self.put(slot::LOG, Cap::Log { badge: 0 });
         self.put(slot::MACHINE_CONTROL, Cap::MachineControl);
         Ok(())
     }

@@ -186,7 +186,7 @@ fn the_fixed_slots_hold_what_the_abi_says() {
     );
     assert_eq!(
         [slot::SCHED_CONTROL, slot::LOG, slot::MACHINE_CONTROL].map(cap),
-        [Cap::SchedControl, Cap::Log, Cap::MachineControl]
+        [Cap::SchedControl, Cap::Log { badge: 0 }, Cap::MachineControl]
     );
     let info = &b.info;
     assert_eq!((info.cnode_bits, info.root_image.count, info.boot_image.count), (14, 6, 5));

@@ -185,7 +185,7 @@ fn a_badge_is_set_once_and_never_in_place() {
     assert_eq!(endpoint_parts(w.cap(20)), (7, CapRights::WRITE | CapRights::READ));
     fails(w.mint(20, 21, ALL, 8), Error::IllegalOperation);
     fails(w.mutate(EP, 21, 8), Error::IllegalOperation);
-    fails(w.mint(LOG, 21, ALL, 8), Error::IllegalOperation);
+    fails(w.mint(IRQ_CONTROL, 21, ALL, 8), Error::IllegalOperation);
     assert!(w.is_empty(21));
     w.make(ObjectType::Notification, 0, 22);
     ok(w.mint(22, 23, ALL, u64::MAX));

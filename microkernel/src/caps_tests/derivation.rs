@@ -58,6 +58,21 @@ fn a_badged_capability_has_its_copies_as_children_only() {
 }
 
 #[test]
+fn a_badged_log_has_its_copies_as_children_only() {
+    let mut w = World::new();
+    ok(w.copy(LOG, 20));
+    ok(w.mint(LOG, 21, ALL, 1));
+    ok(w.mint(LOG, 22, ALL, 2));
+    ok(w.copy(21, 23));
+    ok(w.copy(22, 24));
+    fails(w.mint(22, 25, ALL, 3), Error::IllegalOperation);
+    ok(w.revoke(21));
+    assert_eq!(full(&w, [LOG, 20, 21, 22, 23, 24]), [true, true, true, true, false, true]);
+    ok(w.revoke(LOG));
+    assert_eq!(full(&w, [LOG, 20, 21, 22, 24]), [true, false, false, false, false]);
+}
+
+#[test]
 fn the_eldest_copy_takes_the_place_of_a_deleted_badged_one() {
     let mut w = world();
     ok(w.mint(EP, 20, ALL, 5));

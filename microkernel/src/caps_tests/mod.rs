@@ -81,7 +81,7 @@ impl World {
             (ASID_CONTROL, Cap::AsidControl),
             (ASID_POOL, pool),
             (IRQ_CONTROL, Cap::IrqControl),
-            (LOG, Cap::Log),
+            (LOG, Cap::Log { badge: 0 }),
         ];
         for (index, cap) in caps {
             let slot = world.slot(index);

@@ -102,7 +102,7 @@ fn invocations(cap: &Cap) -> &'static [I] {
         Cap::IoPortControl => &[I::IoPortControlIssue],
         Cap::IoPort { .. } => &[I::IoPortIn, I::IoPortOut],
         Cap::Timer(_) => &[I::TimerArm, I::TimerArm, I::TimerCancel, I::TimerSetNotification],
-        Cap::Log => &LOG,
+        Cap::Log { .. } => &LOG,
         _ => &[],
     }
 }

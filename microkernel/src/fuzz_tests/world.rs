@@ -159,7 +159,7 @@ impl World {
             (IRQ_CONTROL, Cap::IrqControl),
             (PORT_CONTROL, Cap::IoPortControl),
             (SCHED_CONTROL, Cap::SchedControl),
-            (LOG, Cap::Log),
+            (LOG, Cap::Log { badge: 0 }),
             (ASID_CONTROL, Cap::AsidControl),
             (OWN_UNTYPED, raw(OWN_BASE, OWN_BITS)),
         ];

@@ -160,21 +160,21 @@ pub enum SetBadge {
     Refused,
 }
 
-/// The capability with a badge (endpoint, notification) or guard (CNode: bits 0 to 5 its size,
+/// The capability with a badge (endpoint, notification, log) or guard (CNode: bits 0 to 5 its size,
 /// then the guard).
 ///
 /// # Errors
 /// [`Error::IllegalOperation`] if it has a badge already, may not get one here, or is of a kind
 /// that has neither; [`Error::RangeError`] for a guard that leaves no room for the radix.
-pub fn with_data(cap: Cap, data: u64, badges: SetBadge) -> Result<Cap, Failure> {
-    match cap {
-        Cap::Endpoint { endpoint, badge: 0, rights } if badges == SetBadge::Allowed => {
-            Ok(Cap::Endpoint { endpoint, badge: data, rights })
+pub fn with_data(mut cap: Cap, data: u64, badges: SetBadge) -> Result<Cap, Failure> {
+    match &mut cap {
+        Cap::Endpoint { badge, .. } | Cap::Notification { badge, .. } | Cap::Log { badge }
+            if *badge == 0 && badges == SetBadge::Allowed =>
+        {
+            *badge = data;
+            Ok(cap)
         }
-        Cap::Notification { notification, badge: 0, rights } if badges == SetBadge::Allowed => {
-            Ok(Cap::Notification { notification, badge: data, rights })
-        }
-        Cap::CNode { table, radix, .. } => {
+        &mut Cap::CNode { table, radix, .. } => {
             let guard_bits = (data & ((1 << GUARD_SIZE_BITS) - 1)) as u8;
             if guard_bits + radix > crate::cspace::CPTR_BITS {
                 let most = u64::from(crate::cspace::CPTR_BITS - radix);

@@ -129,7 +129,7 @@ impl World {
             (IRQ_CONTROL, Cap::IrqControl),
             (PORT_CONTROL, Cap::IoPortControl),
             (SCHED_CONTROL, Cap::SchedControl),
-            (LOG, Cap::Log),
+            (LOG, Cap::Log { badge: 0 }),
             (MACHINE_CONTROL, Cap::MachineControl),
         ];
         for (index, cap) in caps {

@@ -2,7 +2,9 @@
 
 use super::rust::{Masked, TestModule};
 use anyhow::{Context, Result};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// A text file.
 #[derive(Clone, Debug)]
@@ -38,11 +40,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the checkout at `root`: all but build results, version control, and what is no text.
+    /// Reads the checkout at `root`: all but build results, version control and what it ignores, and
+    /// what is no text.
     ///
     /// # Errors
     /// If a folder or file cannot be read.
     pub fn read(root: &Path) -> Result<Tree> {
+        let ignored = ignored_by_git(root);
         let mut files = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -51,7 +55,7 @@ impl Tree {
                 let entry = entry.with_context(doing)?;
                 let path = folder.join(entry.file_name());
                 let kind = entry.file_type().with_context(doing)?;
-                if is_foreign(&entry.path()) {
+                if is_foreign(&entry.path()) || ignored.contains(&path) {
                     continue;
                 } else if kind.is_dir() {
                     folders.push(path);
@@ -100,6 +104,20 @@ fn test_files(file: &TextFile) -> Vec<String> {
         .collect()
 }
 
+/// What git ignores here, folders as a whole; nothing without git or outside of a checkout.
+fn ignored_by_git(root: &Path) -> HashSet<PathBuf> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"])
+        .current_dir(root)
+        // Set where a hook of another checkout runs this.
+        .env_remove("GIT_DIR")
+        .stdin(Stdio::null())
+        .output();
+    let listed = output.map_or_else(|_| Vec::new(), |output| output.stdout);
+    let names = String::from_utf8_lossy(&listed);
+    names.split_terminator('\0').map(|name| name.trim_end_matches('/').into()).collect()
+}
+
 /// What is not ours to judge: version control, editors' folders, results of cargo (which marks its
 /// own).
 fn is_foreign(path: &Path) -> bool {
@@ -137,5 +155,35 @@ mod tests {
         let kept: Vec<&str> = kept.iter().map(|file| &*file.path).collect();
         let expected = ["k/src/b.rs", "k/src/b/tests_not.rs", "k/src/lib.rs", "k/src/tests.rs"];
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn what_is_ignored_is_not_read() {
+        let root = std::env::temp_dir().join(format!("skink-tidy-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        for (path, text) in [
+            (".gitignore", "/target\n*.img\n"),
+            (".editor/x.rs", ""),
+            (".ci/run", ""),
+            ("a/b.rs", ""),
+            ("a/disk.img", ""),
+            ("target/build/x.rs", ""),
+            ("results/CACHEDIR.TAG", ""),
+            ("results/x.rs", ""),
+        ] {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::os::unix::fs::symlink("b.rs", root.join("a/link.rs")).unwrap();
+        let read = || Tree::read(&root).unwrap().files.into_iter().map(|file| file.path);
+        let archive: Vec<String> = read().collect();
+        let git = Command::new("git").args(["init", "--quiet"]).current_dir(&root).status();
+        let is_checkout = git.is_ok_and(|status| status.success());
+        let checkout: Vec<String> = read().collect();
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(archive, [".ci/run", ".gitignore", "a/b.rs", "a/disk.img", "target/build/x.rs"]);
+        assert!(is_checkout, "git is needed");
+        assert_eq!(checkout, [".ci/run", ".gitignore", "a/b.rs"]);
     }
 }

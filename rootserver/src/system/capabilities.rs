@@ -48,9 +48,9 @@ impl System {
                 let owner = self.at_end(&self.sessions[usize::from(number)], end);
                 Held::Doorbell(name(owner.index()))
             }
-            From::Log => Held::Log,
             From::Kit(slot) => of_kit(slot),
             From::Lent(slot) if slot == state.slots + lasting::RECEIVE => Held::Endpoint,
+            From::Lent(slot) if slot == state.slots + lasting::LOG => Held::Log,
             From::Lent(slot) => match state.interrupts.iter().find(|i| i.handler == slot) {
                 Some(interrupt) => Held::Interrupt(interrupt.bit),
                 None => Held::Ports,

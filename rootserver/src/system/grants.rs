@@ -8,11 +8,9 @@ use skink_abi::{CapRights, Slot};
 /// Where the capability comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// A slot of the root CNode that is this server's alone: its endpoint to receive by, ports, an
-    /// interrupt.
+    /// A slot of the root CNode that is this server's alone: its endpoint to receive by, the log,
+    /// ports, an interrupt.
     Lent(Slot),
-    /// The kernel's log, which all have the same capability of.
-    Log,
     /// A slot of the instance's kit.
     Kit(u64),
     /// Session of this index: the server's endpoint, or the root server's if it was given up.

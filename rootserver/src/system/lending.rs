@@ -17,8 +17,7 @@
 use libipc::cap::{self, Cap, SlotPath};
 use libipc::events::SIGNAL as MARK;
 use libipc::raw;
-use libipc::start::{event, slot};
-use skink_abi::bootinfo::slot as boot;
+use libipc::start::event;
 use skink_abi::{Badge, CPtr, CapRights, MessageInfo};
 
 use super::dispatch::Sender;
@@ -110,7 +109,6 @@ impl System {
     fn source(&self, index: u8, from: From) -> Option<SlotPath> {
         Some(match from {
             From::Lent(slot) => self.caps.slot(slot),
-            From::Log => self.caps.slot(boot::LOG),
             From::Kit(slot) => self.caps.path(kit_cptr(index, slot)),
             From::Session(number) => self.caps.slot(self.session_source(number)),
             From::Doorbell(number, end) => {
@@ -172,7 +170,6 @@ impl System {
         for grant in &self.servers[server.index()].grants {
             match grant.from {
                 From::Lent(slot) => self.end_what_derives_from(server, self.caps.slot(slot)),
-                From::Log => self.end_log(server),
                 From::Kit(kit::SUPERVISOR) => {
                     let own = self.caps.path(kit_cptr(index, kit::SUPERVISOR));
                     self.end_what_derives_from(server, own);
@@ -190,18 +187,6 @@ impl System {
 
     fn end_what_derives_from(&self, server: ServerId, source: SlotPath) {
         self.check(server, "take back what it was lent", source.revoke());
-    }
-
-    /// The log has one capability, from which everybody's is copied: the others get theirs anew.
-    fn end_log(&self, server: ServerId) {
-        self.end_what_derives_from(server, self.caps.slot(boot::LOG));
-        for other in self.ids().filter(|other| *other != server && self.is_running(*other)) {
-            if self.manifest.servers[other.index()].privileges.log {
-                let place = self.place_in(other, slot::LOG.0);
-                // Who put something else into that slot does without the log.
-                let _ = place.copy(self.caps.slot(boot::LOG), CapRights::all());
-            }
-        }
     }
 
     /// A client's end of a session. Calls that others made by copies of it are not executed.

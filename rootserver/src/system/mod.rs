@@ -74,8 +74,10 @@ pub mod lasting {
     pub const UNAVAILABLE: u64 = 1;
     /// Its endpoint with the badge [`RECEIVER`]: what its instances receive by is derived from it.
     pub const RECEIVE: u64 = 2;
+    /// The kernel's log with the server's badge, whether its instances are granted it or not.
+    pub const LOG: u64 = 3;
     /// How many.
-    pub const COUNT: u64 = 3;
+    pub const COUNT: u64 = 4;
 
     /// The badge of a capability to receive by. No message bears it: such a capability does not
     /// send. With a badge it has children of its own, which can be revoked.

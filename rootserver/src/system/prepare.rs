@@ -230,7 +230,7 @@ impl System {
         self.grant(index, slot::NOTIFICATION.0, notification, RECEIVE)?;
         self.grant(index, slot::TIMER.0, From::Kit(kit::TIMERS), all)?;
         if has_log {
-            self.grant(index, slot::LOG.0, From::Log, all)?;
+            self.grant(index, slot::LOG.0, From::Lent(lasting + lasting::LOG), all)?;
         }
         Ok(())
     }

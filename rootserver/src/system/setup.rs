@@ -168,6 +168,8 @@ impl System {
         let root = self.facts.map_or(0, |facts| facts.endpoint);
         let unavailable = Sender::Unavailable(index).badge(0);
         self.mint(slots + lasting::UNAVAILABLE, root, CapRights::all(), unavailable)?;
+        // With a badge of its own each has children of its own, which are revoked alone.
+        self.mint(slots + lasting::LOG, boot::LOG, CapRights::all(), u64::from(index) + 1)?;
         self.mint(slots + lasting::RECEIVE, endpoint, CapRights::all(), lasting::RECEIVER)
     }
 

@@ -1,5 +1,8 @@
 //! What a program does with a session of `fs` that means harm to its neighbours, and the neighbour.
 
+use alloc::format;
+use alloc::vec::Vec;
+
 use libipc::events;
 use libipc::start::StartInfo;
 use skink_protocols::Span;
@@ -50,4 +53,69 @@ pub fn hoards(start: &'static StartInfo, edge: &str, path: &str, ms: u64) {
     let refused = opens.position(|open| open.is_err());
     libipc::println!("hoards {}", refused.is_some_and(|count| (1..64).contains(&count)));
     events::main().sleep_ns(ms * 1_000_000);
+}
+
+/// The root directory's cluster, and those behind it, of the files that were put on the disk first.
+const CLUSTERS: core::ops::Range<u16> = 2..10;
+
+/// A slot of a FAT32 directory.
+fn slot(name: &str, attributes: u8, first: u16) -> [u8; 32] {
+    let mut slot = [0; 32];
+    slot[..11].copy_from_slice(format!("{name:<11}").as_bytes());
+    slot[11] = attributes;
+    slot[26..28].copy_from_slice(&first.to_le_bytes());
+    slot[28..30].copy_from_slice(&512u16.to_le_bytes());
+    slot
+}
+
+/// Writes a directory into its file, with entries that name others' clusters, and tries to have it
+/// taken for one.
+pub fn forges(start: &'static StartInfo, edge: &str, path: &str) {
+    let fs = files(start, edge);
+    let open = |path: &str| fs.open(path, Access::Write, Create::Never, request());
+    let own = open(path).expect("a file").handle;
+    let mut done = 0;
+    for cluster in CLUSTERS {
+        let dots = [slot(".", 0x10, cluster), slot("..", 0x10, 0)];
+        let others = CLUSTERS.map(|first| slot(&format!("X{first}"), 0x20, first));
+        let bytes: Vec<u8> = dots.into_iter().chain(others).flatten().collect();
+        let span = Span { offset: 0, length: bytes.len() as u32 };
+        fs.session().shared.write(0, &bytes);
+        fs.write(own, 0, span).expect("a write to its own file");
+        done += u32::from(fs.list(path, 0, span).is_ok());
+        done += u32::from(fs.make_directory(&format!("{path}/D"), request()).is_ok());
+        for other in CLUSTERS.map(|first| format!("{path}/X{first}")) {
+            if let Ok(opened) = open(&other) {
+                done += 1;
+                let _ = (fs.write(opened.handle, 0, span), fs.truncate(opened.handle, 0));
+            }
+            done += u32::from(fs.status(&other).is_ok());
+            done += u32::from(fs.rename(&other, "/STOLEN", request()).is_ok());
+            done += u32::from(fs.remove(&other, request()).is_ok());
+        }
+    }
+    libipc::println!("forges {done}");
+}
+
+/// Tries to reach the file `name` of the volume's root from a session of a folder, and to change what
+/// it may only read: its own folder's `OWN`.
+pub fn strays(start: &'static StartInfo, edge: &str, name: &str) {
+    let fs = files(start, edge);
+    let open = |path: &str, access, create| fs.open(path, access, create, request()).is_ok();
+    let mut done = 0;
+    for up in ["/", "/../", "/../../", "/./../", "//../", "/OWN/../../", "/NONE/../../"] {
+        let path = format!("{up}{name}");
+        done += u32::from(open(&path, Access::Read, Create::Never));
+        done += u32::from(fs.status(&path).is_ok());
+        done += u32::from(fs.remove(&path, request()).is_ok());
+        done += u32::from(fs.rename(&path, "/STOLEN", request()).is_ok());
+    }
+    done += u32::from(open("/OWN", Access::Write, Create::Never));
+    done += u32::from(open("/NEW", Access::Read, Create::IfMissing));
+    done += u32::from(open("/OWN", Access::Read, Create::Truncate));
+    done += u32::from(fs.make_directory("/D", request()).is_ok());
+    done += u32::from(fs.rename("/OWN", "/OTHER", request()).is_ok());
+    done += u32::from(fs.remove("/OWN", request()).is_ok());
+    let own = open("/OWN", Access::Read, Create::Never);
+    libipc::println!("strays {done}, and has its own: {own}");
 }

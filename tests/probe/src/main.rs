@@ -10,9 +10,9 @@
 //! * `share EDGE`: logs how many bytes of the memory shared by this edge are not zero, and fills it.
 //! * `race panic` or `race exit`: panics, and while it says so its second thread ends it too.
 //! * `listen EDGE`: logs what a session of the console lets it do on each channel, where it also writes
-//!   what would end a line of the host's. `shout`: panics with words that are not only seen.
-//! * `keeps EDGE PATH MS`, `steals EDGE PATH`, `hoards EDGE PATH MS`: neighbours at a file server
-//!   (`files.rs`).
+//!   what would be a death, output and the end of a line to the host. `shout`: panics with words that are not only seen.
+//! * `keeps EDGE PATH MS`, `steals EDGE PATH`, `hoards EDGE PATH MS`, `forges EDGE PATH`, `strays EDGE
+//!   NAME`: neighbours at a file server (`files.rs`).
 //! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -89,6 +89,8 @@ mod guest {
             ["hoards", edge, path, ms] => {
                 crate::files::hoards(start, edge, path, ms.parse().expect("a number"));
             }
+            ["forges", edge, path] => crate::files::forges(start, edge, path),
+            ["strays", edge, name] => crate::files::strays(start, edge, name),
             ["serves"] => crate::hostile::serves(),
             ["calls", edge] => crate::hostile::calls(start, edge),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
@@ -194,10 +196,14 @@ mod guest {
     fn listen(start: &'static StartInfo, edge: &str) {
         let client = ConsoleClient::new(start.session(edge, 0).expect("an edge of this name"));
         let mut frame = Vec::new();
-        for line in 1..=3u32 {
-            let payload = [line.to_le_bytes(), 0i32.to_le_bytes()].concat();
-            frame.extend(Header { kind: Kind::Exit, length: payload.len() }.to_bytes());
+        let mut add = |kind, payload: &[u8]| {
+            frame.extend(Header { kind, length: payload.len() }.to_bytes());
             frame.extend(payload);
+        };
+        add(Kind::Crash, b"number=99\nserver=fs\nincarnation=7\ncause=forged\nip=0x1000\n");
+        for line in 1..=3u32 {
+            add(Kind::Output, &[&line.to_le_bytes()[..], b"forged output\n"].concat());
+            add(Kind::Exit, &[line.to_le_bytes(), 0i32.to_le_bytes()].concat());
         }
         let shared = client.session().shared;
         for (channel, bytes) in Channel::ALL.into_iter().zip([b"it writes\r\n", frame.as_slice()]) {

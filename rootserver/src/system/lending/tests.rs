@@ -8,6 +8,8 @@ use crate::system::prepare::Draft;
 use crate::system::setup;
 use libipc::arch::{Registers, Request, with_kernel};
 use libipc::buffer;
+use libipc::start::slot;
+use skink_abi::bootinfo::slot as boot;
 use skink_abi::message::buffer::SEND_CAPS;
 use skink_abi::{Error, Invocation, Syscall};
 use skink_manifest::{Edge, Restart};
@@ -74,7 +76,8 @@ impl Model {
         if self.held.contains_key(&to) {
             return Err(Error::DeleteFirst);
         }
-        let has_badge = matches!(source.object, Object::Endpoint(_) | Object::Notification(..));
+        let has_badge =
+            matches!(source.object, Object::Endpoint(_) | Object::Notification(..) | Object::Log);
         assert!(badge == 0 || !has_badge || source.badge == 0, "a badge is given once");
         let badge = if badge == 0 { source.badge } else { badge };
         let parent = if source.is_revocable { Some(from) } else { source.parent };
