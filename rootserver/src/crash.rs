@@ -52,6 +52,11 @@ impl Crashes {
         }
     }
 
+    /// Counts a death without keeping its record.
+    pub fn lose(&mut self) {
+        self.count += 1;
+    }
+
     /// The oldest record of a server that has most.
     fn least_missed(&self) -> usize {
         let mut kept = [0u8; MAX_SERVERS];
@@ -102,6 +107,7 @@ pub fn empty(server: &str, incarnation: u32, cause: Cause) -> CrashRecord {
         sp: 0,
         registers: Vec::new(),
         in_flight: 0,
+        order: None,
         placed: None,
         call: None,
         backtrace: Vec::new(),

@@ -7,7 +7,7 @@ use core::fmt;
 
 use serde::de::DeserializeOwned;
 use skink_abi::bootimage::{Header, ImageError, checksum};
-use skink_manifest::{Edge, Experiment, Group, Manifest, Name, Server, Switch, VERSION};
+use skink_manifest::{Broken, Edge, Experiment, Group, Manifest, Name, Server, Switch, VERSION};
 
 use crate::loader::Machine;
 
@@ -90,6 +90,7 @@ pub const NO_MANIFEST: Manifest = Manifest {
         backoff_ms: 0,
         recording: Switch::On,
         heartbeats: Switch::On,
+        broken: Broken::Nothing,
     }),
     groups: heapless::Vec::new(),
     servers: heapless::Vec::new(),

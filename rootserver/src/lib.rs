@@ -11,7 +11,7 @@
 //! * [`acpi`], [`devicetree`], [`pci`], [`virtio_mmio`]: finding devices, and silencing them
 //!   without help.
 //! * [`entry`]: what a program from a disk may have.
-//! * [`crash`], [`mod@say`]: what is known of a death.
+//! * [`crash`], [`mod@say`]: what is known of a death. [`orders`]: what became of those ordered.
 //! * [`system`]: all of it at work.
 //!
 //! Architecture invariants: no call to a child is ever made; nothing that a server sends makes
@@ -28,6 +28,7 @@ pub mod entry;
 pub mod image;
 pub mod kernel;
 pub mod loader;
+pub mod orders;
 pub mod pci;
 pub mod plan;
 pub mod say;

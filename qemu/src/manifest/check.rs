@@ -42,6 +42,7 @@ pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<
             backoff_ms: experiment.backoff_ms,
             recording: experiment.recording,
             heartbeats: experiment.heartbeats,
+            broken: experiment.broken,
         }),
         groups: check.groups(file)?,
         servers: heapless::Vec::new(),

@@ -5,7 +5,7 @@
 use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
-use skink_manifest::{Access, Bytes, Channel, Restart, Switch};
+use skink_manifest::{Access, Broken, Bytes, Channel, Restart, Switch};
 use toml::Spanned;
 
 /// The whole file, with what it includes behind it.
@@ -67,6 +67,9 @@ pub struct Experiment {
     /// `"off"`: nobody is asked for heartbeats.
     #[serde(default)]
     pub heartbeats: Switch,
+    /// What the root server does wrong on purpose, such as `"orders-ignored"`.
+    #[serde(default)]
+    pub broken: Broken,
 }
 
 /// The word `"unlimited"`.

@@ -24,7 +24,7 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -65,6 +65,26 @@ pub struct Experiment {
     pub recording: Switch,
     /// Asking for heartbeats.
     pub heartbeats: Switch,
+    /// What the root server does wrong.
+    pub broken: Broken,
+}
+
+/// What a root server does wrong on purpose, so that it can be seen whether a campaign notices: a
+/// negative control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Broken {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `kill` succeeds, and nobody dies.
+    OrdersIgnored,
+    /// A server that died cannot be started again.
+    NotRestarted,
+    /// Each restart leaves a capability slot behind.
+    SlotLeaked,
+    /// Of every second death, the first one included, there is no crash record.
+    RecordDropped,
 }
 
 impl Experiment {
@@ -74,6 +94,7 @@ impl Experiment {
         backoff_ms: 0,
         recording: Switch::On,
         heartbeats: Switch::On,
+        broken: Broken::Nothing,
     };
 }
 

@@ -10,12 +10,13 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use libipc::control::Misbehaviour;
 use libipc::trigger::{Moment, Trigger};
-use skink_protocols::control::{At, ControlError, KillSpec, Placed, When};
+use skink_manifest::Broken;
+use skink_protocols::control::{At, ControlError, KillSpec, Ordered, Placed, When, Withdrawn};
 
 use super::teardown::Detail;
 use super::{Server, System};
 use crate::plan::kit;
-use crate::supervise::{Event, Order, ServerId};
+use crate::supervise::{Cause, Event, Order, ServerId};
 
 /// An armed death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub struct Armed {
     /// Deaths left, this one included; [`Armed::ENDLESS`] is without end.
     pub left: u32,
     /// What happens.
+    pub how: Misbehaviour,
+    /// The number of the order.
+    pub order: u64,
+}
+
+/// An instance that was told to misbehave, and may die of that at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doom {
+    /// The number of the order.
+    pub order: u64,
+    /// What it was told.
     pub how: Misbehaviour,
 }
 
@@ -57,14 +69,13 @@ impl Armed {
     pub const ENDLESS: u32 = u32::MAX;
 
     /// The specification, of one whose moment has the count `now`.
-    fn new(at: At, now: u64, spec: &KillSpec) -> Armed {
-        let left = match (spec.every, spec.times) {
-            (0, _) => 1,
-            (_, 0) => Armed::ENDLESS,
-            (_, times) => times,
+    fn new(at: At, now: u64, spec: &KillSpec, order: u64) -> Armed {
+        let left = match times(spec) {
+            0 => Armed::ENDLESS,
+            times => times,
         };
         let first = now.saturating_add(at.number);
-        Armed { moment: at.moment, at: first, every: spec.every, left, how: spec.how }
+        Armed { moment: at.moment, at: first, every: spec.every, left, how: spec.how, order }
     }
 
     /// What is armed after a death, when the count has got to `now`.
@@ -75,6 +86,29 @@ impl Armed {
         };
         let at = now.saturating_add(self.every);
         (left > 0 && self.every > 0).then_some(Armed { at, left, ..self })
+    }
+}
+
+/// How many deaths a specification wants; 0: without end.
+fn times(spec: &KillSpec) -> u32 {
+    if spec.every == 0 { 1 } else { spec.times }
+}
+
+/// Whether a death for this cause is what comes of such a misbehaviour. One that is not noticed at
+/// once can be noticed in several ways.
+fn comes_of(cause: Cause, how: Misbehaviour) -> bool {
+    match how {
+        Misbehaviour::Kill => cause == Cause::Killed,
+        Misbehaviour::NullDereference
+        | Misbehaviour::IllegalInstruction
+        | Misbehaviour::StackOverflow => cause == Cause::Fault,
+        Misbehaviour::ExhaustMemory => cause == Cause::OutOfMemory,
+        Misbehaviour::Panic => cause == Cause::Panic,
+        Misbehaviour::Exit => matches!(cause, Cause::Exit(_)),
+        Misbehaviour::ExhaustCapabilities => cause == Cause::OutOfCapabilities,
+        Misbehaviour::Loop | Misbehaviour::Hang | Misbehaviour::MuteDevice => {
+            matches!(cause, Cause::Budget | Cause::Heartbeat | Cause::Device | Cause::Complaint(..))
+        }
     }
 }
 
@@ -101,21 +135,63 @@ impl Server {
 }
 
 impl System {
-    /// Does or arms what `kill` asks for.
-    pub fn kill(&mut self, victim: ServerId, spec: &KillSpec) -> Result<(), ControlError> {
+    /// Does or arms what `kill` asks for; returns the number of the order, 0 for one to disarm.
+    pub fn kill(&mut self, victim: ServerId, spec: &KillSpec) -> Result<u64, ControlError> {
+        if spec.when == When::Never {
+            self.forget_deaths_of(victim);
+            return Ok(0);
+        }
+        let order = self.new_order(victim, Ordered::Kill(spec.how), times(spec));
+        if self.is_broken(Broken::OrdersIgnored) {
+            return Ok(order);
+        }
+        match self.obey(victim, spec, order) {
+            Ok(()) => Ok(order),
+            Err(error) => {
+                self.orders.withdraw(order, Withdrawn::Refused(error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Does or arms order number `order`.
+    fn obey(&mut self, victim: ServerId, spec: &KillSpec, order: u64) -> Result<(), ControlError> {
         self.check_how(victim, spec.how)?;
         if spec.every == 0 && spec.times > 1 {
             return Err(ControlError::InvalidArgument);
         }
         match &spec.when {
-            When::Never => self.forget_deaths_of(victim),
+            When::Never => {}
             When::Now if spec.every > 0 => return Err(ControlError::InvalidArgument),
             When::Now if !self.is_running(victim) => return Err(ControlError::NotRunning),
-            When::Now => self.kill_now(victim, spec.how, Detail::default()),
-            When::Own(at) => self.arm(victim, victim, *at, spec)?,
-            When::Other(name, at) => self.arm(victim, self.find(name)?, *at, spec)?,
+            When::Now => {
+                self.orders.reached(order);
+                self.kill_now(victim, Doom { order, how: spec.how }, Detail::default());
+            }
+            When::Own(at) => self.arm(victim, victim, *at, spec, order)?,
+            When::Other(name, at) => self.arm(victim, self.find(name)?, *at, spec, order)?,
         }
         Ok(())
+    }
+
+    /// Takes down an order for `times` deaths (0: without end) of `victim`; returns its number.
+    fn new_order(&mut self, victim: ServerId, ordered: Ordered, times: u32) -> u64 {
+        let name = self.manifest.servers.get(victim.index()).map_or("?", |s| s.name.as_str());
+        self.orders.add(name, ordered, times)
+    }
+
+    /// Does what `restart` or `stop` asks for: if the server runs, a death that has a number.
+    pub fn end_by_order(&mut self, victim: ServerId, ordered: Ordered) {
+        let order = match ordered {
+            Ordered::Stop => Order::Stop,
+            _ => Order::Restart,
+        };
+        if self.is_running(victim) {
+            let number = self.new_order(victim, ordered, 1);
+            self.orders.reached(number);
+            self.death = Detail { order: Some(number), ..Detail::default() };
+        }
+        self.event(Event::Order(victim, order));
     }
 
     /// Whether a death of this kind would come.
@@ -135,13 +211,16 @@ impl System {
         }
     }
 
-    fn kill_now(&mut self, victim: ServerId, how: Misbehaviour, detail: Detail) {
-        if how == Misbehaviour::Kill {
-            self.death = detail;
+    fn kill_now(&mut self, victim: ServerId, doom: Doom, detail: Detail) {
+        let state = &mut self.servers[victim.index()];
+        if doom.how == Misbehaviour::Kill {
+            self.death = Detail { order: Some(doom.order), ..detail };
             self.event(Event::Order(victim, Order::Kill));
-        } else if let Some(page) = self.servers[victim.index()].control() {
-            page.at_once.store(how as u32, Relaxed);
-            self.servers[victim.index()].is_doomed = true;
+        } else if let Some(page) = state.control() {
+            page.at_once.store(doom.how as u32, Relaxed);
+            if let Some(before) = state.doom.replace(doom) {
+                self.orders.missed(before.order);
+            }
             self.signal(victim, kit::HEARTBEAT);
         }
     }
@@ -153,6 +232,7 @@ impl System {
         server: ServerId,
         at: At,
         spec: &KillSpec,
+        order: u64,
     ) -> Result<(), ControlError> {
         if at.number == 0 {
             return Err(ControlError::InvalidArgument);
@@ -161,28 +241,39 @@ impl System {
             return Err(ControlError::NotRunning);
         }
         let state = &mut self.servers[server.index()];
-        let armed = Armed::new(at, state.count(at.moment), spec);
-        if victim == server {
-            state.armed = Some(armed);
+        let armed = Armed::new(at, state.count(at.moment), spec, order);
+        let before = if victim == server {
+            state.armed.replace(armed)
         } else {
-            state.watch = Some(Watch { victim, armed });
-        }
+            state.watch.replace(Watch { victim, armed }).map(|watch| watch.armed)
+        };
         state.show_armed();
+        self.withdraw(before, Withdrawn::Replaced);
         Ok(())
+    }
+
+    fn withdraw(&mut self, armed: Option<Armed>, why: Withdrawn) {
+        if let Some(armed) = armed {
+            self.orders.withdraw(armed.order, why);
+        }
     }
 
     /// Disarms everything that is armed at moments of `server`.
     pub fn disarm(&mut self, server: ServerId) {
         let state = &mut self.servers[server.index()];
-        (state.armed, state.watch) = (None, None);
+        let armed = [state.armed.take(), state.watch.take().map(|watch| watch.armed)];
         state.show_armed();
+        armed.into_iter().for_each(|armed| self.withdraw(armed, Withdrawn::Disarmed));
     }
 
     /// Disarms every death of `victim`, wherever it is armed.
     pub fn forget_deaths_of(&mut self, victim: ServerId) {
-        self.servers[victim.index()].armed = None;
+        let own = self.servers[victim.index()].armed.take();
+        self.withdraw(own, Withdrawn::Disarmed);
         for state in &mut self.servers {
-            state.watch = state.watch.filter(|watch| watch.victim != victim);
+            if let Some(watch) = state.watch.take_if(|watch| watch.victim == victim) {
+                self.orders.withdraw(watch.armed.order, Withdrawn::Disarmed);
+            }
             state.show_armed();
         }
     }
@@ -196,9 +287,13 @@ impl System {
         let next = watch.armed.next(reached.count);
         state.watch = next.map(|armed| Watch { armed, ..watch });
         state.show_armed();
+        let Armed { order, how, .. } = watch.armed;
+        self.orders.reached(order);
         if self.is_running(watch.victim) {
             let detail = Detail { watched: Some(reached), ..Detail::default() };
-            self.kill_now(watch.victim, watch.armed.how, detail);
+            self.kill_now(watch.victim, Doom { order, how }, detail);
+        } else {
+            self.orders.missed(order);
         }
     }
 
@@ -213,39 +308,54 @@ impl System {
         Some(Placed { server, moment, count })
     }
 
+    /// Whether the root server is to do this wrong.
+    pub fn is_broken(&self, how: Broken) -> bool {
+        self.manifest.experiment.is_some_and(|experiment| experiment.broken == how)
+    }
+
+    /// Whether the own trigger of the present instance went off; what was armed.
+    fn fired(&self, server: ServerId) -> Option<Armed> {
+        let state = &self.servers[server.index()];
+        let (moment, _) = state.control()?.fired()?;
+        state.armed.filter(|armed| armed.moment == moment)
+    }
+
+    /// The order that an instance dies of, which is `given` if that death was ordered at once. All
+    /// others that were to kill it and did not are missed.
+    pub fn settle_orders(
+        &mut self,
+        server: ServerId,
+        cause: Cause,
+        given: Option<u64>,
+    ) -> Option<u64> {
+        let doom = self.servers[server.index()].doom.take();
+        let fired = self.fired(server).map(|Armed { order, how, .. }| Doom { order, how });
+        if let Some(fired) = fired {
+            self.orders.reached(fired.order);
+        }
+        let mut killer = given;
+        for candidate in [doom, fired].into_iter().flatten() {
+            if killer.is_none() && comes_of(cause, candidate.how) {
+                killer = Some(candidate.order);
+            } else {
+                self.orders.missed(candidate.order);
+            }
+        }
+        if let Some(order) = killer {
+            self.orders.died(order);
+        }
+        self.use_up_armed(server);
+        killer
+    }
+
     /// Counts the death of an instance whose own trigger went off.
-    pub fn use_up_armed(&mut self, server: ServerId) {
-        let state = &mut self.servers[server.index()];
-        let fired = state.control().and_then(libipc::control::Control::fired);
-        if let (Some(armed), Some((moment, _))) = (state.armed, fired)
-            && armed.moment == moment
-        {
-            state.armed = armed.next(state.count(moment));
+    fn use_up_armed(&mut self, server: ServerId) {
+        if let Some(armed) = self.fired(server) {
+            let state = &mut self.servers[server.index()];
+            state.armed = armed.next(state.count(armed.moment));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(every: u64, times: u32) -> KillSpec {
-        KillSpec { every, times, ..KillSpec::default() }
-    }
-
-    #[test]
-    fn numbers_count_from_now_and_then_from_each_death() {
-        let at = At { moment: Moment::Ring, number: 5 };
-        let once = Armed::new(at, 100, &spec(0, 1));
-        assert_eq!((once.at, once.left, once.next(105)), (105, 1, None));
-        let thrice = Armed::new(at, 100, &spec(10, 3));
-        let second = thrice.next(105).unwrap();
-        assert_eq!((second.at, second.left), (115, 2));
-        let third = second.next(117).unwrap();
-        assert_eq!((third.at, third.left, third.next(127)), (127, 1, None));
-        let endless = Armed::new(at, 0, &spec(1, 0));
-        assert_eq!(endless.next(5).unwrap().left, Armed::ENDLESS);
-        let far = At { number: u64::MAX, ..at };
-        assert_eq!(Armed::new(far, 7, &spec(0, 1)).at, u64::MAX);
-    }
-}
+mod tests;

@@ -61,7 +61,7 @@ impl System {
         // Only what was armed can have gone off, whatever the server's page says.
         let fired = state.control().and_then(Control::fired).map(|(moment, _)| moment);
         let has_fired = fired.is_some() && state.armed.map(|armed| armed.moment) == fired;
-        state.is_doomed
+        state.doom.is_some()
             || has_fired
             || matches!(cause, Cause::Killed | Cause::Restarted | Cause::Group(_))
     }

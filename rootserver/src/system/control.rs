@@ -16,7 +16,7 @@ use skink_abi::bootinfo::slot as boot;
 use skink_manifest::Edge;
 use skink_protocols::control::{
     CAPABILITIES_PER_PAGE, Capability, Control, ControlError, ControlServer, CrashRecord, Free,
-    KillSpec, MAX_PERMITS, Permit, ProgramEntry, ProgramState, RunError,
+    KillSpec, MAX_PERMITS, OrderRecord, Ordered, Permit, ProgramEntry, ProgramState, RunError,
     SESSIONS_PER_PAGE as SERVICE_SESSIONS, ServerState, ServerStatus, Service, ServiceSession,
     Started,
 };
@@ -220,7 +220,7 @@ impl ControlServer for Call<'_> {
         Ok(server.and_then(|server| self.system.status_of(server)))
     }
 
-    fn kill(&mut self, _caller: Caller, name: &str, spec: KillSpec) -> Result<(), ControlError> {
+    fn kill(&mut self, _caller: Caller, name: &str, spec: KillSpec) -> Result<u64, ControlError> {
         self.permitted()?;
         let server = self.system.find(name)?;
         self.system.kill(server, &spec)
@@ -229,7 +229,7 @@ impl ControlServer for Call<'_> {
     fn restart(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
         self.permitted()?;
         let server = self.system.find(name)?;
-        self.system.event(Event::Order(server, Order::Restart));
+        self.system.end_by_order(server, Ordered::Restart);
         if self.system.is_running(server) { Ok(()) } else { Err(ControlError::NotRunning) }
     }
 
@@ -239,7 +239,7 @@ impl ControlServer for Call<'_> {
         match self.system.supervisor.state(server) {
             State::Failed(_) | State::Waiting => Err(ControlError::NotRunning),
             _ => {
-                self.system.event(Event::Order(server, Order::Stop));
+                self.system.end_by_order(server, Ordered::Stop);
                 Ok(())
             }
         }
@@ -297,6 +297,16 @@ impl ControlServer for Call<'_> {
     fn crash_count(&mut self, _caller: Caller) -> Result<u64, ControlError> {
         self.permitted()?;
         Ok(self.system.crashes.count())
+    }
+
+    fn order(&mut self, _caller: Caller, number: u64) -> Result<Option<OrderRecord>, ControlError> {
+        self.permitted()?;
+        Ok(self.system.orders.get(number).cloned())
+    }
+
+    fn order_count(&mut self, _caller: Caller) -> Result<u64, ControlError> {
+        self.permitted()?;
+        Ok(self.system.orders.count())
     }
 
     fn free(&mut self, _caller: Caller) -> Result<Free, ControlError> {

@@ -15,7 +15,7 @@ use skink_abi::{Badge, CapRights, ObjectType, PAGE_SIZE};
 
 use super::dispatch::Sender;
 use super::{Server, StartError, StartInfoPage, System, lasting};
-use skink_manifest::Switch;
+use skink_manifest::{Broken, Switch};
 
 use crate::custody::{Memory as _, SMALL_BITS};
 use crate::kernel::{Kernel, kit_cptr, kit_guard, zero_guard};
@@ -82,7 +82,7 @@ impl System {
         page.at_once.store(0, Relaxed);
         page.has_deadline.store(0, Relaxed);
         server.loops_at_timeout = u64::MAX;
-        server.is_doomed = false;
+        server.doom = None;
         server.show_armed();
     }
 
@@ -258,6 +258,9 @@ impl System {
             }
         }
         if incarnation > 1 {
+            if self.is_broken(Broken::SlotLeaked) {
+                let _ = self.custody.slots.take(1);
+            }
             let now_ns = libipc::time::now_ns();
             if let Some(record) = self.latest_record(server) {
                 record.timeline.started = now_ns;

@@ -41,7 +41,7 @@ pub mod wiring;
 use heapless::Vec;
 use libipc::control::Control;
 use skink_abi::Slot;
-use skink_manifest::{MAX_SERVERS, Manifest, Name};
+use skink_manifest::{Broken, MAX_SERVERS, Manifest, Name};
 
 use crate::crash::Crashes;
 use crate::custody::untyped::Block;
@@ -49,10 +49,11 @@ use crate::custody::{Custody, CustodyError, Frames};
 use crate::image::{BootImage, FileError, NO_MANIFEST};
 use crate::kernel::RootCaps;
 use crate::loader::ElfError;
+use crate::orders::Orders;
 use crate::plan::{MAX_THREADS, Plan, PlanError, kit};
-use crate::supervise::{Action, Actions, Event, Seen, ServerId, State, Supervisor};
+use crate::supervise::{Action, Actions, Event, Failure, Seen, ServerId, State, Supervisor};
 use crate::window::{Memory, Window};
-use arming::{Armed, Watch};
+use arming::{Armed, Doom, Watch};
 use devices::Assigned;
 use functions::Functions;
 use grants::Grant;
@@ -153,8 +154,8 @@ pub struct Server {
     pub armed: Option<Armed>,
     /// Whose death is armed at one of its moments.
     pub watch: Option<Watch>,
-    /// The present instance was told to misbehave, and may die of that at any time.
-    pub is_doomed: bool,
+    /// The present instance was told to misbehave.
+    pub doom: Option<Doom>,
     /// It is a place for programs.
     pub slot: Option<slots::Slot>,
 }
@@ -274,6 +275,8 @@ pub struct System {
     pub devices_assigned: bool,
     /// The last deaths.
     pub crashes: Crashes,
+    /// The last orders.
+    pub orders: Orders,
     /// What is known of the death that is being handled.
     pub death: Detail,
     /// Set at start-up.
@@ -368,7 +371,7 @@ impl Server {
         loops_at_timeout: 0,
         armed: None,
         watch: None,
-        is_doomed: false,
+        doom: None,
         slot: None,
     };
 
@@ -394,7 +397,8 @@ impl System {
         programs: slots::Programs::EMPTY,
         devices_assigned: false,
         crashes: Crashes::EMPTY,
-        death: Detail { fault: None, thread: 0, watched: None, calls: Vec::new() },
+        orders: Orders::EMPTY,
+        death: Detail { fault: None, thread: 0, watched: None, order: None, calls: Vec::new() },
         facts: None,
     };
 
@@ -428,6 +432,9 @@ impl System {
             let unlimited = experiment.unlimited_intensity;
             let backoff = experiment.backoff_ms;
             crate::say!("experiment: unlimited intensity {unlimited}, back-off {backoff} ms");
+            if experiment.broken != Broken::Nothing {
+                crate::say!("experiment: broken on purpose: {:?}", experiment.broken);
+            }
         }
     }
 
@@ -469,6 +476,9 @@ impl System {
     fn act(&mut self, action: Action, noticed_ns: u64) -> Option<Event> {
         match action {
             Action::TearDown(server, cause) => self.tear_down(server, cause, noticed_ns),
+            Action::Start(server, n) if n > 1 && self.is_broken(Broken::NotRestarted) => {
+                return Some(Event::StartFailed(server, Failure::CannotStart));
+            }
             Action::Start(server, incarnation) => return Some(self.start(server, incarnation)),
             Action::TellBackoff(server, delay_ns) => {
                 let name = self.name(server);

@@ -20,7 +20,7 @@ use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use skink_abi::invocation::{MemoryType, map_rights, registers};
 use skink_abi::{CPtr, PAGE_SIZE};
-use skink_manifest::Restart;
+use skink_manifest::{Broken, Restart};
 use skink_protocols::control::{BACKTRACE, Cause as Told, CrashRecord, FaultRecord, Place};
 
 use super::{Server, System};
@@ -43,6 +43,8 @@ pub struct Detail {
     pub thread: u8,
     /// Who watched for whose moment, if that is why.
     pub watched: Option<Reached>,
+    /// The order that it comes of, if it was to die at once.
+    pub order: Option<u64>,
     /// The calls that it had, unless the death was ordered.
     pub calls: Vec<Call, MAX_CALLS>,
 }
@@ -61,6 +63,7 @@ impl System {
         let declared = libipc::time::now_ns();
         let mut record = self.record(server, cause, &detail);
         record.placed = self.placed(server, detail.watched);
+        record.order = self.settle_orders(server, cause, detail.order);
         record.call = self.suspect_among(&detail.calls);
         self.stop_threads(server);
         self.silence(server);
@@ -74,12 +77,20 @@ impl System {
         record.timeline.revoked = libipc::time::now_ns();
         self.say_death(server, &record, cause);
         if !self.is_orderly(server, cause) {
-            self.crashes.add(server, record);
+            self.keep(server, record);
         }
-        self.use_up_armed(server);
         self.note_end(server, cause);
         self.forget_load_of(server);
         self.tell_neighbours(server);
+    }
+
+    fn keep(&mut self, server: ServerId, record: CrashRecord) {
+        let is_odd = self.crashes.count().is_multiple_of(2);
+        if is_odd && self.is_broken(Broken::RecordDropped) {
+            self.crashes.lose();
+        } else {
+            self.crashes.add(server, record);
+        }
     }
 
     /// Whether it ended as one may that is not to run for ever: no crash.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::supervise::{Event, Order};
-use crate::system::arming::Armed;
+use crate::system::arming::{Armed, Doom};
 use crate::system::lending::tests::{World, in_world};
 use crate::window::Memory;
 use core::sync::atomic::Ordering::Relaxed;
@@ -91,15 +91,16 @@ fn deaths_that_somebody_ordered_are_no_calls() {
         for cause in [Cause::Fault, Cause::Budget, Cause::Heartbeat, Cause::Panic, Cause::Exit(1)] {
             assert_eq!(declare(&mut world, cause), 1, "{cause:?}");
         }
-        world.system.servers[0].is_doomed = true;
+        let doom = Doom { order: 1, how: Misbehaviour::Hang };
+        world.system.servers[0].doom = Some(doom);
         assert_eq!(declare(&mut world, Cause::Fault), 0);
-        world.system.servers[0].is_doomed = false;
+        world.system.servers[0].doom = None;
         // What the page says counts only if it was armed.
         let control = world.system.servers[0].control().unwrap();
         control.fired.store(Moment::Reply as u32 + 1, Relaxed);
         assert_eq!(declare(&mut world, Cause::Panic), 1);
         let how = Misbehaviour::Panic;
-        let armed = Armed { moment: Moment::Reply, at: 1, every: 0, left: 1, how };
+        let armed = Armed { moment: Moment::Reply, at: 1, every: 0, left: 1, how, order: 1 };
         world.system.servers[0].armed = Some(armed);
         assert_eq!(declare(&mut world, Cause::Panic), 0);
     });

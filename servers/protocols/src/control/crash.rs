@@ -119,6 +119,8 @@ pub struct CrashRecord {
     pub registers: Vec<u64, MOST_REGISTERS>,
     /// Requests received and not answered.
     pub in_flight: u32,
+    /// The order that it came of ([`super::OrderRecord`]), if it did.
+    pub order: Option<u64>,
     /// Where the death was placed, if it was.
     pub placed: Option<Placed>,
     /// The call during which most servers died, if there was one and nobody ordered this death.

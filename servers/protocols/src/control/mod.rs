@@ -8,6 +8,7 @@ mod capability;
 mod crash;
 mod fault;
 mod kill;
+mod order;
 mod program;
 mod service;
 
@@ -15,6 +16,7 @@ pub use capability::{CAPABILITIES_PER_PAGE, Capability, Held};
 pub use crash::{BACKTRACE, CallRecord, Cause, CrashRecord, IpcRecord, MESSAGE, Placed, Timeline};
 pub use fault::{FaultRecord, Place};
 pub use kill::{At, KillSpec, When};
+pub use order::{OrderRecord, Ordered, Withdrawn};
 pub use program::{
     MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PERMITS, MAX_PIECE, MAX_REFUSAL, Permit, ProgramEntry,
     ProgramNeed, ProgramState, RunError, Started,
@@ -166,7 +168,7 @@ impl core::fmt::Display for ControlError {
 impl core::error::Error for ControlError {}
 
 /// The calls.
-#[libipc::protocol(name = "control", version = 4)]
+#[libipc::protocol(name = "control", version = 5)]
 pub trait Control {
     /// Entry `index` of the list of servers.
     ///
@@ -175,11 +177,11 @@ pub trait Control {
     #[idempotent]
     fn status(&self, index: u32) -> Result<Option<ServerStatus>, ControlError>;
 
-    /// Has a server killed, now or later.
+    /// Has a server killed, now or later; returns the number of the order, 0 for [`When::Never`].
     ///
     /// # Errors
-    /// As [`ControlError`] says.
-    fn kill(&self, name: &str, spec: KillSpec) -> Result<(), ControlError>;
+    /// As [`ControlError`] says. What is refused has a number too, unless nobody has this name.
+    fn kill(&self, name: &str, spec: KillSpec) -> Result<u64, ControlError>;
 
     /// Ends a server if it runs, and starts it; forgets that it was given up.
     ///
@@ -241,6 +243,20 @@ pub trait Control {
     /// As [`ControlError`] says.
     #[idempotent]
     fn crash_count(&self) -> Result<u64, ControlError>;
+
+    /// Order `number`; `None` if it was not given yet, or so long ago that it is forgotten.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn order(&self, number: u64) -> Result<Option<OrderRecord>, ControlError>;
+
+    /// Orders since boot.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    #[idempotent]
+    fn order_count(&self) -> Result<u64, ControlError>;
 
     /// What memory and slots are left.
     ///

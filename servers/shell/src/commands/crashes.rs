@@ -158,6 +158,9 @@ fn phases(line: &Timeline) -> [(&'static str, u64); 8] {
 
 fn details(record: &CrashRecord) -> String {
     let mut text = format!("    ip {:#x}, sp {:#x}", record.ip, record.sp);
+    if let Some(order) = record.order {
+        text += &format!(", by order {order}");
+    }
     for (index, value) in record.registers.iter().enumerate() {
         // Four in a line.
         text += if index % 4 == 0 { "\n   " } else { "" };
@@ -202,6 +205,9 @@ pub fn crash_frame(record: &CrashRecord, capabilities: &[Capability]) -> String 
         record.ip,
         record.sp,
     );
+    if let Some(order) = record.order {
+        text += &format!("order={order}\n");
+    }
     if let Some(placed) = &record.placed {
         text += &format!("placed={}\n", place(placed));
     }

@@ -7,6 +7,7 @@ mod files;
 mod kill;
 mod last_sync;
 mod measure;
+mod orders;
 mod program;
 mod service;
 mod system;
@@ -76,6 +77,12 @@ pub const COMMANDS: &[Command] = &[
         program::run,
     ),
     command("crashes", "crashes [-v] [COUNT]", "show the latest crash records", crashes::crashes),
+    command(
+        "orders",
+        orders::USAGE,
+        "show what became of deaths that were ordered",
+        orders::orders,
+    ),
     command("free", "free", "show free memory and capability slots", system::free),
     command("uptime", "uptime [--ns]", "show the time since boot", system::uptime),
     command("hello", "hello [NAME]", "be greeted by the example server", basic::hello),
