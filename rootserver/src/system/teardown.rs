@@ -81,6 +81,7 @@ impl System {
         }
         self.note_end(server, cause);
         self.forget_load_of(server);
+        self.forget_calls_of(server);
         self.tell_neighbours(server);
     }
 

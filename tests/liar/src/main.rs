@@ -11,6 +11,8 @@
 extern crate alloc;
 #[cfg(target_os = "none")]
 mod block;
+#[cfg(target_os = "none")]
+mod file;
 
 #[cfg(target_os = "none")]
 mod guest {
@@ -31,6 +33,7 @@ mod guest {
         };
         match protocol {
             "block" => crate::block::serve(start, chosen(&crate::block::WAYS, ways, place)),
+            "file" => crate::file::serve(start, chosen(&crate::file::WAYS, ways, place)),
             _ => panic!("args `{}`: no such protocol", start.args),
         }
     }

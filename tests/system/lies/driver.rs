@@ -1,70 +1,13 @@
-//! Peers that lie or are silent (`tests/liar`), between a client and the server that it means.
+//! A liar between the file server and its disk's driver.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use skink_tests::{Disk, Fixture, noise, one_at_a_time};
-use skink_tool::machine::Options;
-use skink_tool::session::{Guest, Outcome, Watch};
 
-use crate::Test;
+use super::{INDEX, LATE, PANIC, UNKNOWN, User, WRONG, Way, chosen, told, untold};
 use crate::disks::sha256;
-
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "LIES0001 a disk's driver that lies or is silent costs a told time, and its successor makes it good",
-        run: driver,
-    },
-    Test {
-        name: "LIES0002 a disk's driver that lies for ever is restarted a told number of times, and others are served",
-        run: driver_for_ever,
-    },
-];
 
 /// Bytes of each file that is read: more than the file server reads ahead.
 const SIZE: usize = 300_000;
-/// How long the host waits for a line.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A guest, as its user sees it.
-struct User<'a> {
-    guest: Guest<'a>,
-}
-
-impl User<'_> {
-    /// Runs a line; what it printed, and its status.
-    fn say(&mut self, line: &str) -> Result<(String, i32)> {
-        let (bytes, outcome) = self.guest.capture(line, PATIENCE)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Outcome::Status(status) = outcome else {
-            bail!("`{line}`: {outcome:?} after {text}\n{}", self.guest.post_mortem());
-        };
-        Ok((text, status))
-    }
-
-    /// Runs a command that ends within so many seconds of the guest's time. What it printed, if it
-    /// succeeded.
-    fn within(&mut self, seconds: f64, command: &str) -> Result<Option<String>> {
-        let (text, status) = self.say(&format!("time {command}"))?;
-        let (said, time) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
-        let took: f64 = time.trim_end_matches(" s").parse().with_context(|| text.clone())?;
-        ensure!(took < seconds, "`{command}` took {took} s: {text}");
-        eprintln!("{took} {command}");
-        match status {
-            0 => Ok(Some(said.to_owned())),
-            1 if !said.trim().is_empty() => Ok(None),
-            _ => bail!("`{command}`: status {status}: {text}"),
-        }
-    }
-
-    fn incarnation(&mut self, server: &str) -> Result<u32> {
-        let (text, _) = self.say(&format!("service {server}"))?;
-        let number = text
-            .split_once("incarnation")
-            .and_then(|(_, rest)| rest.trim_start().split([',', ' ', '\n']).next()?.parse().ok());
-        number.with_context(|| text.clone())
-    }
-}
 
 /// The manifest with a liar between the file server and its driver.
 fn before_driver(common: &str, ways: &str) -> String {
@@ -84,35 +27,6 @@ fn before_driver(common: &str, ways: &str) -> String {
         .replace("name = \"virtio-blk\"\n", &format!("{patient}\n"))
         .replacen("[programs]", &liar, 1)
 }
-
-/// What a way to lie leads to.
-struct Way {
-    name: &'static str,
-    /// The complaint, if there is one.
-    told: Option<&'static str>,
-    /// It lies when somebody attaches.
-    at_attach: bool,
-}
-
-const fn told(name: &'static str, told: &'static str) -> Way {
-    Way { name, told: Some(told), at_attach: false }
-}
-
-const fn untold(name: &'static str) -> Way {
-    Way { name, told: None, at_attach: false }
-}
-
-impl Way {
-    const fn at_attach(self) -> Way {
-        Way { at_attach: true, ..self }
-    }
-}
-
-const LATE: &str = "does not answer in time";
-const UNKNOWN: &str = "answers what was not asked";
-const WRONG: &str = "gives an answer that is none";
-const INDEX: &str = "has an index that makes no sense";
-const PANIC: &str = "panic";
 
 const DRIVERS: &[Way] = &[
     told("silent", LATE),
@@ -138,25 +52,21 @@ const DRIVERS: &[Way] = &[
     told("no-attach", LATE).at_attach(),
 ];
 
-fn driver(shipped: &Fixture) -> Result<()> {
+pub fn once(shipped: &Fixture) -> Result<()> {
     let fixture =
         Fixture::with_common(shipped.arch(), "lies", |common| before_driver(common, "all"))?;
     let disk = Disk::fat32(64 << 20, 1)?;
     for number in 0..DRIVERS.len() {
         disk.put(&format!("/F{number}.BIN"), &noise(number as u64 + 1, SIZE))?;
     }
-    let options = Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
     {
         let _alone = one_at_a_time();
-        let guest = Guest::boot(fixture.system(), &options, &Watch::default())?;
-        let mut user = User { guest };
+        let mut user = User::boot(&fixture, &disk)?;
         for (number, way) in DRIVERS.iter().enumerate() {
-            let began = std::time::Instant::now();
             lied_to(&mut user, number, way).with_context(|| {
                 let (crashes, _) = user.say("crashes 5").unwrap_or_default();
                 format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
             })?;
-            eprintln!("{} {:?}", way.name, began.elapsed());
         }
         user.guest.shut_down()?;
     }
@@ -166,10 +76,7 @@ fn driver(shipped: &Fixture) -> Result<()> {
 /// The liar is the instance that lies in this way: every command ends; then an honest one makes it good.
 fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
     let lying = 2 * number as u32 + 1;
-    ensure!(user.incarnation("liar")? == lying, "the liar is another one");
-    let console = user.guest.console();
-    let lies = console.rsplit_once("lies: ").context("the liar says nothing")?.1;
-    ensure!(lies.lines().next().map(str::trim) == Some(way.name), "it lies otherwise: {lies}");
+    user.is_lied_to(lying, way)?;
     if way.at_attach {
         user.say("restart fs")?;
     }
@@ -191,16 +98,7 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
             ensure!(said.is_none_or(|said| said == sum), "false bytes");
         }
     }
-    let (crashes, _) = user.say("crashes 1")?;
-    match way.told {
-        Some(told) => ensure!(crashes.contains(told), "{crashes}"),
-        None => ensure!(user.incarnation("liar")? == lying, "{crashes}"),
-    }
-    // The next one is honest.
-    if user.incarnation("liar")? == lying {
-        user.say("restart liar")?;
-    }
-    ensure!(user.incarnation("liar")? == lying + 1, "restarted once");
+    user.ends_lie(lying, way)?;
     for (command, expected) in [
         (format!("sha256 /disk/F{number}.BIN"), Some(sum)),
         (format!("write /disk/W{number}.TXT right {number}"), None),
@@ -218,28 +116,19 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
 
 /// The driver lies in the same way whatever is done: every command ends, with what is right or with an
 /// error; restarts are bounded; who needs no disk is served.
-fn driver_for_ever(shipped: &Fixture) -> Result<()> {
+pub fn for_ever(shipped: &Fixture) -> Result<()> {
     for way in chosen(DRIVERS, "silent,invents,status,epochs,dies") {
-        for_ever(shipped, way).with_context(|| way.name)?;
+        lies_on(shipped, way).with_context(|| way.name)?;
     }
     Ok(())
 }
 
-/// Those that `SKINK_LIES` names, or `all`: each takes a boot.
-fn chosen(all: &'static [Way], default: &'static str) -> impl Iterator<Item = &'static Way> {
-    let names = std::env::var("SKINK_LIES").unwrap_or(default.into());
-    all.iter().filter(move |way| names == "all" || names.split(',').any(|name| name == way.name))
-}
-
-fn for_ever(shipped: &Fixture, way: &Way) -> Result<()> {
+fn lies_on(shipped: &Fixture, way: &Way) -> Result<()> {
     let edit = |common: &str| before_driver(common, way.name);
     let fixture = Fixture::with_common(shipped.arch(), "lies-for-ever", edit)?;
     let disk = Disk::with_noise(SIZE)?;
-    let options = Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
     let _alone = one_at_a_time();
-    let guest = Guest::boot(fixture.system(), &options, &Watch::default())?;
-    let mut user = User { guest };
-    let began = std::time::Instant::now();
+    let mut user = User::boot(&fixture, &disk)?;
     let sum = format!("{}  /disk/BIG.BIN", sha256(&noise(42, SIZE))?);
     for command in [
         "sha256 /disk/BIG.BIN",
@@ -250,14 +139,13 @@ fn for_ever(shipped: &Fixture, way: &Way) -> Result<()> {
         "sha256 /disk/BIG.BIN",
     ] {
         let said = user.within(400.0, command)?;
-        eprintln!("{} {command}: {said:?}", way.name);
         if command.starts_with("sha256") {
             ensure!(said.is_none_or(|said| said == sum), "false bytes");
         }
         let said = user.within(1.0, "cat /boot/motd")?;
         ensure!(said.is_some(), "others are not served");
     }
-    eprintln!("{} {:?} {}", way.name, began.elapsed(), user.say("crashes 30")?.0);
+    ensure!(user.incarnation("liar")? <= 6 * 3 + 1, "three restarts for each command at most");
     user.guest.shut_down()?;
     Ok(())
 }
