@@ -1,21 +1,26 @@
 //! `skink bench`: boots, lets the guest measure, collects its `sample ID VALUE UNIT` lines, prints
 //! a table and writes JSON.
 //!
-//! Cost is instructions, counted by QEMU (`-icount shift=0,sleep=off`: a nanosecond of virtual
-//! time is an instruction), exact for work of the CPU alone. What a device takes part in is
-//! measured over many operations. Wall time is given beside it, for ratios in one run only.
+//! Cost is instructions, counted by QEMU (`-icount shift=0`: a nanosecond of virtual time is an
+//! instruction), exact for work of the CPU alone. Time in which nobody has anything to do is left
+//! out: it is the host's. Where that cannot be, the row's name says so. What a device takes part in is
+//! measured over many operations. Wall time is given beside it, for ratios in one run only. What each
+//! row has in it is said by [`contents`].
 
+pub mod contents;
+
+use crate::campaign::rig::Rig;
+use crate::campaign::{Campaign, Control};
 use crate::compile::KernelVariant;
-use crate::disk::{self, Disk, Entry};
 use crate::machine::{Ending, Idle, Options};
 use crate::progress::{note, show};
-use crate::session::{Guest, Outcome, Recipe, System, Watch};
-use crate::stats::{self, Sample};
+use crate::session::{Guest, Watch};
+use crate::stats::{self, Row, Sample};
 use crate::workspace::{Arch, Workspace};
 use crate::{suite, terminal};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use skink_manifest::Experiment;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Boots for the wall time of `boot.prompt`.
@@ -24,8 +29,6 @@ const BOOTS: usize = 7;
 const COUNTED_BOOTS: usize = 3;
 /// Bytes of the file that file-system rows read.
 const BIG: usize = 64 << 20;
-/// A boot is given up after this.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// A row is given up after this.
 const ROW_TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -36,6 +39,20 @@ enum Clock {
     Wall,
     /// One nanosecond an instruction.
     Instructions,
+}
+
+impl Clock {
+    fn name(self) -> &'static str {
+        match self {
+            Clock::Wall => "wall time",
+            Clock::Instructions => "counted",
+        }
+    }
+
+    fn options(self, options: Options) -> Options {
+        // While the device works, no timer's work is to fill the time.
+        Options { icount: self == Clock::Instructions, idle: Idle::Sleeps, ..options }
+    }
 }
 
 /// Rows that the shell's command `bench ROW` measures, and how.
@@ -54,48 +71,94 @@ const SHELL_ROWS: [(&str, Clock); 10] = [
 /// Rows that the suite measures have IDs that begin so.
 const SUITE_PREFIXES: [&str; 3] = ["ipc.", "ntfn.", "sched."];
 
-/// Measures every row whose ID begins with `filter`. Returns the tool's exit code: 1 if a row
-/// could not be measured.
+/// How `bench` is called.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The machine
+    #[arg(long, value_enum, default_value = "x86_64")]
+    pub arch: Arch,
+    /// Writes the rows as JSON too
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// So many boots, and samples of each of the shell's rows, where another number is usual
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: Option<u32>,
+    /// Does it on a system that is broken on purpose, so that it must fail
+    #[arg(long, value_enum)]
+    pub control: Option<Control>,
+    /// Only rows whose ID begins with this
+    pub filter: Option<String>,
+}
+
+/// `skink bench`. Returns exit code 1 if a row could not be measured; the others are shown.
 ///
 /// # Errors
-/// If a system does not build or boot.
-pub fn bench(
-    workspace: &Workspace,
-    arch: Arch,
-    json: Option<&Path>,
-    filter: Option<&str>,
-) -> Result<u8> {
-    let filter = filter.unwrap_or("");
-    let mut run = Run {
-        workspace,
-        arch,
-        samples: Vec::new(),
-        failures: Vec::new(),
-        watch: Watch { stop: terminal::stop_flag()?, ..Watch::default() },
-    };
-    note(&format!("bench on {}, {}", arch.name(), host()));
-    if SUITE_PREFIXES.iter().any(|prefix| wanted(prefix, filter) || filter.starts_with(prefix)) {
+/// If a system does not build or boot, or there is no such row.
+pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
+    let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
+    note(&format!("bench on {}, {}", args.arch.name(), host()));
+    let (rows, failures) = measure(workspace, args, &watch)?;
+    show(stats::table(&rows).trim_end());
+    for row in &rows {
+        println!("{} ({}): {}", row.id, row.unit, contents::of(&row.id, &row.unit));
+    }
+    if let Some(path) = &args.json {
+        stats::write_json(path, &rows)?;
+    }
+    for failure in &failures {
+        note(&format!("not measured: {failure}"));
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// As [`command`], without a word; all rows must be measured.
+///
+/// # Errors
+/// As [`command`], and if one could not be measured.
+pub fn run(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<Vec<Row>> {
+    let (rows, failures) = measure(workspace, args, watch)?;
+    ensure!(failures.is_empty(), "not measured: {}", failures.join("; "));
+    Ok(rows)
+}
+
+/// The rows, and what could not be measured.
+fn measure(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<(Vec<Row>, Vec<String>)> {
+    let filter = args.filter.as_deref().unwrap_or("");
+    let is_suites = |prefix: &&str| wanted(prefix, filter) || filter.starts_with(*prefix);
+    let shell = SHELL_ROWS.iter().filter(|(id, _)| wanted(id, filter) || filter.starts_with(id));
+    let rows: Vec<(&str, Clock)> = shell.copied().collect();
+    if args.control.is_some() {
+        for (id, _) in &rows {
+            campaign(id).map_or_else(
+                || bail!("no control is seen by {id}"),
+                |campaign| campaign.ensure_sees(args.control),
+            )?;
+        }
+    }
+    let mut run = Run { workspace, args, samples: Vec::new(), failures: Vec::new(), watch };
+    if args.control.is_none() && SUITE_PREFIXES.iter().any(is_suites) {
         run.suite_rows();
     }
-    let boot = wanted("boot.prompt", filter);
-    let rows: Vec<(&str, Clock)> =
-        SHELL_ROWS.into_iter().filter(|(id, _)| wanted(id, filter)).collect();
+    let boot = args.control.is_none() && wanted("boot.prompt", filter);
     if boot || !rows.is_empty() {
         run.system_rows(boot, &rows)?;
     }
     run.samples.retain(|sample| wanted(&sample.id, filter));
-    let rows = stats::rows(arch.name(), &run.samples);
-    show(stats::table(&rows).trim_end());
-    if let Some(path) = json {
-        stats::write_json(path, &rows)?;
-    }
-    for failure in &run.failures {
-        note(&format!("not measured: {failure}"));
-    }
+    let rows = stats::rows(args.arch.name(), &run.samples);
     if rows.is_empty() && run.failures.is_empty() {
         bail!("no row has an ID that begins with `{filter}`");
     }
-    Ok(if run.failures.is_empty() { 0 } else { 1 })
+    Ok((rows, run.failures))
+}
+
+/// What a row of the shell's is to controls.
+fn campaign(id: &str) -> Option<Campaign> {
+    match id {
+        "restart.virtio-blk" => Some(Campaign::BenchRestart),
+        "fs.read.4k" => Some(Campaign::BenchRead),
+        "fs.write.seq" => Some(Campaign::BenchWrite),
+        _ => None,
+    }
 }
 
 fn wanted(id: &str, filter: &str) -> bool {
@@ -112,10 +175,10 @@ fn host() -> String {
 
 struct Run<'a> {
     workspace: &'a Workspace,
-    arch: Arch,
+    args: &'a Args,
     samples: Vec<Sample>,
     failures: Vec<String>,
-    watch: Watch,
+    watch: &'a Watch,
 }
 
 impl Run<'_> {
@@ -129,9 +192,10 @@ impl Run<'_> {
     }
 
     fn suite_samples(&self) -> Result<Vec<Sample>> {
-        let system = suite::system(self.workspace, self.arch, KernelVariant::Shipped, "bench")?;
+        let system =
+            suite::system(self.workspace, self.args.arch, KernelVariant::Shipped, "bench")?;
         let options = Options { icount: true, ..Options::default() };
-        let mut guest = Guest::boot(&system, &options, &self.watch)?;
+        let mut guest = Guest::boot(&system, &options, self.watch)?;
         let ending = guest.wait_ending(Instant::now() + ROW_TIMEOUT)?;
         let samples = stats::parse(&guest.console());
         if ending != Some(Ending::Clean) || samples.is_empty() {
@@ -142,21 +206,22 @@ impl Run<'_> {
     }
 
     fn system_rows(&mut self, boot: bool, rows: &[(&str, Clock)]) -> Result<()> {
-        let recipe = Recipe { experiment: Some(Experiment::KILLS), ..Recipe::default() };
-        let system = System::build(self.workspace, self.arch, &recipe)?;
-        let big = Entry::bytes("BIG.BIN", disk::pseudo_random(BIG, 1));
-        let disk = Disk::temporary(self.workspace, "bench", &[big])?;
+        let experiment = Experiment::KILLS;
+        let Args { arch, control, .. } = self.args;
+        let mut rig = Rig::build(self.workspace, *arch, experiment, *control, BIG)?;
+        rig.lie_from_the_start();
         if boot {
             note("boot.prompt");
-            self.boots(&system, &disk, Clock::Wall, BOOTS);
-            self.boots(&system, &disk, Clock::Instructions, COUNTED_BOOTS);
+            for (clock, times) in [(Clock::Wall, BOOTS), (Clock::Instructions, COUNTED_BOOTS)] {
+                rig = rig.with(|options| clock.options(options));
+                let times = self.args.samples.map_or(times, |samples| samples as usize);
+                self.boots(&rig, clock, times);
+            }
         }
         for (id, clock) in rows {
-            note(&format!(
-                "{id} ({})",
-                if *clock == Clock::Wall { "wall time" } else { "counted" }
-            ));
-            match self.shell_row(&system, &disk, id, *clock) {
+            note(&format!("{id} ({})", clock.name()));
+            rig = rig.with(|options| clock.options(options));
+            match self.shell_row(&rig, id, *clock) {
                 Ok(samples) => self.samples.extend(samples),
                 Err(error) => self.failures.push(format!("{id}: {error:#}")),
             }
@@ -164,16 +229,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn options(&self, disk: &Disk, clock: Clock) -> Options {
-        let icount = clock == Clock::Instructions;
-        // While the device works, no timer's work is to fill the time.
-        Options { icount, idle: Idle::Sleeps, disk: Some(disk.image.clone()), ..Options::default() }
-    }
-
     /// From QEMU's start to the shell's first listening.
-    fn boots(&mut self, system: &System, disk: &Disk, clock: Clock, times: usize) {
+    fn boots(&mut self, rig: &Rig, clock: Clock, times: usize) {
         for _ in 0..times {
-            match self.boot_once(system, disk, clock) {
+            match self.boot_once(rig, clock) {
                 Ok(sample) => self.samples.push(sample),
                 Err(error) => {
                     self.failures.push(format!("boot.prompt: {error:#}"));
@@ -183,45 +242,33 @@ impl Run<'_> {
         }
     }
 
-    fn boot_once(&self, system: &System, disk: &Disk, clock: Clock) -> Result<Sample> {
-        let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
-        let mut sink = crate::session::Sink { output: &mut |_| Ok(()), crash: None };
-        if let Some(outcome) = guest.wait_ready(Instant::now() + BOOT_TIMEOUT, &mut sink)? {
-            bail!("{outcome:?} before the prompt\n{}", guest.post_mortem());
-        }
-        let ready_ms = guest.started().elapsed().as_secs_f64() * 1000.0;
+    fn boot_once(&self, rig: &Rig, clock: Clock) -> Result<Sample> {
+        let mut lab = rig.boot(self.watch)?;
         let sample = match clock {
-            Clock::Wall => Sample::new("boot.prompt", ready_ms, "ms"),
+            Clock::Wall => {
+                Sample::new("boot.prompt", lab.prompt_after().as_secs_f64() * 1000.0, "ms")
+            }
             Clock::Instructions => {
-                let (text, _) = guest.capture("uptime --ns", BOOT_TIMEOUT)?;
-                let text = String::from_utf8_lossy(&text).into_owned();
-                let number =
-                    text.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty());
-                let ns = number.and_then(|word| word.parse::<u64>().ok());
-                let ns = ns.with_context(|| format!("`uptime --ns` printed `{}`", text.trim()))?;
-                Sample::new("boot.prompt", ns as f64, "instructions")
+                let printed = stats::parse(&lab.ask("bench boot.prompt")?);
+                let mut counted = printed.into_iter().filter_map(|sample| in_clock(sample, clock));
+                let Some(sample) = counted.next() else {
+                    bail!("`bench boot.prompt` printed no sample");
+                };
+                sample
             }
         };
-        guest.shut_down()?;
+        lab.end()?;
         Ok(sample)
     }
 
-    fn shell_row(
-        &self,
-        system: &System,
-        disk: &Disk,
-        id: &str,
-        clock: Clock,
-    ) -> Result<Vec<Sample>> {
-        let mut guest = Guest::boot(system, &self.options(disk, clock), &self.watch)?;
-        let (text, outcome) = guest.capture(&format!("bench {id}"), ROW_TIMEOUT)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
+    fn shell_row(&self, rig: &Rig, id: &str, clock: Clock) -> Result<Vec<Sample>> {
+        let mut lab = rig.boot(self.watch)?;
+        let samples = self.args.samples.map_or(String::new(), |samples| samples.to_string());
+        let text = lab.ask_within(&format!("bench {id} {samples}"), ROW_TIMEOUT)?;
+        lab.end()?;
         let samples: Vec<Sample> =
             stats::parse(&text).into_iter().filter_map(|sample| in_clock(sample, clock)).collect();
-        if outcome != Outcome::Status(0) || samples.is_empty() {
-            bail!("`bench {id}`: {outcome:?}, printed: {}", text.trim());
-        }
-        guest.shut_down()?;
+        ensure!(!samples.is_empty(), "`bench {id}` printed no sample: {}", text.trim());
         Ok(samples)
     }
 }

@@ -97,16 +97,7 @@ enum Sub {
         install: bool,
     },
     /// Measures, prints a table
-    Bench {
-        /// The machine
-        #[arg(long, value_enum, default_value = "x86_64")]
-        arch: Arch,
-        /// Writes the rows as JSON too
-        #[arg(long)]
-        json: Option<PathBuf>,
-        /// Only rows whose ID begins with this
-        filter: Option<String>,
-    },
+    Bench(bench::Args),
     /// Runs the in-guest tests
     Suite {
         #[command(flatten)]
@@ -239,9 +230,9 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             }
             Ok(if doctor::report(workspace)? { 0 } else { 1 })
         }
-        Sub::Bench { arch, json, filter } => {
-            doctor::ensure(workspace, arch)?;
-            bench::bench(workspace, arch, json.as_deref(), filter.as_deref())
+        Sub::Bench(args) => {
+            doctor::ensure(workspace, args.arch)?;
+            bench::command(workspace, &args)
         }
         Sub::Suite { machine, list, timeout, filter } => {
             let options = machine.options()?;

@@ -52,6 +52,9 @@ pub struct Row {
     pub min: f64,
     /// The middle one; of an even number, the mean of the two.
     pub median: f64,
+    /// The median of what is measured lies between these with a probability of 95%, whatever the
+    /// distribution: two of the samples, by their rank (of fewer than six the outermost).
+    pub interval: [f64; 2],
     /// 99 of 100 are no greater (nearest rank).
     pub p99: f64,
     /// The greatest.
@@ -80,11 +83,20 @@ pub fn rows(arch: &str, samples: &[Sample]) -> Vec<Row> {
             n,
             min: values[0],
             median: median(&values),
+            interval: interval(&values),
             p99: values[(n * 99).div_ceil(100) - 1],
             max: values[n - 1],
         }
     };
     groups.into_iter().map(row).collect()
+}
+
+/// The samples between which the median lies with a probability of 95%: the number of those below
+/// it is binomial, here by its normal approximation. The values are sorted, and there is one.
+fn interval(values: &[f64]) -> [f64; 2] {
+    let n = values.len();
+    let rank = (n as f64 / 2.0 - 0.98 * (n as f64).sqrt()).floor().max(1.0) as usize;
+    [values[rank - 1], values[n - rank]]
 }
 
 /// The mean; 0 of nothing.
@@ -109,14 +121,15 @@ fn number(value: f64) -> String {
 /// The rows as a table for people.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<28} {:<13} {:>5} {:>14} {:>14} {:>14} {:>14}\n",
-        "id", "unit", "n", "min", "median", "p99", "max"
+        "{:<40} {:<13} {:>5} {:>14} {:>14} {:>14} {:>14}  {}\n",
+        "id", "unit", "n", "min", "median", "p99", "max", "median, 95%"
     );
     for row in rows {
         let [min, median, p99, max] = [row.min, row.median, row.p99, row.max].map(number);
+        let [low, high] = row.interval.map(number);
         let _ = writeln!(
             text,
-            "{:<28} {:<13} {:>5} {min:>14} {median:>14} {p99:>14} {max:>14}",
+            "{:<40} {:<13} {:>5} {min:>14} {median:>14} {p99:>14} {max:>14}  {low} to {high}",
             row.id, row.unit, row.n
         );
     }
@@ -127,10 +140,12 @@ pub fn table(rows: &[Row]) -> String {
 pub fn json(rows: &[Row]) -> String {
     let object = |row: &Row| {
         let [min, median, p99, max] = [row.min, row.median, row.p99, row.max].map(number);
+        let [low, high] = row.interval.map(number);
         let plain = |text: &str| text.replace(['"', '\\'], "_");
         format!(
             "  {{\"id\": \"{}\", \"arch\": \"{}\", \"unit\": \"{}\", \"n\": {}, \"min\": {min}, \
-             \"median\": {median}, \"p99\": {p99}, \"max\": {max}}}",
+             \"median\": {median}, \"median_low\": {low}, \"median_high\": {high}, \"p99\": {p99}, \
+             \"max\": {max}}}",
             plain(&row.id),
             plain(&row.arch),
             plain(&row.unit),
@@ -167,13 +182,23 @@ mod tests {
         assert_eq!(rows.len(), 2);
         let a = &rows[0];
         assert_eq!((a.n, a.min, a.median, a.p99, a.max), (200, 1.0, 100.5, 198.0, 200.0));
+        assert_eq!(a.interval, [86.0, 115.0], "as the tables of the binomial distribution say");
         let b = &rows[1];
         assert_eq!((b.n, b.min, b.median, b.p99, b.max), (1, 7.0, 7.0, 7.0, 7.0));
         assert_eq!(
             json(&rows[1..]),
             "[\n  {\"id\": \"a\", \"arch\": \"x86_64\", \"unit\": \"ms\", \"n\": 1, \"min\": 7, \
-             \"median\": 7, \"p99\": 7, \"max\": 7}\n]\n"
+             \"median\": 7, \"median_low\": 7, \"median_high\": 7, \"p99\": 7, \"max\": 7}\n]\n"
         );
         assert!(table(&rows).contains("100.5"));
+    }
+
+    #[test]
+    fn few_samples_have_the_interval_of_all() {
+        let of = |n: u32| interval(&(1..=n).map(f64::from).collect::<Vec<_>>());
+        assert_eq!(
+            (of(1), of(2), of(5), of(50)),
+            ([1.0, 1.0], [1.0, 2.0], [1.0, 5.0], [18.0, 33.0])
+        );
     }
 }

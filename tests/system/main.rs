@@ -5,7 +5,9 @@
 
 mod bad_input;
 mod campaigns;
+mod controls;
 mod disks;
+mod figures;
 mod floats;
 mod fsdeath;
 mod groups;
@@ -75,6 +77,8 @@ fn main() {
         hostile::TESTS,
         together::TESTS,
         campaigns::TESTS,
+        controls::TESTS,
+        figures::TESTS,
         work::TESTS,
     ];
     let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));

@@ -36,14 +36,17 @@ fn verbose(fixture: &Fixture) -> Result<()> {
         register,
         "ns before: badge 0x",
         "file.",
-        "declared ",
-        "ready ",
-        "answered ",
         "r--- its endpoint",
         "the kernel's log",
         "doorbell of shell",
     ] {
         ensure!(text.contains(words), "no `{words}` in {text}");
+    }
+    for phase in ["declared", "silenced", "revoked", "reloaded", "started", "ready", "answered"] {
+        let mut lines = text.lines().filter(|line| line.split_whitespace().next() == Some(phase));
+        let when = lines.next().and_then(|line| line.strip_suffix(" ns after it was noticed"));
+        let ns = when.and_then(|line| line.split_whitespace().last()?.parse::<u64>().ok());
+        ensure!(ns.is_some_and(|ns| ns > 0), "`{phase}` has no time in {text}");
     }
     let overflow =
         fixture.exec(None, &["kill hello --at receive:1 --how stack; hello; crashes 1"])?;

@@ -77,9 +77,17 @@ fn ps(fixture: &Fixture) -> Result<()> {
 
 fn jobs(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
-    let text =
-        fixture.ok(disk.path(), "sleep 0.3 & sleep 0.3 & time wait; cat /disk/HELLO.TXT & wait")?;
-    ensure!(text.contains("Hello from the disk.\n"), "{text}");
+    let lines =
+        ["sleep 1.5 & sleep 1.5 & time wait", "cat /disk/HELLO.TXT & wait; echo then", "wait"];
+    let said = fixture.exec(Some(disk.path()), &lines)?;
+    ensure!(said.iter().all(|said| said.status == 0), "{said:?}");
+    let seconds = said[0].text.lines().filter_map(|line| line.strip_suffix(" s"));
+    let waited: Vec<f64> = seconds.filter_map(|seconds| seconds.parse().ok()).collect();
+    // Both at once, and to the end of both: one after the other would be three seconds.
+    let is_one = |waited: &f64| (1.4..2.9).contains(waited);
+    ensure!(waited.len() == 1 && waited.iter().all(is_one), "{:?}", said[0]);
+    let (hello, then) = (said[1].text.find("Hello from the disk.\n"), said[1].text.find("then\n"));
+    ensure!(hello.is_some() && hello < then, "{:?}", said[1]);
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! * [`bootinfo`]: what the kernel tells the root task.
 //! * [`bootimage`]: the container that the host tool packs and the kernel and root task read.
 //! * [`exec`]: the frames between the host tool and the shell on the second serial port.
+//! * [`pattern`]: the content of the file that the host tool has the shell's measurements read.
 //!
 //! Not here: anything that only user programs share (that is `libipc`).
 #![no_std]
@@ -25,6 +26,7 @@ pub mod exec;
 pub mod fault;
 pub mod invocation;
 pub mod message;
+pub mod pattern;
 pub mod syscall;
 
 pub use cap::{Badge, CPtr, CapRights, ObjectType, Slot};

@@ -2,20 +2,22 @@
 //! nobody asks it for anything, under load, when it starts, and while another server is restarted.
 //! And each is stopped for good, as one that was given up: then its clients must be told at once.
 //!
-//! Of each cell it is asserted that the death came with the cause that was meant (and with requests
-//! in flight where the cell says so), what the clients saw, and that nobody else was restarted. A
-//! way to die that does not apply is refused by the guest itself, with the reason that the table
-//! counts as `-`.
+//! Of each cell it is asserted that the death that was ordered came with the cause that was meant (and
+//! with requests in flight where the cell says so), what the clients saw, and that nobody else was
+//! restarted. A way to die that does not apply is refused by the guest itself, which the table
+//! counts as `-`: it must be refused where the manifest says that nobody would notice, and nowhere
+//! else.
 
 use super::lab::{Death, Heard, Lab};
-use super::{BACKOFF_MS, Sample, disk, system_with, wanted};
-use crate::machine::Options;
+use super::ledger::{Order, Totals};
+use super::rig::Rig;
+use super::{BACKOFF_MS, Campaign, Control, Sample, wanted};
 use crate::manifest;
 use crate::progress::{note, show};
 use crate::session::{Outcome, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use skink_manifest::{Experiment, Manifest, Server};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -48,8 +50,8 @@ const UNAVAILABLE: [&str; 3] =
     ["the service is not running", "its driver does not run", "the disk failed at"];
 /// A client is told within this.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// How the guest refuses a way that does not apply.
-const REFUSALS: [&str; 3] = ["no `heartbeat_ms`", "by a deadline", "all of the CPU"];
+/// Those that watch a device by a deadline.
+const WATCH_A_DEVICE: [&str; 1] = ["virtio-blk"];
 
 /// When a server dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +93,9 @@ pub struct Args {
     /// Which of the cells
     #[command(flatten)]
     pub sample: Sample,
+    /// Does it on a system that is broken on purpose, so that it must fail
+    #[arg(long, value_enum)]
+    pub control: Option<Control>,
 }
 
 /// A cell of the matrix.
@@ -100,6 +105,8 @@ struct Cell {
     way: &'static str,
     words: &'static [&'static str],
     time: Time,
+    /// Somebody would notice: the guest must not refuse it.
+    applies: bool,
     /// Who dies first in [`Time::OthersRestart`]: whom the server needs, else a neighbour.
     other: String,
 }
@@ -133,6 +140,22 @@ pub struct Report {
     pub none: usize,
     /// What is not as it must be.
     pub failures: Vec<String>,
+    /// What the guest's records say, of all boots.
+    pub totals: Totals,
+}
+
+impl Report {
+    /// Checks what must hold.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<()> {
+        if let Some(first) = self.failures.first() {
+            bail!("{} cells failed; the first: {first}", self.failures.len());
+        }
+        ensure!(self.good > 0, "no cell is as it must be: {} do not apply", self.none);
+        self.totals.check()
+    }
 }
 
 /// `skink deaths`. Returns exit code 1 if a cell failed.
@@ -145,14 +168,15 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let report = run(workspace, args, &watch, &mut |line| show(line))?;
     let cells = report.good + report.none + report.failures.len();
     println!(
-        "{cells} cells on {} in {:.0} s: {} as they must be, {} do not apply, {} failed",
+        "{cells} cells on {} in {:.0} s: {} as they must be, {} do not apply, {} failed\n{}",
         args.arch.name(),
         began.elapsed().as_secs_f64(),
         report.good,
         report.none,
-        report.failures.len()
+        report.failures.len(),
+        report.totals
     );
-    super::exit_code(cells, report.failures.len())
+    Ok(super::exit_code(report.check()))
 }
 
 /// Boots and kills; `say` gets a line for each cell.
@@ -165,15 +189,14 @@ pub fn run(
     watch: &Watch,
     say: &mut dyn FnMut(&str),
 ) -> Result<Report> {
+    Campaign::Deaths.ensure_sees(args.control)?;
     let path = workspace.target_folder(args.arch).join("system.toml");
     let manifest = manifest::load(&path, args.arch.target())?;
     let cells = cells(&manifest, args);
     ensure!(!cells.is_empty(), "no cell: is there such a server and way?");
     let experiment = Experiment { backoff_ms: BACKOFF_MS, ..Experiment::KILLS };
-    let system = system_with(workspace, args.arch, experiment)?;
-    let disk = disk(workspace, "deaths", FILE_BYTES)?;
-    let options = Options { disk: Some(disk.image.clone()), ..Options::default() };
-    let mut bench = Bench::new(Lab::boot(&system, &options, watch)?, &manifest)?;
+    let rig = Rig::build(workspace, args.arch, experiment, args.control, FILE_BYTES)?;
+    let mut bench = Bench::new(rig.boot(watch)?, &manifest)?;
     let mut report = Report::default();
     for cell in &cells {
         let verdict =
@@ -195,11 +218,14 @@ pub fn run(
                 report.failures.push(line);
                 // It gives the disk back before the next one takes it.
                 drop(bench);
-                bench = Bench::new(Lab::boot(&system, &options, watch)?, &manifest)?;
+                if args.control.is_some() {
+                    return Ok(report);
+                }
+                bench = Bench::new(rig.boot(watch)?, &manifest)?;
             }
         }
     }
-    bench.lab.end()?;
+    report.totals.add(bench.lab.close()?);
     Ok(report)
 }
 
@@ -220,12 +246,23 @@ fn cells(manifest: &Manifest, args: &Args) -> Vec<Cell> {
                     wanted(args.server.as_ref(), &server.name) && wanted(args.how.as_ref(), way);
                 if chosen && is_wanted {
                     let other = other_than(manifest, index);
-                    cells.push(Cell { server: server.name.to_string(), way, words, time, other });
+                    let (name, applies) = (server.name.to_string(), applies(server, way));
+                    cells.push(Cell { server: name, way, words, time, applies, other });
                 }
             }
         }
     }
     cells
+}
+
+/// Whether somebody would notice that the server dies so.
+fn applies(server: &Server, way: &str) -> bool {
+    match way {
+        "loop" => server.budget_us < server.period_us,
+        "hang" => server.heartbeat_ms > 0,
+        "device" => WATCH_A_DEVICE.contains(&server.name.as_str()),
+        _ => true,
+    }
 }
 
 /// Whom the server needs, else the one behind it; never the shell, which runs the lines.
@@ -268,6 +305,9 @@ impl<'a> Bench<'a> {
         for line in uses.chain([ALL]) {
             calm.insert(line, lab.ask(line)?);
         }
+        let names = manifest::servers(manifest).map(|server| server.name.as_str());
+        let victims: Vec<&str> = names.filter(|name| *name != SHELL).collect();
+        lab.warm_up(&victims, ALL, &calm[ALL])?;
         Ok(Bench { lab, calm })
     }
 
@@ -278,6 +318,7 @@ impl<'a> Bench<'a> {
             return Ok(Verdict::NoClients);
         }
         let before = self.lab.restarts()?;
+        let last_order = self.lab.last_order();
         let kill = format!("kill {server} --how {way}");
         let line = match cell.time {
             Time::Idle => kill,
@@ -289,16 +330,30 @@ impl<'a> Bench<'a> {
             Time::ForGood => return self.try_stop(cell, request, before),
         };
         let mut heard = self.lab.say(&line)?;
-        if REFUSALS.iter().any(|words| heard.text.contains(words)) {
-            self.wait_until_all_run()?;
+        let order = self.order_of(cell, last_order)?;
+        if order.is_refused() {
+            ensure!(!cell.applies, "refused, though somebody would notice: {order:?}");
+            self.lab.wait_until_all_run()?;
+            self.check_all()?;
             return Ok(Verdict::Refused);
         }
-        let deaths = self.wait_for_deaths(cell, &mut heard)?;
+        ensure!(cell.applies, "the guest took an order of which nobody would notice: {order:?}");
+        let deaths = self.wait_for_deaths(cell, &order, &mut heard)?;
         let view = self.check_view(cell, request, &heard)?;
-        self.check_deaths(cell, &deaths)?;
+        check_deaths(cell, &order, &deaths)?;
         self.check_restarts(cell, &before)?;
+        let order = self.order_of(cell, last_order)?;
+        ensure!((order.reached, order.died) == (1, 1), "the record of the order: {order:?}");
         let in_flight = deaths.last().map_or(0, |death| death.in_flight);
         Ok(Verdict::Good(view, in_flight))
+    }
+
+    /// The order of the cell, among those behind `last`.
+    fn order_of(&mut self, cell: &Cell, last: u64) -> Result<Order> {
+        let orders = self.lab.orders_after(last)?;
+        let is_its = |order: &&Order| order.server == cell.server && order.how == cell.way;
+        let its = orders.iter().find(is_its).cloned();
+        its.with_context(|| format!("the guest knows of no such order: {orders:?}"))
     }
 
     /// Stops the server, asks it for something, and starts it again.
@@ -315,6 +370,7 @@ impl<'a> Bench<'a> {
             let heard = self.lab.say(request)?;
             let told = UNAVAILABLE.iter().any(|words| heard.text.contains(words));
             ensure!(told, "`{request}`: {:?}, {:?}", heard.outcome, heard.text);
+            ensure!(heard.outcome != Outcome::Status(0), "`{request}` succeeded");
             ensure!(began.elapsed() < AT_ONCE, "told after {:?}", began.elapsed());
         }
         self.lab.ask(&format!("start {server}"))?;
@@ -326,23 +382,19 @@ impl<'a> Bench<'a> {
         Ok(Verdict::Good(view, 0))
     }
 
-    /// Waits out the back-off of those who died for a cell that does not apply.
-    fn wait_until_all_run(&mut self) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
-        while self.lab.ask("ps")?.contains("back-off") {
-            ensure!(Instant::now() < until, "somebody is not started again");
-        }
-        Ok(())
-    }
-
     /// Waits until the deaths of the cell have come, and everything works again.
-    fn wait_for_deaths(&mut self, cell: &Cell, heard: &mut Heard) -> Result<Vec<Death>> {
+    fn wait_for_deaths(
+        &mut self,
+        cell: &Cell,
+        order: &Order,
+        heard: &mut Heard,
+    ) -> Result<Vec<Death>> {
         let mut deaths = core::mem::take(&mut heard.deaths);
         let until = Instant::now() + PATIENCE;
         // Some come only when the server has something to do.
         let line = use_of(&cell.server).unwrap_or("true");
-        while !deaths.iter().any(|death| cell.is_meant(death)) {
-            ensure!(Instant::now() < until, "no such death; there were {deaths:?}");
+        while !deaths.iter().any(|death| death.order == Some(order.number)) {
+            ensure!(Instant::now() < until, "no death by order {order:?}; there were {deaths:?}");
             let idle = cell.time == Time::Idle && cell.way != "device";
             let more = self.lab.say(if idle { "true" } else { line })?;
             deaths.extend(more.deaths);
@@ -355,6 +407,7 @@ impl<'a> Bench<'a> {
     fn check_all(&mut self) -> Result<Vec<Death>> {
         let all = self.lab.say(ALL)?;
         ensure!(all.is(&self.calm[ALL]), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);
+        self.lab.answered_right();
         Ok(all.deaths)
     }
 
@@ -366,9 +419,9 @@ impl<'a> Bench<'a> {
         heard: &Heard,
     ) -> Result<&'static str> {
         if cell.server == SHELL {
-            // Its death ends the line; where it comes later, there is no line any more.
-            let over = matches!(heard.outcome, Outcome::ShellDied | Outcome::Status(_));
-            ensure!(over, "{:?}", heard.outcome);
+            // Its death ends the line; only where that had nothing more to do, it may be over.
+            let is_over = heard.outcome == Outcome::Status(0) && cell.time != Time::Load;
+            ensure!(heard.outcome == Outcome::ShellDied || is_over, "{:?}", heard.outcome);
             return Ok("the line ends with it");
         }
         let expected = match cell.time {
@@ -377,38 +430,6 @@ impl<'a> Bench<'a> {
         };
         ensure!(heard.is(expected), "{:?}, printed {:?}", heard.outcome, heard.text);
         Ok("unseen")
-    }
-
-    fn check_deaths(&self, cell: &Cell, deaths: &[Death]) -> Result<()> {
-        let others: &[&str] = match cell.time {
-            Time::StartUp => &["restarted by command"],
-            Time::OthersRestart => &["killed"],
-            _ => &[],
-        };
-        ensure!(deaths.len() == 1 + others.len(), "deaths: {deaths:?}");
-        let its = deaths.iter().find(|death| cell.is_meant(death)).context("no such death")?;
-        match cell.time {
-            Time::Load if cell.server != SHELL => {
-                ensure!(its.in_flight > 0, "no request in flight: {its:?}");
-                let placed = format!("{}:receive:", cell.server);
-                ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
-            }
-            Time::StartUp => {
-                let placed = format!("{}:start:", cell.server);
-                ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
-            }
-            Time::OthersRestart => {
-                let other = deaths.iter().find(|death| death.server == cell.other);
-                let other = other.context("the other one did not die")?;
-                ensure!(other.noticed_ns <= its.noticed_ns, "in the wrong order: {deaths:?}");
-                // These are found by time, which may be longer than any restart.
-                let is_prompt = !matches!(cell.way, "loop" | "hang" | "device");
-                let during = other.started_ns == 0 || its.noticed_ns < other.started_ns;
-                ensure!(during || !is_prompt, "not during the other's restart: {deaths:?}");
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Nobody was restarted but those who died.
@@ -431,13 +452,51 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Those who were to die did, and nobody else.
+fn check_deaths(cell: &Cell, order: &Order, deaths: &[Death]) -> Result<()> {
+    let others: &[&str] = match cell.time {
+        Time::StartUp => &["restarted by command"],
+        Time::OthersRestart => &["killed"],
+        _ => &[],
+    };
+    ensure!(deaths.len() == 1 + others.len(), "deaths: {deaths:?}");
+    let its = deaths.iter().find(|death| death.order == Some(order.number));
+    let its = its.context("no such death")?;
+    ensure!(cell.is_meant(its), "the death by order {} is another: {its:?}", order.number);
+    let other = deaths.iter().find(|death| death.order != Some(order.number));
+    let other = other.map_or("", |death| death.cause.as_str());
+    ensure!(others.iter().all(|words| other.contains(words)), "the other death: {deaths:?}");
+    match cell.time {
+        Time::Load if cell.server != SHELL => {
+            ensure!(its.in_flight > 0, "no request in flight: {its:?}");
+            let placed = format!("{}:receive:", cell.server);
+            ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
+        }
+        Time::StartUp => {
+            let placed = format!("{}:start:", cell.server);
+            ensure!(its.placed.starts_with(&placed), "placed at `{}`", its.placed);
+        }
+        Time::OthersRestart => {
+            let other = deaths.iter().find(|death| death.server == cell.other);
+            let other = other.context("the other one did not die")?;
+            ensure!(other.noticed_ns <= its.noticed_ns, "in the wrong order: {deaths:?}");
+            // These are found by time, which may be longer than any restart.
+            let is_prompt = !matches!(cell.way, "loop" | "hang" | "device");
+            let during = other.started_ns == 0 || its.noticed_ns < other.started_ns;
+            ensure!(during || !is_prompt, "not during the other's restart: {deaths:?}");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn args(one_in: u64, seed: u64) -> Args {
         let sample = Sample { one_in, seed };
-        Args { arch: Arch::X86_64, server: None, how: None, sample }
+        Args { arch: Arch::X86_64, server: None, how: None, sample, control: None }
     }
 
     #[test]
@@ -452,5 +511,58 @@ mod tests {
         assert!(all.iter().all(|cell| cell.other != SHELL && cell.other != cell.server));
         let some = cells(&manifest, &args(10, 3));
         assert!((10..60).contains(&some.len()), "{}", some.len());
+    }
+
+    fn cell(server: &str, way: &'static str, words: &'static [&'static str], time: Time) -> Cell {
+        let (server, other) = (server.to_owned(), "virtio-blk".to_owned());
+        Cell { server, way, words, time, applies: true, other }
+    }
+
+    fn order() -> Order {
+        Order {
+            number: 9,
+            server: "fs".into(),
+            how: "panic".into(),
+            times: Some(1),
+            reached: 1,
+            died: 1,
+            missed: 0,
+            withdrawn: None,
+        }
+    }
+
+    #[test]
+    fn only_the_death_by_the_cells_own_order_counts() {
+        let idle = cell("fs", "panic", &["panic: "], Time::Idle);
+        let death = |order: Option<u64>, cause: &str| Death {
+            server: "fs".into(),
+            cause: cause.into(),
+            order,
+            ..Death::default()
+        };
+        check_deaths(&idle, &order(), &[death(Some(9), "panic: x")]).unwrap();
+        let complaint =
+            |deaths: &[Death]| check_deaths(&idle, &order(), deaths).unwrap_err().to_string();
+        assert!(complaint(&[death(None, "panic: x")]).starts_with("no such death"));
+        assert!(complaint(&[death(Some(8), "panic: x")]).starts_with("no such death"));
+        assert!(complaint(&[death(Some(9), "killed")]).contains("is another"));
+        let two = [death(Some(9), "panic: x"), death(Some(9), "panic: x")];
+        assert!(complaint(&two).starts_with("deaths: "));
+        assert!(complaint(&[]).starts_with("deaths: "));
+        let start_up = cell("fs", "panic", &["panic: "], Time::StartUp);
+        let deaths = [death(Some(10), "killed"), death(Some(9), "panic: x")];
+        let error = check_deaths(&start_up, &order(), &deaths).unwrap_err().to_string();
+        assert!(error.starts_with("the other death"), "{error}");
+    }
+
+    #[test]
+    fn a_matrix_of_refusals_is_a_failure() {
+        let report = Report { none: 20, ..Report::default() };
+        let error = report.check().unwrap_err().to_string();
+        assert_eq!(error, "no cell is as it must be: 20 do not apply");
+        let report = Report { good: 1, none: 20, ..Report::default() };
+        assert!(report.check().unwrap_err().to_string().starts_with("nobody died"));
+        let report = Report { good: 3, failures: vec!["x".into()], ..Report::default() };
+        assert_eq!(report.check().unwrap_err().to_string(), "1 cells failed; the first: x");
     }
 }

@@ -1,5 +1,6 @@
 //! Campaigns: long experiments with deaths in them, as commands of the tool. Their short, seeded
-//! forms are system tests.
+//! forms are system tests. All of them report what the guest's records say, never what they asked
+//! for ([`ledger`]), and each can be run on systems that are broken on purpose ([`control`]).
 //!
 //! * [`deaths`]: the matrix of deaths: each server, each way, each time.
 //! * [`overhead`]: what heartbeats and recording cost.
@@ -7,40 +8,25 @@
 //! * [`sweep`]: kill at every step of a workload.
 //! * [`throughput`]: what a death a second costs a client that reads or writes.
 
+pub mod control;
 pub mod deaths;
 pub mod lab;
+pub mod ledger;
+pub mod lying_disk;
 pub mod overhead;
+pub mod rig;
 pub mod soak;
 pub mod sweep;
 pub mod throughput;
 
-use crate::disk::{self, Disk, Entry};
-use crate::session::{Guest, Outcome, Recipe, System};
+use crate::progress::note;
 use crate::stats;
-use crate::workspace::{Arch, Workspace};
-use anyhow::{Result, bail, ensure};
-use skink_manifest::Experiment;
-use std::time::Duration;
+use anyhow::{Result, bail};
+
+pub use control::{Campaign, Control};
 
 /// A back-off that leaves time for something else to happen, milliseconds.
 const BACKOFF_MS: u32 = 20;
-
-/// The shipped system, with [`Experiment::KILLS`].
-fn system(workspace: &Workspace, arch: Arch) -> Result<System> {
-    system_with(workspace, arch, Experiment::KILLS)
-}
-
-fn system_with(workspace: &Workspace, arch: Arch, experiment: Experiment) -> Result<System> {
-    crate::doctor::ensure(workspace, arch)?;
-    let recipe = Recipe { experiment: Some(experiment), ..Recipe::default() };
-    System::build(workspace, arch, &recipe)
-}
-
-/// A disk of its own with one large file, which the shell's measurements read.
-fn disk(workspace: &Workspace, name: &str, bytes: usize) -> Result<Disk> {
-    let big = Entry::bytes("BIG.BIN", disk::pseudo_random(bytes, 1));
-    Disk::temporary(workspace, name, &[big])
-}
 
 /// Which cells of a campaign are tried.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,13 +39,15 @@ pub struct Sample {
     pub seed: u64,
 }
 
-/// The tool's exit code after so many cells: nothing tried is no success.
-///
-/// # Errors
-/// If there was none.
-fn exit_code(cells: usize, failures: usize) -> Result<u8> {
-    ensure!(cells > 0, "there is nothing of what was asked for: no cell was tried");
-    Ok(u8::from(failures > 0))
+/// The tool's exit code, when what must hold was checked; says what does not.
+fn exit_code(checked: Result<()>) -> u8 {
+    match checked {
+        Ok(()) => 0,
+        Err(error) => {
+            note(&format!("{error:#}"));
+            1
+        }
+    }
 }
 
 impl Sample {
@@ -89,21 +77,6 @@ fn wanted(filter: Option<&String>, name: &str) -> bool {
     filter.is_none_or(|filter| filter == name)
 }
 
-/// Runs a line that must succeed; what it printed.
-fn say(guest: &mut Guest, line: &str, timeout: Duration) -> Result<String> {
-    let (bytes, outcome) = guest.capture(line, timeout)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    match outcome {
-        Outcome::Status(0) => Ok(text),
-        other => bail!("`{line}`: {other:?}, printed {text:?}\n{}", guest.post_mortem()),
-    }
-}
-
-/// The samples that a line printed.
-fn samples(guest: &mut Guest, line: &str, timeout: Duration) -> Result<Vec<stats::Sample>> {
-    Ok(stats::parse(&say(guest, line, timeout)?))
-}
-
 /// The value of the one sample with this ID and unit.
 fn value(samples: &[stats::Sample], id: &str, unit: &str) -> Result<f64> {
     let found = samples.iter().find(|sample| sample.id == id && sample.unit == unit);
@@ -118,8 +91,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_tried_is_no_success() {
-        assert!(exit_code(0, 0).unwrap_err().to_string().contains("no cell was tried"));
-        assert_eq!((exit_code(3, 0).unwrap(), exit_code(3, 1).unwrap()), (0, 1));
+    fn what_does_not_hold_is_an_exit_code() {
+        assert_eq!((exit_code(Ok(())), exit_code(Err(anyhow::anyhow!("x")))), (0, 1));
+        let samples = [stats::Sample::new("a", 5.0, "ns")];
+        assert_eq!(value(&samples, "a", "ns").unwrap(), 5.0);
+        assert!(value(&samples, "a", "MB/s").unwrap_err().to_string().contains("no `sample a"));
     }
 }

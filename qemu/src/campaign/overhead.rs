@@ -4,9 +4,11 @@
 //! both, as it ships, and without either. A raw IPC has no instruction of theirs (they are libipc's,
 //! the kernel knows nothing of them), so the typed call is what shows them first.
 
-use super::{disk, samples, system_with};
-use crate::machine::{Ending, Idle, Options};
-use crate::session::{Guest, Watch};
+use super::rig::Rig;
+use super::{Campaign, Control};
+use crate::machine::{Idle, Options};
+use crate::session::Watch;
+use crate::stats;
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
 use anyhow::{Result, ensure};
@@ -25,7 +27,10 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Args {
     /// The machine
     #[arg(long, value_enum, default_value = "x86_64")]
-    arch: Arch,
+    pub arch: Arch,
+    /// Does it on a system that is broken on purpose, so that it must fail
+    #[arg(long, value_enum)]
+    pub control: Option<Control>,
 }
 
 /// A row on both systems.
@@ -49,7 +54,8 @@ impl Row {
 
     /// Whether it is within its limit.
     pub fn holds(&self) -> bool {
-        self.limit.is_none_or(|limit| self.share() <= limit)
+        let was_measured = self.on > 0.0 && self.off > 0.0;
+        was_measured && self.limit.is_none_or(|limit| self.share() <= limit)
     }
 }
 
@@ -59,7 +65,7 @@ impl Row {
 /// If a system does not build, or a guest does not answer.
 pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let watch = Watch { stop: terminal::stop_flag()?, ..Watch::default() };
-    let rows = run(workspace, args.arch, &watch)?;
+    let rows = run(workspace, args, &watch)?;
     println!("{:<12}{:>14}{:>14}{:>9}", "instructions", "on", "off", "more");
     for row in &rows {
         println!("{:<12}{:>14.0}{:>14.0}{:>8.2}%", row.id, row.on, row.off, row.share() * 100.0);
@@ -71,11 +77,12 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
 ///
 /// # Errors
 /// If a system does not build, or a guest does not answer.
-pub fn run(workspace: &Workspace, arch: Arch, watch: &Watch) -> Result<Vec<Row>> {
-    let on = least(workspace, arch, Experiment::KILLS, watch)?;
+pub fn run(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<Vec<Row>> {
+    Campaign::Overhead.ensure_sees(args.control)?;
+    let on = least(workspace, args, Experiment::KILLS, watch)?;
     let without =
         Experiment { recording: Switch::Off, heartbeats: Switch::Off, ..Experiment::KILLS };
-    let off = least(workspace, arch, without, watch)?;
+    let off = least(workspace, args, without, watch)?;
     let row = |(index, (id, limit)): (usize, (&'static str, Option<f64>))| Row {
         id,
         on: on[index],
@@ -87,32 +94,37 @@ pub fn run(workspace: &Workspace, arch: Arch, watch: &Watch) -> Result<Vec<Row>>
 
 fn least(
     workspace: &Workspace,
-    arch: Arch,
+    args: &Args,
     experiment: Experiment,
     watch: &Watch,
 ) -> Result<Vec<f64>> {
-    let system = system_with(workspace, arch, experiment)?;
-    let disk = disk(workspace, "overhead", FILE_BYTES)?;
-    let image = Some(disk.image.clone());
-    let options = Options { icount: true, idle: Idle::Sleeps, disk: image, ..Options::default() };
-    let mut guest = Guest::boot(&system, &options, watch)?;
+    let rig = Rig::build(workspace, args.arch, experiment, args.control, FILE_BYTES)?
+        .with(|options| Options { icount: true, idle: Idle::Sleeps, ..options });
+    rig.lie_from_the_start();
+    let mut lab = rig.boot(watch)?;
     let mut all = Vec::new();
     for (id, _) in ROWS {
-        let printed = samples(&mut guest, &format!("bench {id}"), TIMEOUT)?;
+        let printed = stats::parse(&lab.ask_within(&format!("bench {id}"), TIMEOUT)?);
         let busy = printed.iter().filter(|sample| sample.unit == "busy-ns");
         let values: Vec<f64> = busy.map(|sample| sample.value).collect();
         ensure!(!values.is_empty(), "`bench {id}` printed no sample");
         // How often the driver is woken depends on the host; the least is what always comes.
         all.push(values.iter().copied().fold(f64::INFINITY, f64::min));
     }
-    let ending = guest.shut_down()?;
-    ensure!(ending == Some(Ending::Clean), "told to shut down: {ending:?}");
+    let totals = lab.close()?;
+    ensure!(totals.wanted == 0, "nobody was to die: {totals}");
     Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_costs_nothing() {
+        let row = |on, off| Row { id: "x", on, off, limit: Some(0.01) };
+        assert!(!row(0.0, 0.0).holds() && !row(100.0, 0.0).holds());
+    }
 
     #[test]
     fn only_what_has_a_limit_can_fail() {

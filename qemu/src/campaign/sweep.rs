@@ -4,18 +4,20 @@
 //!
 //! The moments are counters of the shipped system (`moments` in the shell). How many there are in the
 //! workload is counted in a calm run; `not reached` are those that come a little less often in
-//! another run. A wrong result is a failure. The only error that is documented for this workload
-//! is the death of the shell itself, which ends the line that it ran: then the successor must be
-//! able to do all of it.
+//! another run: each is listed with what the guest says of its order, and there may be few. A wrong
+//! result is a failure. The only error that is documented for this workload is the death of the
+//! shell itself, which ends the line that it ran: then the successor must be able to do all of it.
 
 use super::lab::{Heard, Lab};
-use super::{Sample, disk, system, wanted};
-use crate::machine::Options;
+use super::ledger::{Order, Totals};
+use super::rig::Rig;
+use super::{Campaign, Control, Sample, wanted};
 use crate::progress::{note, show};
 use crate::session::{Outcome, Watch};
 use crate::terminal;
 use crate::workspace::{Arch, Workspace};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use skink_manifest::Experiment;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -33,10 +35,16 @@ const PAIRS: [(&str, &str); 6] = [
     ("console", "shell"),
 ];
 const MOMENTS: [&str; 5] = ["receive", "reply", "notification", "ring", "interrupt"];
-/// Reads, writes, changes names, lists, syncs; leaves the disk as it was.
-const WORKLOAD: &str = "sha256 /disk/BIG.BIN; fill /disk/W.BIN 64k 9; sha256 /disk/W.BIN; \
-    mkdir /disk/D; mv /disk/W.BIN /disk/D/V.BIN; append /disk/D/T.TXT one; append /disk/D/T.TXT two; \
-    cat /disk/D/T.TXT; ls /disk/D; sync; rm -r /disk/D; hexdump /disk/BIG.BIN 0 256; ls /disk";
+/// Of a hundred cells at most so many may be not reached: twice what has been seen.
+const NOT_REACHED_PERCENT: usize = 2;
+/// Reads, writes, changes names, lists, syncs; leaves the disk as it was. What is written and synced
+/// is read back behind so much else that it comes from the disk.
+const WORKLOAD: &str = "fill /disk/W.BIN 64k 9; sha256 /disk/W.BIN; sync; sha256 /disk/BIG.BIN; \
+    sha256 /disk/W.BIN; mkdir /disk/D; mv /disk/W.BIN /disk/D/V.BIN; append /disk/D/T.TXT one; \
+    append /disk/D/T.TXT two; cat /disk/D/T.TXT; ls /disk/D; sync; rm -r /disk/D; \
+    hexdump /disk/BIG.BIN 0 256; ls /disk";
+/// Who dies once before anything is counted, beside the shell.
+const WARM: [&str; 3] = ["virtio-blk", "fs", "console"];
 /// Removes what a line that ended early left.
 const CLEAN_UP: &str = "rm -r /disk/D; rm /disk/W.BIN";
 
@@ -58,6 +66,9 @@ pub struct Args {
     /// Which of the cells
     #[command(flatten)]
     pub sample: Sample,
+    /// Does it on a system that is broken on purpose, so that it must fail
+    #[arg(long, value_enum)]
+    pub control: Option<Control>,
 }
 
 /// A cell of the sweep.
@@ -88,8 +99,8 @@ enum Verdict {
     Unseen,
     /// The shell died with the line, as it must; its successor did all of it.
     Ended,
-    /// The moment did not come.
-    NotReached,
+    /// The moment did not come; what the guest says of it.
+    NotReached(String),
     Failed(String),
 }
 
@@ -113,6 +124,10 @@ pub struct Report {
     pub rows: BTreeMap<(&'static str, &'static str, &'static str), Tally>,
     /// A line for each failure: how to see it again, and what was wrong.
     pub failures: Vec<String>,
+    /// A line for each cell that was not reached: which, and why.
+    pub not_reached: Vec<String>,
+    /// What the guest's records say, of all boots.
+    pub totals: Totals,
 }
 
 impl Report {
@@ -131,12 +146,38 @@ impl Report {
         text
     }
 
+    /// Cells that were tried.
+    pub fn cells(&self) -> usize {
+        self.rows.values().map(|t| t.unseen + t.ended + t.not_reached + t.failed).sum()
+    }
+
+    /// Checks what must hold.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<()> {
+        if let Some(first) = self.failures.first() {
+            bail!("{} cells failed; the first: {first}", self.failures.len());
+        }
+        self.totals.check()?;
+        let (most, lost) = (self.most_not_reached(), self.not_reached.len());
+        ensure!(lost <= most, "{lost} cells were not reached, at most {most} may be");
+        Ok(())
+    }
+
+    fn most_not_reached(&self) -> usize {
+        (self.cells() * NOT_REACHED_PERCENT).div_ceil(100)
+    }
+
     fn add(&mut self, cell: &Cell, verdict: Verdict) {
         let tally = self.rows.entry((cell.server, cell.victim, cell.moment)).or_default();
         match verdict {
             Verdict::Unseen => tally.unseen += 1,
             Verdict::Ended => tally.ended += 1,
-            Verdict::NotReached => tally.not_reached += 1,
+            Verdict::NotReached(why) => {
+                tally.not_reached += 1;
+                self.not_reached.push(format!("`{}`: {why}", cell.kill()));
+            }
             Verdict::Failed(why) => {
                 tally.failed += 1;
                 let failure = format!("`{}`: {why}", cell.kill());
@@ -156,15 +197,17 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
     let began = Instant::now();
     let report = run(workspace, args, &watch)?;
     show(report.table().trim_end());
-    let cells: usize =
-        report.rows.values().map(|t| t.unseen + t.ended + t.not_reached + t.failed).sum();
+    report.not_reached.iter().for_each(|cell| println!("not reached: {cell}"));
     println!(
-        "{cells} cells on {} in {:.0} s, {} failed",
+        "{} cells on {} in {:.0} s, {} failed, {} not reached\n{}",
+        report.cells(),
         args.arch.name(),
         began.elapsed().as_secs_f64(),
-        report.failures.len()
+        report.failures.len(),
+        report.not_reached.len(),
+        report.totals
     );
-    super::exit_code(cells, report.failures.len())
+    Ok(super::exit_code(report.check()))
 }
 
 /// Boots, counts, kills.
@@ -172,31 +215,47 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
 /// # Errors
 /// If the system does not build, or the guest does not answer.
 pub fn run(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<Report> {
-    let system = system(workspace, args.arch)?;
-    let disk = disk(workspace, "sweep", FILE_BYTES)?;
-    let options = Options { disk: Some(disk.image.clone()), ..Options::default() };
-    let mut lab = Lab::boot(&system, &options, watch)?;
+    Campaign::Sweep.ensure_sees(args.control)?;
+    let rig = Rig::build(workspace, args.arch, Experiment::KILLS, args.control, FILE_BYTES)?;
+    let mut lab = rig.boot(watch)?;
     let expected = lab.ask(WORKLOAD)?;
+    check_calm(&expected)?;
     let cells = cells(&count(&mut lab, &expected)?, args);
     ensure!(!cells.is_empty(), "no cell: is there such a server, victim and moment?");
     note(&format!("{} cells", cells.len()));
+    lab.warm_up(&WARM, WORKLOAD, &expected)?;
     let mut report = Report::default();
     for (index, cell) in cells.iter().enumerate() {
         let verdict = try_cell(&mut lab, cell, &expected)
             .unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
-        let begin_anew = matches!(verdict, Verdict::Failed(_)) || (index + 1) % PER_BOOT == 0;
+        let failed = matches!(verdict, Verdict::Failed(_));
         report.add(cell, verdict);
-        if begin_anew {
-            // After a failure it is not to be trusted to end by itself.
-            drop(lab);
-            lab = Lab::boot(&system, &options, watch)?;
+        let is_full = (index + 1) % PER_BOOT == 0;
+        // After a failure it is not to be trusted to end by itself.
+        if failed && args.control.is_some() {
+            return Ok(report);
+        } else if failed || is_full {
+            if !failed {
+                report.totals.add(lab.close()?);
+            } else {
+                drop(lab);
+            }
+            lab = rig.boot(watch)?;
             lab.say(CLEAN_UP)?;
-            let calm = lab.say(WORKLOAD)?;
-            ensure!(calm.is(&expected), "without a death: {calm:?}");
+            lab.warm_up(&WARM, WORKLOAD, &expected)?;
         }
     }
-    lab.end()?;
+    report.totals.add(lab.close()?);
     Ok(report)
+}
+
+/// The result of a calm run is the measure of all others: what can be known of it must hold.
+fn check_calm(text: &str) -> Result<()> {
+    let sums: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_suffix("  /disk/W.BIN")).collect();
+    let [first, second] = sums[..] else { bail!("the workload printed {text:?}") };
+    ensure!(first == second, "without a death /disk/W.BIN is another file after `sync`: {text:?}");
+    Ok(())
 }
 
 /// How often each server reaches each moment in the workload.
@@ -259,15 +318,19 @@ fn kill_and_work(lab: &mut Lab, cell: &Cell) -> Result<Heard> {
 }
 
 fn try_cell(lab: &mut Lab, cell: &Cell, expected: &str) -> Result<Verdict> {
-    let heard = kill_and_work(lab, cell)?;
-    let mut verdict = judge(cell, &heard, expected);
-    if verdict == Verdict::NotReached {
+    let before = lab.last_order();
+    let mut heard = kill_and_work(lab, cell)?;
+    let mut order = the_order(lab, before)?;
+    if order.reached == 0 {
         // This line has moments of the console as well.
         let late = lab.say(&format!("kill {} --disarm", cell.victim))?;
-        if !late.deaths.is_empty() || late.outcome == Outcome::ShellDied {
-            verdict = judge(cell, &late, "");
+        if late.outcome == Outcome::ShellDied {
+            heard.outcome = Outcome::ShellDied;
         }
+        heard.deaths.extend(late.deaths);
+        order = the_order(lab, before)?;
     }
+    let verdict = judge(cell, &heard, &order, expected);
     if verdict == Verdict::Ended {
         lab.say(CLEAN_UP)?;
         let again = lab.say(WORKLOAD)?;
@@ -275,15 +338,28 @@ fn try_cell(lab: &mut Lab, cell: &Cell, expected: &str) -> Result<Verdict> {
             return Ok(Verdict::Failed(format!("after the shell's death: {again:?}")));
         }
     }
+    lab.answered_right();
     Ok(verdict)
 }
 
-fn judge(cell: &Cell, heard: &Heard, expected: &str) -> Verdict {
+/// What the guest says of the one order that a cell has.
+fn the_order(lab: &mut Lab, before: u64) -> Result<Order> {
+    let mut orders = lab.orders_after(before)?;
+    ensure!(orders.len() == 1, "one death was ordered, and the guest knows of {orders:?}");
+    Ok(orders.remove(0))
+}
+
+fn judge(cell: &Cell, heard: &Heard, order: &Order, expected: &str) -> Verdict {
     let placed = format!("{}:{}:", cell.server, cell.moment);
+    let is_its = |death: &super::lab::Death| {
+        death.order == Some(order.number)
+            && death.server == cell.victim
+            && death.placed.starts_with(&placed)
+    };
     let died = match heard.deaths.as_slice() {
-        [] => false,
-        [death] if death.server == cell.victim && death.placed.starts_with(&placed) => true,
-        _ => return Verdict::Failed(format!("deaths: {:?}", heard.deaths)),
+        [] if order.reached == 0 => false,
+        [death] if order.died == 1 && is_its(death) => true,
+        _ => return Verdict::Failed(format!("{order:?}, deaths: {:?}", heard.deaths)),
     };
     match heard.outcome {
         Outcome::ShellDied if died && cell.victim == "shell" => Verdict::Ended,
@@ -291,7 +367,10 @@ fn judge(cell: &Cell, heard: &Heard, expected: &str) -> Verdict {
             Verdict::Failed(format!("{:?}: {:?}", heard.outcome, heard.text))
         }
         _ if died => Verdict::Unseen,
-        _ => Verdict::NotReached,
+        _ => Verdict::NotReached(match &order.withdrawn {
+            Some(why) => format!("its moment did not come, and it was {why}"),
+            None => "its moment did not come, though it waits".to_owned(),
+        }),
     }
 }
 
@@ -307,6 +386,7 @@ mod tests {
             victim: None,
             moment: Some("ring".to_owned()),
             sample: Sample { one_in: 1, seed: 1 },
+            control: None,
         }
     }
 
@@ -329,27 +409,82 @@ mod tests {
         );
     }
 
+    fn order(reached: u64, died: u64, withdrawn: Option<&str>) -> Order {
+        Order {
+            number: 5,
+            server: "fs".into(),
+            how: "kill".into(),
+            times: Some(1),
+            reached,
+            died,
+            missed: 0,
+            withdrawn: withdrawn.map(str::to_owned),
+        }
+    }
+
     #[test]
     fn only_the_right_result_and_the_right_death_pass() {
         let cell = Cell { server: "fs", victim: "fs", moment: "ring", number: 3 };
-        let death = Death { server: "fs".into(), placed: "fs:ring:77".into(), ..Death::default() };
+        let death = Death {
+            server: "fs".into(),
+            placed: "fs:ring:77".into(),
+            order: Some(5),
+            ..Death::default()
+        };
         let heard = |text: &str, deaths: &[Death]| Heard {
             text: text.into(),
             outcome: Outcome::Status(0),
             deaths: deaths.to_vec(),
         };
         let one = [death.clone()];
-        assert_eq!(judge(&cell, &heard("x", &one), "x"), Verdict::Unseen);
-        assert_eq!(judge(&cell, &heard("x", &[]), "x"), Verdict::NotReached);
-        for wrong in [heard("y", &one), heard("x", &[death.clone(), death.clone()])] {
-            assert!(matches!(judge(&cell, &wrong, "x"), Verdict::Failed(_)));
-        }
-        let other = Death { server: "hello".into(), ..death };
-        assert!(matches!(judge(&cell, &heard("x", &[other]), "x"), Verdict::Failed(_)));
-        let ended = Heard { outcome: Outcome::ShellDied, ..heard("", &one) };
-        assert!(
-            matches!(judge(&cell, &ended, "x"), Verdict::Failed(_)),
-            "it was fs that was to die"
-        );
+        let (came, waits) = (order(1, 1, None), order(0, 0, Some("disarmed")));
+        assert_eq!(judge(&cell, &heard("x", &one), &came, "x"), Verdict::Unseen);
+        let reason = "its moment did not come, and it was disarmed".to_owned();
+        assert_eq!(judge(&cell, &heard("x", &[]), &waits, "x"), Verdict::NotReached(reason));
+        let failed = |heard: &Heard, order: &Order| {
+            let verdict = judge(&cell, heard, order, "x");
+            assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
+        };
+        failed(&heard("y", &one), &came);
+        failed(&heard("y", &[]), &waits);
+        failed(&heard("x", &[death.clone(), death.clone()]), &came);
+        failed(&heard("x", &[]), &order(1, 0, None));
+        failed(&heard("x", &one), &waits);
+        failed(&heard("x", &[Death { server: "hello".into(), ..death.clone() }]), &came);
+        failed(&heard("x", &[Death { order: Some(4), ..death.clone() }]), &came);
+        failed(&heard("x", &[Death { order: None, ..death }]), &came);
+        // It was fs that was to die.
+        failed(&Heard { outcome: Outcome::ShellDied, ..heard("", &one) }, &came);
+    }
+
+    #[test]
+    fn a_sweep_in_which_nobody_died_or_many_cells_were_not_reached_fails() {
+        let cell = Cell { server: "fs", victim: "fs", moment: "ring", number: 3 };
+        let report = |unseen: usize, not_reached: usize| {
+            let mut report = Report::default();
+            let calm = Verdict::NotReached("disarmed".into());
+            (0..unseen).for_each(|_| report.add(&cell, Verdict::Unseen));
+            (0..not_reached).for_each(|_| report.add(&cell, calm.clone()));
+            let died = unseen as u64;
+            let (wanted, withdrawn) = (died + not_reached as u64, not_reached as u64);
+            let (reached, recovered, right) = (died, died, died);
+            report.totals =
+                Totals { wanted, withdrawn, reached, died, recovered, right, ..Totals::default() };
+            report
+        };
+        let error = report(0, 16).check().unwrap_err().to_string();
+        assert!(error.starts_with("nobody died"), "{error}");
+        report(100, 2).check().unwrap();
+        let error = report(50, 3).check().unwrap_err().to_string();
+        assert_eq!(error, "3 cells were not reached, at most 2 may be");
+        assert_eq!(report(1, 1).not_reached, ["`kill fs --at ring:3`: disarmed"]);
+    }
+
+    #[test]
+    fn a_calm_run_that_contradicts_itself_is_no_measure() {
+        check_calm("a  /disk/W.BIN\nb  /disk/BIG.BIN\na  /disk/W.BIN\n").unwrap();
+        let error = check_calm("a  /disk/W.BIN\nb  /disk/W.BIN\n").unwrap_err().to_string();
+        assert!(error.contains("another file after `sync`"), "{error}");
+        assert!(check_calm("a  /disk/W.BIN\n").unwrap_err().to_string().contains("printed"));
     }
 }

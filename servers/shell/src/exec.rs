@@ -11,7 +11,7 @@ use skink_abi::exec::{HEADER_SIZE, Header, Kind, MAX_PAYLOAD, NUMBER_SIZE, UNKNO
 use skink_protocols::console::{Channel, ConsoleError};
 use skink_protocols::control::CrashRecord;
 
-use crate::commands::{capabilities, crash_frame};
+use crate::commands::{capabilities, crash_frame, note_prompt};
 use crate::context::Context;
 use crate::jobs::{Job, Jobs, Origin};
 use crate::run;
@@ -66,6 +66,7 @@ pub fn reader(
     let mut stream = stream::open(start, thread, Channel::Exec, events)?;
     let region = Survivor::of(start);
     let mut last = region.line();
+    note_prompt();
     stream.write_frame(Kind::Ready, &[&[VERSION], &last.to_le_bytes()]);
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 4096.min(MAX_PAYLOAD)];

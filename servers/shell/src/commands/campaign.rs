@@ -2,17 +2,23 @@
 //! is killed. The host tool's campaigns (`skink soak`, `skink throughput`) run these.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use libipc::control::Misbehaviour;
 use libipc::time;
 use skink_protocols::control::{CrashRecord, KillSpec};
-use skink_protocols::file::client::{File, remove};
 use skink_protocols::file::{Access, Create};
 
 use super::files::open;
-use super::measure::{PIECE, SOURCE, Stopwatch, TARGET, WRITTEN, far_apart, rate};
+use super::measure::{PIECE, Stopwatch, rate};
+use super::ordered::{death, kill, order};
+use super::source::{
+    BLOCK, SOURCE, Source, TARGET, WRITTEN, check_written, far_apart, remove_target,
+};
 use crate::context::{Context, Failure, Outcome};
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// The servers that a round restarts, from the driver up.
 const ROUND: [&str; 6] = ["pci", "virtio-blk", "fs", "bootfs", "hello", "console"];
@@ -21,27 +27,24 @@ const SHELL: &str = "shell";
 
 /// Kill to the next answered request that needs the disk; and what the parts of it took.
 pub fn restarts(context: &mut Context<'_>, id: &str, server: &str, kills: u64) -> Outcome {
-    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-    let blocks = (size / 4096).max(1);
-    for kill in 0..kills {
+    let source = Source::open(context)?;
+    for number in 0..kills {
         context.check_interrupt()?;
-        let position = far_apart(kill, blocks);
+        let position = far_apart(number, source.blocks);
         let watch = Stopwatch::start();
-        context.sessions.control.kill(server, KillSpec::default())?;
-        file.read_shared(position, 4096)?;
+        let order = kill(context, server, KillSpec::default())?;
+        let length = source.file.read_shared(position, BLOCK)?;
         watch.sample(context, id, 1);
-        parts(context, id)?;
+        source.check(position, length, BLOCK)?;
+        parts(context, id, &death(context, order)?)?;
     }
     Ok(())
 }
 
-/// The parts of the last restart. Up to the successor's start the root server alone runs, and
-/// never waits; then the driver initialises its device, the client attaches to the rings again,
-/// and the request is served: all nanoseconds but those of the device's work are busy ones.
-fn parts(context: &mut Context<'_>, id: &str) -> Outcome {
-    let Some(record) = context.sessions.control.crash(0)? else {
-        return Err(Failure::new("no crash record of a server that was killed"));
-    };
+/// The parts of a restart. Up to the successor's start the root server alone runs, and never waits;
+/// then the driver initialises its device, the client attaches to the rings again, and the request
+/// is served. The last part alone has the device's own work in it, for which everybody waits.
+fn parts(context: &mut Context<'_>, id: &str, record: &CrashRecord) -> Outcome {
     let line = &record.timeline;
     let steps = [
         ("declare", line.noticed, line.declared),
@@ -50,10 +53,14 @@ fn parts(context: &mut Context<'_>, id: &str) -> Outcome {
         ("reload", line.revoked, line.reloaded),
         ("build", line.reloaded, line.started),
         ("device-init", line.started, line.ready),
-        ("reconnect", line.ready, line.answered),
+        ("reconnect-and-device", line.ready, line.answered),
     ];
     for (part, from, to) in steps {
-        context.line(format_args!("sample {id}.{part} {} busy-ns", to.saturating_sub(from)));
+        if from == 0 || to < from {
+            let text = format!("death {}: it has no end of {part}: {line:?}", record.number);
+            return Err(Failure::new(text));
+        }
+        context.line(format_args!("sample {id}.{part} {} busy-ns", to - from));
     }
     Ok(())
 }
@@ -63,34 +70,41 @@ pub fn wakes(context: &mut Context<'_>, count: u64) -> Outcome {
     for _ in 0..count {
         context.check_interrupt()?;
         let how = Misbehaviour::IllegalInstruction;
-        let spec = KillSpec::at_next_request(how);
-        context.sessions.control.kill("hello", spec)?;
+        let order = kill(context, "hello", KillSpec::at_next_request(how))?;
         touch(context, "hello", 0)?;
-        let record = context.sessions.control.crash(0)?;
-        let record = record.filter(|record| record.server == "hello");
-        let record = record.ok_or_else(|| Failure::new("hello did not die"))?;
+        let record = death(context, order)?;
         // The request was noted just before the fault.
         let Some(fault) = record.history.last() else {
             return Err(Failure::new("the crash record has no request"));
         };
-        let ns = record.timeline.declared.saturating_sub(fault.time_ns);
+        let declared = record.timeline.declared.checked_sub(fault.time_ns);
+        let ns = declared.ok_or_else(|| Failure::new("it was declared before it faulted"))?;
         context.line(format_args!("sample death.wake {ns} busy-ns"));
     }
     Ok(())
 }
 
 /// Restarts each server once and uses what it provides; prints what all of it cost, the last
-/// restart of the shell included.
+/// restart of the shell included. Each successor must have come so far that it serves.
 pub fn rounds(context: &mut Context<'_>, count: u64) -> Outcome {
     for round in 0..count {
         context.check_interrupt()?;
         let watch = Stopwatch::start();
+        let mut orders = Vec::new();
         for server in ROUND {
-            context.sessions.control.kill(server, KillSpec::default())?;
+            orders.push(kill(context, server, KillSpec::default())?);
             touch(context, server, round)?;
         }
         let shell = if round == 0 { restart_of_shell(context)? } else { 0 };
         watch.sample_with(context, "restart.round", 1, shell);
+        for order in orders {
+            let record = death(context, order)?;
+            let line = &record.timeline;
+            if line.started == 0 || line.ready < line.started {
+                let text = format!("{} died by order {order} and does not serve", record.server);
+                return Err(Failure::new(text));
+            }
+        }
     }
     Ok(())
 }
@@ -99,9 +113,10 @@ pub fn rounds(context: &mut Context<'_>, count: u64) -> Outcome {
 fn touch(context: &mut Context<'_>, server: &str, round: u64) -> Outcome {
     match server {
         "virtio-blk" | "fs" => {
-            let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-            let blocks = (size / 4096).max(1);
-            file.read_shared(far_apart(round, blocks), 4096)?;
+            let source = Source::open(context)?;
+            let position = far_apart(round, source.blocks);
+            let length = source.file.read_shared(position, BLOCK)?;
+            source.check(position, length, BLOCK)?;
         }
         "bootfs" => {
             let (client, inner) = context.resolve("/boot")?;
@@ -109,10 +124,10 @@ fn touch(context: &mut Context<'_>, server: &str, round: u64) -> Outcome {
         }
         "hello" => {
             let client = context.sessions.hello.as_ref();
-            client
-                .ok_or_else(|| Failure::new("the manifest grants no hello server"))?
-                .add(1, 1)
-                .map_err(Failure::new)?;
+            let client = client.ok_or_else(|| Failure::new("there is no hello server"))?;
+            if client.add(round, 1).map_err(Failure::new)? != round + 1 {
+                return Err(Failure::new("the hello server cannot add"));
+            }
         }
         // The next line that is printed needs it.
         "console" => context.line(format_args!("console {round}")),
@@ -148,68 +163,113 @@ pub struct Timed<'a> {
     pub victim: Option<&'a str>,
 }
 
+/// Pieces behind a death that are looked at: the driver's queue and the cache's read-ahead are in
+/// them.
+const CHECKED: u32 = 16;
+
 /// Kills once a second.
 struct Killer<'a> {
     victim: Option<&'a str>,
     next_ns: u64,
+    /// The order whose death has not been seen yet.
+    pending: Option<u64>,
+    /// Pieces that are still to be checked.
+    checked: u32,
     kills: u64,
 }
 
-impl Killer<'_> {
-    fn look(&mut self, context: &mut Context<'_>) -> Outcome {
+impl<'a> Killer<'a> {
+    fn new(victim: Option<&'a str>) -> Killer<'a> {
+        let next_ns = time::now_ns() + SECOND_NS / 2;
+        Killer { victim, next_ns, pending: None, checked: 0, kills: 0 }
+    }
+
+    /// Orders the next death when it is time. The one before it must have come.
+    fn look(&mut self, context: &Context<'_>) -> Outcome {
         let Some(victim) = self.victim else {
             return Ok(());
         };
         if time::now_ns() >= self.next_ns {
-            let how = Misbehaviour::Kill;
-            let spec = KillSpec::at_next_request(how);
-            context.sessions.control.kill(victim, spec)?;
-            self.next_ns += 1_000_000_000;
-            self.kills += 1;
+            self.settle(context)?;
+            let spec = KillSpec::at_next_request(Misbehaviour::Kill);
+            self.pending = Some(kill(context, victim, spec)?);
+            self.next_ns += SECOND_NS;
+            self.checked = CHECKED;
         }
+        Ok(())
+    }
+
+    /// The pending death has come.
+    fn settle(&mut self, context: &Context<'_>) -> Outcome {
+        let Some(number) = self.pending.take() else {
+            return Ok(());
+        };
+        let order = order(context, number)?;
+        if order.died != 1 {
+            return Err(Failure::new(format!(
+                "order {number}: {} did not die, its moment came {} times",
+                order.server, order.reached
+            )));
+        }
+        self.kills += 1;
+        Ok(())
+    }
+
+    /// Whether the piece that comes next is to be looked at.
+    fn takes_next(&mut self) -> bool {
+        let takes = self.checked > 0;
+        self.checked = self.checked.saturating_sub(1);
+        takes
+    }
+
+    /// Prints what was done.
+    fn report(&mut self, context: &mut Context<'_>, id: &str, bytes: u64, ns: u64) -> Outcome {
+        self.settle(context)?;
+        rate(context, id, bytes, ns, "MB/s");
+        context.line(format_args!("sample timed.kills {} kills", self.kills));
         Ok(())
     }
 }
 
 impl Timed<'_> {
-    fn killer(&self) -> Killer<'_> {
-        Killer { victim: self.victim, next_ns: time::now_ns() + 500_000_000, kills: 0 }
-    }
-
     fn end_ns(&self) -> u64 {
-        time::now_ns().saturating_add(self.seconds.saturating_mul(1_000_000_000))
+        time::now_ns().saturating_add(self.seconds.saturating_mul(SECOND_NS))
     }
 
-    /// Reads a large file again and again.
+    /// Reads a large file again and again. What comes behind a death is looked at, and when the time
+    /// is over all of it.
     pub fn read(&self, context: &mut Context<'_>) -> Outcome {
-        let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-        let piece = PIECE.min(file.shared().size());
-        let (start, end, mut killer) = (time::now_ns(), self.end_ns(), self.killer());
+        let source = Source::open(context)?;
+        let piece = PIECE.min(source.file.shared().size());
+        let (start, end, mut killer) = (time::now_ns(), self.end_ns(), Killer::new(self.victim));
         let (mut position, mut bytes) = (0, 0);
         while time::now_ns() < end {
             context.check_interrupt()?;
             killer.look(context)?;
-            let length = file.read_shared(position, piece)? as u64;
-            if length == 0 {
+            let length = source.file.read_shared(position, piece)?;
+            let wanted = piece.min((source.size - position) as usize);
+            if killer.takes_next() {
+                source.check(position, length, wanted)?;
+            } else if length != wanted {
                 return Err(Failure::at(SOURCE, "it ended early"));
             }
-            bytes += length;
-            position = if position + length >= size { 0 } else { position + length };
+            bytes += length as u64;
+            position = (position + length as u64) % source.size;
         }
-        rate(context, "timed.read", bytes, time::now_ns() - start, "MB/s");
-        context.line(format_args!("sample timed.kills {} kills", killer.kills));
-        Ok(())
+        killer.report(context, "timed.read", bytes, time::now_ns() - start)?;
+        source.check_all(context)
     }
 
-    /// Writes a file again and again, synced each time; checks the last one.
+    /// Writes a file again and again, whole and synced each time; checks the last one.
     pub fn write(&self, context: &mut Context<'_>) -> Outcome {
-        let (start, end, mut killer) = (time::now_ns(), self.end_ns(), self.killer());
+        let (start, end, mut killer) = (time::now_ns(), self.end_ns(), Killer::new(self.victim));
         let (mut bytes, mut seed) = (0, 0u8);
         while time::now_ns() < end {
+            seed = seed.wrapping_add(1);
             let (file, _) = open(context, TARGET, Access::Write, Create::Truncate)?;
             let piece = vec![seed; PIECE.min(file.shared().size())];
             let mut position = 0;
-            while position < WRITTEN && time::now_ns() < end {
+            while position < WRITTEN {
                 context.check_interrupt()?;
                 killer.look(context)?;
                 file.write_at(position, &piece)?;
@@ -217,34 +277,11 @@ impl Timed<'_> {
             }
             super::tree::sync(context, &[])?;
             bytes += position;
-            seed = seed.wrapping_add(1);
         }
-        rate(context, "timed.write", bytes, time::now_ns() - start, "MB/s");
-        context.line(format_args!("sample timed.kills {} kills", killer.kills));
-        let (file, _) = open(context, TARGET, Access::Read, Create::Never)?;
-        let checked = check(&file, seed.wrapping_sub(1));
-        drop(file);
-        let (client, inner) = context.resolve(TARGET)?;
-        remove(&client, &inner)?;
+        killer.report(context, "timed.write", bytes, time::now_ns() - start)?;
+        let checked = check_written(context, seed);
+        remove_target(context)?;
         checked
-    }
-}
-
-/// Every byte of the file must be `seed`.
-fn check(file: &File, seed: u8) -> Outcome {
-    let mut bytes = vec![0; PIECE];
-    let mut position = 0;
-    loop {
-        let length = file.read_at(position, &mut bytes)?;
-        if let Some(bad) = bytes[..length].iter().position(|byte| *byte != seed) {
-            let at = position + bad as u64;
-            let text = format!("byte {at} is {}, not {seed}", bytes[bad]);
-            return Err(Failure::at(TARGET, text));
-        }
-        if length == 0 {
-            return Ok(());
-        }
-        position += length as u64;
     }
 }
 

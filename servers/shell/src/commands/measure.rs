@@ -6,6 +6,7 @@
 
 use alloc::string::String;
 use alloc::vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libipc::cap::{Cap, Log};
 use libipc::start::slot;
@@ -15,17 +16,14 @@ use skink_protocols::file::{Access, Create};
 use super::campaign::{restarts, rounds, timed, wakes};
 use super::files::open;
 use super::misused;
+use super::source::{
+    BLOCK, SOURCE, Source, TARGET, WRITTEN, check_written, far_apart, remove_target,
+};
 use crate::context::{Context, Failure, Outcome};
 use crate::format;
 
-/// The file that is read: large, and made by the host tool.
-pub(super) const SOURCE: &str = "/disk/BIG.BIN";
-/// The file that is written.
-pub(super) const TARGET: &str = "/disk/BENCH.TMP";
 /// Bytes of one read or write.
 pub(super) const PIECE: usize = 64 * 1024;
-/// Bytes written.
-pub(super) const WRITTEN: u64 = 16 << 20;
 /// Random reads in one sample.
 const RANDOM_READS: u64 = 1000;
 /// Deaths of each kind.
@@ -46,6 +44,7 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
         _ => return Err(misused("bench")),
     };
     match name.as_str() {
+        "boot.prompt" => prompt(context),
         "fs.read.4k" => read_4k(context, count.unwrap_or(50)),
         "fs.read.seq" => read_sequential(context, count.unwrap_or(5)),
         "fs.read.rand4k" => read_random(context, count.unwrap_or(5)),
@@ -58,10 +57,29 @@ pub fn bench(context: &mut Context<'_>, words: &[String]) -> Outcome {
     }
 }
 
+/// Busy nanoseconds from boot until the host tool was told that the shell listens.
+static PROMPT_NS: AtomicU64 = AtomicU64::new(0);
+
+/// The host tool is about to be told that the shell listens.
+pub fn note_prompt() {
+    PROMPT_NS.store(time::now_ns().saturating_sub(idle_ns()), Relaxed);
+}
+
+/// What the boot took. A shell that was started later knows nothing of that.
+fn prompt(context: &mut Context<'_>) -> Outcome {
+    let ns = PROMPT_NS.load(Relaxed);
+    let is_first = libipc::startup::start_info().is_some_and(|start| start.incarnation == 1);
+    if !is_first || ns == 0 {
+        return Err(Failure::new("this is not the shell that came with the boot"));
+    }
+    context.line(format_args!("sample boot.prompt {ns} busy-ns"));
+    Ok(())
+}
+
 fn unknown(name: &str) -> Failure {
     Failure::at(
         name,
-        "unknown; there are fs.read.4k, fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
+        "unknown; there are boot.prompt, fs.read.4k, fs.read.seq, fs.read.rand4k, fs.write.seq, restart.virtio-blk, \
          restart.round, death.wake, hello.add (with COUNT), timed.read, timed.write (with SECONDS [VICTIM])",
     )
 }
@@ -128,43 +146,38 @@ pub(super) fn rate(context: &mut Context<'_>, id: &str, amount: u64, ns: u64, un
 }
 
 fn read_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
-    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-    let piece = PIECE.min(file.shared().size());
+    let source = Source::open(context)?;
+    let piece = PIECE.min(source.file.shared().size());
     for _ in 0..samples {
         let watch = Stopwatch::start();
         let mut position = 0;
-        while position < size {
+        while position < source.size {
             context.check_interrupt()?;
-            let length = file.read_shared(position, piece)?;
+            let length = source.file.read_shared(position, piece)?;
             if length == 0 {
                 return Err(Failure::at(SOURCE, "it ended early"));
             }
             position += length as u64;
         }
-        watch.sequential(context, "fs.read.seq", size, piece);
+        watch.sequential(context, "fs.read.seq", source.size, piece);
     }
-    Ok(())
-}
-
-/// A position of a read that neither cache nor read-ahead has.
-pub(super) fn far_apart(number: u64, blocks: u64) -> u64 {
-    (number * 7919 + 13) % blocks * 4096
+    source.check_all(context)
 }
 
 /// One read of 4 KiB that the cache does not have, through `fs` and the driver: the least of a
 /// hundred, as how often a driver is woken for one depends on the device.
 fn read_4k(context: &mut Context<'_>, samples: u64) -> Outcome {
     const READS: u64 = 100;
-    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-    let blocks = (size / 4096).max(1);
+    let source = Source::open(context)?;
     for sample in 0..samples {
         context.check_interrupt()?;
         let mut least = u64::MAX;
         for read in 0..READS {
-            let position = far_apart(sample * READS + read, blocks);
+            let position = far_apart(sample * READS + read, source.blocks);
             let watch = Stopwatch::start();
-            file.read_shared(position, 4096)?;
+            let length = source.file.read_shared(position, BLOCK)?;
             least = least.min(watch.busy_ns());
+            source.check(position, length, BLOCK)?;
         }
         context.line(format_args!("sample fs.read.4k {least} busy-ns"));
     }
@@ -172,8 +185,7 @@ fn read_4k(context: &mut Context<'_>, samples: u64) -> Outcome {
 }
 
 fn read_random(context: &mut Context<'_>, samples: u64) -> Outcome {
-    let (file, size) = open(context, SOURCE, Access::Read, Create::Never)?;
-    let blocks = (size / 4096).max(1);
+    let source = Source::open(context)?;
     let mut random = 88_172_645_463_325_252u64;
     for _ in 0..samples {
         let start = time::now_ns();
@@ -182,19 +194,24 @@ fn read_random(context: &mut Context<'_>, samples: u64) -> Outcome {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            file.read_shared(random % blocks * 4096, 4096)?;
+            let position = random % source.blocks * BLOCK as u64;
+            if source.file.read_shared(position, BLOCK)? != BLOCK {
+                return Err(Failure::at(SOURCE, "a block is short"));
+            }
         }
         let ns = time::now_ns() - start;
         // Operations a second: a "byte" a microsecond would be one million.
         rate(context, "fs.read.rand4k", RANDOM_READS * 1_000_000, ns, "IOPS");
     }
-    Ok(())
+    source.check_all(context)
 }
 
 fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
-    for _ in 0..samples {
+    for sample in 0..samples {
+        // No two files in a row have the same bytes.
+        let seed = (sample % 255) as u8 + 1;
         let (file, _) = open(context, TARGET, Access::Write, Create::Truncate)?;
-        let piece = vec![0x5a; PIECE.min(file.shared().size())];
+        let piece = vec![seed; PIECE.min(file.shared().size())];
         let watch = Stopwatch::start();
         let mut position = 0;
         while position < WRITTEN {
@@ -205,8 +222,8 @@ fn write_sequential(context: &mut Context<'_>, samples: u64) -> Outcome {
         super::tree::sync(context, &[])?;
         watch.sequential(context, "fs.write.seq", WRITTEN, piece.len());
         drop(file);
-        let (client, inner) = context.resolve(TARGET)?;
-        skink_protocols::file::client::remove(&client, &inner)?;
+        check_written(context, seed)?;
+        remove_target(context)?;
     }
     Ok(())
 }

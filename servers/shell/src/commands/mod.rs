@@ -7,15 +7,18 @@ mod files;
 mod kill;
 mod last_sync;
 mod measure;
+mod ordered;
 mod orders;
 mod program;
 mod service;
+mod source;
 mod system;
 mod tree;
 
 use alloc::string::String;
 
 pub use crashes::{capabilities, crash_frame};
+pub use measure::note_prompt;
 pub use tree::completions;
 
 use libipc::escape::Escaped;
