@@ -29,6 +29,8 @@ pub enum Message {
     Exit(i32),
     /// A crash record, `key=value` a line.
     Crash(String),
+    /// A shell listens: the answer to [`ExecChannel::ping`].
+    Pong,
 }
 
 /// What a look at the channel brought.
@@ -73,19 +75,20 @@ impl ExecChannel {
         }
     }
 
-    /// Waits for the next message until `deadline`, and writes meanwhile what the guest takes.
+    /// Waits for the next message until `deadline`, and writes meanwhile what the guest takes. Once
+    /// the deadline has passed nothing is given out, also if it is here.
     ///
     /// # Errors
     /// If what comes is no frame, or of another version.
     pub fn receive(&mut self, deadline: Instant) -> Result<Event> {
         loop {
-            if let Some(message) = self.take()? {
-                return Ok(Event::Message(message));
-            }
             self.outgoing.write(&self.stream)?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Event::TimedOut);
+            }
+            if let Some(message) = self.take()? {
+                return Ok(Event::Message(message));
             }
             self.wait(left)?;
             let mut bytes = [0; 16 * 1024];
@@ -168,7 +171,10 @@ impl ExecChannel {
                 self.send_again();
                 return Ok(None);
             }
-            Kind::Run | Kind::Interrupt => bail!("the guest sent {kind:?}, which is ours"),
+            Kind::Pong => Message::Pong,
+            Kind::Run | Kind::Interrupt | Kind::Ping => {
+                bail!("the guest sent {kind:?}, which is ours")
+            }
         }))
     }
 
@@ -232,6 +238,14 @@ impl ExecChannel {
     /// If the channel is of no use.
     pub fn interrupt(&mut self) -> Result<()> {
         self.send(Kind::Interrupt, &[])
+    }
+
+    /// Asks whether a shell listens: [`Message::Pong`] if one does.
+    ///
+    /// # Errors
+    /// If the channel is of no use.
+    pub fn ping(&mut self) -> Result<()> {
+        self.send(Kind::Ping, &[])
     }
 
     fn send(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
@@ -457,5 +471,15 @@ mod tests {
         drop(guest);
         channel.run("one").unwrap();
         assert_eq!(channel.receive(soon()).unwrap(), Event::Closed);
+    }
+
+    #[test]
+    fn nothing_is_given_out_after_the_deadline() {
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let mut channel = ExecChannel::new(host);
+        guest.write_all(&frame(Kind::Crash, b"server=fs\nip=0x10000\n").repeat(300)).unwrap();
+        assert_ne!(channel.receive(soon()).unwrap(), Event::TimedOut);
+        assert_eq!(channel.receive(Instant::now()).unwrap(), Event::TimedOut);
+        assert_ne!(channel.receive(soon()).unwrap(), Event::TimedOut);
     }
 }

@@ -28,6 +28,8 @@ const RECORDS_QUIET: Duration = Duration::from_millis(50);
 const SHELL_RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a guest that nobody gives commands is looked at for deaths.
 const ASK_AFTER: Duration = Duration::from_millis(200);
+/// How long a shell that lives may take to say so.
+const PONG_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a guest may take to shut down when it was told to.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,7 +44,7 @@ pub enum Outcome {
     ShellDied,
     /// The guest ended meanwhile.
     Ended(Ending),
-    /// The root server says that no shell will run; [`Guest::why_no_shell`].
+    /// The root server says that no shell will run, and none answers; [`Guest::why_no_shell`].
     NoShell,
     /// The user stopped the tool.
     Stopped,
@@ -84,6 +86,8 @@ pub struct Guest<'a> {
     console: Console,
     stop: Arc<AtomicBool>,
     ready: bool,
+    /// Until when a shell has been asked to say that it lives.
+    pong_deadline: Option<Instant>,
 }
 
 impl<'a> Guest<'a> {
@@ -96,7 +100,8 @@ impl<'a> Guest<'a> {
         let terminal = machine.terminal.try_clone()?;
         let console = Console::start(terminal, watch.log.as_deref(), watch.show_console)?;
         let channel = ExecChannel::new(machine.exec.try_clone()?);
-        Ok(Guest { system, machine, channel, console, stop: watch.stop.clone(), ready: false })
+        let stop = watch.stop.clone();
+        Ok(Guest { system, machine, channel, console, stop, ready: false, pong_deadline: None })
     }
 
     /// The wire to the guest's terminal.
@@ -177,13 +182,32 @@ impl<'a> Guest<'a> {
     fn next_of_shell(&mut self, deadline: Instant) -> Result<Result<Message, Outcome>> {
         loop {
             match self.next(deadline.min(Instant::now() + LOOK))? {
-                Err(Outcome::TimedOut) if self.why_no_shell().is_some() => {
+                Ok(Message::Pong) => {
+                    self.console.forget_why_no_shell();
+                    self.pong_deadline = None;
+                }
+                Err(Outcome::TimedOut) if self.no_shell_answers()? => {
                     return Ok(Err(Outcome::NoShell));
                 }
                 Err(Outcome::TimedOut) if Instant::now() < deadline => {}
                 other => return Ok(other),
             }
         }
+    }
+
+    /// Whether no shell runs. What the console tells is no more than a reason to ask: a program that was
+    /// granted the log may have written it.
+    fn no_shell_answers(&mut self) -> Result<bool> {
+        if self.why_no_shell().is_none() {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let Some(deadline) = self.pong_deadline else {
+            self.pong_deadline = Some(now + PONG_TIMEOUT);
+            self.channel.ping()?;
+            return Ok(false);
+        };
+        Ok(now >= deadline)
     }
 
     /// Waits until the shell listens.
@@ -219,6 +243,8 @@ impl<'a> Guest<'a> {
             match self.next_of_shell(deadline)? {
                 Ok(Message::Output(bytes)) => (sink.output)(&bytes)?,
                 Ok(Message::Exit(status)) => return Ok(Outcome::Status(status)),
+                // Nobody is asked here but by `next_of_shell`, which takes the answers.
+                Ok(Message::Pong) => {}
                 Ok(Message::Crash(text)) => {
                     is_told |= symbolize::crashed_server(&text) == Some(SHELL);
                     sink.take_crash(&text);

@@ -15,6 +15,13 @@ use std::path::{Path, PathBuf};
 /// Addresses of a crash record that are given names: more than a guest that means well sends.
 pub const NAMED_ADDRESSES: usize = 64;
 
+/// Lines of a dump on the console, more than the kernel's has.
+const DUMP_LINES: usize = 64;
+/// Lines of the console's end that are shown below a longer one.
+const END_LINES: usize = 20;
+/// Bytes of a line of it that are shown.
+const LINE: usize = 512;
+
 /// Finds names for addresses of one program.
 pub struct Symbolizer {
     loader: Option<Loader>,
@@ -60,23 +67,36 @@ impl Symbolizer {
     }
 }
 
-/// Whether the terminal's output has a kernel panic.
-pub fn has_panic(console: &str) -> bool {
-    console.lines().any(|line| line.trim_start().starts_with("PANIC"))
-}
-
-/// The kernel's dump with names beside its addresses; `None` if there is no dump.
+/// The kernel's dump with names beside its addresses; `None` if there is no dump. The kernel's is the
+/// last: nobody prints anything behind it. A program can print what looks like one, so no more is
+/// taken of it than the kernel's ever has, and the console's end is shown behind it.
 pub fn kernel_dump(console: &str, kernel: &Path, root: &Path) -> Option<String> {
     let begins = |line: &&str| line.trim_start().starts_with("PANIC");
+    let after = console.lines().rev().position(|line| begins(&line))?;
+    let lines: Vec<&str> = console.lines().skip(console.lines().count() - 1 - after).collect();
     let symbols = Symbolizer::new(kernel, root);
     let mut dump = String::new();
-    for line in console.lines().skip_while(|line| !begins(line)) {
-        push_line(&mut dump, line);
+    let (shown, rest) = lines.split_at(lines.len().min(DUMP_LINES));
+    for line in shown {
+        push_line(&mut dump, cut(line));
         if let Some(address) = frame_address(line) {
             push_names(&mut dump, &symbols, address);
         }
     }
-    (!dump.is_empty()).then_some(dump)
+    let (left_out, end) = rest.split_at(rest.len().saturating_sub(END_LINES));
+    if !left_out.is_empty() {
+        push_line(
+            &mut dump,
+            &format!("[{} lines of the console are left out here]", left_out.len()),
+        );
+    }
+    end.iter().for_each(|line| push_line(&mut dump, cut(line)));
+    Some(dump)
+}
+
+/// The beginning of a line that may be of any length.
+fn cut(line: &str) -> &str {
+    &line[..line.floor_char_boundary(LINE)]
 }
 
 /// The server that a crash record is about.
@@ -287,9 +307,22 @@ mod tests {
         assert_eq!(frame_address("  # 0x1000"), None);
         assert_eq!(frame_address("text"), None);
         let console = "hello\nPANIC at x: y\n  #0 0x10\n";
-        assert!(has_panic(console));
         let dump = kernel_dump(console, Path::new("/nonexistent"), Path::new("/")).unwrap();
         assert_eq!(dump, "PANIC at x: y\n  #0 0x10\n");
         assert_eq!(kernel_dump("fine", Path::new("/nonexistent"), Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_dump_that_a_program_printed_is_bounded_and_hides_no_other() {
+        let elf = std::env::current_exe().unwrap();
+        let frames = "#1 0x201000\n".repeat(100_000);
+        let dump = |console: &str| kernel_dump(console, &elf, Path::new("/")).unwrap();
+        let shown = dump(&format!("PANIC\n{frames}the last words\n"));
+        assert!(shown.len() < 64 << 10 && shown.ends_with("the last words\n"), "{}", shown.len());
+        assert!(shown.contains("lines of the console are left out here"), "{shown}");
+        let shown = dump(&format!("PANIC\n{frames}PANIC: the real one\n  #0 0x10\n"));
+        assert!(shown.starts_with("PANIC: the real one\n  #0 0x10\n"), "{shown}");
+        let shown = dump(&format!("PANIC: {}\n", "x".repeat(1 << 20)));
+        assert!(shown.len() < 64 << 10, "{}", shown.len());
     }
 }

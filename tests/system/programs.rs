@@ -249,11 +249,15 @@ fn granted(fixture: &Fixture) -> Result<()> {
         "run --with all /disk/P holds; echo so it was",
     ];
     let (said, console) = tried(fixture, &files, &lines)?;
-    let note = "run: without log,greeter, which its entry asks for";
+    let note = "run: without log (it writes to the system's log), greeter (hello of hello), which";
     check(
         &said,
         &[
-            (0, "output: output of shell\nlog: withheld; --with log grants it\ngreeter: withheld"),
+            (
+                0,
+                "output: output of shell\nlog: it writes to the system's log; withheld, --with log \
+                 grants it\ngreeter: hello of hello; withheld",
+            ),
             (
                 0,
                 "files: file of fs\ngreeter: hello of hello\noutput: output of shell\nlog: it writes",
@@ -267,7 +271,10 @@ fn granted(fixture: &Fixture) -> Result<()> {
     )?;
     ensure!(said[0].text.starts_with("files: file of fs, only reading\n"), "{said:?}");
     ensure!(said[3].text.starts_with(note) && said[4].text.starts_with(note), "{said:?}");
-    ensure!(said[5].text.starts_with("run: without log, which"), "{said:?}");
+    ensure!(
+        said[5].text.starts_with("run: without log (it writes to the system's log), which"),
+        "{said:?}"
+    );
     ensure!(said[6].text == "so it was\n", "{said:?}");
     let logged = console.lines().filter(|line| line.starts_with("p: ")).count();
     ensure!(logged == 1, "the log is that of the last alone: {console}");

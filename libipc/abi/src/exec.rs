@@ -10,6 +10,9 @@
 //! A shell that dies before it has taken the line may have let go of a part of it, and input may be
 //! lost on its way ([`Kind::Again`]): so after such a `Ready` or `Again` the host sends a `Run` that is
 //! not answered yet once more. The guest executes each number once.
+//!
+//! Text on the guest's console proves nothing: a host that reads there that no shell will run asks for
+//! a [`Kind::Pong`] before it believes so.
 
 use crate::numbered;
 
@@ -20,7 +23,7 @@ pub const HEADER_SIZE: usize = 6;
 /// Bytes of payload at most.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 /// Version in [`Kind::Ready`].
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// In [`Kind::Ready`], in the place of a line's number: the guest keeps none over a shell's death.
 pub const UNKNOWN_LINE: u32 = u32::MAX;
 /// Bytes of a line's number (u32, little endian), before the rest of the payload.
@@ -45,6 +48,11 @@ numbered! {
         Interrupt = 6,
         /// Guest: bytes may have been lost before they came here. No payload.
         Again = 7,
+        /// Host: does a shell listen? Answered at once by [`Kind::Pong`], also while a line runs. No
+        /// payload.
+        Ping = 8,
+        /// Guest: it does. No payload.
+        Pong = 9,
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
     fn heads_round_trip_and_garbage_is_refused() {
         let head = Header { kind: Kind::Output, length: 300 };
         assert_eq!(Header::parse(head.to_bytes()), Some(head));
-        assert_eq!(Header::parse([MARK, 9, 0, 0, 0, 0]), None);
+        assert_eq!(Header::parse([MARK, 10, 0, 0, 0, 0]), None);
         assert_eq!(Header::parse([0; 6]), None);
         assert_eq!(Header::parse([MARK, 3, 1, 128, 0, 0]), None);
     }

@@ -6,9 +6,10 @@
 //!
 //! Invariants: the same entries make the same bytes; `fsck.fat -n` finds nothing.
 
-use super::names::{ENTRY_SIZE, Name, is_same};
+use super::names::{ENTRY_SIZE, Name, Taken, folded};
 use super::{Content, Entry, SECTOR};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
@@ -42,7 +43,43 @@ struct Node<'a> {
 
 enum Kind<'a> {
     File(&'a Content, u64),
-    Folder(Vec<(String, Node<'a>)>),
+    Folder(Folder<'a>),
+}
+
+/// What is in a folder.
+#[derive(Default)]
+struct Folder<'a> {
+    /// With their names, in the order in which they were put there.
+    nodes: Vec<(String, Node<'a>)>,
+    /// Places of nodes by their names as the guest compares them.
+    places: HashMap<Vec<u16>, usize>,
+    short_names: Taken,
+}
+
+impl<'a> Folder<'a> {
+    fn insert(&mut self, path: &str, entry: &'a Entry) -> Result<()> {
+        let name = path.split_once('/').map_or(path, |(first, _)| first);
+        let there = self.places.get(&folded(name)).map(|place| &mut self.nodes[*place]);
+        if let Some((_, rest)) = path.split_once('/') {
+            return match there {
+                Some((other, Node { kind: Kind::Folder(inside), .. })) if other == name => {
+                    inside.insert(rest, entry)
+                }
+                _ => bail!("its folder `{name}` is not on the disk"),
+            };
+        }
+        if let Some((other, _)) = there {
+            bail!("FAT takes `{name}` and `{other}` for the same name");
+        }
+        let kind = match &entry.content {
+            Content::Folder => Kind::Folder(Folder::default()),
+            content => Kind::File(content, entry.size()),
+        };
+        let node = Node { name: Name::new(name, &mut self.short_names)?, kind, first: 0 };
+        self.places.insert(folded(name), self.nodes.len());
+        self.nodes.push((name.to_string(), node));
+        Ok(())
+    }
 }
 
 /// Writes a volume with `entries` to `file`, which is given its size.
@@ -50,9 +87,9 @@ enum Kind<'a> {
 /// # Errors
 /// If an entry's name cannot stand on FAT, or reading or writing fails.
 pub fn write(file: &mut File, entries: &[Entry]) -> Result<()> {
-    let mut root = Vec::new();
+    let mut root = Folder::default();
     for entry in entries {
-        insert(&mut root, &entry.path, entry)
+        root.insert(&entry.path, entry)
             .with_context(|| format!("putting `{}` on the disk", entry.path))?;
     }
     check_folders(&root, "/", true)?;
@@ -73,40 +110,21 @@ pub fn write(file: &mut File, entries: &[Entry]) -> Result<()> {
     writer.folder(file, &root, root_first, None)
 }
 
-fn insert<'a>(folder: &mut Vec<(String, Node<'a>)>, path: &str, entry: &'a Entry) -> Result<()> {
-    if let Some((first, rest)) = path.split_once('/') {
-        return match folder.iter_mut().find(|(name, _)| name == first) {
-            Some((_, Node { kind: Kind::Folder(inside), .. })) => insert(inside, rest, entry),
-            _ => bail!("its folder `{first}` is not on the disk"),
-        };
-    }
-    if let Some((other, _)) = folder.iter().find(|(name, _)| is_same(name, path)) {
-        bail!("FAT takes `{path}` and `{other}` for the same name");
-    }
-    let taken: Vec<[u8; 11]> = folder.iter().map(|(_, node)| node.name.short).collect();
-    let kind = match &entry.content {
-        Content::Folder => Kind::Folder(Vec::new()),
-        content => Kind::File(content, entry.size()),
-    };
-    folder.push((path.to_string(), Node { name: Name::new(path, &taken)?, kind, first: 0 }));
-    Ok(())
-}
-
 /// Bytes of a folder's entries; the label or `.` and `..` included.
-fn folder_bytes(inside: &[(String, Node)], is_root: bool) -> u64 {
+fn folder_bytes(inside: &Folder, is_root: bool) -> u64 {
     let own = if is_root { 1 } else { 2 };
-    let entries: usize = inside.iter().map(|(_, node)| node.name.long_entries() + 1).sum();
+    let entries: usize = inside.nodes.iter().map(|(_, node)| node.name.long_entries() + 1).sum();
     ((own + entries) * ENTRY_SIZE) as u64
 }
 
 /// Checks that no folder is longer than FAT allows.
-fn check_folders(inside: &[(String, Node)], path: &str, is_root: bool) -> Result<()> {
+fn check_folders(inside: &Folder, path: &str, is_root: bool) -> Result<()> {
     ensure!(
         folder_bytes(inside, is_root) <= MAX_FOLDER_BYTES,
         "the folder `{path}` is too long: FAT has {} entries for a folder, and a long name takes several",
         MAX_FOLDER_BYTES / ENTRY_SIZE as u64
     );
-    for (name, node) in inside {
+    for (name, node) in &inside.nodes {
         if let Kind::Folder(inside) = &node.kind {
             check_folders(inside, name, false)?;
         }
@@ -133,8 +151,8 @@ impl Layout {
         first
     }
 
-    fn place(&mut self, folder: &mut [(String, Node)]) {
-        for (_, node) in folder {
+    fn place(&mut self, folder: &mut Folder) {
+        for (_, node) in &mut folder.nodes {
             match &mut node.kind {
                 Kind::File(_, size) => node.first = self.reserve(*size),
                 Kind::Folder(inside) => {
@@ -230,7 +248,7 @@ impl Writer {
     fn folder(
         &self,
         file: &mut File,
-        inside: &[(String, Node)],
+        inside: &Folder,
         first: u64,
         parent: Option<u64>,
     ) -> Result<()> {
@@ -242,7 +260,7 @@ impl Writer {
                 bytes.extend_from_slice(&entry(b"..         ", ATTRIBUTE_FOLDER, parent, 0));
             }
         }
-        for (_, node) in inside {
+        for (_, node) in &inside.nodes {
             bytes.extend_from_slice(&node.name.long_bytes());
             let (attribute, size) = match node.kind {
                 Kind::File(_, size) => (ATTRIBUTE_ARCHIVE, size),
@@ -252,7 +270,7 @@ impl Writer {
         }
         write_at(file, self.geometry.offset(first), &bytes)?;
         let as_parent = if parent.is_none() { 0 } else { first };
-        for (name, node) in inside {
+        for (name, node) in &inside.nodes {
             match &node.kind {
                 Kind::Folder(inside) => self.folder(file, inside, node.first, Some(as_parent))?,
                 Kind::File(content, size) => self

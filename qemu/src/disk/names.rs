@@ -1,6 +1,7 @@
 //! Names on FAT: 8.3 names, and long names in front of them (Microsoft FAT specification §6, §7).
 
 use anyhow::{Result, ensure};
+use std::collections::{HashMap, HashSet};
 
 /// Bytes of a directory entry.
 pub const ENTRY_SIZE: usize = 32;
@@ -8,6 +9,36 @@ pub const ENTRY_SIZE: usize = 32;
 const UNITS: usize = 13;
 const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
 const LAST_LONG_ENTRY: u8 = 0x40;
+
+/// The 8.3 names of a directory.
+#[derive(Debug, Default)]
+pub struct Taken {
+    short: HashSet<[u8; 11]>,
+    /// The least number that may be free, by how many digits it has and what stands around it.
+    next: HashMap<(u32, [u8; 11]), u32>,
+}
+
+impl Taken {
+    /// `BASE~N.EXT`, of what can be kept of the name, with the least number that is free.
+    fn numbered(&mut self, text: &str) -> [u8; 11] {
+        let (base, extension) = kept(text);
+        for digits in 1..=6 {
+            let stem = |number: &str| {
+                join(&[&base[..base.len().min(7 - digits)], number.as_bytes()].concat(), &extension)
+            };
+            let end = 10u32.pow(digits as u32);
+            let next = self.next.entry((digits as u32, stem(""))).or_insert(end / 10);
+            while *next < end {
+                let short = stem(&format!("~{next}"));
+                *next += 1;
+                if !self.short.contains(&short) {
+                    return short;
+                }
+            }
+        }
+        unreachable!("a directory has fewer entries than six digits have numbers")
+    }
+}
 
 /// A name in a directory: its 8.3 form, and the long form if that says more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,25 +49,23 @@ pub struct Name {
 }
 
 impl Name {
-    /// A name for `text` in a directory that has the 8.3 names `taken`.
+    /// A name for `text` in a directory that has the 8.3 names `taken`, which has it then.
     ///
     /// # Errors
     /// If FAT cannot hold the name.
-    pub fn new(text: &str, taken: &[[u8; 11]]) -> Result<Name> {
+    pub fn new(text: &str, taken: &mut Taken) -> Result<Name> {
         check(text)?;
-        if let Some(short) = exactly_short(text).filter(|short| !taken.contains(short)) {
-            return Ok(Name { short, long: Vec::new() });
-        }
-        let long: Vec<u16> = text.encode_utf16().collect();
-        ensure!(long.len() <= 255, "the name `{text}` is longer than FAT's 255 characters");
-        let mut number = 1u32;
-        loop {
-            let short = numbered_short(text, number);
-            if !taken.contains(&short) {
-                return Ok(Name { short, long });
+        let exact = exactly_short(text).filter(|short| !taken.short.contains(short));
+        let (short, long) = match exact {
+            Some(short) => (short, Vec::new()),
+            None => {
+                let long: Vec<u16> = text.encode_utf16().collect();
+                ensure!(long.len() <= 255, "the name `{text}` is longer than FAT's 255 characters");
+                (taken.numbered(text), long)
             }
-            number += 1;
-        }
+        };
+        taken.short.insert(short);
+        Ok(Name { short, long })
     }
 
     /// Directory entries in front of the 8.3 one.
@@ -70,10 +99,9 @@ impl Name {
     }
 }
 
-/// Whether the guest takes two names for the same, by its own rule.
-pub fn is_same(one: &str, other: &str) -> bool {
-    let folded = |name: &str| name.encode_utf16().map(skink_fs::fold).collect::<Vec<u16>>();
-    folded(one) == folded(other)
+/// The form in which the guest compares names, by its own rule.
+pub fn folded(name: &str) -> Vec<u16> {
+    name.encode_utf16().map(skink_fs::fold).collect()
 }
 
 fn check(text: &str) -> Result<()> {
@@ -98,8 +126,8 @@ fn exactly_short(text: &str) -> Option<[u8; 11]> {
     (fits && plain && !text.ends_with('.')).then(|| join(base.as_bytes(), extension.as_bytes()))
 }
 
-/// `BASE~N.EXT`, of what can be kept of the name.
-fn numbered_short(text: &str, number: u32) -> [u8; 11] {
+/// What an 8.3 name can keep of a name and of its extension; of the latter three characters.
+fn kept(text: &str) -> (Vec<u8>, Vec<u8>) {
     let (base, extension) = text.rsplit_once('.').unwrap_or((text, ""));
     let kept = |part: &str| -> Vec<u8> {
         part.to_ascii_uppercase()
@@ -108,12 +136,9 @@ fn numbered_short(text: &str, number: u32) -> [u8; 11] {
             .map(|c| u8::try_from(c).ok().filter(|b| is_short_char(*b)).unwrap_or(b'_'))
             .collect()
     };
-    let (mut base, mut extension) = (kept(base), kept(extension));
-    let suffix = format!("~{number}");
-    base.truncate(8 - suffix.len());
-    base.extend_from_slice(suffix.as_bytes());
+    let mut extension = kept(extension);
     extension.truncate(3);
-    join(&base, &extension)
+    (kept(base), extension)
 }
 
 fn join(base: &[u8], extension: &[u8]) -> [u8; 11] {
@@ -134,17 +159,29 @@ mod tests {
     use super::*;
     use skink_fs::testing::FakeDisk;
     use skink_fs::{Access, Create, Limits, Volume};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn names_become_short_where_they_must() {
-        let short = |text: &str, taken: &[[u8; 11]]| Name::new(text, taken).unwrap();
-        let hello = short("HELLO.TXT", &[]);
+        let mut taken = Taken::default();
+        let mut short = |text: &str| Name::new(text, &mut taken).unwrap();
+        let hello = short("HELLO.TXT");
         assert_eq!((&hello.short, hello.long_entries()), (b"HELLO   TXT", 0));
-        let lower = short("hello.txt", &[]);
+        let lower = short("hello.txt");
         assert_eq!((&lower.short, lower.long_entries()), (b"HELLO~1 TXT", 1));
-        assert_eq!(&short("hello.txt", &[*b"HELLO~1 TXT"]).short, b"HELLO~2 TXT");
-        assert_eq!(&short("a.b.längste", &[]).short, b"AB~1    L_N");
-        assert_eq!(short(&"x".repeat(255), &[]).long_entries(), 20);
+        assert_eq!(&short("HELLO~2.TXT").short, b"HELLO~2 TXT");
+        assert_eq!(&short("hello.TXT").short, b"HELLO~3 TXT");
+        assert_eq!(&short("a.b.längste").short, b"AB~1    L_N");
+        assert_eq!(short(&"x".repeat(255)).long_entries(), 20);
+        for number in 1..=9 {
+            assert_eq!(short("photo one").short[..8], *format!("PHOTOO~{number}").as_bytes());
+        }
+        // Names that differ only where the number stands share their numbers.
+        assert_eq!(&short("photo one").short, b"PHOTO~10   ");
+        for number in 1..=9 {
+            assert_eq!(short("photo two").short[..8], *format!("PHOTOT~{number}").as_bytes());
+        }
+        assert_eq!(&short("photo two").short, b"PHOTO~11   ");
     }
 
     /// What the guest's file server makes of a volume with these files, each with its name in it.
@@ -188,9 +225,24 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_many_long_names_is_packed_in_time() {
+        let entries: Vec<Entry> = (0..6000)
+            .map(|number| Entry::bytes(&format!("photograph number {number}.jpeg"), Vec::new()))
+            .collect();
+        let path = std::env::temp_dir().join(format!("skink-many-{}.img", std::process::id()));
+        let began = Instant::now();
+        let written =
+            std::fs::File::create(&path).map(|mut file| fat32::write(&mut file, &entries));
+        let took = began.elapsed();
+        std::fs::remove_file(&path).unwrap();
+        written.unwrap().unwrap();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    #[test]
     fn names_that_fat_cannot_hold() {
         for text in ["", "..", "a:b", "a/b", "dot.", "tab\t", &"x".repeat(256)] {
-            assert!(Name::new(text, &[]).is_err(), "{text}");
+            assert!(Name::new(text, &mut Taken::default()).is_err(), "{text}");
         }
     }
 }

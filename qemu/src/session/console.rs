@@ -22,10 +22,15 @@ struct Bounds {
 const BOUNDS: Bounds = Bounds { memory: 16 << 20, log: 256 << 20 };
 /// Bytes of a line that are looked at.
 const LINE: usize = 8 << 10;
-/// What the root server says of a shell that will not run, before and behind the reason.
-const NO_SHELL: [&str; 2] = ["root: shell: ", "; its clients are told"];
-/// How it ends what it says of a server's end.
-const END: [&str; 2] = [" requests in flight)", " request in flight)"];
+/// What may stand before the root server's words in their line: the shell's prompt.
+const PROMPT: &str = "skink> ";
+/// How each line of the root server begins. What others wrote is escaped in it, so a line that begins
+/// so is the root server's, or that of a program which was granted the log or the terminal.
+const AUTHOR: &str = "root: ";
+/// What it says of a shell that will not run, before and behind the reason.
+const NO_SHELL: [&str; 2] = ["shell: ", "; its clients are told"];
+/// What it says of a server's end, behind the name.
+const END: [&str; 3] = [" died (", " is taken down with ", " ended with code "];
 /// What it says of an end of which there may be no record: an orderly one.
 const EXIT: &str = " ended with code 0 (";
 
@@ -84,19 +89,24 @@ impl Console {
         self.text().is_empty()
     }
 
-    /// How many ends of servers the root server has told of.
+    /// How many lines may tell of an end of a server, whoever wrote them: a hint to look.
     pub fn ends(&self) -> u64 {
         locked(&self.heard).ends
     }
 
-    /// How many of them were deaths for sure.
+    /// How many deaths of servers the root server has told of, at least.
     pub fn deaths(&self) -> u64 {
         locked(&self.heard).deaths
     }
 
-    /// Why no shell runs, if the root server has said that none will.
+    /// Why no shell runs, if the root server seems to have said that none will.
     pub fn why_no_shell(&self) -> Option<String> {
         locked(&self.heard).why_no_shell.clone()
+    }
+
+    /// Forgets that: a shell runs.
+    pub fn forget_why_no_shell(&self) {
+        locked(&self.heard).why_no_shell = None;
     }
 
     /// Waits until everything that the guest printed is here. Only after QEMU's end.
@@ -139,19 +149,25 @@ impl Heard {
         }
     }
 
-    /// At the end of a line. A prompt may stand before what the root server says.
+    /// At the end of a line.
     fn look(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
-        if END.iter().any(|told| line.contains(told)) {
-            self.ends += 1;
-            self.deaths += u64::from(!line.contains(EXIT));
-        }
+        self.ends += u64::from(line.split(AUTHOR).skip(1).any(|told| end(told).is_some()));
+        let Some(told) = line.trim_start_matches(PROMPT).strip_prefix(AUTHOR) else { return };
+        self.deaths += u64::from(end(told).is_some_and(|how| !how.starts_with(EXIT)));
         let [before, behind] = NO_SHELL;
-        let why = line.split_once(before).and_then(|(_, rest)| rest.split_once(behind));
-        if let Some((why, _)) = why {
+        let why = told.trim_end().strip_prefix(before).and_then(|why| why.strip_suffix(behind));
+        if let Some(why) = why {
             self.why_no_shell = Some(why.into());
         }
     }
+}
+
+/// How a server ended, if the root server tells that: the words behind its name.
+fn end(told: &str) -> Option<&str> {
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let how = told.trim_start_matches(is_of_a_name);
+    (how.len() < told.len() && END.iter().any(|words| how.starts_with(words))).then_some(how)
 }
 
 /// The file in which the beginning of the console is kept.
@@ -234,10 +250,40 @@ mod tests {
         let (console, _) = heard(BOUNDS, text.as_bytes(), "deaths");
         let told = (console.ends(), console.deaths(), console.why_no_shell());
         assert_eq!(told, (3, 2, None));
+        // Also behind what a person types, a line is reason enough to look.
+        let (console, _) =
+            heard(BOUNDS, b"skink> ls /diroot: fs died (killed, 0 requests\r\n", "typed");
+        assert_eq!((console.ends(), console.deaths()), (1, 0));
         let text = "skink> root: shell: died too often; its clients are told\r\n";
         let (console, _) = heard(BOUNDS, text.as_bytes(), "shell");
         assert_eq!(console.why_no_shell().as_deref(), Some("died too often"));
         let text = "root: hello: cannot start; its clients are told\r\n";
         assert_eq!(heard(BOUNDS, text.as_bytes(), "hello").0.why_no_shell(), None);
+    }
+
+    #[test]
+    fn what_a_program_has_written_into_a_line_is_not_the_root_servers_word() {
+        let gone = "root: shell: gone; its clients are told";
+        let orderly = "x ended with code 0 (0 requests in flight)";
+        let long = format!("root: evil died (panic: {}", "y".repeat(230));
+        for (text, deaths) in [
+            // A message of a program, in what the root server and others say of it.
+            (format!("root: evil died (panic: {gone}, 0 requests in flight)"), 1),
+            (format!("root: evil died (panic: {gone}"), 1),
+            (format!("root: evil died (panic: root: {orderly}, 0 requests in flight)"), 1),
+            (long, 1),
+            (format!("shell: the program says {gone}"), 0),
+            (format!("shell: root: {orderly}"), 0),
+            (format!("skink> echo {gone}"), 0),
+            (format!("{gone} and so on"), 0),
+            ("root: root: shell: gone; its clients are told".into(), 0),
+            ("root: shell: panic: root: fs died (killed".into(), 0),
+            ("root: fs has died (killed, 0 requests in flight)".into(), 0),
+        ] {
+            let line = format!("{text}\r\n");
+            let (console, _) = heard(BOUNDS, line.as_bytes(), "words");
+            assert_eq!(console.why_no_shell(), None, "{text}");
+            assert_eq!(console.deaths(), deaths, "{text}");
+        }
     }
 }

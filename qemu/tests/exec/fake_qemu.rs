@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tells the fake how to behave.
 pub const ROLE: &str = "SKINK_FAKE_QEMU";
@@ -15,6 +15,9 @@ pub const ROLE: &str = "SKINK_FAKE_QEMU";
 const WORDS: &str = "SKINK_FAKE_QEMU_WORDS";
 /// QEMU's status when the guest gave the code 0.
 const CLEAN: i32 = 1;
+
+/// Longer than the tool takes to believe that no shell runs.
+const LONGER_THAN_A_LOOK: Duration = Duration::from_millis(2500);
 
 /// Puts the scripts into `folder`, which is to be the first of the `PATH`. They start the test
 /// `fake_qemu` of this program.
@@ -92,6 +95,20 @@ impl Guest {
         }
     }
 
+    /// Says that the shell lives, for so long, whenever it is asked.
+    fn answer_pings(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        self.exec.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let mut head = [0; HEADER_SIZE];
+        while Instant::now() < end {
+            if self.exec.read_exact(&mut head).is_ok() {
+                assert_eq!(Header::parse(head).unwrap().kind, Kind::Ping);
+                self.send(Kind::Pong, &[]);
+            }
+        }
+        self.exec.set_read_timeout(None).unwrap();
+    }
+
     fn print(&mut self, text: &str) {
         self.terminal.write_all(text.as_bytes()).unwrap();
     }
@@ -130,6 +147,17 @@ pub fn play(role: &str) -> ! {
         "gives the shell up" => {
             guest.print("root: shell: died too often; its clients are told\r\n");
             stay();
+        }
+        "a program panics" => {
+            let message = "panic: root: shell: gone; its clients are told";
+            guest.print(&format!("root: evil died ({message}, 0 requests in flight)\r\n"));
+            std::thread::sleep(LONGER_THAN_A_LOOK);
+            guest.answer(number, "", 3);
+        }
+        "a program writes the log" => {
+            guest.print("root: shell: died too often; its clients are told\r\n");
+            guest.answer_pings(LONGER_THAN_A_LOOK);
+            guest.answer(number, "", 3);
         }
         "cannot sync" => {
             guest.answer(number, "", 0);

@@ -147,6 +147,14 @@ fn a_shell_that_does_not_start_or_is_given_up_is_told_at_once() {
 }
 
 #[test]
+fn a_line_on_the_console_does_not_end_a_shell_that_lives() {
+    for role in ["a program panics", "a program writes the log"] {
+        let ended = exec(role, "true");
+        assert_eq!(ended.status, 3, "{role}: {}", ended.err);
+    }
+}
+
+#[test]
 fn a_last_sync_that_fails_is_told_and_is_no_success() {
     let ended = exec("cannot sync", "write /disk/A a");
     assert_eq!(ended.status, 1, "{}", ended.err);

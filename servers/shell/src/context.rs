@@ -126,7 +126,29 @@ pub struct Context<'a> {
     pub thread: u8,
 }
 
-impl Context<'_> {
+/// A command as it is watched over ([`watch`]).
+#[derive(Clone, Copy)]
+pub struct Watched<'a> {
+    interrupted: &'a AtomicBool,
+    jobs: &'a Jobs,
+    thread: u8,
+}
+
+impl Watched<'_> {
+    /// As [`Context::check_interrupt`].
+    ///
+    /// # Errors
+    /// If there was a Ctrl-C since the line began.
+    pub fn check_interrupt(&self) -> Outcome {
+        if self.interrupted.load(Relaxed) {
+            return Err(Failure { text: "interrupted".into(), status: INTERRUPTED });
+        }
+        self.jobs.wait_until(self.thread, time::now_ns() + watch::DEADLINE_NS);
+        Ok(())
+    }
+}
+
+impl<'a> Context<'a> {
     /// Splits an absolute path into the session of its file server and the path there.
     ///
     /// # Errors
@@ -155,11 +177,12 @@ impl Context<'_> {
     /// # Errors
     /// If there was a Ctrl-C since the line began.
     pub fn check_interrupt(&self) -> Outcome {
-        if self.interrupted.load(Relaxed) {
-            return Err(Failure { text: "interrupted".into(), status: INTERRUPTED });
-        }
-        self.jobs.wait_until(self.thread, time::now_ns() + watch::DEADLINE_NS);
-        Ok(())
+        self.watched().check_interrupt()
+    }
+
+    /// What [`Context::check_interrupt`] takes, for while the context is in use.
+    pub fn watched(&self) -> Watched<'a> {
+        Watched { interrupted: self.interrupted, jobs: self.jobs, thread: self.thread }
     }
 
     /// Prints a line.

@@ -7,13 +7,15 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::depth::{self, MAX_DEPTH};
+use crate::grants;
+use crate::shape;
 use core::fmt::Display;
 use serde::Deserialize;
+use skink_manifest::limits::{NAME_RULE, is_name};
 use skink_manifest::{Access, Bytes, Channel, SessionGrant};
 use skink_protocols::control::{MAX_NEEDS, Name, ProgramEntry, ProgramNeed, Restart};
 
-/// Bytes of an entry at most: reading one takes some hundred times as much of the heap.
+/// Bytes of an entry at most. What of them costs heap is bounded by [`shape::MAX_PARTS`].
 pub const MAX_ENTRY: u64 = 8 << 10;
 
 /// The file.
@@ -82,8 +84,8 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         format!("line {line}: {message}")
     };
-    if let Some(offset) = depth::too_deep(text) {
-        return Err(at(offset, &format_args!("nested more than {MAX_DEPTH} deep")));
+    if let Some((offset, excess)) = shape::excess(text) {
+        return Err(at(offset, &excess));
     }
     let file: File = toml::from_str(text).map_err(|error| {
         at(error.span().map_or(0, |span| span.start), &error.message().trim_end())
@@ -91,9 +93,14 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
     let plain = ProgramEntry::default();
     let budget_us = file.budget_us.unwrap_or(plain.budget_us);
     let needs: Vec<ProgramNeed> = file.needs.iter().map(need).collect::<Result<_, _>>()?;
+    for (at, need) in needs.iter().enumerate() {
+        if needs[..at].iter().any(|other| other.name == need.name) {
+            return Err(format!("two needs are called `{}`", need.name));
+        }
+    }
     Ok(ProgramEntry {
         name: match &file.name {
-            Some(name) => text_of("name", name)?,
+            Some(name) => checked_name("name", name)?,
             None => name_of(path)?,
         },
         args: text_of("args", file.args.as_deref().unwrap_or_default())?,
@@ -120,16 +127,24 @@ pub fn parse(path: &str, text: &str) -> Result<ProgramEntry, String> {
 }
 
 fn need(need: &Need) -> Result<ProgramNeed, String> {
+    let name = checked_name("name", &need.name)?;
+    if grants::WORDS.contains(&name.as_str()) {
+        return Err(format!("need `{name}`: with `run` that word stands for something else"));
+    }
+    let server = checked_name("server", &need.server)?;
+    let protocol = checked_name("protocol", &need.protocol)?;
     let grant =
-        SessionGrant::of_words(&need.protocol, need.access, need.folder.as_deref(), need.channel)
-            .map_err(|error| format!("need `{}`: {error}", need.name))?;
-    Ok(ProgramNeed {
-        name: text_of("name", &need.name)?,
-        server: text_of("server", &need.server)?,
-        protocol: text_of("protocol", &need.protocol)?,
-        shared_bytes: size("shared", need.shared, 0)?,
-        grant,
-    })
+        SessionGrant::of_words(&protocol, need.access, need.folder.as_deref(), need.channel)
+            .map_err(|error| format!("need `{name}`: {error}"))?;
+    Ok(ProgramNeed { name, server, protocol, shared_bytes: size("shared", need.shared, 0)?, grant })
+}
+
+/// A name. A person is shown it and told to type it, so it has nothing that means more than a name.
+fn checked_name<const N: usize>(what: &str, text: &str) -> Result<heapless::String<N>, String> {
+    match is_name(text) {
+        true => text_of(what, text),
+        false => Err(format!("`{what}`: `{text}`: {NAME_RULE}")),
+    }
 }
 
 /// A text of bounded length.
@@ -224,7 +239,7 @@ mod tests {
                     assert!(error.contains("nested more than"), "{text}: {error}");
                 }
             }
-            let many = "a = [[1]]\n".repeat(400);
+            let many = "a = [[1]]\n".repeat(40);
             assert!(!parse("/disk/x", &many).unwrap_err().contains("nested"));
         };
         let small = std::thread::Builder::new().stack_size(128 << 10).spawn(tests);
@@ -287,5 +302,32 @@ mod tests {
         let long = format!("args = \"{}\"", "x".repeat(97));
         assert!(parse("/disk/x", &long).unwrap_err().contains("longer than 96 bytes"));
         assert!(parse("/disk/x", "heap = \"4GiB\"").unwrap_err().contains("4 GiB or more"));
+    }
+
+    #[test]
+    fn names_that_a_person_is_shown_are_names_and_mean_one_thing() {
+        let entry = |name: &str, server: &str, protocol: &str| {
+            let need =
+                format!("name = \"{name}\", server = \"{server}\", protocol = \"{protocol}\"");
+            parse("/disk/x", &format!("name = \"x\"\nneeds = [{{ {need} }}]"))
+        };
+        assert!(entry("files", "fs", "file").is_ok());
+        for bad in ["", "x;rm -r /disk;", "a,b", "a b", "a&", "'", "A", "a\u{202e}b"] {
+            for refused in
+                [entry(bad, "fs", "file"), entry("a", bad, "file"), entry("a", "fs", bad)]
+            {
+                let error = refused.unwrap_err();
+                assert!(error.contains("a name has lower case letters"), "{bad}: {error}");
+            }
+            let own = format!("name = \"{bad}\"");
+            assert!(parse("/disk/x", &own).unwrap_err().contains("a name has"), "{bad}");
+        }
+        for word in ["log", "all"] {
+            let error = entry(word, "fs", "file").unwrap_err();
+            assert!(error.contains("stands for something else"), "{error}");
+        }
+        let need = "{ name = \"a\", server = \"s\", protocol = \"file\" }";
+        let error = parse("/disk/x", &format!("needs = [{need}, {need}]")).unwrap_err();
+        assert!(error.contains("two needs are called `a`"), "{error}");
     }
 }

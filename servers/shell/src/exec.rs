@@ -89,6 +89,7 @@ pub fn reader(
                     }
                     None => log::error!("the host sent a line without a number"),
                 },
+                Kind::Ping => stream.write_frame(Kind::Pong, &[]),
                 Kind::Interrupt => jobs.interrupt(),
                 _ => log::error!("the host sent a frame that only the guest may send: {kind:?}"),
             }

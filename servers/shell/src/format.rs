@@ -7,8 +7,10 @@ use core::fmt::Write;
 
 use skink_manifest::{Access, Channel, SessionGrant};
 
+use crate::parse;
+
 /// One line of a hex dump: offset, sixteen bytes, the same as text (as `hexdump -C`).
-pub fn hexdump_line(offset: u64, bytes: &[u8], out: &mut String) {
+fn hexdump_line(offset: u64, bytes: &[u8], out: &mut String) {
     let _ = write!(out, "{offset:08x} ");
     for i in 0..16 {
         if i % 8 == 0 {
@@ -24,6 +26,25 @@ pub fn hexdump_line(offset: u64, bytes: &[u8], out: &mut String) {
     out.push_str(" |");
     out.extend(bytes.iter().map(|b| if (0x20..0x7f).contains(b) { *b as char } else { '.' }));
     out.push_str("|\n");
+}
+
+/// A hex dump of bytes that stand at `offset`, given out in pieces of some lines.
+///
+/// # Errors
+/// As `out` says.
+pub fn hexdump(offset: u64, bytes: &[u8], out: &mut impl Write) -> core::fmt::Result {
+    /// Bytes that are dumped at once.
+    const PIECE: usize = 16 * 64;
+    let mut text = String::new();
+    for (i, piece) in bytes.chunks(PIECE).enumerate() {
+        let offset = offset + (PIECE * i) as u64;
+        for (i, line) in piece.chunks(16).enumerate() {
+            hexdump_line(offset + 16 * i as u64, line, &mut text);
+        }
+        out.write_str(&text)?;
+        text.clear();
+    }
+    Ok(())
 }
 
 /// A count of bytes for people: at most four characters and a unit of 1,024.
@@ -96,7 +117,9 @@ pub fn grant(grant: &SessionGrant) -> String {
         Access::Read => Some("only reading"),
         Access::Write => Some("only writing"),
     };
-    let parts = channel.into_iter().chain(grant.folder.as_deref()).chain(access);
+    // A folder's name may be a file's words, and is shown as one word.
+    let folder = grant.folder.as_deref().map(parse::quoted);
+    let parts = channel.into_iter().chain(folder.as_deref()).chain(access);
     parts.fold(String::new(), |text, part| text + ", " + part)
 }
 
@@ -110,6 +133,8 @@ mod tests {
         assert_eq!(grant(&all), "");
         let folder = SessionGrant { folder: Some("/A".try_into().unwrap()), ..all.clone() };
         assert_eq!(grant(&SessionGrant { access: Access::Read, ..folder }), ", /A, only reading");
+        let odd = SessionGrant { folder: Some("/A), all".try_into().unwrap()), ..all.clone() };
+        assert_eq!(grant(&odd), ", \"/A), all\"");
         let screen = SessionGrant { channel: Some(Channel::Terminal), ..all };
         let output = SessionGrant { access: Access::Write, ..screen };
         assert_eq!(grant(&output), ", the terminal, only writing");

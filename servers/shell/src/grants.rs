@@ -10,12 +10,19 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use skink_manifest::{Access, Folder, SessionGrant, is_folder};
-use skink_protocols::control::ProgramEntry;
+use skink_protocols::control::{ProgramEntry, ProgramNeed};
+
+use crate::format as look;
 
 /// The word that grants all that is asked for.
 const ALL: &str = "all";
 /// The word for writing to the system's log.
 const LOG: &str = "log";
+/// What that stands for.
+pub const LOGGING: &str = "it writes to the system's log";
+
+/// What names of `--with` say that are no need's.
+pub const WORDS: [&str; 2] = [ALL, LOG];
 
 /// What the person says: words of `--with`.
 #[derive(Debug, Default)]
@@ -63,8 +70,17 @@ impl OwnFolder {
 pub struct Least {
     /// It asks for no more than is granted.
     pub entry: ProgramEntry,
-    /// What it asked for in vain, by name.
-    pub withheld: Vec<String>,
+    /// What it asked for in vain.
+    pub withheld: Vec<Withheld>,
+}
+
+/// Something that was asked for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// The word of `--with` that grants it. For a need the program has chosen it.
+    pub name: String,
+    /// What it stands for.
+    pub what: String,
 }
 
 /// Leaves of `entry` what is granted.
@@ -87,7 +103,7 @@ pub fn least(
     let mut withheld = Vec::new();
     if entry.log && !granted.has(LOG) {
         entry.log = false;
-        withheld.push(LOG.into());
+        withheld.push(Withheld { name: LOG.into(), what: LOGGING.into() });
     }
     let needs = core::mem::take(&mut entry.needs);
     for mut need in needs {
@@ -95,7 +111,9 @@ pub fn least(
             let is_own = |own: &&OwnFolder| need.protocol == "file" && need.server == own.server;
             let reading = own.filter(is_own).and_then(|own| own.grant.narrowed(&need.grant));
             let Some(grant) = reading else {
-                withheld.push(need.name.as_str().into());
+                let ProgramNeed { name, server, protocol, grant, .. } = &need;
+                let what = format!("{protocol} of {server}{}", look::grant(grant));
+                withheld.push(Withheld { name: name.as_str().into(), what });
                 continue;
             };
             need.grant = grant;
@@ -130,6 +148,10 @@ mod tests {
         least(entry::parse(path, ENTRY).unwrap(), &granted, own.as_ref())
     }
 
+    fn withheld(least: &Least) -> Vec<&str> {
+        least.withheld.iter().map(|withheld| withheld.name.as_str()).collect()
+    }
+
     fn names(least: &Least) -> Vec<&str> {
         least.entry.needs.iter().map(|need| need.name.as_str()).collect()
     }
@@ -145,7 +167,9 @@ mod tests {
             );
         }
         assert!(!least.entry.log);
-        assert_eq!(least.withheld, ["log", "logs", "boot", "screen"]);
+        assert_eq!(withheld(&least), ["log", "logs", "boot", "screen"]);
+        assert_eq!(least.withheld[1].what, "file of fs, /LOGS");
+        assert_eq!(least.withheld[3].what, "console of console, the terminal");
         // At the root of the disk, its own folder is all of it.
         let least = comes_to(&[], "/P").unwrap();
         assert_eq!(names(&least), ["files", "logs", "mine"]);
@@ -158,7 +182,7 @@ mod tests {
         let least = comes_to(&["screen,log", "logs"], "/BIN/P").unwrap();
         assert_eq!(names(&least), ["files", "logs", "mine", "screen"]);
         assert!(least.entry.log);
-        assert_eq!(least.withheld, ["boot"]);
+        assert_eq!(withheld(&least), ["boot"]);
         let grant = |at: usize| least.entry.needs[at].grant.clone();
         assert_eq!(
             (grant(1).access, grant(1).folder.as_deref()),

@@ -2,8 +2,9 @@
 //!
 //! * [`line`]: the line editor. [`parse`]: the command language. [`format`]: how things look.
 //! * [`stream`]: console sessions as byte streams. [`context`]: what a command works with.
-//! * [`entry`]: what stands beside a program; [`depth`]: how deep its text is nested.
+//! * [`entry`]: what stands beside a program; [`shape`]: how much there is of its text.
 //! * [`grants`]: what the person who starts a program grants it.
+//! * [`listing`]: the entries of a directory.
 //! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
 //! * [`terminal`]: the user's side. [`exec`]: the host tool's side. [`watch`]: an end for calls.
 //!
@@ -15,15 +16,16 @@ extern crate alloc;
 
 pub mod commands;
 pub mod context;
-pub mod depth;
 pub mod entry;
 pub mod exec;
 pub mod format;
 pub mod grants;
 pub mod jobs;
 pub mod line;
+pub mod listing;
 pub mod parse;
 pub mod run;
+pub mod shape;
 pub mod stream;
 pub mod terminal;
 pub mod watch;

@@ -75,7 +75,7 @@ fn word(chars: &mut core::iter::Peekable<core::str::Chars<'_>>) -> Result<String
             ' ' | '\t' | '\r' | '\n' | ';' | '&' => break,
             '\'' | '"' => {
                 chars.next();
-                quoted(next, chars, &mut word)?;
+                rest_of_quote(next, chars, &mut word)?;
             }
             '\\' => {
                 chars.next();
@@ -90,7 +90,7 @@ fn word(chars: &mut core::iter::Peekable<core::str::Chars<'_>>) -> Result<String
     Ok(word)
 }
 
-fn quoted(
+fn rest_of_quote(
     quote: char,
     chars: &mut core::iter::Peekable<core::str::Chars<'_>>,
     word: &mut String,
@@ -104,9 +104,40 @@ fn quoted(
     }
 }
 
+/// Whether a text is a word just as it stands, and one that nobody mistakes for more than a word.
+pub fn is_plain(text: &str) -> bool {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./~+,=@%:".contains(c);
+    !text.is_empty() && text.chars().all(is_plain)
+}
+
+/// A text as one word, quoted if it must be.
+pub fn quoted(text: &str) -> String {
+    if is_plain(text) {
+        return text.into();
+    }
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quoted_word_is_read_back_as_it_was() {
+        for word in ["a", "", "a b", "it's", "say \"x\\y\"", "&;#", "/disk/ä-1.txt", "#", "a#"] {
+            let parsed = parse(&quoted(word)).unwrap();
+            assert_eq!(parsed[0].words, [word]);
+        }
+        assert_eq!(quoted("/disk/ä-1.txt"), "/disk/ä-1.txt");
+    }
 
     fn words(line: &str) -> Vec<(Vec<String>, bool)> {
         parse(line).unwrap().into_iter().map(|c| (c.words, c.background)).collect()

@@ -76,7 +76,7 @@ pub fn line(context: &mut Context<'_>, text: &str, origin: Origin) -> i32 {
 }
 
 fn background(context: &mut Context<'_>, command: &Command, origin: Origin) -> i32 {
-    let quoted = command.words.iter().map(|word| quote(word));
+    let quoted = command.words.iter().map(|word| parse::quoted(word));
     let line = quoted.fold(
         String::new(),
         |all, word| {
@@ -95,19 +95,6 @@ fn background(context: &mut Context<'_>, command: &Command, origin: Origin) -> i
             1
         }
     }
-}
-
-/// A word as the parser reads it back.
-fn quote(word: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in word.chars() {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// The life of a worker: line after line.
@@ -152,17 +139,4 @@ fn run_job(
     }
     context.out.flush();
     status
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quoted_word_is_read_back_as_it_was() {
-        for word in ["a", "", "a b", "it's", "say \"x\\y\"", "&;#"] {
-            let parsed = parse::parse(&quote(word)).unwrap();
-            assert_eq!(parsed[0].words, [word]);
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use libipc::escape::Escaped;
 use libipc::start::event;
 use libipc::time;
 
@@ -28,7 +29,7 @@ pub fn hello(context: &mut Context<'_>, words: &[String]) -> Outcome {
     let client = context.sessions.hello.as_ref();
     let client = client.ok_or_else(|| Failure::new("the manifest grants no hello server"))?;
     let greeting = client.greet(&name)?;
-    context.line(greeting.text);
+    context.line(Escaped(greeting.text));
     Ok(())
 }
 

@@ -88,11 +88,8 @@ pub fn hexdump(context: &mut Context<'_>, words: &[String]) -> Outcome {
     }
     let end = offset.saturating_add(length);
     each_piece(context, path, (offset, end), |context, position, bytes| {
-        let mut text = String::new();
-        for (i, line) in bytes.chunks(16).enumerate() {
-            format::hexdump_line(position + 16 * i as u64, line, &mut text);
-        }
-        context.out.write(text.as_bytes());
+        // The output takes everything.
+        let _ = format::hexdump(position, bytes, &mut context.out);
         Ok(())
     })
 }

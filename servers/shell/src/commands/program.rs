@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use libipc::Shared;
 use libipc::escape::Escaped;
@@ -17,7 +18,8 @@ use super::misused;
 use crate::context::{Context, Failure, Outcome};
 use crate::entry;
 use crate::format as look;
-use crate::grants::{self, Granted, Least, OwnFolder};
+use crate::grants::{self, Granted, LOGGING, Least, OwnFolder, Withheld};
+use crate::parse;
 
 /// The status of a program that was killed or died.
 const DIED: i32 = 128;
@@ -82,9 +84,13 @@ pub fn run(context: &mut Context<'_>, words: &[String]) -> Outcome {
         return tell(context, path, entry, &withheld);
     }
     if !withheld.is_empty() {
-        let withheld = Escaped(withheld.join(","));
+        let each = withheld.iter().map(|one| format!("{} ({})", one.name, one.what));
+        let each = each.collect::<Vec<_>>().join(", ");
+        let names = withheld.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(",");
+        let path = Escaped(parse::quoted(path));
         context.line(format_args!(
-            "run: without {withheld}, which its entry asks for; `run --with {withheld} {path}` grants it"
+            "run: without {}, which its entry asks for; `run --with {names} {path}` grants it",
+            Escaped(each)
         ));
     }
     let started = start(context, path, entry)?;
@@ -102,7 +108,7 @@ fn tell(
     context: &mut Context<'_>,
     path: &str,
     entry: ProgramEntry,
-    withheld: &[String],
+    withheld: &[Withheld],
 ) -> Outcome {
     let log = entry.log;
     let permits = context.sessions.control.permits(entry);
@@ -111,10 +117,11 @@ fn tell(
         context.line(format_args!("{name}: {protocol} of {server}{}", look::grant(&grant)));
     }
     if log {
-        context.line("log: it writes to the system's log");
+        context.line(format_args!("log: {LOGGING}"));
     }
-    for name in withheld {
-        context.line(format_args!("{}: withheld; --with {0} grants it", Escaped(name)));
+    for Withheld { name, what } in withheld {
+        let what = Escaped(what);
+        context.line(format_args!("{name}: {what}; withheld, --with {name} grants it"));
     }
     Ok(())
 }

@@ -11,66 +11,61 @@ use skink_protocols::file::client;
 use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
 
 use super::misused;
-use crate::context::{Context, Failure, INTERRUPTED, Outcome, is_unavailable};
+use crate::context::{Context, Failure, Outcome, is_unavailable};
 use crate::format as look;
+use crate::listing::{Entries, Shown};
+use crate::parse;
 use crate::watch;
 
-/// An entry of a directory.
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub metadata: Metadata,
-}
+/// Bytes of a listing that are asked for at once.
+const LISTED: usize = 8 << 10;
+/// Bytes of names among which a word is completed at most.
+const MOST_CANDIDATES: usize = 16 << 10;
 
-/// Bytes of memory that the entries of a directory may take at a time: a disk may have more of them
-/// than the shell has heap.
-const MOST_BYTES: usize = 384 << 10;
-/// Rows of a table that are aligned with each other at most.
-const ROWS: usize = 512;
-
-/// The entries of a directory from `cursor` on, sorted, as many as there is memory for, and where
-/// to go on. `check` is asked before each call, for nobody knows how many there will be.
+/// Hands each entry of a directory to `take`, with the name and what it is. `check` is asked before
+/// each call, for nobody knows how many there will be.
 ///
 /// # Errors
-/// As the file server says, or `check`.
-fn sorted_entries<E: From<FileError>>(
-    client: &FileSystemClient,
+/// As the file server says; as `check` and `take` say.
+fn each_entry(
+    files: &FileSystemClient,
     path: &str,
-    cursor: u64,
-    check: impl Fn() -> Result<(), E>,
-) -> Result<(Vec<Entry>, Option<u64>), E> {
-    let (mut found, mut next, mut bytes) = (Vec::new(), Some(cursor), 0);
-    while let Some(cursor) = next.filter(|_| bytes < MOST_BYTES) {
+    check: impl Fn() -> Outcome,
+    mut take: impl FnMut(&str, Metadata) -> Outcome,
+) -> Result<Result<(), FileError>, Failure> {
+    let mut next = Some(0);
+    while let Some(cursor) = next {
         check()?;
-        let (some, behind) = some_entries(client, path, cursor)?;
-        bytes += some.iter().map(|entry| size_of::<Entry>() + entry.name.len()).sum::<usize>();
-        found.extend(some);
-        next = behind;
+        match some_entries(files, path, cursor, &mut take)? {
+            Ok(behind) => next = behind,
+            Err(error) => return Ok(Err(error)),
+        }
     }
-    found.sort_by(|a: &Entry, b| a.name.cmp(&b.name));
-    Ok((found, next))
+    Ok(Ok(()))
 }
 
-/// As many entries as come at once, from `cursor` on, and where to go on.
+/// The same with those that come at once, from `cursor` on; where to go on.
 fn some_entries(
-    client: &FileSystemClient,
+    files: &FileSystemClient,
     path: &str,
     cursor: u64,
-) -> Result<(Vec<Entry>, Option<u64>), FileError> {
-    let shared = &client.session().shared;
-    let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
-    let listing = client.list(path, cursor, span)?;
+    take: &mut impl FnMut(&str, Metadata) -> Outcome,
+) -> Result<Result<Option<u64>, FileError>, Failure> {
+    let shared = &files.session().shared;
+    let span = Span { offset: 0, length: shared.size().min(LISTED) as u32 };
+    let listing = match files.list(path, cursor, span) {
+        Ok(listing) => listing,
+        Err(error) => return Ok(Err(error)),
+    };
     if listing.next.is_some_and(|next| next <= cursor) {
         // It would never end.
-        return Err(libipc::Error::from(ProtocolError::BadAnswer).into());
+        return Ok(Err(libipc::Error::from(ProtocolError::BadAnswer).into()));
     }
     let mut reader = EntryReader::new(*shared, listing.length);
-    let mut found = Vec::new();
     while let Some(entry) = reader.next_entry() {
-        found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
+        take(entry.name, entry.metadata)?;
     }
-    Ok((found, listing.next))
+    Ok(Ok(listing.next))
 }
 
 pub fn ls(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -101,55 +96,29 @@ fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     }
     let (client, inner) = context.resolve(path)?;
     let metadata = client.status(&inner).map_err(|e| Failure::at(path, e))?;
+    let mut entries = Entries::new();
     if metadata.kind == Kind::File {
-        show_entries(context, &[Entry { name: path.to_string(), metadata }], is_long);
-        return Ok(());
+        entries.push(path, metadata);
+    } else {
+        let watched = context.watched();
+        let check = || watched.check_interrupt();
+        let found = each_entry(&client, &inner, check, |name, metadata| {
+            if entries.is_full() {
+                show(context, &mut entries, is_long)?;
+            }
+            entries.push(name, metadata);
+            Ok(())
+        })?;
+        found.map_err(|e| Failure::at(path, e))?;
     }
-    let mut next = Some(0);
-    while let Some(cursor) = next {
-        let at = |failure: Failure| match failure.status {
-            INTERRUPTED => failure,
-            _ => Failure::at(path, failure.text),
-        };
-        let (found, behind) =
-            sorted_entries(&client, &inner, cursor, || context.check_interrupt()).map_err(at)?;
-        show_entries(context, &found, is_long);
-        next = behind;
-    }
+    show(context, &mut entries, is_long)
+}
+
+fn show(context: &mut Context<'_>, entries: &mut Entries, is_long: bool) -> Outcome {
+    context.check_interrupt()?;
+    // The output takes everything.
+    let _ = entries.show(is_long, &mut context.out);
     Ok(())
-}
-
-fn show_entries(context: &mut Context<'_>, found: &[Entry], is_long: bool) {
-    if !is_long {
-        for entry in found {
-            context.line(shown(entry));
-        }
-        return;
-    }
-    for some in found.chunks(ROWS) {
-        let rows: Vec<Vec<String>> = some.iter().map(long_row).collect();
-        context.out.write(look::table(&rows, &[1]).as_bytes());
-    }
-}
-
-fn long_row(entry: &Entry) -> Vec<String> {
-    let metadata = &entry.metadata;
-    let kind = match (metadata.kind, metadata.is_read_only) {
-        (Kind::Directory, _) => "dir",
-        (Kind::File, true) => "ro",
-        (Kind::File, false) => "rw",
-    };
-    let time = metadata.modified.map_or("-".into(), |t| {
-        let (hour, minute, second) = (t.hour, t.minute, t.second);
-        format!("{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", t.year, t.month, t.day)
-    });
-    vec![kind.into(), metadata.size.to_string(), time, shown(entry)]
-}
-
-/// A name as it is listed: a directory's with a slash. A disk may have names that move a cursor.
-fn shown(entry: &Entry) -> String {
-    let mark = if entry.metadata.kind == Kind::Directory { "/" } else { "" };
-    format!("{}{mark}", Escaped(&entry.name))
 }
 
 pub fn mv(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -216,17 +185,23 @@ fn empty(
     files: &FileSystemClient,
     directory: &str,
 ) -> Result<Result<Option<String>, FileError>, Failure> {
-    let found = match some_entries(files, directory, 0) {
-        Ok((found, _)) if found.is_empty() => return Err(Failure::new(NAMELESS)),
-        Ok((found, _)) => found,
-        Err(error) => return Ok(Err(error)),
+    let mut found = Vec::new();
+    let take = &mut |name: &str, _| {
+        found.push(name.to_string());
+        Ok(())
     };
-    for entry in found {
+    if let Err(error) = some_entries(files, directory, 0, take)? {
+        return Ok(Err(error));
+    }
+    if found.is_empty() {
+        return Err(Failure::new(NAMELESS));
+    }
+    for name in found {
         context.check_interrupt()?;
-        if !is_plain(&entry.name) {
+        if !is_one_name(&name) {
             return Ok(Err(FileError::InvalidName));
         }
-        let path = format!("{directory}/{}", entry.name);
+        let path = format!("{directory}/{name}");
         match client::remove(files, &path) {
             Ok(()) => {}
             Err(FileError::NotEmpty) => return Ok(Ok(Some(path))),
@@ -241,7 +216,7 @@ const NAMELESS: &str =
     "a directory has entries whose names no path can have; run fsck.fat on the disk";
 
 /// Whether a name is that of an entry, and no way to another directory.
-fn is_plain(name: &str) -> bool {
+fn is_one_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains('/')
 }
 
@@ -293,7 +268,14 @@ pub fn df(context: &mut Context<'_>, _: &[String]) -> Outcome {
                     (false, _) => "ok".into(),
                 };
                 let (total, free) = (look::size(s.total_bytes), look::size(s.free_bytes));
-                vec![name, s.format.to_string(), total, free, s.cluster_bytes.to_string(), state]
+                vec![
+                    name,
+                    Escaped(&s.format).to_string(),
+                    total,
+                    free,
+                    s.cluster_bytes.to_string(),
+                    state,
+                ]
             }
             Err(error) if is_unavailable(&error) => {
                 vec![name, "-".into(), "-".into(), "-".into(), "-".into(), "unavailable".into()]
@@ -308,14 +290,16 @@ pub fn df(context: &mut Context<'_>, _: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Names in the directory of `path` that begin as its last part does, for completion; without
-/// those that would have to be escaped, for what is completed is a name and is shown as well.
+/// Names in the directory of `path` that begin as its last part does, for completion; without those that
+/// are no words as they stand, for what is completed is a name and is shown as well. Of a directory with
+/// more than there is memory for, the first.
 pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let (directory, stem) = match path.rfind('/') {
         Some(slash) => path.split_at(slash + 1),
         None => return Vec::new(),
     };
-    let fits = |name: &str| name.to_lowercase().starts_with(&stem.to_lowercase());
+    let stem = stem.to_lowercase();
+    let fits = |name: &str| name.to_lowercase().starts_with(&stem);
     if directory == "/" {
         let names = context.sessions.mounts.iter().map(|m| format!("{}/", m.name));
         return names.filter(|name| fits(name)).collect();
@@ -323,16 +307,23 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let Ok((client, inner)) = context.resolve(directory) else {
         return Vec::new();
     };
+    let (mut names, mut bytes) = (Vec::new(), 0);
     // Of a directory with more than there is memory or time for, some.
     let until_ns = time::now_ns() + watch::COMPLETION_NS;
     let check = || match time::now_ns() < until_ns {
         true => Ok(()),
-        false => Err(FileError::from(libipc::Error::Interrupted)),
+        false => Err(Failure::new("more than there is time for")),
     };
-    let (found, _) = sorted_entries(&client, &inner, 0, check).unwrap_or_default();
-    let is_plain_text = |entry: &&Entry| Escaped(&entry.name).to_string() == entry.name;
-    let fitting = found.iter().filter(|entry| fits(&entry.name)).filter(is_plain_text);
-    let mut names: Vec<String> = fitting.map(shown).collect();
+    let found = each_entry(&client, &inner, check, |name, Metadata { kind, .. }| {
+        if parse::is_plain(name) && fits(name) {
+            let shown = Shown { name, kind }.to_string();
+            bytes += size_of::<String>() + shown.len();
+            names.push(shown);
+        }
+        if bytes < MOST_CANDIDATES { Ok(()) } else { Err(Failure::new("more than fit")) }
+    });
+    // What could not be listed completes nothing, and is told by the command that needs it.
+    drop(found);
     names.sort();
     names
 }
@@ -342,20 +333,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_moves_the_cursor_is_listed_as_text() {
-        let metadata = |kind| Metadata { kind, size: 0, is_read_only: false, modified: None };
-        let entry = |name: &str, kind| Entry { name: name.to_string(), metadata: metadata(kind) };
-        assert_eq!(shown(&entry("\u{9b}2Ja", Kind::File)), "\\u{9b}2Ja");
-        assert_eq!(long_row(&entry("d\u{202e}", Kind::Directory))[3], "d\\u{202e}/");
-    }
-
-    #[test]
-    fn names_that_lead_elsewhere_are_not_plain() {
+    fn names_that_lead_elsewhere_are_no_names() {
         for name in ["", ".", "..", "a/b", "/", "../x"] {
-            assert!(!is_plain(name), "{name:?}");
+            assert!(!is_one_name(name), "{name:?}");
         }
         for name in ["a", "...", "..a", " ", "a."] {
-            assert!(is_plain(name), "{name:?}");
+            assert!(is_one_name(name), "{name:?}");
         }
     }
 }
