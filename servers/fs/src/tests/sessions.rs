@@ -49,10 +49,6 @@ impl Host for Sessions {
 
     fn neighbours_changed(&self, _: &FakeDisk) {}
 
-    fn has_news(&self, _: &FakeDisk) -> bool {
-        false
-    }
-
     fn region(&self, caller: Caller) -> Option<Shared> {
         let place = [VICTIM, HOSTILE].iter().position(|known| *known == caller)?;
         Some(self.0.borrow().regions[place])
