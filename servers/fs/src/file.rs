@@ -33,9 +33,13 @@ impl<D: CacheDevice> Volume<D> {
     /// The file that a client has open under this handle: the only way from a number to a file.
     ///
     /// # Errors
-    /// `BadHandle`: this instance of the session's client has no such handle.
-    pub fn file(&self, client: Owner, handle: Handle) -> Result<OpenFile, FsError> {
-        self.files.find(client, handle)
+    /// `BadHandle`: this instance of the session's client has no such handle. `Io`, `Unfinished`: an earlier
+    /// instance of this server had it open, and it has not been opened again yet.
+    pub fn file(&mut self, client: Owner, handle: Handle) -> Result<OpenFile, FsError> {
+        match self.files.find(client, handle) {
+            Err(FsError::BadHandle) => self.inherit_late(client, handle),
+            found => found,
+        }
     }
 
     /// Which file it is.
