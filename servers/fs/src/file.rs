@@ -54,15 +54,16 @@ impl<D: CacheDevice> Volume<D> {
     /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
-    /// `BadHandle`; `Io` if zeros that were being added cannot be let go.
+    /// `BadHandle`; `Io`: it is closed, and has clusters behind its end until the next write to it.
     pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
         let at = self.files.get(file)?.node;
-        if self.files.node(at).users() == 1 {
-            self.stop_growing(at)?;
-        }
+        let tidied = match self.files.node(at).users() {
+            1 => self.stop_growing(at),
+            _ => Ok(()),
+        };
         self.files.close(file)?;
         self.stage_closed(file.handle());
-        Ok(())
+        tidied
     }
 
     /// What an open file is now.
