@@ -1,7 +1,9 @@
 //! Waiting: a thread's notification together with its timer.
 //!
 //! [`Events`] keeps bits that arrived while its thread slept, so that sleeping never loses a
-//! signal. Heartbeats are answered and interrupts counted here. The first thread's is [`main`]; a worker gets its own from `thread::start`.
+//! signal. That sessions changed is told to the server loop even if it was also what a wait within a
+//! request was for: before the loop begins or goes on with anything, the server knows who lives.
+//! Heartbeats are answered and interrupts counted here. The first thread's is [`main`]; a worker gets its own from `thread::start`.
 
 use crate::accounting;
 use crate::cap::{Cap, Notification, Timer};
@@ -14,6 +16,10 @@ use skink_abi::CPtr;
 /// is a signal if, and only if, its badge has this bit. Badges are given out by the root server
 /// alone, so nothing that a client sends can pass for a signal.
 pub const SIGNAL: u64 = 1 << 63;
+
+/// Kept for the server loop: [`event::SESSIONS`], which a wait within a request has had already. No
+/// signal has this bit.
+const NEWS: u64 = 1 << 59;
 
 /// One thread's notification and timer.
 #[derive(Debug)]
@@ -58,9 +64,10 @@ impl Events {
         self.pending.load(Relaxed) != 0
     }
 
-    /// Bits that came while the thread slept; clears them.
+    /// Bits that came while the thread slept, for the server loop; clears them.
     pub fn take_pending(&self) -> u64 {
-        self.pending.swap(0, Relaxed)
+        let bits = self.pending.swap(0, Relaxed);
+        if bits & NEWS != 0 { bits & !NEWS | event::SESSIONS } else { bits }
     }
 
     /// Waits for any bit; returns all and clears them.
@@ -72,10 +79,12 @@ impl Events {
     }
 
     /// Waits for any bit of `mask`, keeps others for later, and returns those of `mask`.
+    /// [`event::SESSIONS`] is kept too, for the server loop.
     pub fn wait_for(&self, mask: u64) -> u64 {
         loop {
             let bits = self.wait_kernel_or_pending(mask);
-            self.pending.fetch_or(bits & !mask, Relaxed);
+            let news = if bits & mask & event::SESSIONS != 0 { NEWS } else { 0 };
+            self.pending.fetch_or(bits & !mask | news, Relaxed);
             if bits & mask != 0 {
                 return bits & mask;
             }
@@ -114,7 +123,7 @@ impl Events {
     fn discard_timer(&self) {
         let polled = self.notification().poll().unwrap_or(0) & !SIGNAL;
         accounting::signalled(polled);
-        let bits = polled | self.take_pending();
+        let bits = polled | self.pending.swap(0, Relaxed);
         let kept = bits & !(event::TIMER | event::HEARTBEAT);
         self.pending.fetch_or(kept, Relaxed);
     }
@@ -122,7 +131,7 @@ impl Events {
     fn wait_kernel_or_pending(&self, mask: u64) -> u64 {
         let pending = self.pending.load(Relaxed);
         if pending & mask != 0 {
-            return self.take_pending();
+            return self.pending.swap(0, Relaxed);
         }
         self.wait_kernel()
     }
@@ -198,6 +207,18 @@ mod tests {
         assert_eq!(with_signals(&signals, || events.wait()).0, 6);
         let (bits, _) = with_signals(&[SIGNAL | 2 | 4], || events.wait_for(2));
         assert_eq!((bits, events.take_pending()), (2, 4));
+    }
+
+    #[test]
+    fn a_wait_for_changed_sessions_leaves_them_to_the_server_loop() {
+        let events = events();
+        let mask = 4 | event::SESSIONS;
+        let signals = [event::SESSIONS, event::SESSIONS, 4];
+        let (bits, _) = with_signals(&signals, || [(); 3].map(|()| events.wait_for(mask)));
+        assert_eq!(bits, [event::SESSIONS, event::SESSIONS, 4], "each wakes one wait");
+        assert!(events.has_pending());
+        assert_eq!(events.take_pending(), event::SESSIONS);
+        assert!(!events.has_pending());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What a server has given to its sessions: handles that are places in a table of the session.
 //!
 //! A server keeps one [`Table`] for each kind of thing that it gives out (open files, listings,
-//! channels) and finds a thing only by [`Table::find`], with the caller and the handle: a number that
-//! another session was given is no handle of the caller, whatever it is. What comes back is a
+//! channels) and finds a thing only by [`Table::find`], with the client and the handle: a number that
+//! another session, or another instance of the client, was given is none, whatever it is. What comes back is a
 //! [`Found`], which cannot be made from a number, so a server whose methods take it cannot forget
 //! the check.
 //!
@@ -159,11 +159,11 @@ impl<T> Table<T> {
         true
     }
 
-    /// What this handle names for this caller: nothing unless the caller's own session was given it
-    /// and has not given it back.
-    pub fn find(&self, caller: Caller, handle: Handle) -> Option<Found> {
+    /// What this handle names for this client: nothing unless the same instance of it was given it, by
+    /// its own session, and has not given it back.
+    pub fn find(&self, client: Owner, handle: Handle) -> Option<Found> {
         match &self.places[self.place(handle)] {
-            Some(place) if place.number == handle.0 && place.owner.badge == caller.0 => {
+            Some(place) if place.number == handle.0 && place.owner == client => {
                 Some(Found(handle.0))
             }
             _ => None,
@@ -282,17 +282,22 @@ mod tests {
     fn a_handle_names_nothing_for_another_session() {
         let mut table = Table::new(8);
         let handle = table.insert(VICTIM, 8, "secret").unwrap().handle();
-        let found = table.find(Caller(7), handle).unwrap();
+        let found = table.find(VICTIM, handle).unwrap();
         assert_eq!((table.get(found), table.owner(found)), (Some(&"secret"), Some(VICTIM)));
-        assert_eq!(table.find(Caller(8), handle), None);
+        assert_eq!(table.find(OTHER, handle), None);
         for near in 0..10_000 {
-            assert_eq!(table.find(Caller(8), Handle(near)), None, "{near}");
-            let own = table.find(Caller(7), Handle(near));
+            assert_eq!(table.find(OTHER, Handle(near)), None, "{near}");
+            let own = table.find(VICTIM, Handle(near));
             assert_eq!(own.is_some(), Handle(near) == handle, "{near}");
         }
         for edge in [u64::MAX, u64::MAX - 7, 1 << 63, 1 << 32] {
-            assert_eq!(table.find(Caller(7), Handle(edge)), None);
+            assert_eq!(table.find(VICTIM, Handle(edge)), None);
         }
+        assert_eq!(
+            table.find(owner(7, 2), handle),
+            None,
+            "nor for the next instance of its client"
+        );
     }
 
     #[test]
@@ -312,7 +317,7 @@ mod tests {
             assert!(found.handle().0 < table.next());
             open.push(found);
         }
-        let live = given.iter().filter(|handle| table.find(Caller(7), **handle).is_some());
+        let live = given.iter().filter(|handle| table.find(VICTIM, **handle).is_some());
         assert_eq!(live.count(), 3);
         assert!(table.next() < 40_000, "numbers are not wasted: {}", table.next());
     }
@@ -368,8 +373,8 @@ mod tests {
             assert!(second.restore(handle, owner, thing));
         }
         assert!(!second.restore(kept[1].0, OTHER, 9), "its place is taken");
-        assert_eq!(second.find(Caller(7), kept[0].0), None);
-        let found = second.find(Caller(7), kept[2].0).unwrap();
+        assert_eq!(second.find(VICTIM, kept[0].0), None);
+        let found = second.find(VICTIM, kept[2].0).unwrap();
         assert_eq!(second.get(found), Some(&2));
         let new = second.insert(VICTIM, 4, 5).unwrap().handle();
         assert!(kept.iter().all(|(handle, ..)| *handle < new));

@@ -94,6 +94,7 @@ impl Queue {
 
     /// Gives the request that waits longest its next step, and has the timer end the wait for other
     /// requests if any is left. Where there is no reply to receive others with, goes on until there is.
+    /// Signals that came during a step are delivered before anything else begins.
     #[cold]
     #[inline(never)]
     pub fn step<S: Server>(&mut self, server: &mut S, can_receive: bool) {
@@ -103,6 +104,7 @@ impl Queue {
             crate::server::deliver_pending(server);
             self.step_one(server);
         }
+        crate::server::deliver_pending(server);
         if !self.is_empty() {
             // A timer that is not to be had is a wait for the next message or heartbeat.
             let _ = events::main().timer().arm(time::now_ns().saturating_add(PAUSE_NS));
@@ -173,13 +175,21 @@ mod tests {
         callers: HashMap<u64, u64>,
         /// Clients' instances, where not 0.
         instances: HashMap<u64, u64>,
+        /// In this step of the request with this number the server waits for a doorbell, and meanwhile
+        /// the client of session 1 becomes another one.
+        succession: Option<(u64, u64)>,
+        is_waited_for: bool,
     }
+
+    const DOORBELL: u64 = 1 << event::DOORBELL_FIRST;
 
     /// Needs as many steps as the fifth word of a request says; checks that all its words come each
     /// time, and spoils the IPC buffer.
     struct Stepping {
         world: Rc<RefCell<World>>,
         done: HashMap<u64, u64>,
+        /// Clients' instances, as it was told of them.
+        known: HashMap<u64, u64>,
     }
 
     impl Server for Stepping {
@@ -191,6 +201,14 @@ mod tests {
             assert_eq!(buffer::word(5), number, "the whole message comes again");
             let (needed, done) = (buffer::word(4), self.done.entry(number).or_default());
             *done += 1;
+            if self.world.borrow().succession == Some((number, *done)) {
+                let mut world = self.world.borrow_mut();
+                *world.instances.entry(1).or_default() += 1;
+                world.is_waited_for = true;
+                drop(world);
+                let bits = DOORBELL | event::SESSIONS;
+                assert_eq!(events::main().wait_for(bits), bits);
+            }
             let outcome = if *done < needed {
                 Outcome::Again
             } else {
@@ -202,10 +220,13 @@ mod tests {
 
         fn on_notification(&mut self, bits: u64) {
             self.world.borrow_mut().seen.push(Signal(bits));
+            if bits & event::SESSIONS != 0 {
+                self.known = self.world.borrow().instances.clone();
+            }
         }
 
         fn instance(&self, caller: Caller) -> u64 {
-            self.world.borrow().instances.get(&caller.0).copied().unwrap_or(0)
+            self.known.get(&caller.0).copied().unwrap_or(0)
         }
     }
 
@@ -248,12 +269,19 @@ mod tests {
     /// Serves what comes, one after the other, with so many replies, until the server would wait for
     /// ever.
     fn serve_all(replies: u64, comes: &[Comes]) -> Vec<Seen> {
+        serve_in(World::default(), replies, comes)
+    }
+
+    fn serve_in(world: World, replies: u64, comes: &[Comes]) -> Vec<Seen> {
         let slots: Vec<u64> = (20..20 + replies).collect();
-        let world = Rc::new(RefCell::new(World::default()));
-        let mut server = Stepping { world: world.clone(), done: HashMap::new() };
+        let world = Rc::new(RefCell::new(world));
+        let (done, known) = (HashMap::new(), HashMap::new());
+        let mut server = Stepping { world: world.clone(), done, known };
         let (log, mut comes) = (world.clone(), Vec::from(comes).into_iter());
         let kernel = move |trap: Trap| {
             let mut world = log.borrow_mut();
+            let waits = trap.number == Syscall::Wait;
+            let is_waited_for = waits && std::mem::take(&mut world.is_waited_for);
             let mut finish = |reply: u64, info: MessageInfo| {
                 let number = world.callers.remove(&reply).expect("somebody to answer");
                 world.seen.push(Answered(number, info.label()));
@@ -261,6 +289,10 @@ mod tests {
             match trap.number {
                 // The timer is armed by an invocation.
                 Syscall::Call => world.armed = true,
+                Syscall::Wait if is_waited_for => {
+                    let badge = SIGNAL | DOORBELL | event::SESSIONS;
+                    return Registers { badge, ..Registers::default() };
+                }
                 Syscall::Wait => {
                     std::thread::sleep(std::time::Duration::from_nanos(2 * PAUSE_NS));
                     assert!(std::mem::take(&mut world.armed), "a wait for ever");
@@ -368,6 +400,22 @@ mod tests {
         assert!(!got[told..].contains(&Step(10)), "{got:?}");
         for number in [11, 20] {
             assert!(got.contains(&Answered(number, UNKNOWN)));
+        }
+    }
+
+    #[test]
+    fn what_came_while_a_step_waited_is_told_before_anything_else_begins() {
+        for (replies, step) in [(3, 1), (3, 2), (3, 3), (1, 1), (1, 2)] {
+            let succession = Some((10, step));
+            let world = World { succession, ..World::default() };
+            let got = serve_in(world, replies, &[Sent(1, 10, 9), Sent(2, 20, 2), Sent(1, 11, 1)]);
+            let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted);
+            let told = at(Signal(event::SESSIONS)).unwrap_or_else(|| panic!("{step}: {got:?}"));
+            let steps = got.iter().filter(|seen| **seen == Step(10)).count();
+            assert_eq!(steps as u64, step, "of the dead client: {got:?}");
+            assert!(at(Answered(10, Status::Dropped as u64)).is_some(), "{got:?}");
+            let next = at(Step(11)).unwrap();
+            assert!(told < next, "{replies}, {step}: {got:?}");
         }
     }
 }

@@ -75,6 +75,11 @@ impl<D: CacheDevice> Volume<D> {
     pub fn close_of(&mut self, is_gone: impl Fn(Owner) -> bool) -> usize {
         let of_dead = self.files.all().filter(|(_, owner)| is_gone(*owner));
         let files: Vec<OpenFile> = of_dead.map(|(file, _)| file).collect();
-        files.into_iter().filter(|file| self.close(*file).is_ok()).count()
+        for file in &files {
+            if let Err(error) = self.close(*file) {
+                log::warn!("a file of a client that died is closed: {error}");
+            }
+        }
+        files.len()
     }
 }

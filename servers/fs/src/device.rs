@@ -117,6 +117,12 @@ pub trait CacheDevice {
     fn poll(&mut self) -> Option<Completion>;
     /// Waits for a completion. Called only while a request is in flight.
     fn wait(&mut self) -> Completion;
+    /// Whether clients may have died or come while the device was waited for, which its owner has not
+    /// looked at yet: until then nothing may go to a client's memory or come from it, as it may be
+    /// another one's by now.
+    fn has_news(&self) -> bool {
+        false
+    }
 }
 
 /// A plain disk: one sector-aligned transfer at a time.

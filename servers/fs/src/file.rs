@@ -19,8 +19,8 @@ use crate::survivor::PAYLOAD;
 use crate::survivor::records::{REDO, RedoRecord};
 use crate::tree::Metadata;
 use crate::volume::Volume;
-use libipc::sessions::Handle;
-use libipc::{Caller, Shared};
+use libipc::Shared;
+use libipc::sessions::{Handle, Owner};
 
 /// Read-ahead of a reader that has just proved sequential.
 const FIRST_WINDOW: u32 = 128 << 10;
@@ -30,12 +30,16 @@ const LAST_WINDOW: u32 = 512 << 10;
 const CHUNK: u64 = 256 << 10;
 
 impl<D: CacheDevice> Volume<D> {
-    /// The file that a caller has open under this handle: the only way from a number to a file.
+    /// The file that a client has open under this handle: the only way from a number to a file.
     ///
     /// # Errors
-    /// `BadHandle`: the caller's session has no such handle.
-    pub fn file(&self, caller: Caller, handle: Handle) -> Result<OpenFile, FsError> {
-        self.files.find(caller, handle)
+    /// `BadHandle`: this instance of the session's client has no such handle. `Io`, `Unfinished`: an earlier
+    /// instance of this server had it open, and it has not been opened again yet.
+    pub fn file(&mut self, client: Owner, handle: Handle) -> Result<OpenFile, FsError> {
+        match self.files.find(client, handle) {
+            Err(FsError::BadHandle) => self.inherit_late(client, handle),
+            found => found,
+        }
     }
 
     /// Which file it is.
@@ -50,15 +54,16 @@ impl<D: CacheDevice> Volume<D> {
     /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
-    /// `BadHandle`; `Io` if zeros that were being added cannot be let go.
+    /// `BadHandle`; `Io`: it is closed, and has clusters behind its end until the next write to it.
     pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
         let at = self.files.get(file)?.node;
-        if self.files.node(at).users() == 1 {
-            self.stop_growing(at)?;
-        }
+        let tidied = match self.files.node(at).users() {
+            1 => self.stop_growing(at),
+            _ => Ok(()),
+        };
         self.files.close(file)?;
         self.stage_closed(file.handle());
-        Ok(())
+        tidied
     }
 
     /// What an open file is now.
@@ -86,14 +91,14 @@ impl<D: CacheDevice> Volume<D> {
     /// As [`Volume::read_at`], into memory that a client shares.
     ///
     /// # Errors
-    /// As [`Volume::read_at`].
+    /// As [`Volume::read_at`]; `Unfinished` if clients died or came while the disk was waited for.
     pub fn read_shared(
         &mut self,
         file: OpenFile,
         offset: u64,
         memory: Shared,
     ) -> Result<usize, FsError> {
-        self.read_into(file, offset, Target::Shared(memory))
+        self.read_into(file, offset, Target::Client(memory))
     }
 
     fn read_into(
@@ -198,14 +203,15 @@ impl<D: CacheDevice> Volume<D> {
     /// As [`Volume::write_at`], from memory that a client shares.
     ///
     /// # Errors
-    /// As [`Volume::write_at`].
+    /// As [`Volume::write_at`]; `Unfinished` if clients died or came meanwhile ([`crate::work`]): nothing is
+    /// left of it but bytes in the place of others, which the next step puts there again.
     pub fn write_shared(
         &mut self,
         file: OpenFile,
         offset: u64,
         bytes: Shared,
     ) -> Result<usize, FsError> {
-        self.write_from(file, offset, Source::Shared(bytes))
+        self.write_from(file, offset, Source::Client(bytes))
     }
 
     fn write_from(
@@ -266,6 +272,9 @@ impl<D: CacheDevice> Volume<D> {
             return Ok(());
         }
         let old = source.part(0, replaced.into());
+        if let Source::Client(_) = old {
+            self.core.cache.check_client()?;
+        }
         match &mut self.core.cache.survivor {
             // Longer than the region has room for: not at once then.
             Some(survivor) if survivor.redo_bytes() >= replaced as usize => {
@@ -292,7 +301,7 @@ impl<D: CacheDevice> Volume<D> {
         let done = match (bytes, self.files.find_address(address)) {
             (Some(bytes), Some(at)) => {
                 let size = self.files.node(at).entry.size();
-                self.fill(at, redo.position, &Source::Shared(bytes), size)
+                self.fill(at, redo.position, &Source::Survivor(bytes), size)
             }
             _ => Ok(()),
         };

@@ -45,10 +45,6 @@ mod guest {
             disk.neighbours_changed();
         }
 
-        fn has_news(&self, disk: &Disk) -> bool {
-            disk.take_news()
-        }
-
         fn region(&self, caller: Caller) -> Option<Shared> {
             let session = self.0.incoming.iter().find(|s| s.badge == caller.0)?;
             Some(Shared::granted(session.shared))

@@ -2,14 +2,13 @@
 //!
 //! Two handles of one file share one node, so that both see its size and clusters. What can be done
 //! with an open file takes an [`OpenFile`], which comes from opening it or from
-//! [`crate::Volume::file`], that is by a caller and a handle of the caller's own session.
+//! [`crate::Volume::file`], that is by a client and a handle that the same instance of it was given.
 
 use crate::chain::Chain;
 use crate::dirent::Entry;
 use crate::error::FsError;
 use alloc::string::String;
 use alloc::vec::Vec;
-use libipc::Caller;
 use libipc::sessions::{Found, Handle, Owner, Table};
 
 /// An open file of somebody who has it open. It cannot be made from a number.
@@ -181,12 +180,12 @@ impl Files {
         restored
     }
 
-    /// The file that a caller has open under this handle.
+    /// The file that a client has open under this handle.
     ///
     /// # Errors
-    /// `BadHandle`: none, or another session's.
-    pub fn find(&self, caller: Caller, handle: Handle) -> Result<OpenFile, FsError> {
-        self.opens.find(caller, handle).map(OpenFile).ok_or(FsError::BadHandle)
+    /// `BadHandle`: none, or another client's.
+    pub fn find(&self, client: Owner, handle: Handle) -> Result<OpenFile, FsError> {
+        self.opens.find(client, handle).map(OpenFile).ok_or(FsError::BadHandle)
     }
 
     /// No handle from this number on was given yet.

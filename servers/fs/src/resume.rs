@@ -14,7 +14,7 @@ use crate::cache::{Cache, MIN_BUFFERS, Mirror};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{ENTRY_BYTES, Entry};
 use crate::error::{FsError, MountError};
-use crate::open::{Access, Files, Identity, Node};
+use crate::open::{Access, Files, Identity, Node, OpenFile};
 use crate::survivor::records::{
     CLIENT_FIRST, CLIENTS, ClientRecord, GEOMETRY, HANDLE_FIRST, HANDLES, HandleRecord, REDO,
     RedoRecord, get_geometry, put_geometry,
@@ -24,6 +24,7 @@ use crate::time::DateTime;
 use crate::volume::{Limits, Volume};
 use alloc::vec::Vec;
 use libipc::Shared;
+use libipc::sessions::{Handle, Owner};
 
 /// What is left to do of taking over a state.
 pub(crate) struct Takeover {
@@ -92,8 +93,11 @@ impl<D: CacheDevice> Volume<D> {
     /// Opens the files that a dead server had open, and finishes what it had committed. To be called
     /// before all other operations.
     ///
+    /// What cannot be read of one file is no error of this, which every client waits for: that file's
+    /// handles are tried again when their client uses them ([`Volume::file`]).
+    ///
     /// # Errors
-    /// `Io`, `Unfinished`: to be called again.
+    /// `Unfinished`: to be called again.
     pub fn finish_restore(&mut self) -> Result<(), FsError> {
         let Some(mut takeover) = self.takeover.take() else {
             return Ok(());
@@ -108,7 +112,9 @@ impl<D: CacheDevice> Volume<D> {
             takeover.is_replaced = true;
             self.takeover = Some(takeover);
             // What failed here is tried no more, as after the write itself.
-            self.commit()?;
+            if let Err(error) = self.commit() {
+                log::warn!("a write that was under way is incomplete: {error}");
+            }
         } else {
             self.takeover = Some(takeover);
         }
@@ -128,21 +134,51 @@ impl<D: CacheDevice> Volume<D> {
                 continue;
             };
             match self.inherit_handle(index, &record) {
+                Err(FsError::Unfinished) => return Err(FsError::Unfinished),
+                Err(error) => log::warn!("{} is not open for now: {error}", record.path),
                 Ok(()) => {}
-                Err(error @ (FsError::Io { .. } | FsError::Unfinished)) => return Err(error),
-                Err(error) => {
-                    log::warn!("{} cannot be kept open: {error:?}", record.path);
-                    if let Some(survivor) = &mut self.core.cache.survivor {
-                        survivor.stage(item, [0; PAYLOAD]);
-                    }
-                }
             }
             *next += 1;
         }
         Ok(())
     }
 
+    /// Opens a file that a dead server had open for this client, and that could not be read since.
+    ///
+    /// # Errors
+    /// `BadHandle`: there is none; `Io`, `Unfinished`.
+    pub(crate) fn inherit_late(
+        &mut self,
+        client: Owner,
+        handle: Handle,
+    ) -> Result<OpenFile, FsError> {
+        let place = self.files.place(handle);
+        let survivor = self.core.cache.survivor.as_ref();
+        let record = survivor.and_then(|s| HandleRecord::get(s.item(HANDLE_FIRST + place)));
+        let is_its = |record: &HandleRecord| (record.owner, record.handle) == (client, handle);
+        let record = record.filter(is_its).ok_or(FsError::BadHandle)?;
+        self.inherit_handle(place, &record)?;
+        self.files.find(client, handle)
+    }
+
+    /// Opens a file again, or forgets that it was open if it is not the same any more.
+    ///
+    /// # Errors
+    /// `Io`, `Unfinished`: it can be tried again.
     fn inherit_handle(&mut self, place: usize, record: &HandleRecord) -> Result<(), FsError> {
+        match self.open_again(place, record) {
+            Err(error) if !matches!(error, FsError::Io { .. } | FsError::Unfinished) => {
+                log::warn!("{} cannot be kept open: {error}", record.path);
+                if let Some(survivor) = &mut self.core.cache.survivor {
+                    survivor.stage(HANDLE_FIRST + place, [0; PAYLOAD]);
+                }
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn open_again(&mut self, place: usize, record: &HandleRecord) -> Result<(), FsError> {
         if self.files.place(record.handle) != place {
             return Err(FsError::BadHandle);
         }
@@ -174,21 +210,22 @@ impl<D: CacheDevice> Volume<D> {
         Ok(self.files.add_node(node))
     }
 
-    /// Cuts what a write that never ended has added to the chains of open files.
+    /// Cuts what a write that never ended has added to the chains of open files. Where that cannot be done
+    /// the clusters stay behind the file's end until the next write to it.
     fn drop_unfinished(&mut self) -> Result<(), FsError> {
         for node in self.files.nodes().collect::<Vec<_>>() {
             let written = self.files.accesses(node).any(|access| access != Access::Read);
             if written && self.core.marked != Marked::Clean {
-                self.core.prepare(0)?;
-                match self.drop_surplus(node) {
-                    Err(error @ (FsError::Io { .. } | FsError::Unfinished)) => return Err(error),
+                let dropped = self.core.prepare(0).and_then(|()| self.drop_surplus(node));
+                match dropped.and_then(|()| self.commit()) {
+                    Err(FsError::Unfinished) => return Err(FsError::Unfinished),
                     Err(error) => {
+                        self.core.commit();
                         let path = &self.files.node(node).path;
-                        log::warn!("{path} keeps clusters behind its end: {error:?}");
+                        log::warn!("{path} keeps clusters behind its end: {error}");
                     }
                     Ok(()) => {}
                 }
-                self.commit()?;
             }
         }
         Ok(())

@@ -119,14 +119,11 @@ impl<D: Driver> RingDisk<D> {
         self.is_lost
     }
 
-    /// Whether sessions changed while this was waited for; forgets it.
-    pub fn take_news(&self) -> bool {
-        self.news.take()
-    }
-
     /// A neighbour died, maybe the driver: it is asked after before it is asked for anything. (Not
-    /// now: its restart may take time, and the cache may have what clients want.)
+    /// now: its restart may take time, and the cache may have what clients want.) What happened while
+    /// this was waited for is news no longer.
     pub fn neighbours_changed(&self) {
+        self.news.set(false);
         self.must_ask.set(true);
     }
 
@@ -302,5 +299,9 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
                 self.ask_after_driver();
             }
         }
+    }
+
+    fn has_news(&self) -> bool {
+        self.news.get()
     }
 }

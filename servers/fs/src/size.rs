@@ -103,11 +103,7 @@ impl<D: CacheDevice> Volume<D> {
             return Ok(());
         }
         let keep = self.core.geo.clusters_for(node.entry.size());
-        if node.chain.len() > keep {
-            self.give_back(at, keep)?;
-            self.write_entry(at)?;
-        }
-        Ok(())
+        self.give_back(at, keep)
     }
 
     /// Empties a file that was just opened for it.
@@ -120,20 +116,10 @@ impl<D: CacheDevice> Volume<D> {
 
     /// Frees clusters behind the file's end, which the size already excludes.
     fn shrink(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
-        let node = self.files.node_mut(at);
-        if node.chain.len() <= keep {
-            return Ok(());
+        if keep > 0 && self.files.node(at).chain.len() > keep {
+            // The shorter size must be on the disk before the chain ends sooner.
+            self.core.flush_ordered()?;
         }
-        if keep == 0 {
-            let (first, len) = (node.chain.first(), node.chain.len());
-            node.entry.set_first(0);
-            node.chain.truncate(0, 0);
-            self.write_entry(at)?;
-            self.core.release(first, len);
-            return Ok(());
-        }
-        // The shorter size must be on the disk before the chain ends sooner.
-        self.core.flush_ordered()?;
         self.give_back(at, keep)
     }
 
@@ -191,7 +177,10 @@ impl<D: CacheDevice> Volume<D> {
         Ok(())
     }
 
-    /// Undoes `reserve`: the chain ends after `keep` clusters again.
+    /// The chain ends after `keep` clusters (again); the rest is freed.
+    ///
+    /// # Errors
+    /// `Io`: what could not be freed belongs to nobody.
     pub(crate) fn give_back(&mut self, at: usize, keep: u32) -> Result<(), FsError> {
         let node = self.files.node_mut(at);
         if node.chain.len() <= keep {
@@ -201,6 +190,8 @@ impl<D: CacheDevice> Volume<D> {
         if keep == 0 {
             node.entry.set_first(0);
             node.chain.truncate(0, 0);
+            // The entry first: what one leads to must not be freed.
+            self.write_entry(at)?;
             self.core.release(first, len);
             return Ok(());
         }

@@ -161,7 +161,7 @@ impl<D: CacheDevice> Volume<D> {
     /// listing are listed exactly once.
     ///
     /// # Errors
-    /// As [`Volume::stat`].
+    /// As [`Volume::stat`]; `Unfinished` if clients died or came while the disk was waited for.
     pub fn read_dir(
         &mut self,
         path: &str,
@@ -193,6 +193,7 @@ impl<D: CacheDevice> Volume<D> {
                 short_name: short::text_of(&item.entry.short()),
                 metadata: Metadata::of(&item.entry),
             };
+            self.core.cache.check_client()?;
             if !take(listed) {
                 return Ok(Some(DirCursor(item.start)));
             }

@@ -11,6 +11,13 @@
 //!   begin again, or be given up.
 //! - A step does at least one piece, so that every operation comes to its end.
 //! - A step ends at most one piece after its work was used up.
+//!
+//! A step also ends where a client's memory would be touched while there is news of clients
+//! ([`Cache::check_client`]): the client whose call it is may have died, and its memory be another one's.
+//! Nothing but what was copied until then is left of the step; it is done anew once the news are known,
+//! or dropped with its client.
+//!
+//! [`Cache::check_client`]: crate::cache::Cache::check_client
 
 use crate::base::Core;
 use crate::device::CacheDevice;
@@ -65,6 +72,11 @@ impl Work {
     /// What was changed is a whole.
     pub fn committed(&mut self) {
         self.is_changing = false;
+    }
+
+    /// The step ends here, whatever is left of its work.
+    pub fn end(&mut self) {
+        self.is_unfinished = true;
     }
 
     /// The operation makes do with what it has done, or does one piece more.

@@ -291,7 +291,22 @@ impl<D: CacheDevice> Cache<D> {
         Ok(sector + sectors)
     }
 
+    /// To be asked between each wait for the device and the next copy from or to a client's memory.
+    ///
+    /// # Errors
+    /// `Unfinished` if clients may have died or come during a wait: the memory may be another one's.
+    pub fn check_client(&mut self) -> Result<(), FsError> {
+        if self.device.has_news() {
+            self.work.end();
+            return Err(FsError::Unfinished);
+        }
+        Ok(())
+    }
+
     /// Copies bytes out. `at` counts bytes from the start of the disk.
+    ///
+    /// # Errors
+    /// `Io`; to a client as [`Cache::check_client`].
     pub fn read(&mut self, mut at: u64, mut target: Target<'_>) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
         let (first, len) = (at / sector_bytes, target.len());
@@ -306,6 +321,9 @@ impl<D: CacheDevice> Cache<D> {
             if offset >= line_bytes {
                 return Err(FsError::Io { sector: at / sector_bytes });
             }
+            if let Target::Client(_) = target {
+                self.check_client()?;
+            }
             let n = (len - done).min((line_bytes - offset) as u64);
             target.part(done, n).fill(&self.device, BufferIndex(buffer), offset);
             done += n;
@@ -316,6 +334,9 @@ impl<D: CacheDevice> Cache<D> {
 
     /// Copies bytes of file data, or of clusters that nothing refers to yet, to byte `at` of the
     /// disk. They reach it by a flush or earlier.
+    ///
+    /// # Errors
+    /// `Io`; for those of a client as [`Cache::check_client`].
     pub fn write(&mut self, mut at: u64, source: Source<'_>) -> Result<(), FsError> {
         let sector_bytes = SECTOR_BYTES as u64;
         let end = at + source.len();
@@ -334,6 +355,9 @@ impl<D: CacheDevice> Cache<D> {
                 false => self.load(number, Pool::Data)?,
             };
             self.settle(buffer);
+            if let Source::Client(_) = source {
+                self.check_client()?;
+            }
             source.part(done, n as u64).put(&mut self.device, BufferIndex(buffer), offset);
             let (from, to) = (offset / SECTOR_BYTES, (offset + n).div_ceil(SECTOR_BYTES));
             let bits = ((1u16 << to) - (1u16 << from)) as u8;

@@ -8,8 +8,8 @@ use libipc::Shared;
 pub(crate) enum Target<'a> {
     /// Here.
     Bytes(&'a mut [u8]),
-    /// Into memory that its owner may be changing.
-    Shared(Shared),
+    /// Into a client's memory, which it may be changing.
+    Client(Shared),
 }
 
 impl Target<'_> {
@@ -17,7 +17,7 @@ impl Target<'_> {
     pub fn len(&self) -> u64 {
         match self {
             Target::Bytes(bytes) => bytes.len() as u64,
-            Target::Shared(memory) => memory.size() as u64,
+            Target::Client(memory) => memory.size() as u64,
         }
     }
 
@@ -28,8 +28,8 @@ impl Target<'_> {
     pub fn part(&mut self, at: u64, len: u64) -> Target<'_> {
         match self {
             Target::Bytes(bytes) => Target::Bytes(&mut bytes[at as usize..][..len as usize]),
-            Target::Shared(memory) => {
-                Target::Shared(memory.part(at, len).expect("a part is inside"))
+            Target::Client(memory) => {
+                Target::Client(memory.part(at, len).expect("a part is inside"))
             }
         }
     }
@@ -38,7 +38,7 @@ impl Target<'_> {
     pub fn fill<D: CacheDevice>(self, device: &D, buffer: BufferIndex, offset: usize) {
         match self {
             Target::Bytes(bytes) => device.read(buffer, offset, bytes),
-            Target::Shared(memory) => device.read_shared(buffer, offset, memory),
+            Target::Client(memory) => device.read_shared(buffer, offset, memory),
         }
     }
 }
@@ -52,8 +52,10 @@ pub(crate) enum Source<'a> {
     Bytes(&'a [u8]),
     /// So many zeros.
     Zeros(u64),
-    /// Those in memory that its owner may be changing.
-    Shared(Shared),
+    /// Those in a client's memory, which it may be changing.
+    Client(Shared),
+    /// Those in memory that outlives this server.
+    Survivor(Shared),
 }
 
 impl Source<'_> {
@@ -62,7 +64,7 @@ impl Source<'_> {
         match self {
             Source::Bytes(bytes) => bytes.len() as u64,
             Source::Zeros(count) => *count,
-            Source::Shared(memory) => memory.size() as u64,
+            Source::Client(memory) | Source::Survivor(memory) => memory.size() as u64,
         }
     }
 
@@ -71,7 +73,9 @@ impl Source<'_> {
         match self {
             Source::Bytes(bytes) => device.write(buffer, offset, bytes),
             Source::Zeros(count) => device.write(buffer, offset, &ZEROS[..*count as usize]),
-            Source::Shared(memory) => device.write_shared(buffer, offset, *memory),
+            Source::Client(memory) | Source::Survivor(memory) => {
+                device.write_shared(buffer, offset, *memory)
+            }
         }
     }
 
@@ -80,7 +84,7 @@ impl Source<'_> {
         match self {
             Source::Bytes(bytes) => memory.write(offset, bytes),
             Source::Zeros(count) => memory.write(offset, &ZEROS[..*count as usize]),
-            Source::Shared(from) => {
+            Source::Client(from) | Source::Survivor(from) => {
                 let part = memory.part(offset as u64, self.len());
                 part.expect("room for the bytes").copy_from(from);
             }
@@ -95,9 +99,12 @@ impl Source<'_> {
         match self {
             Source::Bytes(bytes) => Source::Bytes(&bytes[at as usize..][..len as usize]),
             Source::Zeros(_) => Source::Zeros(len),
-            Source::Shared(memory) => {
-                Source::Shared(memory.part(at, len).expect("a part is inside"))
-            }
+            Source::Client(memory) => Source::Client(inside(memory, at, len)),
+            Source::Survivor(memory) => Source::Survivor(inside(memory, at, len)),
         }
     }
+}
+
+fn inside(memory: &Shared, at: u64, len: u64) -> Shared {
+    memory.part(at, len).expect("a part is inside")
 }

@@ -8,6 +8,11 @@
 //! not to this instance, and to the session and the instance of its client that opened them: others
 //! do not find them, and they are closed when it dies. Each session has an equal share of them.
 //!
+//! A request belongs to the instance of the client that sent it, which is looked up before anything is
+//! waited for ([`Service::owner`]): what is waited for after that is the disk, and whoever is told of
+//! clients meanwhile looks whether it is still there. What the cache waits for ends the step instead
+//! ([`crate::work`]): the server's loop tells the news before it goes on.
+//!
 //! Not here: the ring to the driver (the binary's glue), anything about FAT.
 
 mod reach;
@@ -47,9 +52,6 @@ pub trait Host {
 
     /// Servers around this one died, were given up or came: among them may be the disk's driver.
     fn neighbours_changed(&self, disk: &Self::Disk);
-
-    /// Whether clients died or came while the disk was waited for; forgets it.
-    fn has_news(&self, disk: &Self::Disk) -> bool;
 
     /// The region that a session shares with its client.
     fn region(&self, caller: Caller) -> Option<Shared>;
@@ -120,7 +122,8 @@ impl<H: Host> Service<H> {
         }
     }
 
-    /// Whoever calls lives: if that is news, asks how the clients are.
+    /// Whoever calls lives: if that is news, asks how the clients are. To be asked before anything is
+    /// waited for.
     fn owner(&mut self, caller: Caller) -> Result<Owner, FileError> {
         if let Some(owner) = self.clients.owner(caller) {
             return Ok(owner);
@@ -129,26 +132,27 @@ impl<H: Host> Service<H> {
         self.clients.owner(caller).ok_or(FileError::Ipc(libipc::Error::UnknownSession))
     }
 
-    /// The path on the volume that a caller's path means, if its session is good for that.
+    /// Who calls, and the path on the volume that its path means, if its session is good for that.
     fn reach<'p>(
         &mut self,
         caller: Caller,
         path: &'p str,
         purpose: Purpose,
-    ) -> Result<Cow<'p, str>, FileError> {
-        // Learns of new clients first.
-        self.volume()?;
-        self.owner(caller)?;
+    ) -> Result<(Owner, Cow<'p, str>), FileError> {
+        let owner = self.owner(caller)?;
+        self.volume(owner)?;
         let grant = self.clients.grant(caller);
-        reach(grant.ok_or(libipc::Error::UnknownSession)?, path, purpose)
+        let path = reach(grant.ok_or(libipc::Error::UnknownSession)?, path, purpose)?;
+        Ok((owner, path))
     }
 
     /// Carries out a call that changes something.
     fn change<R>(
         &mut self,
+        owner: Owner,
         call: impl FnOnce(&mut Volume<H::Disk>) -> Result<R, FsError>,
     ) -> Result<R, FileError> {
-        let volume = self.volume()?;
+        let volume = self.volume(owner)?;
         let result = call(volume);
         let committed = volume.commit();
         result.and_then(|answer| committed.map(|()| answer)).map_err(error)
@@ -157,13 +161,11 @@ impl<H: Host> Service<H> {
     /// Carries out a call with a number once, and answers it again.
     fn change_once(
         &mut self,
-        caller: Caller,
+        owner: Owner,
         request: RequestId,
         call: impl FnOnce(&mut Volume<H::Disk>) -> Result<(), FsError>,
     ) -> Result<(), FileError> {
-        self.volume()?;
-        let owner = self.owner(caller)?;
-        self.change(|volume| {
+        self.change(owner, |volume| {
             let client = volume.client(owner);
             if request.is_numbered() && client.request == request.0 {
                 return Ok(());
@@ -177,21 +179,20 @@ impl<H: Host> Service<H> {
     /// Opens a file once, and answers it again.
     fn open_once(
         &mut self,
-        caller: Caller,
+        owner: Owner,
         request: RequestId,
         path: &str,
         (access, create): (crate::Access, Create),
     ) -> Result<OpenFile, FileError> {
-        let handles = self.volume()?.handles();
-        let owner = self.owner(caller)?;
+        let handles = self.volume(owner)?.handles();
         let opener = Client { owner, share: self.clients.share(handles) };
-        self.change(|volume| {
+        self.change(owner, |volume| {
             let client = volume.client(owner);
             if let Some(opened) = client.opened
                 && request.is_numbered()
                 && client.request == request.0
             {
-                return volume.file(caller, opened);
+                return volume.file(owner, opened);
             }
             let file = volume.open_for(opener, path, access, create)?;
             let opened = Some(file.handle());
@@ -203,7 +204,7 @@ impl<H: Host> Service<H> {
     /// The bytes of a file, without a handle that a client has.
     #[cfg(test)]
     pub(crate) fn read_whole(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
-        self.volume()?.read_whole(path).map_err(error)
+        self.volume.as_mut().expect("a volume").read_whole(path).map_err(error)
     }
 
     #[cfg(test)]
@@ -217,37 +218,49 @@ impl<H: Host> Service<H> {
         self.volume.take().map(Volume::into_device)
     }
 
-    fn volume(&mut self) -> Result<&mut Volume<H::Disk>, FileError> {
+    /// Tells of clients again, after a wait; is an error if the one whose request is at hand has ended.
+    fn learn(&mut self, owner: Owner) -> Result<(), FileError> {
+        self.sessions_changed();
+        match self.clients.is_gone(owner) {
+            true => Err(FileError::Ipc(libipc::Error::UnknownSession)),
+            false => Ok(()),
+        }
+    }
+
+    /// The volume, for a request of this client.
+    fn volume(&mut self, owner: Owner) -> Result<&mut Volume<H::Disk>, FileError> {
         let host = &self.host;
         if self.volume.as_ref().is_some_and(|volume| host.is_lost(volume.device()))
             && let Some(lost) = self.volume.take()
         {
             self.next_handle = self.next_handle.max(lost.next_handle());
         }
-        if self.volume.as_ref().is_some_and(|volume| self.host.has_news(volume.device())) {
-            self.sessions_changed();
-        }
         if self.volume.is_none() {
-            let disk = self.host.disk().map_err(FileError::NotMounted)?;
-            let volume = match self.host.survivor() {
-                Some(memory) => Volume::restore(disk, self.limits, &memory),
-                None => Volume::mount(disk, self.limits),
-            };
-            let mut volume =
-                volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
-            volume.skip_handles_to(self.next_handle);
-            volume.begin_step(self.step_work);
-            self.volume = Some(volume);
-            // Clients may have died since the files were opened.
-            self.sessions_changed();
+            let mounted = self.mount();
+            // Clients may have died since the files were opened, or while the driver was waited for.
+            self.learn(owner)?;
+            mounted?;
         }
         let missing = FileError::NotMounted(MountFailure::NoDisk);
         let volume = self.volume.as_mut().ok_or(missing.clone())?;
         if volume.is_restoring() {
             volume.finish_restore().map_err(error)?;
-            self.sessions_changed();
+            self.learn(owner)?;
         }
         self.volume.as_mut().ok_or(missing)
+    }
+
+    fn mount(&mut self) -> Result<(), FileError> {
+        let disk = self.host.disk().map_err(FileError::NotMounted)?;
+        let volume = match self.host.survivor() {
+            Some(memory) => Volume::restore(disk, self.limits, &memory),
+            None => Volume::mount(disk, self.limits),
+        };
+        let mut volume = volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
+        volume.skip_handles_to(self.next_handle);
+        volume.begin_step(self.step_work);
+        self.volume = Some(volume);
+        Ok(())
     }
 
     fn span(&self, caller: Caller, span: Span) -> Result<Shared, FileError> {
@@ -261,8 +274,9 @@ impl<H: Host> Service<H> {
         caller: Caller,
         handle: file::Handle,
     ) -> Result<(&mut Volume<H::Disk>, OpenFile), FileError> {
-        let volume = self.volume()?;
-        let file = volume.file(caller, handle).map_err(error)?;
+        let owner = self.owner(caller)?;
+        let volume = self.volume(owner)?;
+        let file = volume.file(owner, handle).map_err(error)?;
         Ok((volume, file))
     }
 
@@ -273,12 +287,13 @@ impl<H: Host> Service<H> {
         handle: file::Handle,
         call: impl FnOnce(&mut Volume<H::Disk>, OpenFile) -> Result<R, FsError>,
     ) -> Result<R, FileError> {
-        let (_, file) = self.file(caller, handle)?;
-        self.change(|volume| call(volume, file))
+        let owner = self.owner(caller)?;
+        let file = self.volume(owner)?.file(owner, handle).map_err(error)?;
+        self.change(owner, |volume| call(volume, file))
     }
 
-    fn opened(&mut self, file: OpenFile) -> Result<Opened, FileError> {
-        let volume = self.volume()?;
+    fn opened(&mut self, owner: Owner, file: OpenFile) -> Result<Opened, FileError> {
+        let volume = self.volume(owner)?;
         let identity = volume.identity(file).map_err(error)?;
         let metadata = volume.stat_open(file).map_err(error)?;
         Ok(Opened {
@@ -309,17 +324,16 @@ impl<H: Host> FileSystemServer for Service<H> {
         let only_looks =
             access == file::Access::Read && matches!(create, Create::Never | Create::Same(_));
         let purpose = if only_looks { Purpose::Look } else { Purpose::Change };
-        let path = self.reach(caller, path, purpose)?;
-        let file = self.open_once(caller, request, &path, (access_of(access), create))?;
-        self.opened(file)
+        let (owner, path) = self.reach(caller, path, purpose)?;
+        let file = self.open_once(owner, request, &path, (access_of(access), create))?;
+        self.opened(owner, file)
     }
 
     fn close(&mut self, caller: Caller, handle: file::Handle) -> Result<(), FileError> {
-        self.volume()?;
         let owner = self.owner(caller)?;
-        self.change(|volume| {
+        self.change(owner, |volume| {
             let client = volume.client(owner);
-            match volume.file(caller, handle) {
+            match volume.file(owner, handle) {
                 // Closed by this call before its answer was lost.
                 Err(FsError::BadHandle) if client.closed == Some(handle) => return Ok(()),
                 file => volume.close(file?)?,
@@ -380,8 +394,8 @@ impl<H: Host> FileSystemServer for Service<H> {
     }
 
     fn status(&mut self, caller: Caller, path: &str) -> Result<file::Metadata, FileError> {
-        let path = self.reach(caller, path, Purpose::Look)?;
-        let metadata = self.volume()?.stat(&path).map_err(error)?;
+        let (owner, path) = self.reach(caller, path, Purpose::Look)?;
+        let metadata = self.volume(owner)?.stat(&path).map_err(error)?;
         Ok(describe(&metadata))
     }
 
@@ -394,8 +408,8 @@ impl<H: Host> FileSystemServer for Service<H> {
     ) -> Result<Listing, FileError> {
         let mut writer = EntryWriter::new(self.span(caller, span)?);
         let at = DirCursor(u32::try_from(cursor).map_err(|_| FileError::InvalidArgument)?);
-        let path = self.reach(caller, path, Purpose::Look)?;
-        let volume = self.volume()?;
+        let (owner, path) = self.reach(caller, path, Purpose::Look)?;
+        let volume = self.volume(owner)?;
         let mut fits = true;
         let next = volume.read_dir(&path, at, |listed| {
             fits = push(&mut writer, &listed);
@@ -414,13 +428,13 @@ impl<H: Host> FileSystemServer for Service<H> {
         path: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        let path = self.reach(caller, path, Purpose::Change)?;
-        self.change_once(caller, request, |volume| volume.make_dir(&path))
+        let (owner, path) = self.reach(caller, path, Purpose::Change)?;
+        self.change_once(owner, request, |volume| volume.make_dir(&path))
     }
 
     fn remove(&mut self, caller: Caller, path: &str, request: RequestId) -> Result<(), FileError> {
-        let path = self.reach(caller, path, Purpose::Unlink)?;
-        self.change_once(caller, request, |volume| match volume.remove_file(&path) {
+        let (owner, path) = self.reach(caller, path, Purpose::Unlink)?;
+        self.change_once(owner, request, |volume| match volume.remove_file(&path) {
             Err(FsError::IsADirectory) => volume.remove_dir(&path),
             other => other,
         })
@@ -433,23 +447,21 @@ impl<H: Host> FileSystemServer for Service<H> {
         to: &str,
         request: RequestId,
     ) -> Result<(), FileError> {
-        let from = self.reach(caller, from, Purpose::Unlink)?;
-        let to = self.reach(caller, to, Purpose::Change)?;
-        self.change_once(caller, request, |volume| volume.rename(&from, &to))
+        let (owner, from) = self.reach(caller, from, Purpose::Unlink)?;
+        let (_, to) = self.reach(caller, to, Purpose::Change)?;
+        self.change_once(owner, request, |volume| volume.rename(&from, &to))
     }
 
     fn sync(&mut self, caller: Caller) -> Result<(), FileError> {
-        self.reach(caller, "/", Purpose::Change)?;
-        self.change(Volume::sync)
+        let (owner, _) = self.reach(caller, "/", Purpose::Change)?;
+        self.change(owner, Volume::sync)
     }
 
     fn statistics(&mut self, caller: Caller) -> Result<Statistics, FileError> {
-        let is_read_only = match self.reach(caller, "/", Purpose::Change) {
-            Ok(_) => false,
-            Err(FileError::ReadOnly) => true,
-            Err(error) => return Err(error),
-        };
-        let stat = self.volume()?.stat_volume().map_err(error)?;
+        let (owner, _) = self.reach(caller, "/", Purpose::Look)?;
+        let grant = self.clients.grant(caller);
+        let is_read_only = grant.is_some_and(|grant| !grant.access.can_write());
+        let stat = self.volume(owner)?.stat_volume().map_err(error)?;
         let bytes = |clusters: u32| u64::from(clusters) * u64::from(stat.cluster_bytes);
         Ok(Statistics {
             format: text("fat32"),

@@ -1,6 +1,7 @@
 //! Devices that fail, delay and reorder, and that end in the middle of a cache line.
 
 use super::helpers::*;
+use super::work::{big_volume, chain, name, put};
 use crate::testing::FakeDisk;
 use crate::{Access, Create, FsError, Limits, Volume};
 
@@ -181,4 +182,29 @@ fn a_device_may_end_in_the_middle_of_a_line() {
         let mut disk = mount(unmount(disk));
         assert!(read_all(&mut disk, "/all").unwrap() == bytes);
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_tidied_up_is_closed_all_the_same() {
+    // A file whose chain leads through more of the FAT than the cache holds.
+    let mut image = big_volume(80_000);
+    chain(&mut image, 1000, 39_000, 2);
+    put(&mut image, 2, 0, &name("F"), (0x20, 1000, 39_000 * 512));
+    let mut disk = Volume::mount(FakeDisk::new(image, 64), Limits::default()).unwrap();
+    let file = disk.open("/NEW", Access::Write, Create::New).unwrap();
+    disk.begin_step(1);
+    assert_eq!(disk.set_size(file, 1 << 20), Err(FsError::Unfinished));
+    disk.begin_step(u64::MAX);
+    disk.sync().unwrap();
+    let walked = disk.open("/F", Access::Read, Create::Never).unwrap();
+    disk.close(walked).unwrap();
+    disk.device_mut().fuse = Some(0);
+    assert!(matches!(disk.close(file), Err(FsError::Io { .. })));
+    disk.device_mut().fuse = None;
+    assert_eq!(disk.close(file), Err(FsError::BadHandle));
+    // What was freed is nothing that an entry leads to.
+    let mut disk = mount(unmount(disk));
+    let file = disk.open("/NEW", Access::Write, Create::Never).unwrap();
+    disk.close(file).unwrap();
+    disk.remove_file("/NEW").unwrap();
 }

@@ -17,6 +17,7 @@ mod reading;
 mod service;
 mod sessions;
 mod steps;
+mod succession;
 mod work;
 mod writing;
 

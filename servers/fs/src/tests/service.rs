@@ -39,10 +39,6 @@ impl Host for Fake {
 
     fn neighbours_changed(&self, _: &FakeDisk) {}
 
-    fn has_news(&self, _: &FakeDisk) -> bool {
-        false
-    }
-
     fn survivor(&self) -> Option<Shared> {
         None
     }

@@ -49,10 +49,6 @@ impl Host for Sessions {
 
     fn neighbours_changed(&self, _: &FakeDisk) {}
 
-    fn has_news(&self, _: &FakeDisk) -> bool {
-        false
-    }
-
     fn region(&self, caller: Caller) -> Option<Shared> {
         let place = [VICTIM, HOSTILE].iter().position(|known| *known == caller)?;
         Some(self.0.borrow().regions[place])
@@ -415,4 +411,39 @@ fn a_file_that_looks_like_a_directory_is_none() {
     }
     assert_eq!(world.read(VICTIM, secret), Ok(b"the victim's".to_vec()));
     assert_eq!(world.service.statistics(VICTIM).unwrap().damaged, 0);
+}
+
+/// The directory entry of one client's open file cannot be read when the next instance takes over.
+#[test]
+fn an_open_file_that_cannot_be_read_is_its_own_clients_error_after_a_restart() {
+    let mut world = World::new();
+    // A cache line has eight clusters: the directory and what is in it have lines of their own.
+    world.file_of(VICTIM, "/fill", &[0; 4096]);
+    world.service.make_directory(HOSTILE, "/d", RequestId::NONE).unwrap();
+    world.file_of(VICTIM, "/fill", &[0; 4096]);
+    let fill = world.file_of(VICTIM, "/fill2", &[0; 4096]);
+    world.service.truncate(VICTIM, fill, 8192).unwrap();
+    let lost = world.file_of(HOSTILE, "/d/LOST", b"its own");
+    let handle = world.file_of(VICTIM, "/v", b"the victim's");
+    world.service.sync(VICTIM).unwrap();
+    world.restart();
+    let bad = {
+        let mut around = world.around.borrow_mut();
+        let disk = around.disk.as_mut().unwrap();
+        let at = disk.image().windows(11).position(|name| name == b"LOST       ").unwrap();
+        disk.bad_reads.insert(at as u64 / 512);
+        at as u64 / 512
+    };
+    assert_eq!(world.read(VICTIM, handle), Ok(b"the victim's".to_vec()));
+    let failed = world.read(HOSTILE, lost);
+    assert!(matches!(failed, Err(FileError::Io { .. })), "{failed:?}");
+    assert_eq!(world.read(VICTIM, lost), Err(FileError::BadHandle));
+    // It is there again when the sector is.
+    let mut disk = world.service.take_disk().unwrap();
+    disk.bad_reads.remove(&bad);
+    world.around.borrow_mut().disk = Some(disk);
+    world.around.borrow_mut().is_lost = true;
+    assert_eq!(world.read(HOSTILE, lost), Ok(b"its own".to_vec()));
+    world.service.close(HOSTILE, lost).unwrap();
+    assert_eq!(world.read(HOSTILE, lost), Err(FileError::BadHandle));
 }

@@ -138,10 +138,6 @@ impl Host for Around {
 
     fn neighbours_changed(&self, _: &Lent) {}
 
-    fn has_news(&self, _: &Lent) -> bool {
-        false
-    }
-
     fn region(&self, _: Caller) -> Option<Shared> {
         Some(self.shared)
     }
