@@ -24,7 +24,7 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -240,6 +240,9 @@ pub struct Edge {
     pub dma: bool,
     /// How much of the protocol its sessions are good for.
     pub grant: SessionGrant,
+    /// The client is heard when it says that the server lies or is late, and the server is restarted.
+    /// Never so for an edge of a slot.
+    pub may_complain: bool,
 }
 
 /// Servers (and groups) that are restarted together, as OTP's supervisors do.
