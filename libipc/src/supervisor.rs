@@ -61,6 +61,8 @@ impl core::fmt::Display for Misconduct {
 pub enum EdgeError {
     /// The manifest gives the caller no edge of this name.
     UnknownEdge,
+    /// The manifest does not let the caller complain of this server.
+    NotPermitted,
     /// The call itself failed.
     Ipc(Error),
 }
@@ -77,6 +79,9 @@ impl core::fmt::Display for EdgeError {
             EdgeError::UnknownEdge => {
                 f.write_str("the manifest grants no such edge: check `needs`")
             }
+            EdgeError::NotPermitted => f.write_str(
+                "the manifest does not let this program complain of that server: check `may_complain`",
+            ),
             EdgeError::Ipc(error) => error.fmt(f),
         }
     }
@@ -100,7 +105,7 @@ pub trait Supervisor {
     /// it is another instance by now, or the caller has complained too often of late.
     ///
     /// # Errors
-    /// [`EdgeError`].
+    /// [`EdgeError`]; the edge must say `may_complain` in the manifest.
     fn complain(&self, edge: &str, incarnation: u32, what: Misconduct) -> Result<(), EdgeError>;
 
     /// Complains of the server at the other end of the caller's `edge`, as [`Misconduct::Late`], unless
@@ -109,7 +114,7 @@ pub trait Supervisor {
     /// [`Error::ServerRestarted`].
     ///
     /// # Errors
-    /// [`EdgeError`].
+    /// [`EdgeError`]; the edge must say `may_complain` in the manifest.
     #[idempotent]
     fn expect_answer(&self, edge: &str, within_ns: u64) -> Result<(), EdgeError>;
 

@@ -171,6 +171,7 @@ mod tests {
             shared_bytes: 4096,
             dma: true,
             grant: SessionGrant::default(),
+            may_complain: false,
         };
         manifest.edges.push(edge).unwrap();
         manifest

@@ -114,6 +114,7 @@ impl Check<'_> {
             shared_bytes,
             dma: need.dma,
             grant: self.grant(need)?,
+            may_complain: need.may_complain,
         })
     }
 

@@ -32,6 +32,10 @@ impl Check<'_> {
                 let most = MAX_SHARED >> 10;
                 return Err(self.at(shared, format!("a program shares {most} KiB at most")));
             }
+            if need.get_ref().may_complain {
+                let message = "no program is believed when it complains of a server";
+                return Err(self.at(need, message));
+            }
             if need.get_ref().dma {
                 return Err(self.at(need, "a program shares no memory with devices"));
             }

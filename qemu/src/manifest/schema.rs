@@ -295,6 +295,10 @@ pub struct Need {
     /// A device may reach that memory.
     #[serde(default)]
     pub dma: bool,
+    /// The server is restarted when this client says that it lies or is late. For clients that can be
+    /// believed.
+    #[serde(default)]
+    pub may_complain: bool,
     /// `file`, `console`: in which direction.
     pub access: Option<Spanned<Access>>,
     /// `file`: the folder that is the session's root.

@@ -222,6 +222,19 @@ fn needs_that_cannot_be_met() {
 }
 
 #[test]
+fn a_client_may_complain_of_its_server_only_if_its_need_says_so() {
+    let b = server("b", 20, "provides = [\"p\"]");
+    let may_complain = |more: &str| {
+        let need = format!("needs = [{{ name = \"x\", server = \"b\", protocol = \"p\"{more} }}]");
+        let text = HEAD.to_string() + &server("a", 10, &need) + &b;
+        parse(&source(&text), "t").unwrap().edges[0].may_complain
+    };
+    assert!(!may_complain(""));
+    assert!(!may_complain(", may_complain = false"));
+    assert!(may_complain(", may_complain = true"));
+}
+
+#[test]
 fn a_need_says_how_much_of_its_protocol_it_is_good_for() {
     let b = server("b", 20, "provides = [\"file\", \"console\", \"p\"]");
     let with = |protocol: &str, more: &str| {
@@ -363,5 +376,6 @@ fn programs_may_not_have_what_no_program_can() {
     refused(&programs(1, 30, ""), 7, "calls go uphill");
     refused(&programs(1, 20, ", shared = \"512KiB\""), 7, "shares 256 KiB at most");
     refused(&programs(1, 20, ", shared = \"4KiB\", dma = true"), 7, "no memory with devices");
+    refused(&programs(1, 20, ", may_complain = true"), 7, "no program is believed");
     refused(&programs(1, 20, ", sessions = 0"), 7, "at least one session");
 }

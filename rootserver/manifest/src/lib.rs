@@ -261,6 +261,9 @@ pub struct Edge {
     pub dma: bool,
     /// How much of the protocol its sessions are good for.
     pub grant: SessionGrant,
+    /// The client is heard when it says that the server lies or is late, and the server is restarted.
+    /// Never so for an edge of a slot.
+    pub may_complain: bool,
 }
 
 /// Servers (and groups) that are restarted together, as OTP's supervisors do.

@@ -35,6 +35,7 @@ fn manifest() -> Box<Manifest> {
             shared_bytes: 8192,
             dma: false,
             grant: SessionGrant::default(),
+            may_complain: false,
         };
         manifest.edges.push(edge).unwrap();
     }

@@ -1,15 +1,17 @@
-//! Complaints: a client that the manifest gives an edge says what its server did wrong, and the
-//! server is restarted at once.
+//! Complaints: a client says what its server did wrong, and the server is restarted at once. The
+//! manifest says of each edge whether its client may (`may_complain`); programs from a disk never may.
 //!
 //! Nobody can tell who of the two lies. So a complaint is a death with a cause of its own, which is
 //! recorded and costs the server neither a back-off nor any of its intensity, and a client is heard
 //! [`MOST`] times within [`PERIOD_NS`]: a lying client cannot have its server restarted for ever, nor
-//! given up. What it says beyond that is ignored, which is told once each time it begins.
+//! given up. What it says beyond that is ignored, which is told once each time it begins. A complaint of
+//! an instance that does not run has no effect, and counts all the same.
 //!
 //! A client that is about to make a call cannot complain while it waits. It says before how long it
 //! will ([`Expectation`]), and the complaint is made for it: again after each further such time, for as
 //! long as it waits. The complaint may have been one too many, the server may not have run just then,
-//! and its successor, to whom the call goes that nobody had received, may be silent too.
+//! and its successor, to whom the call goes that nobody had received, may be silent too. An expectation ends
+//! with the instance of the client that has it.
 
 use heapless::Deque;
 use libipc::supervisor::Misconduct;
@@ -84,7 +86,9 @@ impl Heard {
 impl Supervisor {
     /// What this client expects from here on.
     pub(super) fn expect(&mut self, client: ServerId, expectation: Option<Expectation>) {
-        if let Some(client) = self.get(client) {
+        if let Some(client) = self.get(client)
+            && client.state == State::Running
+        {
             client.expects = expectation;
         }
     }
@@ -100,7 +104,9 @@ impl Supervisor {
             due.until_ns = now_ns.saturating_add(due.within_ns.max(LEAST_NS));
             let server = due.server;
             let (incarnation, what) = (self.incarnation(server), Misconduct::Late);
-            self.complain(now_ns, Complaint { client, server, incarnation, what }, actions);
+            if self.state(server) == State::Running {
+                self.complain(now_ns, Complaint { client, server, incarnation, what }, actions);
+            }
         }
     }
 
@@ -111,15 +117,12 @@ impl Supervisor {
         let Some(heard) = self.get(client).map(|client| &mut client.complaints) else {
             return;
         };
-        if !runs {
-            return;
-        }
         match heard.hear(now_ns) {
-            Hearing::Heard => {}
+            Hearing::Heard if runs => {}
+            Hearing::Heard | Hearing::Ignored => return,
             Hearing::IgnoredFirst => return push(actions, Action::TellIgnored(client, server)),
-            Hearing::Ignored => return,
         }
-        push(actions, Action::TearDown(server, Cause::Complaint(client, what)));
+        self.end(server, Cause::Complaint(client, what), actions);
         // It starts at the end of this step, in its place among others whose wait is over.
         self.set_backoff(server, now_ns);
     }

@@ -11,7 +11,7 @@ use skink_manifest::{MAX_SERVERS, Restart, Strategy};
 
 use super::poison::Blame;
 use super::policy::{Policy, Recent};
-use super::{Action, Actions, Cause, Failure, ServerId, State, Supervisor, push};
+use super::{Actions, Cause, Failure, ServerId, State, Supervisor};
 
 /// A set of servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl Supervisor {
             if !matches!(service.state, State::Running | State::Starting) {
                 continue;
             }
-            push(actions, Action::TearDown(server, Cause::Group(dead)));
+            service.end(server, Cause::Group(dead), actions);
             match service.restart {
                 Restart::Temporary => service.fail(server, Failure::Stopped, actions),
                 Restart::Permanent | Restart::Transient => self.set_backoff(server, 0),

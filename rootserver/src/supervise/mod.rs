@@ -300,9 +300,16 @@ impl Supervisor {
         blame: Blame,
         actions: &mut Actions,
     ) {
-        push(actions, Action::TearDown(server, cause));
+        self.end(server, cause, actions);
         self.set_backoff(server, now_ns);
         self.after_death(now_ns, server, cause, blame, actions);
+    }
+
+    /// Has the instance of `server` taken apart.
+    fn end(&mut self, server: ServerId, cause: Cause, actions: &mut Actions) {
+        if let Some(service) = self.get(server) {
+            service.end(server, cause, actions);
+        }
     }
 
     fn device_ready(&mut self, server: ServerId, actions: &mut Actions) {
@@ -368,7 +375,7 @@ impl Supervisor {
             Order::Kill => {}
             Order::Stop => {
                 if alive {
-                    push(actions, Action::TearDown(server, Cause::Killed));
+                    service.end(server, Cause::Killed, actions);
                 }
                 if !matches!(service.state, State::Waiting | State::Failed(_)) {
                     service.fail(server, Failure::Stopped, actions);
@@ -380,7 +387,7 @@ impl Supervisor {
                 match service.state {
                     State::Waiting => return,
                     State::Failed(_) => push(actions, Action::Revive(server)),
-                    _ if alive => push(actions, Action::TearDown(server, Cause::Restarted)),
+                    _ if alive => service.end(server, Cause::Restarted, actions),
                     _ => {}
                 }
                 service.forget_deaths();
@@ -478,9 +485,14 @@ impl Service {
 
     fn start(&mut self, server: ServerId, actions: &mut Actions) {
         self.state = State::Starting;
-        self.expects = None;
         self.incarnation = self.incarnation.saturating_add(1);
         push(actions, Action::Start(server, self.incarnation));
+    }
+
+    /// Has its instance taken apart: what that waited for is waited for no longer.
+    fn end(&mut self, server: ServerId, cause: Cause, actions: &mut Actions) {
+        self.expects = None;
+        push(actions, Action::TearDown(server, cause));
     }
 
     /// Gives it a clean history.

@@ -123,15 +123,23 @@ impl Call<'_> {
 }
 
 impl Call<'_> {
-    /// The server at the other end of the caller's edge of this name.
-    fn server_of(&self, edge: &str) -> Result<ServerId, EdgeError> {
+    /// The caller's edge of this name.
+    fn edge(&self, edge: &str) -> Result<&Edge, EdgeError> {
         let mut edges = self.system.manifest.edges.iter().enumerate();
         let is_it = |(index, known): &(usize, &Edge)| {
             known.client == self.caller.0
                 && known.name == edge
                 && self.system.is_granted(*index as u8)
         };
-        edges.find(is_it).map(|(_, edge)| ServerId(edge.server)).ok_or(EdgeError::UnknownEdge)
+        edges.find(is_it).map(|(_, edge)| edge).ok_or(EdgeError::UnknownEdge)
+    }
+
+    /// The server at the other end of the caller's edge of this name, of which it may complain.
+    fn accused(&self, edge: &str) -> Result<ServerId, EdgeError> {
+        match self.edge(edge)? {
+            edge if edge.may_complain => Ok(ServerId(edge.server)),
+            _ => Err(EdgeError::NotPermitted),
+        }
     }
 }
 
@@ -158,7 +166,7 @@ impl SupervisorServer for Call<'_> {
         incarnation: u32,
         what: Misconduct,
     ) -> Result<(), EdgeError> {
-        let (client, server) = (self.caller, self.server_of(edge)?);
+        let (client, server) = (self.caller, self.accused(edge)?);
         let complaint = Complaint { client, server, incarnation, what };
         self.system.event(Event::Complaint(complaint));
         Ok(())
@@ -170,7 +178,7 @@ impl SupervisorServer for Call<'_> {
         edge: &str,
         within_ns: u64,
     ) -> Result<(), EdgeError> {
-        let server = self.server_of(edge)?;
+        let server = self.accused(edge)?;
         let until_ns = libipc::time::now_ns().saturating_add(within_ns);
         let expectation = (within_ns > 0).then_some(Expectation { server, until_ns, within_ns });
         self.system.event(Event::Expects(self.caller, expectation));
@@ -178,7 +186,7 @@ impl SupervisorServer for Call<'_> {
     }
 
     fn peer_state(&mut self, _caller: Caller, edge: &str) -> Result<PeerState, EdgeError> {
-        let server = self.server_of(edge)?;
+        let server = ServerId(self.edge(edge)?.server);
         Ok(PeerState {
             incarnation: self.system.supervisor.incarnation(server),
             is_given_up: self.system.is_failed(server),
@@ -385,3 +393,6 @@ impl PciRegistryServer for Call<'_> {
         self.system.assign_devices();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,7 @@ mod tests {
                 shared_bytes: SHARED as u32,
                 dma,
                 grant: Default::default(),
+                may_complain: false,
             };
             system.manifest.edges.push(edge).unwrap();
             for number in 0..2 {

@@ -11,7 +11,7 @@ const SIZE: usize = 300_000;
 
 /// The manifest with a liar between the file server and its driver.
 fn before_driver(common: &str, ways: &str) -> String {
-    let need = "{ name = \"block\", server = \"virtio-blk\", protocol = \"block\", shared = \"8MiB\", dma = true }";
+    let need = "{ name = \"block\", server = \"virtio-blk\", protocol = \"block\", shared = \"8MiB\", dma = true, may_complain = true }";
     assert!(common.contains(need), "the need of `fs`");
     let lied_to = need.replace("virtio-blk", "liar").replace(", dma = true", "");
     let honest = need.replace("\"block\", server", "\"honest\", server");

@@ -82,6 +82,54 @@ fn a_client_that_complains_without_end_is_ignored_and_others_are_heard() {
 }
 
 #[test]
+fn who_guesses_at_an_instance_is_heard_no_more_often() {
+    for guess in [0, 2, u32::MAX] {
+        let mut s = system();
+        for n in 0..MOST as u64 {
+            assert_eq!(step(&mut s, n, event(CLIENT, SERVER, guess)), []);
+        }
+        assert_eq!(complain(&mut s, 5, CLIENT), [Action::TellIgnored(CLIENT, SERVER)], "{guess}");
+        assert_eq!(complain(&mut s, 5, OTHER), heard(OTHER, 1));
+    }
+}
+
+#[test]
+fn what_a_client_expected_ends_with_its_instance() {
+    let another = Some(Expectation { server: SERVER, until_ns: 100, within_ns: AGAIN_NS });
+    let ends = [
+        Event::Died(CLIENT, Cause::Exit(0)),
+        Event::Died(CLIENT, Cause::Fault),
+        Event::Order(CLIENT, Order::Stop),
+        Event::Order(CLIENT, Order::Kill),
+        Event::Order(CLIENT, Order::Restart),
+        event(OTHER, CLIENT, 1),
+    ];
+    for end in ends {
+        for restart in [Restart::Permanent, Restart::Temporary] {
+            let servers = [
+                server("server", Restart::Permanent),
+                server("client", restart),
+                server("other", Restart::Permanent),
+            ];
+            let mut s = Supervisor::new(&manifest(&servers));
+            step(&mut s, 0, Event::Boot);
+            [SERVER, CLIENT, OTHER]
+                .into_iter()
+                .for_each(|id| drop(step(&mut s, 0, Event::Started(id))));
+            step(&mut s, 1, expects(CLIENT, SERVER, 100));
+            step(&mut s, 2, end);
+            let (_, deaths) = fire(&mut s, 100, PERIOD_NS);
+            assert_eq!(deaths, [], "{end:?}, {restart:?}");
+        }
+    }
+    // Nor does one that is gone begin to expect anything.
+    let mut s = system();
+    step(&mut s, 1, Event::Order(CLIENT, Order::Stop));
+    step(&mut s, 2, Event::Expects(CLIENT, another));
+    assert_eq!(fire(&mut s, 100, PERIOD_NS).1, []);
+}
+
+#[test]
 fn complaints_cost_a_server_none_of_its_intensity() {
     let mut s = system();
     for minute in 0..20u64 {

@@ -18,6 +18,7 @@ fn edge(client: u8, server: u8) -> Edge {
         shared_bytes: 0,
         dma: false,
         grant: SessionGrant::default(),
+        may_complain: false,
     }
 }
 

@@ -196,6 +196,7 @@ impl World {
                 shared_bytes: 0,
                 dma: false,
                 grant: Default::default(),
+                may_complain: client == 1,
             };
             system.manifest.edges.push(edge).unwrap();
             let cap = 300 + u64::from(number) * 3;
