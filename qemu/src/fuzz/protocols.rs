@@ -78,7 +78,7 @@ pub fn run(
         extra: options.extra.iter().cloned().chain(disks.more_words()).collect(),
         ..options.clone()
     };
-    let mut lab = Lab::boot(&system, &options, watch)?;
+    let mut lab = Lab::boot(&system, &options, None, watch)?;
     let (mut report, mut wrong) = (Report::default(), Vec::new());
     // A guest that does not answer is a finding like others.
     if let Err(error) = follow(&mut lab, plan, watch, &mut report, &mut wrong) {
