@@ -7,9 +7,10 @@
 //!
 //! Always holds:
 //! - The one that waits longest is next.
-//! - There is a reply to receive with, or nothing is received until one of those that wait is answered.
-//! - A session that waits already keeps nobody else from waiting: it gets a further place only while
-//!   half of the replies are free.
+//! - There is a reply to receive with, whatever waits. (A server with a single one receives nothing until
+//!   the request that waits is answered.)
+//! - A session that waits already keeps nobody else from waiting: it gets a further place only if one is
+//!   left for each session without any. A server with more replies than sessions refuses none its first.
 //! - A request whose client has died is dropped: its successor shares the session's memory.
 
 use crate::accounting;
@@ -73,18 +74,40 @@ impl Queue {
     #[cold]
     #[inline(never)]
     pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
-        let instance = server.instance(Caller(message.badge));
-        let client = (message.badge, instance);
-        let waits = self.requests.iter().any(|w| (w.message.badge, w.instance) == client);
-        if waits && POOL.free() * 2 < POOL.filled() {
+        self.drop_dead(server);
+        let waits = self.requests.iter().any(|waiting| waiting.message.badge == message.badge);
+        let free = POOL.free() as usize;
+        let has_room = match waits {
+            true => free > server.sessions().saturating_sub(self.sessions()),
+            false => free > 0 || self.is_empty(),
+        };
+        if !has_room {
             accounting::end();
             let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
             // The kernel refuses only a reply that is not there, and then there is nobody to answer.
             let _ = reply.cap().send(info, words);
             return;
         }
-        let words = self.words.clone();
+        let (words, instance) = (self.words.clone(), server.instance(Caller(message.badge)));
         self.requests.push_back(Waiting { message, words, reply, instance });
+    }
+
+    /// Drops the requests of clients that have died.
+    fn drop_dead<S: Server>(&mut self, server: &S) {
+        for _ in 0..self.requests.len() {
+            let Some(waiting) = self.requests.pop_front() else { return };
+            if server.instance(Caller(waiting.message.badge)) == waiting.instance {
+                self.requests.push_back(waiting);
+            } else {
+                drop(Later::<()>::new(waiting.reply));
+            }
+        }
+    }
+
+    /// Sessions with requests that wait.
+    fn sessions(&self) -> usize {
+        let badge = |at: usize| self.requests[at].message.badge;
+        (0..self.requests.len()).filter(|&at| (0..at).all(|i| badge(i) != badge(at))).count()
     }
 
     /// Gives the request that waits longest its next step, and has the timer end the wait for other
@@ -107,13 +130,10 @@ impl Queue {
     }
 
     fn step_one<S: Server>(&mut self, server: &mut S) {
+        self.drop_dead(server);
         let Some(Waiting { message, words, reply, instance }) = self.requests.pop_front() else {
             return;
         };
-        if server.instance(Caller(message.badge)) != instance {
-            drop(Later::<()>::new(reply));
-            return;
-        }
         buffer::write(REGISTER_WORDS, &words);
         let reply = Cell::new(Some(reply));
         match (server.on_message(&Request::new(message, &reply)), reply.take()) {
@@ -170,6 +190,8 @@ mod tests {
         callers: HashMap<u64, u64>,
         /// Clients' instances, where not 0.
         instances: HashMap<u64, u64>,
+        /// Besides the two that most tests have.
+        sessions: usize,
         /// In this step of the request with this number the server waits for a doorbell, and meanwhile
         /// the client of session 1 becomes another one.
         succession: Option<(u64, u64)>,
@@ -218,6 +240,10 @@ mod tests {
             if bits & event::SESSIONS != 0 {
                 self.known = self.world.borrow().instances.clone();
             }
+        }
+
+        fn sessions(&self) -> usize {
+            self.world.borrow().sessions.max(2)
         }
 
         fn instance(&self, caller: Caller) -> u64 {
@@ -363,14 +389,28 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_waits_takes_at_most_half_of_the_places() {
+    fn a_session_that_waits_leaves_the_others_a_place_each_and_one_to_receive_with() {
         let all = [10, 11, 12, 13, 14].map(|number| Sent(1, number, 100));
         let got = serve_all(6, &[&all[..], &[Sent(2, 20, 2)]].concat());
         let refused = |seen: &&Seen| matches!(seen, Answered(_, status) if *status != UNKNOWN);
         let refused: Vec<_> = got.iter().filter(refused).copied().collect();
-        assert_eq!(refused, [13, 14].map(|number| Answered(number, Status::Busy as u64)));
+        assert_eq!(refused, [Answered(14, Status::Busy as u64)]);
         let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
         assert!(at(Answered(20, UNKNOWN)) < at(Answered(10, UNKNOWN)));
+    }
+
+    #[test]
+    fn with_as_many_long_requests_as_replies_the_server_goes_on_receiving() {
+        // More sessions than replies: one is refused, and those that come later are served.
+        let long = [1, 2, 3, 4].map(|session| Sent(session, 10 * session, 100));
+        let world = World { sessions: 8, ..World::default() };
+        let got = serve_in(world, 4, &[&long[..], &[Sent(5, 50, 1), Sent(6, 60, 1)]].concat());
+        let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
+        let ended = at(Answered(10, UNKNOWN));
+        assert!(at(Answered(40, Status::Busy as u64)) < ended);
+        for short in [50, 60] {
+            assert!(at(Answered(short, UNKNOWN)) < ended, "{got:?}");
+        }
     }
 
     #[test]
