@@ -59,11 +59,6 @@ impl Pool {
         self.free.load(Relaxed).count_ones()
     }
 
-    /// Replies that there are, taken out or not.
-    pub fn filled(&self) -> u32 {
-        self.slots.iter().filter(|slot| slot.load(Relaxed) != 0).count() as u32
-    }
-
     /// Replaces what is in the pool.
     #[cfg(test)]
     pub fn refill(&self, slots: &[u64]) {

@@ -7,15 +7,18 @@
 //!
 //! Always holds:
 //! - The one that waits longest is next.
-//! - There is a reply to receive with, or nothing is received until one of those that wait is answered.
+//! - There is a reply to receive with, whatever waits. (A server with a single one receives nothing until
+//!   the request that waits is answered.)
 //! - A session has one request at a time. Its next one takes the place of one that still waits: that was
 //!   given up (a call can be ended by its client), and must not write into the session's memory while the
-//!   new one's bytes are there. So a session is for one thread.
+//!   new one's bytes are there. So a session is for one thread, and a server with more replies than
+//!   sessions refuses none of their requests.
 //! - A request whose client has died is dropped: its successor shares the session's memory.
 
 use crate::accounting;
 use crate::buffer;
 use crate::events;
+use crate::protocol::Status;
 use crate::raw::Message;
 use crate::replies::{Later, POOL, ReplySlot};
 use crate::server::{Caller, Outcome, Request, Server};
@@ -87,9 +90,28 @@ impl Queue {
     #[cold]
     #[inline(never)]
     pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
-        let instance = server.instance(Caller(message.badge));
-        let words = self.words.clone();
+        self.drop_dead(server);
+        if POOL.free() == 0 && !self.is_empty() {
+            accounting::end();
+            let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
+            // The kernel refuses only a reply that is not there, and then there is nobody to answer.
+            let _ = reply.cap().send(info, words);
+            return;
+        }
+        let (words, instance) = (self.words.clone(), server.instance(Caller(message.badge)));
         self.requests.push_back(Waiting { message, words, reply, instance });
+    }
+
+    /// Drops the requests of clients that have died.
+    fn drop_dead<S: Server>(&mut self, server: &S) {
+        for _ in 0..self.requests.len() {
+            let Some(waiting) = self.requests.pop_front() else { return };
+            if server.instance(Caller(waiting.message.badge)) == waiting.instance {
+                self.requests.push_back(waiting);
+            } else {
+                drop(Later::<()>::new(waiting.reply));
+            }
+        }
     }
 
     /// Gives the request that waits longest its next step, and has the timer end the wait for other
@@ -112,13 +134,10 @@ impl Queue {
     }
 
     fn step_one<S: Server>(&mut self, server: &mut S) {
+        self.drop_dead(server);
         let Some(Waiting { message, words, reply, instance }) = self.requests.pop_front() else {
             return;
         };
-        if server.instance(Caller(message.badge)) != instance {
-            drop(Later::<()>::new(reply));
-            return;
-        }
         buffer::write(REGISTER_WORDS, &words);
         let reply = Cell::new(Some(reply));
         match (server.on_message(&Request::new(message, &reply)), reply.take()) {
@@ -142,7 +161,7 @@ mod tests {
     use super::*;
     use crate::arch::{Registers, Request as Trap, with_kernel};
     use crate::events::SIGNAL;
-    use crate::protocol::{ProtocolId, Status};
+    use crate::protocol::ProtocolId;
     use crate::server::run;
     use crate::server::tests::with_pool;
     use crate::start::event;
@@ -387,6 +406,19 @@ mod tests {
         assert!(at(Answered(20, UNKNOWN)) < at(Answered(14, UNKNOWN)));
         for number in 10..14 {
             assert!(got.contains(&Answered(number, Status::Dropped as u64)));
+        }
+    }
+
+    #[test]
+    fn with_as_many_long_requests_as_replies_the_server_goes_on_receiving() {
+        // More sessions than replies: one is refused, and those that come later are served.
+        let long = [1, 2, 3, 4].map(|session| Sent(session, 10 * session, 100));
+        let got = serve_all(4, &[&long[..], &[Sent(5, 50, 1), Sent(6, 60, 1)]].concat());
+        let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
+        let ended = at(Answered(10, UNKNOWN));
+        assert!(at(Answered(40, Status::Busy as u64)) < ended);
+        for short in [50, 60] {
+            assert!(at(Answered(short, UNKNOWN)) < ended, "{got:?}");
         }
     }
 

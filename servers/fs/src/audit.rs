@@ -6,7 +6,7 @@
 //!
 //! Work is bounded: each cluster is claimed once, each directory is read once, in as many steps as that
 //! takes ([`crate::work`]); only the map changes meanwhile. Memory is bounded, however deep directories
-//! are nested: a walk goes 1,024 deep, and what is below is walked afterwards. (Only
+//! are nested: a walk goes 256 deep, and what is below is walked afterwards. (Only
 //! where more than 65,536 directories would have to wait are the others called damaged.) Damage is
 //! counted, not repaired; the operation that meets it gets the error.
 
@@ -20,9 +20,12 @@ use crate::map::{ClusterMap, PER_WORD, State};
 use alloc::vec::Vec;
 
 /// Directories inside each other that are walked at once.
-const DEPTH: usize = 1024;
+const DEPTH: usize = 256;
 /// Directories below those that wait for a walk of their own.
 const MAX_DEFERRED: usize = 65_536;
+/// Bytes of an audit, at most: half as many more where a list has grown.
+pub(crate) const MAX_BYTES: u64 = DEPTH as u64 * (Dir::MAX_BYTES + size_of::<(Dir, u32)>() as u64)
+    + (MAX_DEFERRED * size_of::<DirStart>()) as u64 * 3 / 2;
 /// Sectors of the FAT read at a time in the first pass (256 KiB).
 const SCAN_AHEAD: u64 = 512;
 
@@ -246,6 +249,8 @@ impl Claim {
 /// First pass: what the FAT calls free, from `cluster` on, the multiple of a sector's entries.
 fn scan_fat<D: CacheDevice>(core: &mut Core<D>, cluster: &mut u32) -> Result<(), FsError> {
     if *cluster == 0 {
+        // The last one goes first: there need not be room for two.
+        core.map = ClusterMap::new(0);
         core.map = ClusterMap::new(core.geo.clusters);
     }
     let end = core.geo.end_cluster();

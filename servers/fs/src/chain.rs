@@ -16,7 +16,10 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 /// Chains that can be half built at once: more than requests can wait for their next step.
-const BUILDERS: usize = 16;
+pub(crate) const BUILDERS: usize = 16;
+
+/// Bytes of an extent that is kept.
+pub(crate) const EXTENT_BYTES: u64 = size_of::<Extent>() as u64;
 
 /// Contiguous clusters of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 use crate::base::Core;
 use crate::bytes::u16_at;
 use crate::cache::{Class, Source};
-use crate::chain::{Chain, Plan, Trust};
+use crate::chain::{Chain, EXTENT_BYTES, Plan, Trust};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dirent::{
     DELETED, END, ENTRY_BYTES, Entry, LAST_LONG, LONG_UNITS, LongName, checksum, long_entry,
@@ -69,6 +69,11 @@ impl DirStart {
 pub(crate) struct Dir {
     pub start: DirStart,
     chain: Chain,
+}
+
+impl Dir {
+    /// Bytes of one, at most.
+    pub const MAX_BYTES: u64 = DIR_EXTENTS as u64 * EXTENT_BYTES + size_of::<Dir>() as u64;
 }
 
 /// Where an entry lies and what it says.

@@ -210,7 +210,7 @@ impl fmt::Display for MountError {
             }
             MountError::TooManyClusters { clusters, limit } => write!(
                 f,
-                "the volume has {clusters} clusters, more than the {limit} planned for; \
+                "the volume has {clusters} clusters, and there is memory for {limit}; \
                  format it with larger clusters"
             ),
             MountError::CacheTooSmall { needed, found } => {

@@ -83,7 +83,8 @@ mod guest {
     }
 
     fn main(start: &'static StartInfo) -> i32 {
-        let mut service = Service::new(Guest(start), Limits::default(), start.incarnation);
+        let mut service =
+            Service::new(Guest(start), Limits::for_heap(start.heap.size), start.incarnation);
         service.set_step_work(STEP_WORK);
         server::run(&mut Glue(service))
     }

@@ -11,6 +11,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use libipc::sessions::{Found, Handle, Owner, Table};
 
+/// Bytes of an open file's path that are kept.
+const MAX_TOLD_PATH: usize = 256;
+
 /// An open file of somebody who has it open. It cannot be made from a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFile(Found);
@@ -88,7 +91,7 @@ pub(crate) struct Node {
     pub offset: usize,
     pub entry: Entry,
     pub chain: Chain,
-    /// As it was opened; for errors.
+    /// As it was opened, or the beginning of that; for errors.
     pub path: String,
     /// While it is being made larger: up to where there are zeros behind its end.
     pub zeroed: Option<u32>,
@@ -278,6 +281,9 @@ impl Node {
         path: String,
     ) -> Self {
         let ((dir, slot), (sector, offset)) = (place, address);
+        let mut path = path;
+        path.truncate(path.floor_char_boundary(MAX_TOLD_PATH));
+        path.shrink_to_fit();
         Self { dir, slot, sector, offset, entry, chain, path, zeroed: None, users: 0 }
     }
 

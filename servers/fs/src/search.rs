@@ -26,6 +26,11 @@ const FINDS: usize = 128;
 /// Others that are kept.
 const OTHERS: usize = 32;
 
+/// Bytes of all of them, at most: a name and its scanner for each, 8 KiB for the short names that are
+/// taken, a path with the directories on it.
+pub(crate) const MAX_BYTES: u64 =
+    ((FINDS + OTHERS) * (4 << 10) + OTHERS * (8 << 10) + OTHERS * (12 << 10)) as u64;
+
 /// Searches that are not finished, or that it took long to finish.
 pub(crate) struct Searches {
     /// Whose operation is under way, by a number that stands for a client.

@@ -3,16 +3,18 @@
 //! Operations on names are in `tree`, those on open files in `file`, what outlives the server in
 //! `resume` and `clients`; all are methods of [`Volume`].
 
-use crate::audit::{Audit, AuditReport};
+use crate::audit::{self, Audit, AuditReport};
 use crate::base::{Core, Marked, is_info_sector};
 use crate::bytes::u32_at;
 use crate::cache::{Cache, MIN_BUFFERS, Mirror};
+use crate::chain;
 use crate::device::CacheDevice;
 use crate::dir::{Dir, DirStart, find_label};
 use crate::error::{FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
 use crate::open::Files;
 use crate::resume::Takeover;
+use crate::search;
 use crate::survivor::records::{ClientRecord, RedoRecord};
 use crate::time::DateTime;
 use alloc::string::String;
@@ -21,6 +23,14 @@ use alloc::vec::Vec;
 /// Directories whose chains are kept: more
 /// than all requests that can wait for their next step need.
 const DIRS_KEPT: usize = 32;
+
+/// Clusters that the map holds in a byte.
+const CLUSTERS_PER_BYTE: u64 = 4;
+/// Bytes of an open file besides its extents.
+const SMALL: u64 = 1 << 10;
+/// Bytes of what does not grow with a limit: the cache's lists for 8 MiB of buffers, requests that wait
+/// for their next step, what is known of clients, and a reserve for the allocator.
+const OTHER_BYTES: u64 = 400 << 10;
 
 /// Bounds on memory, given at mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +44,29 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 128 handles, 24 KiB of extents for each, 16 Mi clusters (a map of 4 MiB at most).
+    /// 128 handles, 6 KiB of extents for each, 4 Mi clusters (a map of 1 MiB at most).
     fn default() -> Self {
-        Self { handles: 128, extents_per_file: 2048, clusters: 16 << 20 }
+        Self { handles: 128, extents_per_file: 512, clusters: 4 << 20 }
+    }
+}
+
+impl Limits {
+    /// For a heap of so many bytes: as many clusters as there is room for beside all else that can be on
+    /// it, whatever the disk holds.
+    pub fn for_heap(bytes: u64) -> Self {
+        let limits = Self::default();
+        let left = bytes.saturating_sub(limits.bytes_besides_map());
+        Self { clusters: u32::try_from(left * CLUSTERS_PER_BYTE).unwrap_or(u32::MAX), ..limits }
+    }
+
+    /// The most bytes of the heap besides the map. (A list that has grown has had room for half as many
+    /// more at once.)
+    fn bytes_besides_map(&self) -> u64 {
+        let (handles, extents) = (u64::from(self.handles), u64::from(self.extents_per_file));
+        let chain = extents * chain::EXTENT_BYTES + SMALL;
+        let files = (handles + chain::BUILDERS as u64) * chain;
+        let directories = (DIRS_KEPT as u64 + 1) * Dir::MAX_BYTES;
+        files + directories + audit::MAX_BYTES + search::MAX_BYTES + OTHER_BYTES
     }
 }
 

@@ -82,10 +82,10 @@ pub(super) fn mount_failure(error: &MountError) -> MountFailure {
         MountError::Truncated { needed, found } => MountFailure::Truncated { needed, found },
         MountError::Corrupt { field, value } => MountFailure::Corrupt { field: text(field), value },
         MountError::TooManyClusters { clusters, limit } => {
-            MountFailure::TooLarge { needed: clusters, limit }
+            MountFailure::TooManyClusters { clusters, limit }
         }
         MountError::CacheTooSmall { needed, found } => {
-            MountFailure::TooLarge { needed, limit: found }
+            MountFailure::TooFewBuffers { needed, found }
         }
         MountError::Io { sector } => MountFailure::Io { sector },
     }

@@ -205,7 +205,7 @@ impl World {
             if sender.is_some_and(|sender| sender != self.service.incarnation(caller)) {
                 return None;
             }
-            self.service.begin_step();
+            self.service.begin_step(caller);
             let answer = call(&mut self.service);
             if !self.service.is_unfinished() {
                 return Some(answer);

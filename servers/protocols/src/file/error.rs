@@ -131,12 +131,19 @@ pub enum MountFailure {
         /// Sectors that it has.
         found: u64,
     },
-    /// The server's memory is too small for this volume.
-    TooLarge {
-        /// Clusters of the volume, or buffers needed.
-        needed: u32,
-        /// The limit.
+    /// The server's heap is too small for this volume.
+    TooManyClusters {
+        /// Clusters of the volume.
+        clusters: u32,
+        /// Those that there is room for.
         limit: u32,
+    },
+    /// The server and the disk's driver share too little memory.
+    TooFewBuffers {
+        /// Buffers of 4 KiB that are needed.
+        needed: u32,
+        /// Those that there are.
+        found: u32,
     },
     /// The disk failed.
     Io {
@@ -240,9 +247,15 @@ impl fmt::Display for MountFailure {
                 f,
                 "the disk has {found} sectors and its volume needs {needed}; get a whole copy"
             ),
-            MountFailure::TooLarge { needed, limit } => write!(
+            MountFailure::TooManyClusters { clusters, limit } => write!(
                 f,
-                "the volume needs {needed} and the file server has {limit}; give it more memory"
+                "the volume has {clusters} clusters, and the file server has memory for {limit}; \
+                 format it with larger clusters, or raise the server's `heap` in the manifest"
+            ),
+            MountFailure::TooFewBuffers { needed, found } => write!(
+                f,
+                "the file server shares {found} buffers with the disk's driver and needs {needed}; \
+                 raise `shared` of that edge in the manifest"
             ),
             MountFailure::Io { sector } => write!(f, "the disk failed at sector {sector}"),
         }
