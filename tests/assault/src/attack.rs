@@ -16,6 +16,10 @@ use skink_abi::{CPtr, MessageInfo};
 
 /// One message in so many is spoiled.
 const SPOILED: u64 = 12;
+/// A call is repeated after about so many successes, and as many more each time.
+const TEMPTING: u64 = 3;
+/// So often at most.
+const GREED: u64 = 150;
 /// Numbers below this are not kept: they are tried anyway.
 const SMALL: u64 = 8;
 
@@ -62,22 +66,52 @@ impl Explorer for Attack<'_> {
         if self.random.chance(SPOILED) {
             self.spoil(&mut sent);
         }
-        let Some(answer) = self.send(&sent) else { return };
-        let result = (method.decode)(&answer);
+        if self.make(method, &sent) && self.is_tempting(&sent) {
+            self.take_all(method, sent);
+        }
+    }
+}
+
+impl Attack<'_> {
+    /// Makes a call, and keeps what its answer contains; says whether it was a success.
+    fn make<A, R: Serialize>(&mut self, method: &Method<A, R>, sent: &Sent) -> bool {
+        let Some(answer) = self.send(sent) else { return false };
+        let (record, session) = (self.record, self.place.0);
         let mut harvest = Harvest::new(|name, number| {
             if number >= SMALL {
                 record.keep(session, name, number);
             }
         });
-        let is_good = result.is_ok_and(|result| {
+        let is_good = (method.decode)(&answer).is_ok_and(|result| {
             // Of another method's answer nothing is known.
             result.serialize(&mut harvest).is_ok() && harvest.is_good && sent.label == method.label
         });
         self.record.end(self.thread, is_good, time::now_ns());
+        is_good
     }
-}
 
-impl Attack<'_> {
+    /// Whether a call that succeeded is to be made until it does not: the more rarely the more often it
+    /// has succeeded.
+    fn is_tempting(&mut self, sent: &Sent) -> bool {
+        let is_plain = sent.length <= sent.words.len() && sent.caps == 0;
+        is_plain && self.random.chance(1 + self.record.statistic(self.which).good / TEMPTING)
+    }
+
+    /// Makes a call again and again, as long as it succeeds: takes all that there is. What numbers calls
+    /// stands at their ends; half the time each is another one.
+    fn take_all<A, R: Serialize>(&mut self, method: &Method<A, R>, mut sent: Sent) {
+        let is_numbered = self.random.chance(2);
+        for number in 1..GREED {
+            if is_numbered && let Some(last) = sent.words.iter_mut().rfind(|word| **word != 0) {
+                let shift = last.ilog2() / 8 * 8;
+                *last = *last & !(0x7f << shift) | (number % 0x7f + 1) << shift;
+            }
+            if !self.make(method, &sent) {
+                return;
+            }
+        }
+    }
+
     /// Makes the call. `None` if there is no answer to look at; it is counted then.
     fn send(&mut self, sent: &Sent) -> Option<raw::Message> {
         let info = MessageInfo::new(sent.label, sent.length, sent.caps);

@@ -165,9 +165,9 @@ impl Record {
     fn draw_from(&self, ring: u64, size: u64, random: &mut Random) -> Option<u64> {
         let count = self.get(ring);
         let newest = count.checked_sub(1)?;
-        // The newer the likelier: the lesser of two.
+        // The newer the likelier: the last one, or the lesser of two.
         let kept = count.min(size);
-        let back = random.below(kept).min(random.below(kept));
+        let back = if random.chance(2) { 0 } else { random.below(kept).min(random.below(kept)) };
         Some(self.get(ring + 1 + newest.wrapping_sub(back) % size))
     }
 
