@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use libipc::escape::Escaped;
-use libipc::{ProtocolError, time};
+use libipc::time;
 use skink_protocols::Span;
 use skink_protocols::file::client;
 use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
@@ -54,21 +54,24 @@ fn sorted_entries<E: From<FileError>>(
 
 /// As many entries as come at once, from `cursor` on, and where to go on.
 fn some_entries(
-    client: &FileSystemClient,
+    files: &FileSystemClient,
     path: &str,
     cursor: u64,
 ) -> Result<(Vec<Entry>, Option<u64>), FileError> {
-    let shared = &client.session().shared;
+    let shared = &files.session().shared;
     let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
-    let listing = client.list(path, cursor, span)?;
-    if listing.next.is_some_and(|next| next <= cursor) {
-        // It would never end.
-        return Err(libipc::Error::from(ProtocolError::BadAnswer).into());
+    let listing = files.list(path, cursor, span)?;
+    // A cursor that does not grow would never end.
+    if listing.next.is_some_and(|next| next <= cursor) || listing.length > span.length {
+        return Err(client::bad_answer());
     }
     let mut reader = EntryReader::new(*shared, listing.length);
     let mut found = Vec::new();
     while let Some(entry) = reader.next_entry() {
         found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
+    }
+    if !reader.is_whole() {
+        return Err(client::bad_answer());
     }
     Ok((found, listing.next))
 }
