@@ -17,11 +17,11 @@ pub const TESTS: &[Test] = &[
         run: reset,
     },
     Test {
-        name: "SILENT0002 a device that cannot be silenced is quarantined with its memory, and the rest goes on",
+        name: "SILENT0003 a device that cannot be silenced is quarantined with its memory, and the rest goes on",
         run: quarantine,
     },
     Test {
-        name: "SILENT0003 after a function-level reset the next driver finds the registers where they were",
+        name: "SILENT0004 after a function-level reset the next driver finds the registers where they were",
         run: function_level_reset,
     },
 ];

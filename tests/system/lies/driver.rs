@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use skink_tests::{Disk, Fixture, noise, one_at_a_time};
 
-use super::{INDEX, LATE, PANIC, UNKNOWN, User, WRONG, Way, chosen, told, untold};
+use super::{INDEX, LATE, PANIC, UNKNOWN, User, WRONG, Way, chosen, told, untold, with_liar};
 use crate::disks::sha256;
 
 /// Bytes of each file that is read: more than the file server reads ahead.
@@ -11,21 +11,12 @@ const SIZE: usize = 300_000;
 
 /// The manifest with a liar between the file server and its driver.
 fn before_driver(common: &str, ways: &str) -> String {
-    let need = "{ name = \"block\", server = \"virtio-blk\", protocol = \"block\", shared = \"8MiB\", dma = true, may_complain = true }";
-    assert!(common.contains(need), "the need of `fs`");
-    let lied_to = need.replace("virtio-blk", "liar").replace(", dma = true", "");
-    let honest = need.replace("\"block\", server", "\"honest\", server");
-    let liar = format!(
-        "[[server]]\nname = \"liar\"\npriority = 170\nbudget_us = 100_000\nperiod_us = 200_000\n\
-         memory = \"1MiB\"\nheap = \"256KiB\"\nreplies = 4\nargs = \"block {ways}\"\n\
-         provides = [\"block\"]\nneeds = [{honest}]\nprivileges = [\"log\"]\n\
-         restart = \"permanent\"\nintensity = 100\nheartbeat_ms = 1_000\n\n[programs]"
-    );
-    let patient = "name = \"virtio-blk\"\nargs = \"deadline_ms=0\"";
-    common
-        .replace(need, &lied_to)
-        .replace("name = \"virtio-blk\"\n", &format!("{patient}\n"))
-        .replacen("[programs]", &liar, 1)
+    let need = "server = \"virtio-blk\", protocol = \"block\", shared = \"8MiB\"";
+    let honest = format!("{{ name = \"honest\", {need}, dma = true }}");
+    let lied_to = need.replace("virtio-blk", "liar");
+    let common = common.replace(&format!("{need}, dma = true"), &lied_to);
+    assert!(common.contains(&lied_to), "the need of `fs`");
+    with_liar(&common, 170, &format!("block {ways}"), "block", &honest)
 }
 
 const DRIVERS: &[Way] = &[

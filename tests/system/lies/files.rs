@@ -8,7 +8,7 @@ use skink_tests::{Disk, Fixture, noise, one_at_a_time};
 use skink_tool::machine::Options;
 use skink_tool::session::{Guest, Watch};
 
-use super::{LATE, PANIC, User, Way, chosen, told, untold};
+use super::{LATE, PANIC, User, Way, chosen, told, untold, with_liar};
 use crate::disks::sha256;
 
 const SIZE: usize = 300_000;
@@ -17,20 +17,12 @@ const CALL: f64 = 305.0;
 
 /// The manifest with a liar between the shell and the file server.
 fn before_files(common: &str, ways: &str) -> String {
-    let need = "{ name = \"disk\", server = \"fs\", protocol = \"file\", sessions = 6, shared = \"256KiB\" }";
-    assert!(common.contains(need), "the need of the shell");
+    let need = "server = \"fs\", protocol = \"file\", sessions = 6";
     let honest = "{ name = \"honest\", server = \"fs\", protocol = \"file\", shared = \"256KiB\" }";
-    let liar = format!(
-        "[[server]]\nname = \"liar\"\npriority = 130\nbudget_us = 100_000\nperiod_us = 200_000\n\
-         memory = \"1MiB\"\nheap = \"256KiB\"\nreplies = 16\nargs = \"file {ways}\"\n\
-         provides = [\"file\"]\nneeds = [{honest}]\nprivileges = [\"log\"]\n\
-         restart = \"permanent\"\nintensity = 100\nheartbeat_ms = 1_000\n\n[programs]"
-    );
-    let patient = "name = \"virtio-blk\"\nargs = \"deadline_ms=0\"\n";
-    common
-        .replace(need, &need.replace("\"fs\"", "\"liar\""))
-        .replace("name = \"virtio-blk\"\n", patient)
-        .replacen("[programs]", &liar, 1)
+    let lied_to = need.replace("\"fs\"", "\"liar\"");
+    let common = common.replace(need, &lied_to);
+    assert!(common.contains(&lied_to), "the need of the shell");
+    with_liar(&common, 130, &format!("file {ways}"), "file", honest)
 }
 
 const FILES: &[Way] = &[
@@ -100,12 +92,10 @@ pub fn once(shipped: &Fixture) -> Result<()> {
         let _alone = one_at_a_time();
         let mut user = User::boot(&fixture, &disk)?;
         for (number, way) in FILES.iter().enumerate() {
-            let began = Instant::now();
             lied_to(&mut user, number, way).with_context(|| {
                 let (crashes, _) = user.say("crashes 5").unwrap_or_default();
                 format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
             })?;
-            eprintln!("{} {:?}", way.name, began.elapsed());
         }
         user.guest.shut_down()?;
     }
@@ -115,13 +105,17 @@ pub fn once(shipped: &Fixture) -> Result<()> {
 fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
     let lying = 2 * number as u32 + 1;
     user.is_lied_to(lying, way)?;
+    let sum = format!("{}  /disk/F.BIN", sha256(&noise(7, SIZE))?);
     for command in commands(way) {
         let said = user.within(CALL, command)?;
-        eprintln!("{}: {command}: {said:?}", way.name);
+        // A server can pass off an empty file, or one for another.
+        let is_known = !matches!(way.name, "nothing" | "same-handle" | "mixes");
+        if command.starts_with("sha256") && is_known {
+            ensure!(said.is_none_or(|said| said == sum), "false bytes");
+        }
         ensure!(user.say("hello")?.0 == "Hello, world!\n", "others are not served");
     }
     user.ends_lie(lying, way)?;
-    let sum = format!("{}  /disk/F.BIN", sha256(&noise(7, SIZE))?);
     let word = format!("right {number}");
     let write = format!("write /disk/W.TXT {word}");
     for (command, expected) in [
@@ -152,11 +146,9 @@ fn lies_on(shipped: &Fixture, way: &Way) -> Result<()> {
     let _alone = one_at_a_time();
     let mut user = User::boot(&fixture, &disk)?;
     for command in commands(way) {
-        let said = user.within(2.0 * CALL, command)?;
-        eprintln!("{}: {command}: {said:?}", way.name);
+        user.within(2.0 * CALL, command)?;
         ensure!(user.within(1.0, "cat /boot/motd")?.is_some(), "others are not served");
     }
-    eprintln!("{}", user.say("crashes 30")?.0);
     user.guest.shut_down()?;
     Ok(())
 }

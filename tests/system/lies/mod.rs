@@ -36,6 +36,20 @@ pub const TESTS: &[Test] = &[
 /// How long the host waits for a line.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The manifest with a liar, which speaks `protocol` to whoever was made its client and needs the honest
+/// server. The driver does not judge its device by a clock that jumps.
+fn with_liar(common: &str, priority: u8, args: &str, protocol: &str, honest: &str) -> String {
+    let liar = format!(
+        "[[server]]\nname = \"liar\"\npriority = {priority}\nbudget_us = 100_000\nperiod_us = 200_000\n\
+         memory = \"1MiB\"\nheap = \"256KiB\"\nreplies = 16\nargs = \"{args}\"\n\
+         provides = [\"{protocol}\"]\nneeds = [{honest}]\nprivileges = [\"log\"]\n\
+         restart = \"permanent\"\nintensity = 100\nheartbeat_ms = 1_000\n\n[programs]"
+    );
+    common
+        .replace("name = \"virtio-blk\"\n", "name = \"virtio-blk\"\nargs = \"deadline_ms=0\"\n")
+        .replacen("[programs]", &liar, 1)
+}
+
 /// A guest, as its user sees it.
 pub struct User<'a> {
     pub guest: Guest<'a>,

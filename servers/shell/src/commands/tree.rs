@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use libipc::escape::Escaped;
-use libipc::{ProtocolError, time};
+use libipc::time;
 use skink_protocols::Span;
 use skink_protocols::file::client;
 use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
@@ -57,13 +57,16 @@ fn some_entries(
         Ok(listing) => listing,
         Err(error) => return Ok(Err(error)),
     };
-    if listing.next.is_some_and(|next| next <= cursor) {
-        // It would never end.
-        return Ok(Err(libipc::Error::from(ProtocolError::BadAnswer).into()));
+    // A cursor that does not grow would never end.
+    if listing.next.is_some_and(|next| next <= cursor) || listing.length > span.length {
+        return Ok(Err(client::bad_answer()));
     }
     let mut reader = EntryReader::new(*shared, listing.length);
     while let Some(entry) = reader.next_entry() {
         take(entry.name, entry.metadata)?;
+    }
+    if !reader.is_whole() {
+        return Ok(Err(client::bad_answer()));
     }
     Ok(Ok(listing.next))
 }
