@@ -93,9 +93,12 @@ impl File {
             let span = self.span(length)?;
             self.shared().write(0, &from[done..done + length]);
             let position = position + done as u64;
-            self.with_handle(|handle| self.client.write(handle, position, span))?;
+            let written = self.with_handle(|handle| self.client.write(handle, position, span))?;
             self.is_changed.set(true);
-            done += length;
+            if written == 0 {
+                return Err(FileError::InvalidArgument);
+            }
+            done += length.min(written as usize);
         }
         Ok(())
     }
