@@ -10,7 +10,7 @@
 //! where more than 65,536 directories would have to wait are the others called damaged.) Damage is
 //! counted, not repaired; the operation that meets it gets the error.
 
-use crate::base::{Core, Link, PER_SECTOR};
+use crate::base::{BAD, Core, ENTRY_MASK, Link, PER_SECTOR};
 use crate::bytes::u32_at;
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::dir::{Dir, DirStart, Scanner};
@@ -240,7 +240,11 @@ impl Claim {
             match link {
                 Link::Next(next) => self.at = next,
                 Link::End => return Ok(Some(self.len)),
-                Link::Free | Link::Bad | Link::Outside => return Ok(None),
+                Link::Bad => {
+                    core.map.claim_bad();
+                    return Ok(None);
+                }
+                Link::Free | Link::Outside => return Ok(None),
             }
         }
     }
@@ -256,16 +260,22 @@ fn scan_fat<D: CacheDevice>(core: &mut Core<D>, cluster: &mut u32) -> Result<(),
     let end = core.geo.end_cluster();
     while *cluster < end {
         core.pause()?;
-        let mut free = [0u32; SECTOR_BYTES / 4 / PER_WORD as usize];
+        let mut words = [(0u32, 0u32); SECTOR_BYTES / 4 / PER_WORD as usize];
         let entries = core.fat_entries(*cluster, SCAN_AHEAD)?;
-        for (word, entries) in free.iter_mut().zip(entries.chunks_exact(4 * PER_WORD as usize)) {
+        for ((free, bad), entries) in
+            words.iter_mut().zip(entries.chunks_exact(4 * PER_WORD as usize))
+        {
             for (i, entry) in entries.chunks_exact(4).enumerate() {
-                *word |= u32::from(u32_at(entry, 0) & 0x0FFF_FFFF == 0) << i;
+                let value = u32_at(entry, 0) & ENTRY_MASK;
+                *free |= u32::from(value == 0) << i;
+                *bad |= u32::from(value == BAD) << i;
             }
         }
-        for word in free {
+        for (free, bad) in words {
             if *cluster < end {
-                core.map.set_free(*cluster, word);
+                let inside = u32::MAX >> (PER_WORD - PER_WORD.min(end - *cluster));
+                core.map.set_free(*cluster, free);
+                core.map.add_bad((bad & inside).count_ones());
             }
             *cluster += PER_WORD;
         }

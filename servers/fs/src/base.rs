@@ -25,8 +25,9 @@ use alloc::vec::Vec;
 /// FAT entries in a sector.
 pub(crate) const PER_SECTOR: u32 = 128;
 /// The bits of an entry that count; the others are kept as they are.
-const ENTRY_MASK: u32 = 0x0FFF_FFFF;
-const BAD: u32 = 0x0FFF_FFF7;
+pub(crate) const ENTRY_MASK: u32 = 0x0FFF_FFFF;
+/// The entry of a cluster that cannot be used.
+pub(crate) const BAD: u32 = 0x0FFF_FFF7;
 const END_MARK: u32 = 0x0FFF_FFFF;
 /// `FAT[1]`: set while the volume is clean.
 const CLEAN_BIT: u32 = 1 << 27;

@@ -3,8 +3,8 @@
 //! Built and checked once, when a file is opened: loops, shared, free, bad and missing clusters
 //! are errors then. After that a random read needs no walk through the FAT: the extents answer.
 //! A file with more extents than the limit keeps every second, fourth, … of them; a position
-//! between two is found by a short walk, also from the place that was found last, so that whoever
-//! goes through the file in order walks no part of the chain twice.
+//! between two is found by a walk, in steps ([`crate::work`]), also from one of the places where the
+//! last walks ended, so that whoever goes through the file in order walks no part of the chain twice.
 //!
 //! Invariant: `extents` is sorted by `index`, the first one is the chain's first, and fewer than two
 //! `stride`s of extents lie between two of them.
@@ -20,6 +20,9 @@ pub(crate) const BUILDERS: usize = 16;
 
 /// Bytes of an extent that is kept.
 pub(crate) const EXTENT_BYTES: u64 = size_of::<Extent>() as u64;
+
+/// Places of a chain that are remembered: more than one operation looks for.
+const PLACES: usize = 4;
 
 /// Contiguous clusters of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +166,8 @@ pub(crate) struct Chain {
     stride: u32,
     /// Extents so far, as the stride counts them.
     count: u32,
-    /// What was found last by a walk.
-    recent: Cell<Option<Extent>>,
+    /// Where the last walks came to, the latest first.
+    recent: Cell<[Option<Extent>; PLACES]>,
     /// Clusters.
     len: u32,
     /// The last cluster; 0 if there is none.
@@ -176,7 +179,7 @@ pub(crate) struct Chain {
 impl Chain {
     /// A chain without clusters.
     pub fn empty(limit: usize) -> Self {
-        let (extents, recent) = (Vec::new(), Cell::new(None));
+        let (extents, recent) = (Vec::new(), Cell::default());
         Self { extents, stride: 1, count: 0, recent, len: 0, last: 0, limit: limit.max(2) }
     }
 
@@ -256,7 +259,7 @@ impl Chain {
     /// fewer than there are).
     ///
     /// # Errors
-    /// `Io` from the walk between two kept extents.
+    /// `Io` and `Unfinished` from the walk between two kept extents.
     ///
     /// # Panics
     /// If the chain is not so long.
@@ -264,10 +267,10 @@ impl Chain {
         assert!(index < self.len, "position {index} in a chain of {}", self.len);
         let after = self.extents.partition_point(|e| e.index <= index);
         let mut extent = self.extents[after - 1];
-        if let Some(recent) = self.recent.get()
-            && (extent.index..=index).contains(&recent.index)
-        {
-            extent = recent;
+        for place in self.recent.get().into_iter().flatten() {
+            if (extent.index..=index).contains(&place.index) {
+                extent = place;
+            }
         }
         let into = index - extent.index;
         if into < extent.len {
@@ -276,9 +279,13 @@ impl Chain {
         let (mut at, mut position) =
             (extent.cluster + extent.len - 1, extent.index + extent.len - 1);
         loop {
-            let (len, link) = core.run_from(at, self.len - position)?;
-            if index - position < len {
-                self.recent.set(Some(Extent { index: position, cluster: at, len }));
+            let paused = core.pause();
+            // What one sector of the FAT links, so that a piece is small.
+            let most = (PER_SECTOR - at % PER_SECTOR).min(self.len - position);
+            let (len, link) = core.run_from(at, most)?;
+            if index - position < len || paused.is_err() {
+                self.remember(Extent { index: position, cluster: at, len });
+                paused?;
                 let into = index - position;
                 return Ok(Run { start: at + into, len: len - into });
             }
@@ -290,11 +297,18 @@ impl Chain {
         }
     }
 
+    fn remember(&self, place: Extent) {
+        let mut places = self.recent.get();
+        places.rotate_right(1);
+        places[0] = Some(place);
+        self.recent.set(places);
+    }
+
     /// Forgets all but the first `len` clusters, of which `last` is the last one.
     pub fn truncate(&mut self, len: u32, last: u32) {
         self.extents.retain(|e| e.index < len);
         self.count = (self.extents.len() as u32).saturating_sub(1) * self.stride + 1;
-        self.recent.set(None);
+        self.recent.take();
         if let Some(e) = self.extents.last_mut() {
             e.len = e.len.min(len - e.index);
         }

@@ -26,6 +26,9 @@ use libipc::sessions::{Handle, Owner};
 const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
+/// Clusters that one write of a client touches at most: each may lie anywhere, and need a line of the
+/// cache to be read.
+const WRITE_CLUSTERS: u32 = 64;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: u64 = 256 << 10;
 
@@ -75,7 +78,8 @@ impl<D: CacheDevice> Volume<D> {
         Ok(Metadata::of(&self.files.node(at).entry))
     }
 
-    /// Reads from `offset` on; returns how many bytes there were (0 at the end of the file).
+    /// Reads from `offset` on; returns how many bytes (0 at the end of the file). In a step of bounded
+    /// work these are fewer than there are where the file is in too many pieces.
     ///
     /// # Errors
     /// `BadHandle`, `Io`.
@@ -118,15 +122,20 @@ impl<D: CacheDevice> Volume<D> {
         self.read_ahead(file, sequential, offset, end, size)?;
         let node = self.files.node(at);
         let mut done = 0;
-        while done < count {
-            let (disk, contiguous) =
-                place(&mut self.core, node, offset + done).map_err(|e| e.at(&node.path))?;
+        while done < count && (done == 0 || !self.core.cache.work.is_used_up()) {
+            let (disk, contiguous) = match place(&mut self.core, node, offset + done) {
+                Err(FsError::Unfinished) if done > 0 => {
+                    self.core.cache.work.go_on();
+                    break;
+                }
+                found => found.map_err(|e| e.at(&node.path))?,
+            };
             let n = (count - done).min(contiguous).min(CHUNK);
             self.core.cache.read(disk, target.part(done, n))?;
             done += n;
         }
-        self.files.get(file)?.next = end;
-        Ok(count as usize)
+        self.files.get(file)?.next = offset + done;
+        Ok(done as usize)
     }
 
     /// The bytes of a file, without a handle.
@@ -168,7 +177,7 @@ impl<D: CacheDevice> Volume<D> {
             return Ok(());
         }
         let node = self.files.node(at);
-        while from < target {
+        while from < target && !self.core.cache.work.is_half_used() {
             let (disk, contiguous) = place(&mut self.core, node, from)?;
             let n = contiguous.min(target - from);
             let sector_bytes = SECTOR_BYTES as u64;
@@ -200,7 +209,8 @@ impl<D: CacheDevice> Volume<D> {
         self.write_from(file, offset, Source::Bytes(bytes))
     }
 
-    /// As [`Volume::write_at`], from memory that a client shares.
+    /// As [`Volume::write_at`], from memory that a client shares; only as many of the first bytes as a
+    /// step can write, which it returns.
     ///
     /// # Errors
     /// As [`Volume::write_at`]; `Unfinished` if clients died or came meanwhile ([`crate::work`]): nothing is
@@ -211,7 +221,9 @@ impl<D: CacheDevice> Volume<D> {
         offset: u64,
         bytes: Shared,
     ) -> Result<usize, FsError> {
-        self.write_from(file, offset, Source::Client(bytes))
+        let most = u64::from(WRITE_CLUSTERS * self.core.geo.cluster_bytes());
+        let source = Source::Client(bytes);
+        self.write_from(file, offset, source.part(0, source.len().min(most)))
     }
 
     fn write_from(
@@ -238,6 +250,10 @@ impl<D: CacheDevice> Volume<D> {
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
         let had = self.files.node(at).chain.len();
+        if offset / u64::from(self.core.geo.cluster_bytes()) < u64::from(had) {
+            // Found now, where the step can still end.
+            place(&mut self.core, self.files.node(at), offset)?;
+        }
         self.reserve(at, end, Steps::One)?;
         let written = self.put_bytes(at, size, offset as u32, &source);
         if let Err(error) = written {

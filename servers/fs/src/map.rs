@@ -27,6 +27,8 @@ pub(crate) struct ClusterMap {
     words: Vec<u64>,
     end: u32,
     free: u32,
+    /// Of those that are `Lost`, the ones that the FAT calls bad.
+    bad: u32,
 }
 
 /// Clusters in a word.
@@ -37,7 +39,8 @@ impl ClusterMap {
     /// A map in which every cluster is `Lost`, i.e. cannot be allocated.
     pub fn new(clusters: u32) -> Self {
         let end = clusters + FIRST_CLUSTER;
-        let mut map = Self { words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize], end, free: 0 };
+        let mut map =
+            Self { words: vec![LOW_BITS; end.div_ceil(PER_WORD) as usize], end, free: 0, bad: 0 };
         // Numbers that are no clusters belong to us: neither free nor lost.
         let last = map.words.len() as u32 * PER_WORD;
         (0..FIRST_CLUSTER).chain(end..last).for_each(|c| map.put(c, State::Owned));
@@ -85,9 +88,20 @@ impl ClusterMap {
         self.free
     }
 
-    /// Clusters in use that nothing leads to.
+    /// So many more clusters are bad.
+    pub fn add_bad(&mut self, count: u32) {
+        self.bad += count;
+    }
+
+    /// A chain leads to a bad cluster, which was `Lost` before.
+    pub fn claim_bad(&mut self) {
+        self.bad = self.bad.saturating_sub(1);
+    }
+
+    /// Clusters in use that nothing leads to. Bad ones are nobody's.
     pub fn count_lost(&self) -> u32 {
-        self.words.iter().map(|&w| (w & !(w >> 1) & LOW_BITS).count_ones()).sum()
+        let lost = |&w: &u64| (w & !(w >> 1) & LOW_BITS).count_ones();
+        self.words.iter().map(lost).sum::<u32>().saturating_sub(self.bad)
     }
 
     /// Takes what is `Lost` for `Owned`: nothing was wrong with this volume.

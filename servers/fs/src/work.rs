@@ -89,6 +89,16 @@ impl Work {
         self.is_unfinished
     }
 
+    /// Whether the step has worked what it may.
+    pub fn is_used_up(&self) -> bool {
+        self.done >= self.allowance
+    }
+
+    /// Whether what is only a guess had better not begin any more.
+    pub fn is_half_used(&self) -> bool {
+        self.done >= self.allowance / 2
+    }
+
     /// What was worked in this step so far.
     pub fn done(&self) -> u64 {
         self.done

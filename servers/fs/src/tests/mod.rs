@@ -5,6 +5,7 @@ mod boot;
 mod by_hand;
 mod corrupt;
 mod death;
+mod disks;
 mod fuzz;
 mod helpers;
 mod io;

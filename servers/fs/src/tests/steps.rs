@@ -4,7 +4,7 @@
 use super::by_hand::small_volume;
 use super::helpers::*;
 use super::work::{big_volume, chain, dots, name, put};
-use crate::testing::FakeDisk;
+use crate::testing::{FakeDisk, Store};
 use crate::{Access, Create, DirCursor, FsError, Limits, STEP_WORK, Volume};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 const PIECE: u64 = 600;
 
 /// Makes a call in steps, and returns its answer, how many steps it took, and the most that one worked.
-fn in_steps<R>(
-    disk: &mut Disk,
+pub fn in_steps<S: Store, R>(
+    disk: &mut Disk<S>,
     work: u64,
-    mut call: impl FnMut(&mut Disk) -> Result<R, FsError>,
+    mut call: impl FnMut(&mut Disk<S>) -> Result<R, FsError>,
 ) -> (Result<R, FsError>, u32, u64) {
     let (mut steps, mut most) = (0, 0);
     loop {
@@ -33,9 +33,9 @@ fn in_steps<R>(
 }
 
 /// As [`in_steps`], with the server's steps; says that none was long.
-fn bounded<R>(
-    disk: &mut Disk,
-    call: impl FnMut(&mut Disk) -> Result<R, FsError>,
+pub fn bounded<S: Store, R>(
+    disk: &mut Disk<S>,
+    call: impl FnMut(&mut Disk<S>) -> Result<R, FsError>,
 ) -> Result<R, FsError> {
     let (result, steps, most) = in_steps(disk, STEP_WORK, call);
     assert!(most <= STEP_WORK + PIECE, "a step of {most}, of {steps}");

@@ -171,12 +171,13 @@ pub trait FileSystem {
     #[idempotent]
     fn close(&self, handle: Handle) -> Result<(), FileError>;
 
-    /// Puts bytes from `position` into the span; answers with how many there were, 0 at the end.
+    /// Puts bytes from `position` into the span; answers with how many, 0 at the end. Fewer than there
+    /// are where more would be long: whoever wants them all asks again.
     #[idempotent]
     fn read(&self, handle: Handle, position: u64, span: Span) -> Result<u32, FileError>;
 
     /// Takes bytes from the span to `position`, which is at most the file's size; answers with
-    /// how many were written (all, or there is an error).
+    /// how many were written: the first ones, all of them unless that would be long.
     #[idempotent]
     fn write(&self, handle: Handle, position: u64, span: Span) -> Result<u32, FileError>;
 

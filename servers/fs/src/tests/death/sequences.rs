@@ -19,8 +19,8 @@ fn all_kinds() -> Vec<Step> {
         write(0, 512, 1024, 3),
         write(0, 8500, 2000, 4),
         Step::Open { path: 2, create: Create::Truncate },
-        write(1, 0, 40_000, 5),
-        write(1, 39_000, 20_000, 6),
+        write(1, 0, 32_000, 5),
+        write(1, 31_000, 20_000, 6),
         Step::Truncate { file: 1, size: 1500 },
         Step::Truncate { file: 1, size: 7000 },
         Step::MakeDirectory { path: 4 },
@@ -97,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (path(), create).prop_map(|(path, create)| Step::Open { path, create }),
         1 => (0usize..6).prop_map(|file| Step::Close { file }),
-        6 => (0usize..6, round(30_000), round(40_000), any::<u64>()).prop_map(
+        6 => (0usize..6, round(30_000), round(32_000), any::<u64>()).prop_map(
             |(file, position, len, seed)| Step::Write { file, position, len: len + 1, seed }
         ),
         2 => (0usize..6, round(50_000)).prop_map(|(file, size)| Step::Truncate { file, size }),
