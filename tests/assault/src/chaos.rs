@@ -62,6 +62,13 @@ impl Chaos<'_> {
                 _ => {}
             }
         }
+        // A position or a cursor has no name, and is mostly what the last answer said.
+        if self.name.is_empty()
+            && self.random.chance(4)
+            && let Some(known) = self.record.any(self.session, self.random)
+        {
+            return known;
+        }
         let known = match self.random.below(16) {
             0..=1 => return 0,
             2..=4 => return self.random.below(8),

@@ -124,6 +124,17 @@ impl Report {
         }
     }
 
+    /// Adds the calls of another run.
+    pub fn add(&mut self, other: &Report) {
+        for (name, calls) in &other.calls {
+            *self.calls.entry(name.clone()).or_default() += calls;
+        }
+        for (name, counts) in &other.kinds {
+            let sum = self.kinds.entry(name.clone()).or_default();
+            *sum = [sum[0] + counts[0], sum[1] + counts[1]];
+        }
+    }
+
     /// Calls of all fuzzers.
     pub fn total(&self) -> u64 {
         self.calls.values().sum()
@@ -178,6 +189,9 @@ mod tests {
         assert_eq!((report.total(), report.rounds, report.lives), (6090, [40, 7], [4, 9]));
         assert_eq!((report.own_deaths, report.complaints["fs"]), (1, 1));
         assert_eq!((report.kinds["file.open"], report.barren()), ([3, 3], Vec::new()));
+        let mut sum = report.clone();
+        sum.add(&report);
+        assert_eq!((sum.total(), sum.kinds["file.open"]), (2 * 6090, [6, 6]));
         let cut = Report::parse(&RUN[..RUN.find("assault-b: FUZZ end").unwrap()]);
         assert!(!cut.is_done());
     }
