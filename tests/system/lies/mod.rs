@@ -1,5 +1,9 @@
 //! Peers that lie or are silent (`tests/liar`), between a client and the server that it means. Every
 //! command ends in its time, with what is right or with an error, and everybody recovers.
+//!
+//! Of the tests in which a way lasts for ever, each way takes a boot: some are chosen. All of them:
+//! `SKINK_LIES=all cargo test -p skink-tests --test system -- LIES` (Ctrl-C only for those that do not end
+//! by themselves: `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
 
 mod driver;
 mod files;
