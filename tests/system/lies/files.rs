@@ -124,7 +124,7 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
         ("sync", None),
         ("cat /disk/W.TXT", Some(&word)),
     ] {
-        let said = user.within(60.0, command)?;
+        let said = user.within(CALL, command)?;
         let said = said.with_context(|| format!("`{command}` failed"))?;
         ensure!(expected.is_none_or(|expected| said == *expected), "`{command}`: {said}");
     }
