@@ -60,7 +60,9 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
-    /// Boots a system whose time is counted, so that a wait costs nothing.
+    /// Boots a system whose time is counted, so that a wait costs nothing. The clock jumps while the guest
+    /// waits for its disk as well: QEMU does not wait for the host's disk at a flush, which may take as
+    /// long as the host is busy.
     pub fn boot<'a>(fixture: &'a Fixture, disk: &Disk) -> Result<User<'a>> {
         let options =
             Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
