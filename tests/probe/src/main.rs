@@ -14,8 +14,7 @@
 //! * `keeps EDGE PATH MS`, `steals EDGE PATH`, `hoards EDGE PATH MS`, `forges EDGE PATH`, `strays EDGE
 //!   NAME`: neighbours at a file server (`files.rs`).
 //! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
-//! * `registers`, `moves MS`: what a device shows its driver, and what becomes of it without its registers
-//!   (`devices.rs`).
+//! * `registers`: what a device shows its driver (`devices.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -98,7 +97,6 @@ mod guest {
             ["serves"] => crate::hostile::serves(),
             ["calls", edge] => crate::hostile::calls(start, edge),
             ["registers"] => crate::devices::registers(start),
-            ["moves", ms] => crate::devices::moves(start, ms.parse().expect("a number")),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }

@@ -1,5 +1,9 @@
 //! Peers that lie or are silent (`tests/liar`), between a client and the server that it means. Every
 //! command ends in its time, with what is right or with an error, and everybody recovers.
+//!
+//! Of the tests in which a way lasts for ever, each way takes a boot: some are chosen. All of them:
+//! `SKINK_LIES=all cargo test -p skink-tests --test system -- LIES` (Ctrl-C only for those that do not end
+//! by themselves: `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
 
 mod driver;
 mod files;
@@ -56,7 +60,9 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
-    /// Boots a system whose time is counted, so that a wait costs nothing.
+    /// Boots a system whose time is counted, so that a wait costs nothing. The clock jumps while the guest
+    /// waits for its disk as well: QEMU does not wait for the host's disk at a flush, which may take as
+    /// long as the host is busy.
     pub fn boot<'a>(fixture: &'a Fixture, disk: &Disk) -> Result<User<'a>> {
         let options =
             Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
