@@ -225,6 +225,9 @@ impl Run<'_> {
                 Ok(samples) => self.samples.extend(samples),
                 Err(error) => self.failures.push(format!("{id}: {error:#}")),
             }
+            if control.is_some() && !self.failures.is_empty() {
+                break;
+            }
         }
         Ok(())
     }

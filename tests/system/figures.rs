@@ -33,7 +33,7 @@ fn quiet_and_busy(fixture: &Fixture) -> Result<()> {
 
 fn counted(arch: Arch, id: &str) -> Result<Row> {
     let filter = Some(id.to_owned());
-    let args = bench::Args { arch, json: None, samples: Some(3), control: None, filter };
+    let args = bench::Args { arch, json: None, samples: Some(2), control: None, filter };
     let rows = bench::run(&Workspace::find()?, &args, &Watch::default())?;
     let counted = rows.into_iter().find(|row| row.id == id && row.unit == "instructions");
     counted.with_context(|| format!("no counted row {id}"))

@@ -80,6 +80,8 @@ pub struct Lab<'a> {
     guest: Guest<'a>,
     ledger: Ledger,
     lying: Option<&'a LyingDisk>,
+    /// Deaths that were heard of while something else was asked: the next line tells of them.
+    untold: Vec<Death>,
     /// What `free` said before the first death that counts.
     free: Option<String>,
     prompt_after: Duration,
@@ -103,7 +105,8 @@ impl<'a> Lab<'a> {
         }
         let prompt_after = guest.started().elapsed();
         let ledger = Ledger::default();
-        let mut lab = Lab { guest, ledger, lying, free: None, prompt_after };
+        let untold = Vec::new();
+        let mut lab = Lab { guest, ledger, lying, untold, free: None, prompt_after };
         let restarts = lab.restarts()?;
         lab.ledger.begin(restarts);
         Ok(lab)
@@ -114,7 +117,9 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If the guest says what is no frame, or does not answer.
     pub fn say(&mut self, line: &str) -> Result<Heard> {
-        self.say_within(line, TIMEOUT)
+        let mut heard = self.say_within(line, TIMEOUT)?;
+        heard.deaths.splice(0..0, core::mem::take(&mut self.untold));
+        Ok(heard)
     }
 
     fn say_within(&mut self, line: &str, timeout: Duration) -> Result<Heard> {
@@ -157,6 +162,7 @@ impl<'a> Lab<'a> {
     /// As there.
     pub fn ask_within(&mut self, line: &str, timeout: Duration) -> Result<String> {
         let heard = self.say_within(line, timeout)?;
+        self.untold.extend(heard.deaths);
         ensure!(
             heard.outcome == Outcome::Status(0),
             "`{line}`: {:?}, printed {:?}\n{}",
@@ -196,20 +202,25 @@ impl<'a> Lab<'a> {
         self.ledger.answered_right();
     }
 
-    /// Kills each of these servers once, so that what is loaded or kept once is so, and takes down
-    /// what is free then. `line` must print `expected` afterwards.
+    /// Kills each of these servers and the shell once, so that what is loaded or kept once is so, and
+    /// takes down what is free then. `line` must print `expected` afterwards.
     ///
     /// # Errors
     /// If it does not.
     pub fn warm_up(&mut self, victims: &[&str], line: &str, expected: &str) -> Result<()> {
-        let kills: Vec<String> = victims.iter().map(|victim| format!("kill {victim}")).collect();
-        self.ask(&kills.join("; "))?;
-        self.wait_until_all_run()?;
+        for victim in victims {
+            let before = self.restarts()?.get(*victim).copied();
+            self.ask(&format!("kill {victim}"))?;
+            self.wait_until_all_run()?;
+            let after = self.restarts()?.get(*victim).copied();
+            ensure!(before < after, "{victim} did not die, or was not started again");
+        }
         let heard = self.say("kill shell")?;
         ensure!(heard.outcome == Outcome::ShellDied, "`kill shell`: {:?}", heard.outcome);
         let heard = self.say(line)?;
         ensure!(heard.is(expected), "after a death of each: {heard:?}");
         self.answered_right();
+        self.orders_after(0)?;
         self.free = Some(self.ask("free")?);
         Ok(())
     }

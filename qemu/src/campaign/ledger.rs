@@ -273,5 +273,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-#[path = "ledger/tests.rs"]
 mod tests;

@@ -220,10 +220,10 @@ pub fn run(workspace: &Workspace, args: &Args, watch: &Watch) -> Result<Report> 
     let mut lab = rig.boot(watch)?;
     let expected = lab.ask(WORKLOAD)?;
     check_calm(&expected)?;
+    lab.warm_up(&WARM, WORKLOAD, &expected)?;
     let cells = cells(&count(&mut lab, &expected)?, args);
     ensure!(!cells.is_empty(), "no cell: is there such a server, victim and moment?");
     note(&format!("{} cells", cells.len()));
-    lab.warm_up(&WARM, WORKLOAD, &expected)?;
     let mut report = Report::default();
     for (index, cell) in cells.iter().enumerate() {
         let verdict = try_cell(&mut lab, cell, &expected)
@@ -320,16 +320,14 @@ fn kill_and_work(lab: &mut Lab, cell: &Cell) -> Result<Heard> {
 fn try_cell(lab: &mut Lab, cell: &Cell, expected: &str) -> Result<Verdict> {
     let before = lab.last_order();
     let mut heard = kill_and_work(lab, cell)?;
-    let mut order = the_order(lab, before)?;
-    if order.reached == 0 {
-        // This line has moments of the console as well.
-        let late = lab.say(&format!("kill {} --disarm", cell.victim))?;
-        if late.outcome == Outcome::ShellDied {
-            heard.outcome = Outcome::ShellDied;
-        }
-        heard.deaths.extend(late.deaths);
-        order = the_order(lab, before)?;
+    // This line has moments of the console as well; after it there are no more.
+    let late = lab.say(&format!("kill {} --disarm", cell.victim))?;
+    if late.outcome == Outcome::ShellDied {
+        ensure!(heard.is(expected), "{:?}: {:?}", heard.outcome, heard.text);
+        heard.outcome = Outcome::ShellDied;
     }
+    heard.deaths.extend(late.deaths);
+    let order = the_order(lab, before)?;
     let verdict = judge(cell, &heard, &order, expected);
     if verdict == Verdict::Ended {
         lab.say(CLEAN_UP)?;
@@ -359,6 +357,9 @@ fn judge(cell: &Cell, heard: &Heard, order: &Order, expected: &str) -> Verdict {
     let died = match heard.deaths.as_slice() {
         [] if order.reached == 0 => false,
         [death] if order.died == 1 && is_its(death) => true,
+        [] if order.died > 0 => {
+            return Verdict::Failed(format!("no crash record of the death by {order:?}"));
+        }
         _ => return Verdict::Failed(format!("{order:?}, deaths: {:?}", heard.deaths)),
     };
     match heard.outcome {

@@ -157,16 +157,23 @@ fn ports(env: &mut Env) {
     control.issue(0x2f8, 0x2ff, env.path(to)).unwrap();
     let ports: Cap<cap::IoPort> = Cap::from_slot(to);
     ports.in8(0x2ff).unwrap();
-    assert!(ports.in8(0x300).is_err());
-    assert!(ports.in8(0x2f7).is_err());
-    assert!(ports.in16(0x2ff).is_err(), "the second byte is outside");
-    assert!(ports.out8(0x3f8, 0).is_err());
+    assert_eq!(ports.in8(0x300).unwrap_err().error, Error::RangeError);
+    assert_eq!(ports.in8(0x2f7).unwrap_err().error, Error::RangeError);
+    assert_eq!(
+        ports.in16(0x2ff).unwrap_err().error,
+        Error::RangeError,
+        "the second byte is outside"
+    );
+    assert_eq!(ports.out8(0x3f8, 0).unwrap_err().error, Error::RangeError);
 }
 
 fn bad_ranges(env: &mut Env) {
     let to = env.slot();
     let control: Cap<cap::IoPortControl> = Cap::from_slot(slot::IO_PORT_CONTROL);
-    assert!(control.issue(0x300, 0x2ff, env.path(to)).is_err());
+    assert_eq!(
+        control.issue(0x300, 0x2ff, env.path(to)).unwrap_err().error,
+        Error::InvalidArgument
+    );
 }
 
 // The ways into the kernel that a user can bend: descriptor tables, segments, modes. Some of these

@@ -70,10 +70,13 @@ fn move_(env: &mut Env) {
 fn empty(env: &mut Env) {
     let (from, to) = (env.slot(), env.slot());
     let (from, to) = (env.path(from), env.path(to));
-    assert!(to.copy(from, CapRights::all()).is_err());
-    assert!(to.mint(from, CapRights::all(), Badge(1)).is_err());
-    assert!(to.move_(from).is_err());
-    assert!(to.mutate(from, Badge(1)).is_err());
+    assert_eq!(to.copy(from, CapRights::all()).unwrap_err().error, Error::InvalidCapability);
+    assert_eq!(
+        to.mint(from, CapRights::all(), Badge(1)).unwrap_err().error,
+        Error::InvalidCapability
+    );
+    assert_eq!(to.move_(from).unwrap_err().error, Error::InvalidCapability);
+    assert_eq!(to.mutate(from, Badge(1)).unwrap_err().error, Error::InvalidCapability);
     let notification: Cap<cap::Notification> = env.make();
     to.move_(env.path(notification.cptr().0)).unwrap();
 }
@@ -128,9 +131,19 @@ fn depth(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     let index = notification.cptr().0;
     let to = env.slot();
-    for wrong in [0, 1, CNODE_BITS - 1, CNODE_BITS + 1, 65, 255] {
+    let (range, lost) = (Error::RangeError, Error::InvalidCapability);
+    let wrong = [
+        (0, range),
+        (1, lost),
+        (CNODE_BITS - 1, lost),
+        (CNODE_BITS + 1, lost),
+        (65, range),
+        (255, range),
+    ];
+    for (wrong, error) in wrong {
         let from = env.cnode().slot_at(index, wrong);
-        assert!(env.path(to).copy(from, CapRights::all()).is_err(), "depth {wrong}");
+        let copied = env.path(to).copy(from, CapRights::all());
+        assert_eq!(copied.unwrap_err().error, error, "depth {wrong}");
     }
     env.path(to).copy(env.cnode().slot_at(index, 64), CapRights::all()).unwrap();
 }
@@ -199,7 +212,10 @@ fn between(env: &mut Env) {
     let other: Cap<cap::CNode> = env.make_sized(ObjectType::CNode, 6);
     let endpoint: Cap<cap::Endpoint> = env.make();
     other.slot_at(63, 6).move_(env.path(endpoint.cptr().0)).unwrap();
-    assert!(endpoint.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).is_err());
+    assert_eq!(
+        endpoint.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap_err().error,
+        Error::InvalidCapability
+    );
     env.path(endpoint.cptr().0).move_(other.slot_at(63, 6)).unwrap();
     endpoint.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
     // Retype into it by index and depth below ours, too.

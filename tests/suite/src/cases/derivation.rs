@@ -68,7 +68,10 @@ fn badged(env: &mut Env) {
     env.delete(badged);
     copy.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
     env.path(parent.cptr().0).revoke().unwrap();
-    assert!(copy.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).is_err());
+    assert_eq!(
+        copy.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap_err().error,
+        Error::InvalidCapability
+    );
 }
 
 fn untyped(env: &mut Env) {
@@ -97,7 +100,10 @@ fn elsewhere(env: &mut Env) {
     cnode.slot_at(2, 4).mint(from, CapRights::all(), skink_abi::Badge(3)).unwrap();
     from.revoke().unwrap();
     let to = env.slot();
-    assert!(env.path(to).move_(cnode.slot_at(2, 4)).is_err());
+    assert_eq!(
+        env.path(to).move_(cnode.slot_at(2, 4)).unwrap_err().error,
+        Error::InvalidCapability
+    );
 }
 
 static RESULTS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];

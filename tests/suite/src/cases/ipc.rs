@@ -197,7 +197,10 @@ fn no_grant(env: &mut Env) {
     weak.send(MessageInfo::new(0, 0, 1), [0; 4]).unwrap();
     raw::yield_now();
     assert_eq!((DONE[3].load(SeqCst), DONE[0].load(SeqCst)), (1, 0));
-    assert!(Cap::<cap::Notification>::from_slot(to).poll().is_err());
+    assert_eq!(
+        Cap::<cap::Notification>::from_slot(to).poll().unwrap_err().error,
+        Error::InvalidCapability
+    );
 }
 
 fn unwrap(env: &mut Env) {
@@ -214,8 +217,11 @@ fn rights(env: &mut Env) {
     let reply: Cap<cap::Reply> = env.make();
     let reader = env.mint(endpoint, CapRights::READ, 0);
     let writer = env.mint(endpoint, CapRights::WRITE, 0);
-    assert!(reader.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).is_err());
-    assert!(writer.nb_recv(reply).is_err());
+    assert_eq!(
+        reader.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap_err().error,
+        Error::InsufficientRights
+    );
+    assert_eq!(writer.nb_recv(reply).unwrap_err().error, Error::InsufficientRights);
     writer.nb_send(MessageInfo::new(0, 0, 0), [0; 4]).unwrap();
     assert_eq!(reader.nb_recv(reply).unwrap_err().error, Error::WouldBlock);
 }

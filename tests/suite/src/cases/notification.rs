@@ -87,9 +87,9 @@ fn bind_once(env: &mut Env) {
     let notification: Cap<cap::Notification> = env.make();
     let other = env.thread(Space::Same, 50, None);
     env.tcb().bind_notification(notification).unwrap();
-    assert!(other.tcb.bind_notification(notification).is_err());
+    assert_eq!(other.tcb.bind_notification(notification).unwrap_err().error, Error::DeleteFirst);
     let second: Cap<cap::Notification> = env.make();
-    assert!(env.tcb().bind_notification(second).is_err());
+    assert_eq!(env.tcb().bind_notification(second).unwrap_err().error, Error::DeleteFirst);
     env.tcb().unbind_notification().unwrap();
     other.tcb.bind_notification(notification).unwrap();
     env.delete(other.tcb);

@@ -131,9 +131,9 @@ fn suspend(env: &mut Env) {
 fn mcp(env: &mut Env) {
     let thread = env.thread(Space::Same, 50, None);
     thread.tcb.set_mc_priority(env.tcb(), 60).unwrap();
-    assert!(thread.tcb.set_priority(thread.tcb, 61).is_err());
+    assert_eq!(thread.tcb.set_priority(thread.tcb, 61).unwrap_err().error, Error::RangeError);
     thread.tcb.set_priority(thread.tcb, 60).unwrap();
-    assert!(thread.tcb.set_mc_priority(thread.tcb, 61).is_err());
+    assert_eq!(thread.tcb.set_mc_priority(thread.tcb, 61).unwrap_err().error, Error::RangeError);
 }
 
 fn change(env: &mut Env) {
@@ -225,20 +225,20 @@ fn timeout(env: &mut Env) {
 fn nonsense(env: &mut Env) {
     let context: Cap<cap::SchedContext> = env.make();
     let configure = |budget, period| env.sched_control().configure(context, budget, period, 0);
-    assert!(configure(0, 1_000_000).is_err());
-    assert!(configure(2_000_000, 1_000_000).is_err());
-    assert!(configure(u64::MAX, u64::MAX).is_err());
-    assert!(configure(1, 1).is_err());
+    assert_eq!(configure(0, 1_000_000).unwrap_err().error, Error::RangeError);
+    assert_eq!(configure(2_000_000, 1_000_000).unwrap_err().error, Error::RangeError);
+    assert_eq!(configure(u64::MAX, u64::MAX).unwrap_err().error, Error::RangeError);
+    assert_eq!(configure(1, 1).unwrap_err().error, Error::RangeError);
     configure(1_000_000, 1_000_000).unwrap();
 }
 
 fn bind_once(env: &mut Env) {
     let (one, two) = (env.thread(Space::Same, 50, None), env.thread(Space::Same, 50, None));
-    assert!(one.context.bind(two.tcb).is_err());
+    assert_eq!(one.context.bind(two.tcb).unwrap_err().error, Error::DeleteFirst);
     let third: Cap<cap::SchedContext> = env.make();
-    assert!(third.bind(one.tcb).is_err());
+    assert_eq!(third.bind(one.tcb).unwrap_err().error, Error::DeleteFirst);
     one.context.unbind_thread(one.tcb).unwrap();
-    assert!(one.context.unbind_thread(one.tcb).is_err());
+    assert_eq!(one.context.unbind_thread(one.tcb).unwrap_err().error, Error::IllegalOperation);
     third.bind(one.tcb).unwrap();
 }
 

@@ -51,10 +51,19 @@ fn mark(value: u64) {
 
 fn spaces(env: &mut Env) {
     let tcb: Cap<cap::Tcb> = env.make();
-    assert!(tcb.set_space(Cap::from_slot(slot::VSPACE), 0, env.vspace()).is_err());
-    assert!(tcb.set_space(env.cnode(), 0, Cap::from_slot(slot::CNODE)).is_err());
+    assert_eq!(
+        tcb.set_space(Cap::from_slot(slot::VSPACE), 0, env.vspace()).unwrap_err().error,
+        Error::InvalidCapability
+    );
+    assert_eq!(
+        tcb.set_space(env.cnode(), 0, Cap::from_slot(slot::CNODE)).unwrap_err().error,
+        Error::InvalidCapability
+    );
     let empty = env.slot();
-    assert!(tcb.set_space(Cap::from_slot(empty), 0, env.vspace()).is_err());
+    assert_eq!(
+        tcb.set_space(Cap::from_slot(empty), 0, env.vspace()).unwrap_err().error,
+        Error::InvalidCapability
+    );
     tcb.set_space(env.cnode(), 0, env.vspace()).unwrap();
 }
 
@@ -226,8 +235,14 @@ fn fault_body(_: u64) {
 fn buffer(env: &mut Env) {
     let thread = env.thread(Space::Same, 50, None);
     let frame = env.frame();
-    assert!(thread.tcb.set_ipc_buffer(Some((frame, 0x1001))).is_err());
-    assert!(thread.tcb.set_ipc_buffer(Some((Cap::from_slot(slot::TCB), 0x1000))).is_err());
+    assert_eq!(
+        thread.tcb.set_ipc_buffer(Some((frame, 0x1001))).unwrap_err().error,
+        Error::AlignmentError
+    );
+    assert_eq!(
+        thread.tcb.set_ipc_buffer(Some((Cap::from_slot(slot::TCB), 0x1000))).unwrap_err().error,
+        Error::InvalidCapability
+    );
     thread.tcb.set_ipc_buffer(Some((frame, 0x1000))).unwrap();
     thread.tcb.set_ipc_buffer(None).unwrap();
 }

@@ -62,7 +62,7 @@ fn exhaust(env: &mut Env) {
 
 fn nonsense(env: &mut Env) {
     let slot = env.slot();
-    let refused = |object: u64, bits: u8, count: u64| {
+    let refused = |object: u64, bits: u8, count: u64, error: Error| {
         let words = [object, u64::from(bits), 0, 0, slot, count];
         for (i, word) in words.iter().enumerate().skip(4) {
             libipc::buffer::set_word(i, *word);
@@ -70,19 +70,20 @@ fn nonsense(env: &mut Env) {
         libipc::buffer::set_send_caps(&[env.cnode().cptr()]);
         let info = skink_abi::MessageInfo::new(skink_abi::Invocation::UntypedRetype.raw(), 6, 1);
         let first: [u64; 4] = core::array::from_fn(|i| words[i]);
-        assert!(libipc::raw::call(env.untyped().cptr(), info, first).is_err(), "{words:?}");
+        let called = libipc::raw::call(env.untyped().cptr(), info, first);
+        assert_eq!(called.unwrap_err().error, error, "{words:?}");
     };
-    refused(99, 12, 1);
-    refused(u64::MAX, 12, 1);
-    refused(ObjectType::Untyped.raw(), 3, 1);
-    refused(ObjectType::Untyped.raw(), 48, 1);
-    refused(ObjectType::Untyped.raw(), 255, 1);
-    refused(ObjectType::CNode.raw(), 0, 1);
-    refused(ObjectType::CNode.raw(), 60, 1);
-    refused(ObjectType::Frame.raw(), 13, 1);
-    refused(ObjectType::Endpoint.raw(), 0, 0);
-    refused(ObjectType::Endpoint.raw(), 0, 257);
-    refused(ObjectType::Endpoint.raw(), 0, u64::MAX);
+    refused(99, 12, 1, Error::InvalidArgument);
+    refused(u64::MAX, 12, 1, Error::InvalidArgument);
+    refused(ObjectType::Untyped.raw(), 3, 1, Error::RangeError);
+    refused(ObjectType::Untyped.raw(), 48, 1, Error::RangeError);
+    refused(ObjectType::Untyped.raw(), 255, 1, Error::RangeError);
+    refused(ObjectType::CNode.raw(), 0, 1, Error::RangeError);
+    refused(ObjectType::CNode.raw(), 60, 1, Error::RangeError);
+    refused(ObjectType::Frame.raw(), 13, 1, Error::InvalidArgument);
+    refused(ObjectType::Endpoint.raw(), 0, 0, Error::RangeError);
+    refused(ObjectType::Endpoint.raw(), 0, 257, Error::RangeError);
+    refused(ObjectType::Endpoint.raw(), 0, u64::MAX, Error::RangeError);
 }
 
 fn slots(env: &mut Env) {
@@ -91,11 +92,14 @@ fn slots(env: &mut Env) {
         env.untyped().retype(ObjectType::Notification, 0, env.cnode(), first, count)
     };
     assert_eq!(make(slot::CNODE - 1, 2).unwrap_err().error, Error::DeleteFirst);
-    assert!(make((1 << crate::env::CNODE_BITS) - 1, 2).is_err());
-    assert!(make(u64::MAX, 2).is_err());
-    assert!(make(1 << 40, 1).is_err());
+    assert_eq!(make((1 << crate::env::CNODE_BITS) - 1, 2).unwrap_err().error, Error::RangeError);
+    assert_eq!(make(u64::MAX, 2).unwrap_err().error, Error::RangeError);
+    assert_eq!(make(1 << 40, 1).unwrap_err().error, Error::RangeError);
     let not_a_cnode = CNodePath { root: env.cnode(), index: slot::TCB, depth: 64 };
-    assert!(env.untyped().retype(ObjectType::Notification, 0, not_a_cnode, 0, 1).is_err());
+    assert_eq!(
+        env.untyped().retype(ObjectType::Notification, 0, not_a_cnode, 0, 1).unwrap_err().error,
+        Error::InvalidCapability
+    );
     assert_eq!(env.log().statistics().unwrap()[1], before);
 }
 
@@ -104,7 +108,10 @@ fn reset(env: &mut Env) {
     let first = env.slots(2);
     for _ in 0..3 {
         pool.retype(ObjectType::Frame, 12, env.cnode(), first, 1).unwrap();
-        assert!(pool.retype(ObjectType::Reply, 0, env.cnode(), first + 1, 1).is_err());
+        assert_eq!(
+            pool.retype(ObjectType::Reply, 0, env.cnode(), first + 1, 1).unwrap_err().error,
+            Error::NotEnoughMemory
+        );
         env.path(first).delete().unwrap();
     }
     pool.retype(ObjectType::Reply, 0, env.cnode(), first, 2).unwrap();
@@ -130,13 +137,24 @@ fn device(env: &mut Env) {
     let first = env.slots(4);
     for object in [ObjectType::Tcb, ObjectType::Endpoint, ObjectType::PageTable, ObjectType::VSpace]
     {
-        assert!(device.retype(object, 0, env.cnode(), first, 1).is_err(), "{object:?}");
+        assert_eq!(
+            device.retype(object, 0, env.cnode(), first, 1).unwrap_err().error,
+            Error::InvalidArgument,
+            "{object:?}"
+        );
     }
-    assert!(device.retype(ObjectType::CNode, 4, env.cnode(), first, 1).is_err());
+    assert_eq!(
+        device.retype(ObjectType::CNode, 4, env.cnode(), first, 1).unwrap_err().error,
+        Error::InvalidArgument
+    );
     device.retype(ObjectType::Frame, 12, env.cnode(), first, 1).unwrap();
     let frame: Cap<cap::Frame> = Cap::from_slot(first);
     let refused = env.tcb().set_ipc_buffer(Some((frame, crate::env::BUFFER)));
-    assert!(refused.is_err(), "a device frame is no IPC buffer");
+    assert_eq!(
+        refused.unwrap_err().error,
+        Error::InvalidCapability,
+        "a device frame is no IPC buffer"
+    );
     env.map_tables(env.vspace(), PLAYGROUND, frame, map_rights::READ);
     let _ = MemoryType::Device;
 }

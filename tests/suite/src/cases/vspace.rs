@@ -119,12 +119,21 @@ fn refused(env: &mut Env) {
     assert_eq!(map(PLAYGROUND).unwrap_err().error, Error::DeleteFirst);
     assert_eq!(map(PLAYGROUND + 0x1008).unwrap_err().error, Error::AlignmentError);
     for address in [crate::arch::KERNEL_ADDRESS, 0xffff_ffff_ffff_f000, 0x8000_0000_0000, 1 << 52] {
-        assert!(map(address).is_err(), "{address:#x}");
+        assert_eq!(map(address).unwrap_err().error, Error::InvalidArgument, "{address:#x}");
     }
     let table: Cap<cap::PageTable> = env.make();
-    assert!(table.map(env.vspace(), crate::arch::KERNEL_ADDRESS).is_err());
-    assert!(two.map(env.vspace(), PLAYGROUND + 0x1000, 0, MemoryType::Normal).is_err());
-    assert!(two.map(env.vspace(), PLAYGROUND + 0x1000, 0xff, MemoryType::Normal).is_err());
+    assert_eq!(
+        table.map(env.vspace(), crate::arch::KERNEL_ADDRESS).unwrap_err().error,
+        Error::InvalidArgument
+    );
+    assert_eq!(
+        two.map(env.vspace(), PLAYGROUND + 0x1000, 0, MemoryType::Normal).unwrap_err().error,
+        Error::InvalidArgument
+    );
+    assert_eq!(
+        two.map(env.vspace(), PLAYGROUND + 0x1000, 0xff, MemoryType::Normal).unwrap_err().error,
+        Error::InvalidArgument
+    );
     map(PLAYGROUND + 0x1000).unwrap();
 }
 
@@ -160,7 +169,10 @@ fn w_xor_x(env: &mut Env) {
     let frame = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND, frame, RW);
     let all = RW | map_rights::EXECUTE;
-    assert!(frame.map(env.vspace(), PLAYGROUND, all, MemoryType::Normal).is_err());
+    assert_eq!(
+        frame.map(env.vspace(), PLAYGROUND, all, MemoryType::Normal).unwrap_err().error,
+        Error::InvalidArgument
+    );
     word(PLAYGROUND).store(1, SeqCst);
 }
 
@@ -226,7 +238,10 @@ fn large(env: &mut Env) {
     env.map_tables(env.vspace(), base, large, RW);
     word(base + 0x1f_f000).store(4, SeqCst);
     let small = env.frame();
-    assert!(small.map(env.vspace(), base + 0x3000, RW, MemoryType::Normal).is_err());
+    assert_eq!(
+        small.map(env.vspace(), base + 0x3000, RW, MemoryType::Normal).unwrap_err().error,
+        Error::DeleteFirst
+    );
     large.unmap().unwrap();
     assert_faults(env, base);
 }
@@ -235,7 +250,7 @@ fn once(env: &mut Env) {
     let frame = env.frame();
     env.map_tables(env.vspace(), PLAYGROUND, frame, RW);
     let second = frame.map(env.vspace(), PLAYGROUND + 0x2000, RW, MemoryType::Normal);
-    assert!(second.is_err());
+    assert_eq!(second.unwrap_err().error, Error::DeleteFirst);
     let copy = env.slot();
     env.path(copy).copy(env.path(frame.cptr().0), CapRights::all()).unwrap();
     let copy: Cap<cap::Frame> = Cap::from_slot(copy);
@@ -254,10 +269,13 @@ fn asid(env: &mut Env) {
     assert_ne!(error.error, Error::MissingPageTable);
     let pool: Cap<cap::AsidPool> = Cap::from_slot(slot::ASID_POOL);
     pool.assign(vspace).unwrap();
-    assert!(pool.assign(vspace).is_err());
+    assert_eq!(pool.assign(vspace).unwrap_err().error, Error::DeleteFirst);
     let thread = env.thread(Space::Same, 50, None);
     let bare: Cap<cap::VSpace> = env.make();
-    assert!(thread.tcb.set_space(env.cnode(), 0, bare).is_err());
+    assert_eq!(
+        thread.tcb.set_space(env.cnode(), 0, bare).unwrap_err().error,
+        Error::InvalidCapability
+    );
 }
 
 fn delete_space(env: &mut Env) {
