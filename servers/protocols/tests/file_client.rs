@@ -1,4 +1,5 @@
-//! The `file` client over deaths of its server: a small server in memory, restarted at will.
+//! The `file` client over deaths of its server: a small server in memory, restarted at will, that
+//! reads and writes less than it is asked to.
 
 use libipc::arch::{Registers, Request as Trap, with_kernel};
 use libipc::raw::Message;
@@ -11,6 +12,9 @@ use skink_protocols::span::Span;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+/// Bytes that the server reads or writes in one call at most.
+const MOST: usize = 70;
 
 /// Files that survive, and the state of one instance.
 struct MemoryServer {
@@ -114,7 +118,7 @@ impl FileSystemServer for MemoryServer {
         let memory = span.of(&self.shared).ok_or(FileError::InvalidArgument)?;
         let file = self.file(handle)?;
         let rest = file.get(position as usize..).unwrap_or(&[]);
-        let length = rest.len().min(memory.size());
+        let length = rest.len().min(memory.size()).min(MOST);
         memory.write(0, &rest[..length]);
         Ok(self.lie.unwrap_or(length as u32))
     }
@@ -127,10 +131,11 @@ impl FileSystemServer for MemoryServer {
     ) -> Result<u32, FileError> {
         let memory = span.of(&self.shared).ok_or(FileError::InvalidArgument)?;
         let file = self.file(handle)?;
-        let end = position as usize + memory.size();
+        let length = memory.size().min(MOST);
+        let end = position as usize + length;
         file.resize(file.len().max(end), 0);
         memory.read(0, &mut file[position as usize..end]);
-        Ok(self.lie.unwrap_or(span.length))
+        Ok(self.lie.unwrap_or(length as u32))
     }
     fn truncate(&mut self, _: Caller, handle: Handle, size: u64) -> Result<(), FileError> {
         self.file(handle)?.resize(size as usize, 0);
