@@ -305,14 +305,20 @@ fn board(arch: Arch, options: &Options) -> Vec<OsString> {
                 EntryLevel::El1 => "",
                 EntryLevel::El2 => ",virtualization=on",
             };
-            // Runs must repeat: no seeds from the host in the device tree. User programs cannot
-            // use semihosting.
+            // Runs must repeat: no seeds from the host in the device tree.
             let machine = format!("virt,gic-version={gic},dtb-randomness=off{level}");
-            (machine, ["-semihosting-config", "enable=on,target=native"])
+            (machine, ["-semihosting-config", semihosting(options.gdb)])
         }
     };
     let words = ["-M", &machine, "-cpu", &options.cpu, exit[0], exit[1]];
     words.map(OsString::from).into()
+}
+
+/// What is there of semihosting, which carries the exit code: QEMU ends by itself, and all that has to
+/// do with files it leaves to a debugger. Without one nothing answers. One that is attached would open
+/// the host's files for whoever runs at EL1, so beside it there is no semihosting, and no exit code.
+fn semihosting(is_debugged: bool) -> &'static str {
+    if is_debugged { "enable=off" } else { "enable=on,target=gdb" }
 }
 
 /// A path as a value in a list of options of QEMU: a comma is written twice there, every other byte
@@ -406,7 +412,9 @@ mod tests {
         let disk = Some(PathBuf::from("d.img"));
         let text = line(Arch::Aarch64, &Options { disk: disk.clone(), ..Options::default() });
         has(&text, &["-M virt,gic-version=2,dtb-randomness=off -cpu max", "virtio-blk-pci"]);
-        has(&text, &["-semihosting-config enable=on,target=native"]);
+        has(&text, &["-semihosting-config enable=on,target=gdb"]);
+        let text = line(Arch::Aarch64, &Options { gdb: true, ..Options::default() });
+        has(&text, &["-semihosting-config enable=off", "-s -S"]);
         let options = Options {
             gic: Some(GicVersion::V3),
             entry: EntryLevel::El2,

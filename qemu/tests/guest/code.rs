@@ -21,6 +21,9 @@ pub enum Step {
     Receive(usize),
     /// Ends QEMU with a code as the kernel does.
     Exit(i32),
+    /// Arm alone: asks the host by semihosting to open a file for writing, which empties it, and to
+    /// remove it.
+    SpoilFile(Vec<u8>),
     /// What the machine does without a code: a PC's triple fault, Arm's PSCI SYSTEM_OFF.
     End,
     /// Does nothing for ever.

@@ -125,6 +125,24 @@ fn a_guest_that_hangs_is_given_up() {
 }
 
 #[test]
+fn semihosting_ends_the_guest_and_reaches_no_file() {
+    let folder = std::env::temp_dir().join(format!("skink-semihosting-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("file");
+    std::fs::write(&file, b"of the host").unwrap();
+    let code = Code::default()
+        .then(Step::SpoilFile(file.to_str().unwrap().as_bytes().to_vec()))
+        .send(Port::Terminal, b"goes on\r\n")
+        .then(Step::Exit(5));
+    let tiny = Tiny::new(Arch::Aarch64, "semihosting", &code);
+    let mut guest = tiny.boot();
+    assert_eq!(guest.wait_ending(soon()).unwrap(), Some(Ending::Code(5)));
+    assert!(guest.console().contains("goes on"));
+    assert_eq!(std::fs::read(&file).unwrap_or_default(), b"of the host");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_disk_in_use_is_explained() {
     let tiny = Tiny::new(Arch::X86_64, "lock", &Code::default().then(Step::Hang));
     let disk = tiny.folder.join("d.img");

@@ -66,10 +66,34 @@ fn assemble(code: &mut Vec<u32>, step: &Step) {
             mov(0, 0x18),
             0xd45e_0000, // hlt #0xf000
         ]),
+        Step::SpoilFile(path) => spoil_file(code, path),
         // PSCI's SYSTEM_OFF by hvc
         Step::End => code.extend([mov(0, 8), add_upper(0, 0x8400), 0xd400_0002]),
         // wfi; b to the wfi
         Step::Hang => code.extend([0xd503_207f, 0x17ff_ffff]),
+    }
+}
+
+/// Semihosting's SYS_OPEN, with the mode `w`, and SYS_REMOVE: each with a block in RAM that has the
+/// path's address and length.
+fn spoil_file(code: &mut Vec<u32>, path: &[u8]) {
+    /// For writing.
+    const MODE: u32 = 4;
+    code.push(mov_upper(1, 0x4101));
+    for (offset, byte) in (0..).zip(path.iter().chain(&[0])) {
+        // strb w0, [x1, #offset]
+        code.extend([mov(0, u32::from(*byte)), 0x3900_0020 | offset << 10]);
+    }
+    let length = path.len() as u32;
+    for (call, words) in [(0x01, &[MODE, length][..]), (0x0e, &[length])] {
+        // str x1, [x2]
+        code.extend([mov_upper(2, 0x4100), mov_upper(1, 0x4101), 0xf900_0041]);
+        for (place, word) in (1..).zip(words) {
+            // str x0, [x2, #8 * place]
+            code.extend([mov(0, *word), 0xf900_0040 | place << 10]);
+        }
+        // mov x1, x2; hlt #0xf000
+        code.extend([0xaa02_03e1, mov(0, call), 0xd45e_0000]);
     }
 }
 
