@@ -123,11 +123,11 @@ impl System {
     }
 
     /// The root slot whose copy a client gets for a session: the server's endpoint, or the root
-    /// server's own where the server was given up.
+    /// server's own where the server was given up, or the session is closed.
     fn session_source(&self, number: u8) -> u64 {
         let session = &self.sessions[usize::from(number)];
         let server = self.at_end(session, End::Server);
-        if self.is_failed(server) {
+        if self.is_failed(server) || self.supervisor.is_closed(number) {
             self.servers[server.index()].slots + lasting::UNAVAILABLE
         } else {
             session.cap
@@ -204,6 +204,20 @@ impl System {
         }
     }
 
+    /// Ends what a client holds of a session that is closed; it gets the root server's endpoint.
+    pub(super) fn close_session(&mut self, number: u8) {
+        let session = self.sessions[usize::from(number)];
+        let ends = End::BOTH.map(|end| self.at_end(&session, end));
+        let [client, server] = ends.map(|end| self.name(end));
+        crate::say!(
+            "{client}: its requests go on killing {server}: its session is closed for a minute"
+        );
+        let own = self.caps.slot(session.cap);
+        self.end_what_derives_from(ends[0], own);
+        self.check(ends[0], "cancel its calls", own.cancel_badged_sends());
+        self.connect_client(number);
+    }
+
     /// A client's end of a session. Calls that others made by copies of it are not executed.
     fn end_session(&self, client: ServerId, number: u8) {
         let session = &self.sessions[usize::from(number)];
@@ -211,10 +225,10 @@ impl System {
         self.end_what_derives_from(client, own);
         self.check(client, "cancel its calls", own.cancel_badged_sends());
         let server = self.at_end(session, End::Server);
-        if !self.is_failed(server) {
+        if !self.is_failed(server) && !self.supervisor.is_closed(number) {
             return;
         }
-        // All clients of a server that was given up have copies of the same capability.
+        // All that are answered so in the server's place have copies of the same capability.
         let shared = self.servers[server.index()].slots + lasting::UNAVAILABLE;
         self.end_what_derives_from(client, self.caps.slot(shared));
         for (other, session) in (0..).zip(&self.sessions) {
