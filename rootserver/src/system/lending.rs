@@ -218,6 +218,27 @@ impl System {
         self.connect_client(number);
     }
 
+    /// Gives a client back the session that was closed.
+    pub(super) fn open_session(&mut self, number: u8) {
+        let server = self.at_end(&self.sessions[usize::from(number)], End::Server);
+        self.end_stand_ins(server);
+        self.connect_client(number);
+    }
+
+    /// Takes back what clients hold in the place of sessions with this server, with every copy that
+    /// they passed on: they all have copies of the same capability. Those whom the root server goes on
+    /// answering get it anew.
+    pub(super) fn end_stand_ins(&self, server: ServerId) {
+        let shared = self.servers[server.index()].slots + lasting::UNAVAILABLE;
+        self.end_what_derives_from(server, self.caps.slot(shared));
+        for (number, session) in (0..).zip(&self.sessions) {
+            let is_its = self.at_end(session, End::Server) == server;
+            if is_its && self.session_source(number) == shared {
+                self.connect_client(number);
+            }
+        }
+    }
+
     /// A client's end of a session. Calls that others made by copies of it are not executed.
     fn end_session(&self, client: ServerId, number: u8) {
         let session = &self.sessions[usize::from(number)];
@@ -225,17 +246,9 @@ impl System {
         self.end_what_derives_from(client, own);
         self.check(client, "cancel its calls", own.cancel_badged_sends());
         let server = self.at_end(session, End::Server);
-        if !self.is_failed(server) && !self.supervisor.is_closed(number) {
-            return;
-        }
-        // All that are answered so in the server's place have copies of the same capability.
-        let shared = self.servers[server.index()].slots + lasting::UNAVAILABLE;
-        self.end_what_derives_from(client, self.caps.slot(shared));
-        for (other, session) in (0..).zip(&self.sessions) {
-            let neighbour = self.at_end(session, End::Client);
-            if self.at_end(session, End::Server) == server && neighbour != client {
-                self.connect_client(other);
-            }
+        if self.session_source(number) != session.cap {
+            // The client itself is down, and gets nothing.
+            self.end_stand_ins(server);
         }
     }
 

@@ -435,8 +435,11 @@ fn of_a_closed_session_nothing_is_left_until_it_is_opened() {
         let mut actions = Actions::new();
         world.system.supervisor.step(u64::MAX, Event::TimerFired, Seen::default(), &mut actions);
         assert!(actions.contains(&Action::OpenSession(0)));
-        world.system.connect_client(0);
+        world.model.borrow_mut().held.retain(|place, _| place.0 != THIEF);
+        world.steal(1);
+        world.system.open_session(0);
         assert_eq!(endpoint(&world, cspace(1)), Some(session));
+        assert_eq!(endpoint(&world, THIEF), None, "a copy of what stood in its place");
         assert_eq!(world.objects(cspace(2)), neighbours);
     });
 }
