@@ -22,8 +22,8 @@
 //!
 //! A server that dies more often than its intensity within its period, or so many times in a row
 //! soon after its start, in no group, is given up alone. Such starts are delayed by a growing pause,
-//! also where an experiment has no back-off: each is done at the root server's priority. In a group, the whole group is restarted instead, with clean histories and after the
-//! group's back-off, which counts as one death in the group's intensity. When that is exceeded,
+//! also where an experiment has no back-off: each is done at the root server's priority. In a group,
+//! the whole group is restarted instead, with clean histories and after the group's back-off, which counts as one death in the group's intensity. When that is exceeded,
 //! the parent group counts a death, and its strategy decides over the child as a whole; and so on.
 //! At the top all members of that group are given up; everybody else goes on. A start that cannot
 //! be done (no device, broken image) fails that server alone: no neighbour's restart would mend it.
@@ -203,21 +203,6 @@ impl Supervisor {
         service.map_or((Policy::default(), 0), |service| {
             (service.policy, service.recent.count(now_ns, service.policy.period_ns))
         })
-    }
-
-    /// Deaths during this call; 0 if it is not suspected.
-    pub fn deaths_during(&self, call: &Call) -> u8 {
-        self.suspects.deaths(call)
-    }
-
-    /// Whether this request by this session, which `server` just lost, is poison: its client asks.
-    pub fn take_poison(&mut self, session: u8, request: u64, server: ServerId) -> bool {
-        let present = self.incarnation(server);
-        let died = match self.state(server) {
-            State::Running | State::Starting => present.saturating_sub(1),
-            _ => present,
-        };
-        self.suspects.take_poison(session, request, died)
     }
 
     /// Takes one event at `now_ns`; `actions` gets what is to be done.

@@ -17,7 +17,7 @@
 
 use heapless::Vec;
 
-use super::ServerId;
+use super::{ServerId, State, Supervisor};
 
 /// Deaths during one call after which it is not sent again.
 pub const MOST_DEATHS: u8 = 3;
@@ -125,6 +125,23 @@ impl Suspects {
     /// A client's sessions are another's.
     pub fn forget(&mut self, client: ServerId) {
         self.0.retain(|suspect| suspect.call.client != client);
+    }
+}
+
+impl Supervisor {
+    /// Deaths during this call; 0 if it is not suspected.
+    pub fn deaths_during(&self, call: &Call) -> u8 {
+        self.suspects.deaths(call)
+    }
+
+    /// Whether this request by this session, which `server` just lost, is poison: its client asks.
+    pub fn take_poison(&mut self, session: u8, request: u64, server: ServerId) -> bool {
+        let present = self.incarnation(server);
+        let died = match self.state(server) {
+            State::Running | State::Starting => present.saturating_sub(1),
+            _ => present,
+        };
+        self.suspects.take_poison(session, request, died)
     }
 }
 
