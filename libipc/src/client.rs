@@ -12,7 +12,7 @@ use crate::explore;
 use crate::raw::{Message, SysError, Words};
 use crate::shared::Shared;
 use crate::start::{OutgoingSession, StartInfo, slot};
-use crate::supervisor::SupervisorClient;
+use crate::supervisor::{SupervisorClient, digest};
 use crate::wire::{self, Hot};
 use serde::{Serialize, de::DeserializeOwned};
 use skink_abi::{Error as KernelError, MessageInfo};
@@ -92,9 +92,10 @@ pub fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
     let mut attempts = 0;
     let answer = loop {
         let (words, length) = wire::encode(arguments)?;
-        match endpoint.call(MessageInfo::new(label, length, 0), words) {
+        let info = MessageInfo::new(label, length, 0);
+        match endpoint.call(info, words) {
             Ok(answer) => break answer,
-            Err(error) => again(endpoint, error, retry, &mut attempts)?,
+            Err(error) => again(endpoint, (info, &words), error, retry, &mut attempts)?,
         }
     };
     explore::decode(&answer)
@@ -130,7 +131,7 @@ fn call_again(
 ) -> Result<Message, Error> {
     let mut attempts = 0;
     loop {
-        again(endpoint, error, retry, &mut attempts)?;
+        again(endpoint, (info, &words), error, retry, &mut attempts)?;
         match endpoint.call(info, words) {
             Ok(answer) => return Ok(answer),
             Err(next) => error = next,
@@ -142,6 +143,7 @@ fn call_again(
 #[cold]
 fn again(
     endpoint: Cap<Endpoint>,
+    request: (MessageInfo, &Words),
     error: SysError,
     retry: Retry,
     attempts: &mut u32,
@@ -150,14 +152,16 @@ fn again(
     match (error.error, retry) {
         _ if *attempts > MAX_RETRIES => Err(error.into()),
         (KernelError::Cancelled, _) => Ok(()),
-        (KernelError::ReplyLost, Retry::Idempotent) if is_poison(endpoint) => Err(Error::Poison),
+        (KernelError::ReplyLost, Retry::Idempotent) if is_poison(endpoint, request) => {
+            Err(Error::Poison)
+        }
         (KernelError::ReplyLost, Retry::Idempotent) => Ok(()),
         _ => Err(error.into()),
     }
 }
 
 /// Asks the supervisor, who knows how the server died.
-fn is_poison(endpoint: Cap<Endpoint>) -> bool {
+fn is_poison(endpoint: Cap<Endpoint>, (info, words): (MessageInfo, &Words)) -> bool {
     let supervisor = SupervisorClient::at(slot::SUPERVISOR);
-    supervisor.is_poison(endpoint.cptr().0).unwrap_or(false)
+    supervisor.is_poison(endpoint.cptr().0, digest(info, words)).unwrap_or(false)
 }

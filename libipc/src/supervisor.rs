@@ -2,8 +2,10 @@
 //! [`crate::start::slot::SUPERVISOR`]. The root server answers at once or, to `exit`, never.
 
 use crate::error::Error;
+use crate::raw::Words;
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use skink_abi::MessageInfo;
 use skink_manifest::SessionGrant;
 
 /// Sessions in one answer.
@@ -136,8 +138,36 @@ pub trait Supervisor {
     #[idempotent]
     fn sessions(&self, first: u32) -> Result<Vec<SessionState, SESSIONS_PER_PAGE>, Error>;
 
-    /// Whether the call by the session whose endpoint is in this slot, whose answer was just lost,
-    /// is not to be sent again: three servers died during it. Asked once for each call that was lost.
+    /// Whether the call with the [`digest`] `sent` by the session whose endpoint is in this slot, whose answer
+    /// was just lost, is not to be sent again: three servers died during it. Asked once for each call
+    /// that was lost.
     #[hot]
-    fn is_poison(&self, endpoint: u64) -> bool;
+    fn is_poison(&self, endpoint: u64, sent: u64) -> bool;
+}
+
+/// What a request is known by: FNV-1a over its head and those of its words that are in registers.
+pub fn digest(info: MessageInfo, words: &Words) -> u64 {
+    let in_registers = &words[..info.length().min(words.len())];
+    core::iter::once(&info.0)
+        .chain(in_registers)
+        .fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_known_by_its_head_and_the_words_that_it_has() {
+        let of = |length, words| digest(MessageInfo::new(7, length, 0), &words);
+        assert_eq!(
+            of(2, [1, 2, 3, 4]),
+            of(2, [1, 2, 0, 9]),
+            "what it does not have is not looked at"
+        );
+        assert_ne!(of(2, [1, 2, 0, 0]), of(2, [2, 1, 0, 0]));
+        assert_ne!(of(3, [1, 2, 0, 0]), of(2, [1, 2, 0, 0]));
+        assert_ne!(digest(MessageInfo::new(8, 2, 0), &[1, 2, 0, 0]), of(2, [1, 2, 0, 0]));
+        assert_eq!(of(200, [1, 2, 3, 4]), of(200, [1, 2, 3, 4]), "the rest is in the IPC buffer");
+    }
 }

@@ -9,7 +9,7 @@ use heapless::{String, Vec};
 use libipc::output::EDGE;
 use skink_abi::PAGE_SIZE;
 use skink_manifest::limits::{
-    MAX_EXTRA_THREADS, MAX_PERIOD_US, MAX_REPLIES, MIN_BUDGET_US, MIN_HEARTBEAT_MS,
+    DEFAULT_BUDGET_US, MAX_EXTRA_THREADS, MAX_REPLIES, MIN_BUDGET_US, MIN_HEARTBEAT_MS,
     MIN_INTENSITY_PERIOD_MS, MIN_QUOTA, NAME_RULE, is_name,
 };
 use skink_manifest::{Edge, MAX_SERVERS, Manifest, Name, Privileges, Server, SessionGrant};
@@ -17,6 +17,16 @@ use skink_protocols::control::{MAX_NEEDS, MAX_PERMITS, MAX_REFUSAL, ProgramEntry
 
 /// Bytes of survivor region of a program at most: it is not part of its quota.
 const MAX_SURVIVOR: u32 = 256 << 10;
+/// Microseconds of CPU per period of a program at most. Who is never throttled takes turns with its
+/// equals in slices of its period: nobody's are longer than those of a program without an entry.
+const MAX_BUDGET_US: u32 = DEFAULT_BUDGET_US;
+/// Microseconds of a program's period at most.
+const MAX_PERIOD_US: u32 = 200_000;
+/// Milliseconds of an intensity's period for each death that a program's intensity tolerates. Restarts
+/// are done, and told, at the root server's priority.
+const MS_PER_RESTART: u32 = 1_000;
+/// What begins the lines of the root server in the log: no program is called so.
+const ROOT: &str = "root";
 /// Edges of one program at most: what it needs, and its output.
 pub const MAX_GRANTED: usize = MAX_PERMITS;
 
@@ -60,16 +70,17 @@ pub fn server_of(entry: &ProgramEntry, name: Name, limits: Limits) -> Result<Ser
     let priority = entry.priority.unwrap_or(limits.priority);
     within("priority", priority.into(), 1, limits.priority.into())?;
     let (budget, period) = (entry.budget_us, entry.period_us);
-    within("budget_us", budget.into(), MIN_BUDGET_US.into(), MAX_PERIOD_US.into())?;
+    within("budget_us", budget.into(), MIN_BUDGET_US.into(), MAX_BUDGET_US.into())?;
     within("period_us", period.into(), budget.into(), MAX_PERIOD_US.into())?;
     within("memory", entry.memory_bytes, MIN_QUOTA, limits.quota_bytes)?;
     if !entry.memory_bytes.is_power_of_two() {
         return Err(refuse!("`memory` of {} bytes is no power of two", entry.memory_bytes));
     }
     within("extra_threads", entry.extra_threads.into(), 0, MAX_EXTRA_THREADS.into())?;
-    within("intensity", entry.intensity.into(), 0, MAX_RECENT as u64 - 1)?;
     let (period, most) = (entry.intensity_period_ms, u32::MAX.into());
     within("intensity_period_ms", period.into(), MIN_INTENSITY_PERIOD_MS.into(), most)?;
+    let tolerated = u64::from(period / MS_PER_RESTART).min(MAX_RECENT as u64 - 1);
+    within("intensity", entry.intensity.into(), 0, tolerated)?;
     if entry.heartbeat_ms != 0 {
         within("heartbeat_ms", entry.heartbeat_ms.into(), MIN_HEARTBEAT_MS.into(), most)?;
     }
@@ -197,13 +208,13 @@ fn edge_for(
     Ok(GrantedEdge { edge: index as u8, name: name.clone(), grant })
 }
 
-/// A name that nobody has: `wanted`, or that with a number behind it.
+/// A name that nobody has, and that is not [`ROOT`]: `wanted`, or that with a number behind it.
 ///
 /// # Errors
 /// It is no name.
 pub fn unique_name(wanted: &Name, is_taken: impl Fn(&str) -> bool) -> Result<Name, Refusal> {
     check_name(wanted)?;
-    if !is_taken(wanted) {
+    if *wanted != ROOT && !is_taken(wanted) {
         return Ok(wanted.clone());
     }
     for number in 2..=MAX_SERVERS + 1 {

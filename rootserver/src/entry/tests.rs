@@ -70,7 +70,7 @@ fn without_an_entry_a_program_has_memory_and_its_output_and_nothing_else() {
 #[test]
 fn each_excess_is_refused_by_its_name() {
     type Change = fn(&mut ProgramEntry);
-    let cases: [(&str, Change); 19] = [
+    let cases: [(&str, Change); 23] = [
         ("`priority` is 91", |e| e.priority = Some(91)),
         ("`priority` is 0", |e| e.priority = Some(0)),
         ("`budget_us` is 99", |e| e.budget_us = 99),
@@ -82,6 +82,12 @@ fn each_excess_is_refused_by_its_name() {
         ("`intensity` is 256", |e| e.intensity = 256),
         ("`intensity_period_ms` is 0", |e| e.intensity_period_ms = 0),
         ("`intensity_period_ms` is 999", |e| e.intensity_period_ms = 999),
+        // Restarts are done at the root server's priority: one a second at most.
+        ("`intensity` is 11: a program may have 0 to 10", |e| e.intensity = 11),
+        ("`intensity` is 2", |e| (e.intensity, e.intensity_period_ms) = (2, 1_999)),
+        // Slices that others of its priority wait for.
+        ("`budget_us` is 10001", |e| (e.budget_us, e.period_us) = (10_001, 20_000)),
+        ("`period_us` is 200001", |e| e.period_us = 200_001),
         ("`heartbeat_ms` is 1:", |e| e.heartbeat_ms = 1),
         ("`heartbeat_ms` is 19", |e| e.heartbeat_ms = 19),
         ("`replies` is 0", |e| e.replies = 0),
@@ -199,6 +205,8 @@ fn names_are_made_unique_and_never_too_long() {
     assert_eq!(unique("b").unwrap(), "b-2");
     assert_eq!(unique("a").unwrap(), "a-3");
     assert!(unique("").is_err() && unique("A").is_err() && unique("ä").is_err());
+    // Lines of the log that begin with it are the root server's.
+    assert_eq!(unique("root").unwrap(), "root-2");
     let long = "x".repeat(32);
     let shortened = unique_name(&named(&long), |name| name == long).unwrap();
     assert_eq!(shortened, format!("{}-2", "x".repeat(27)).as_str());
@@ -237,7 +245,9 @@ proptest! {
             let threads = u64::from(server.extra_threads) + 1;
             let used = u64::from(server.stack_bytes) * threads + u64::from(server.heap_bytes);
             prop_assert!(used < server.quota_bytes);
-            prop_assert!(server.budget_us <= server.period_us);
+            prop_assert!(server.budget_us <= server.period_us.min(10_000));
+            prop_assert!(server.period_us <= 200_000);
+            prop_assert!(u32::from(server.intensity) <= server.intensity_period_ms / 1_000);
             prop_assert!(server.survivor_bytes <= MAX_SURVIVOR);
             prop_assert!(server.intensity_period_ms >= MIN_INTENSITY_PERIOD_MS && server.intensity < 256);
             prop_assert!(server.heartbeat_ms == 0 || server.heartbeat_ms >= MIN_HEARTBEAT_MS);

@@ -3,8 +3,9 @@
 //!
 //! * [`Supervisor::step`]: one event. It never waits, allocates or fails.
 //! * [`words`]: events, orders, states, causes, actions. [`policy`]: intensity, period, back-off.
-//! * [`pulse`]: heartbeats. [`poison`]: calls that kill whoever serves them. [`complaint`]: what
-//!   clients say. [`group`]: who is restarted with whom, and escalation.
+//! * [`pulse`]: heartbeats. [`poison`]: calls that kill whoever serves them. [`closing`]: sessions
+//!   whose calls go on doing so. [`complaint`]: what clients say. [`group`]: who is restarted with
+//!   whom, and escalation.
 //!
 //! # Who is restarted
 //!
@@ -21,8 +22,8 @@
 //!
 //! A server that dies more often than its intensity within its period, or so many times in a row
 //! soon after its start, in no group, is given up alone. Such starts are delayed by a growing pause,
-//! also where an experiment has no back-off: each is done at the root server's priority. In a group, the whole group is restarted instead, with clean histories and after the
-//! group's back-off, which counts as one death in the group's intensity. When that is exceeded,
+//! also where an experiment has no back-off: each is done at the root server's priority. In a group,
+//! the whole group is restarted instead, with clean histories and after the group's back-off, which counts as one death in the group's intensity. When that is exceeded,
 //! the parent group counts a death, and its strategy decides over the child as a whole; and so on.
 //! At the top all members of that group are given up; everybody else goes on. A start that cannot
 //! be done (no device, broken image) fails that server alone: no neighbour's restart would mend it.
@@ -35,6 +36,7 @@
 //!
 //! Not here: resources, IPC, the clock, what a death looks like.
 
+pub mod closing;
 pub mod complaint;
 pub mod group;
 pub mod poison;
@@ -46,6 +48,7 @@ use heapless::Vec;
 use skink_manifest::limits;
 use skink_manifest::{Experiment, MAX_GROUPS, MAX_SERVERS, Manifest, Restart, Server, Switch};
 
+use closing::Tallies;
 use complaint::{Expectation, Heard};
 use group::{Group, Set};
 use poison::{Blame, Call, Suspects};
@@ -105,6 +108,7 @@ pub struct Supervisor {
     services: Vec<Service, MAX_SERVERS>,
     groups: Vec<Group, MAX_GROUPS>,
     suspects: Suspects,
+    tallies: Tallies,
     armed_ns: Option<u64>,
     /// Whose back-off began, changed or ended in this step: started or told at its end, in start
     /// order; nobody between steps.
@@ -117,6 +121,7 @@ impl Supervisor {
         services: Vec::new(),
         groups: Vec::new(),
         suspects: Suspects::EMPTY,
+        tallies: Tallies::EMPTY,
         armed_ns: None,
         waiting: Set::EMPTY,
     };
@@ -177,6 +182,8 @@ impl Supervisor {
             let (needs, incarnation) = (service.needs, service.incarnation);
             let state = State::Failed(Failure::NoProgram);
             *service = Service { state, incarnation, ..Service::of(server, experiment, needs) };
+            self.suspects.forget(slot);
+            self.tallies.forget(slot);
         }
     }
 
@@ -196,22 +203,6 @@ impl Supervisor {
         service.map_or((Policy::default(), 0), |service| {
             (service.policy, service.recent.count(now_ns, service.policy.period_ns))
         })
-    }
-
-    /// Deaths during the call of this session that is suspected to be poison; 0 if none is.
-    pub fn deaths_during(&self, session: u8) -> u8 {
-        self.suspects.deaths(session)
-    }
-
-    /// The client of this session is dead, and its calls are suspected no longer.
-    pub fn forget_calls(&mut self, session: u8) {
-        self.suspects.forget(session);
-    }
-
-    /// Whether the call by this session that `server` just lost is poison: its client asks.
-    pub fn take_poison(&mut self, session: u8, server: ServerId) -> bool {
-        let instance = self.incarnation(server);
-        self.suspects.take_poison(session, instance)
     }
 
     /// Takes one event at `now_ns`; `actions` gets what is to be done.
@@ -288,6 +279,7 @@ impl Supervisor {
             let blame = self.suspects.add(now_ns, period_ns, instance, calls);
             service.streak.add(now_ns.saturating_sub(service.started_ns), blame);
             self.take_apart(now_ns, server, cause, blame, actions);
+            self.count_against_sessions(now_ns, calls, actions);
         }
     }
 
@@ -334,6 +326,7 @@ impl Supervisor {
     fn timer_fired(&mut self, now: u64, pulses: &[Pulse], actions: &mut Actions) {
         self.armed_ns = None;
         self.complain_for_waiting(now, actions);
+        self.open_sessions(now, actions);
         for server in self.ids() {
             let Some(service) = self.get(server) else {
                 continue;
@@ -436,7 +429,7 @@ impl Supervisor {
             _ => None,
         });
         let expected = self.services.iter().filter_map(|service| service.expects);
-        let due = due.chain(expected.map(|expects| expects.until_ns));
+        let due = due.chain(expected.map(|expects| expects.until_ns)).chain(self.tallies.due_ns());
         if let Some(due) = due.min()
             && self.armed_ns.is_none_or(|armed| due < armed)
         {

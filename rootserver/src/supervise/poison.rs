@@ -7,14 +7,17 @@
 //!
 //! The same call is one by the same session with the same request, within the server's period: calls
 //! that were hit by deaths that have nothing to do with them are not held against each other for ever.
-//! A client that dies takes the suspicion with it: its sessions are somebody else's then.
+//! Of one session several calls can be suspected, each by itself. Another program in the client's slot is
+//! not suspected of what the last one did.
 //! Whoever else had a call with the server each time shares its fate: nobody can tell from outside
 //! which of two calls it was.
 //!
-//! Not here: deaths that a person or an experiment ordered, which bring no calls; which calls there
+//! Not here: what becomes of a session whose calls go on killing ([`super::closing`]); deaths that a person or an experiment ordered, which bring no calls; which calls there
 //! were ([`crate::system::calls`]).
 
 use heapless::Vec;
+
+use super::{ServerId, State, Supervisor};
 
 /// Deaths during one call after which it is not sent again.
 pub const MOST_DEATHS: u8 = 3;
@@ -22,13 +25,15 @@ pub const MOST_DEATHS: u8 = 3;
 pub const MAX_SUSPECTS: usize = 64;
 
 /// A call that a server had received and not answered when it died.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// Who made it.
+    pub client: ServerId,
     /// The session's number, over all edges.
     pub session: u8,
     /// Protocol and method.
     pub label: u64,
-    /// A digest of the request.
+    /// [`libipc::supervisor::digest`] of the request.
     pub request: u64,
 }
 
@@ -81,8 +86,8 @@ impl Suspects {
 
     fn note(&mut self, call: Call, now_ns: u64, period_ns: u64, instance: u32) -> Suspect {
         let mut new = Suspect { call, deaths: 1, first_ns: now_ns, last_ns: now_ns, instance };
-        if let Some(known) = self.0.iter_mut().find(|s| s.call.session == call.session) {
-            if known.call == call && known.last_ns >= now_ns.saturating_sub(period_ns) {
+        if let Some(known) = self.0.iter_mut().find(|s| s.call == call) {
+            if known.last_ns >= now_ns.saturating_sub(period_ns) {
                 new.deaths = known.deaths.saturating_add(1);
                 new.first_ns = known.first_ns;
             }
@@ -95,30 +100,48 @@ impl Suspects {
         new
     }
 
-    /// The client of this session died: whoever has the session next made no call yet.
-    pub fn forget(&mut self, session: u8) {
-        self.0.retain(|suspect| suspect.call.session != session);
-    }
-
-    /// Deaths during the call of this session that is suspected; 0 if none is.
-    pub fn deaths(&self, session: u8) -> u8 {
-        let suspect = self.0.iter().find(|suspect| suspect.call.session == session);
+    /// Deaths during this call; 0 if it is not suspected.
+    pub fn deaths(&self, call: &Call) -> u8 {
+        let suspect = self.0.iter().find(|suspect| suspect.call == *call);
         suspect.map_or(0, |suspect| suspect.deaths)
     }
 
-    /// Whether the call by this session that was just lost is poison; `instance` is the server's
-    /// present one, or its last. Asked once for each call: then the suspicion is over.
-    pub fn take_poison(&mut self, session: u8, instance: u32) -> bool {
+    /// Whether this request by this session, which was lost when instance number `instance` died, is
+    /// poison. Asked once for each call that was lost: then the suspicion is over.
+    pub fn take_poison(&mut self, session: u8, request: u64, instance: u32) -> bool {
         let is_poison = |suspect: &Suspect| {
-            // Not what was lost before, and not asked for.
-            let is_latest = suspect.instance.saturating_add(1) >= instance;
-            suspect.call.session == session && suspect.deaths >= MOST_DEATHS && is_latest
+            let call = suspect.call;
+            // Not what was lost with another instance, and not asked for.
+            (call.session, call.request, suspect.instance) == (session, request, instance)
+                && suspect.deaths >= MOST_DEATHS
         };
         let place = self.0.iter().position(is_poison);
         if let Some(place) = place {
             self.0.swap_remove(place);
         }
         place.is_some()
+    }
+
+    /// A client's sessions are another's.
+    pub fn forget(&mut self, client: ServerId) {
+        self.0.retain(|suspect| suspect.call.client != client);
+    }
+}
+
+impl Supervisor {
+    /// Deaths during this call; 0 if it is not suspected.
+    pub fn deaths_during(&self, call: &Call) -> u8 {
+        self.suspects.deaths(call)
+    }
+
+    /// Whether this request by this session, which `server` just lost, is poison: its client asks.
+    pub fn take_poison(&mut self, session: u8, request: u64, server: ServerId) -> bool {
+        let present = self.incarnation(server);
+        let died = match self.state(server) {
+            State::Running | State::Starting => present.saturating_sub(1),
+            _ => present,
+        };
+        self.suspects.take_poison(session, request, died)
     }
 }
 
@@ -127,20 +150,20 @@ mod tests {
     use super::*;
 
     const PERIOD: u64 = 1000;
-    const A: Call = Call { session: 1, label: 7, request: 70 };
-    const B: Call = Call { session: 2, label: 7, request: 70 };
+    const A: Call = Call { client: ServerId(1), session: 1, label: 7, request: 70 };
+    const B: Call = Call { client: ServerId(2), session: 2, ..A };
 
     #[test]
     fn the_third_death_during_the_same_call_makes_it_poison() {
         let mut s = Suspects::EMPTY;
         assert_eq!(s.add(10, PERIOD, 1, &[A]), Blame::Server);
-        assert!(!s.take_poison(1, 2));
+        assert!(!s.take_poison(1, 70, 1));
         assert_eq!(s.add(20, PERIOD, 2, &[A, B]), Blame::Call);
-        assert!(!s.take_poison(1, 3));
+        assert!(!s.take_poison(1, 70, 2));
         assert_eq!(s.add(30, PERIOD, 3, &[B, A]), Blame::Poison { first_ns: 10 });
-        assert_eq!((s.deaths(1), s.deaths(2), s.deaths(3)), (3, 2, 0));
-        assert!(!s.take_poison(2, 4) && s.take_poison(1, 4));
-        assert!(!s.take_poison(1, 4), "told once");
+        assert_eq!((s.deaths(&A), s.deaths(&B), s.deaths(&Call { request: 9, ..A })), (3, 2, 0));
+        assert!(!s.take_poison(2, 70, 3) && !s.take_poison(1, 71, 3) && s.take_poison(1, 70, 3));
+        assert!(!s.take_poison(1, 70, 3), "told once");
         // The same again is another call.
         assert_eq!(s.add(40, PERIOD, 4, &[A]), Blame::Server);
     }
@@ -149,11 +172,9 @@ mod tests {
     fn another_request_another_session_or_another_time_is_another_call() {
         for other in [B, Call { request: 71, ..A }, Call { label: 8, ..A }] {
             let mut s = Suspects::EMPTY;
-            for n in 0..6 {
-                let call = if n % 2 == 0 { A } else { other };
-                let blame = s.add(n, PERIOD, n as u32, &[call]);
-                assert!(other == B && n > 1 || blame == Blame::Server, "{other:?} {n}");
-            }
+            assert_eq!(s.add(0, PERIOD, 1, &[A]), Blame::Server);
+            assert_eq!(s.add(1, PERIOD, 2, &[other]), Blame::Server, "{other:?}");
+            assert_eq!((s.deaths(&A), s.deaths(&other)), (1, 1));
         }
         let mut s = Suspects::EMPTY;
         for n in 0..10 {
@@ -164,32 +185,33 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_one_session_are_counted_each_by_itself() {
+        let other = Call { label: 8, request: 80, ..A };
+        let mut s = Suspects::EMPTY;
+        assert_eq!(s.add(10, PERIOD, 1, &[A, other]), Blame::Server);
+        assert_eq!(s.add(20, PERIOD, 2, &[other, A]), Blame::Call);
+        assert_eq!(s.add(30, PERIOD, 3, &[A]), Blame::Poison { first_ns: 10 });
+        assert!(!s.take_poison(1, 80, 3), "it killed nobody");
+        assert!(s.take_poison(1, 70, 3));
+    }
+
+    #[test]
     fn who_did_not_ask_is_not_told_of_it_at_a_later_death() {
         let mut s = Suspects::EMPTY;
         for instance in 1..=3 {
             s.add(u64::from(instance), PERIOD, instance, &[A]);
         }
-        assert!(!s.take_poison(1, 5), "instance 4 died as well, and not during this call");
-        assert!(s.take_poison(1, 4));
-    }
-
-    #[test]
-    fn what_a_dead_client_asked_for_is_not_its_successors() {
-        let mut s = Suspects::EMPTY;
-        s.add(1, PERIOD, 1, &[A, B]);
-        s.add(2, PERIOD, 2, &[A, B]);
-        s.forget(A.session);
-        assert_eq!(s.add(3, PERIOD, 3, &[A]), Blame::Server, "the next client's first death");
-        assert_eq!(s.add(4, PERIOD, 4, &[B]), Blame::Poison { first_ns: 1 }, "others' stays");
-        assert!(!s.take_poison(A.session, 5) && s.take_poison(B.session, 5));
+        assert!(!s.take_poison(1, 70, 4), "instance 4 died as well, and not during this call");
+        assert!(s.take_poison(1, 70, 3));
     }
 
     #[test]
     fn the_oldest_suspicion_makes_room() {
         let mut s = Suspects::EMPTY;
         for n in 0..=MAX_SUSPECTS as u64 {
-            s.add(n, PERIOD, 1, &[Call { session: n as u8, ..A }]);
+            s.add(n, PERIOD, 1, &[Call { request: n, ..A }]);
         }
-        assert_eq!((s.deaths(0), s.deaths(1), s.deaths(MAX_SUSPECTS as u8)), (0, 1, 1));
+        let deaths = [0, 1, MAX_SUSPECTS as u64].map(|n| s.deaths(&Call { request: n, ..A }));
+        assert_eq!(deaths, [0, 1, 1]);
     }
 }

@@ -8,6 +8,7 @@ use std::vec::Vec as StdVec;
 
 mod complaints;
 mod groups;
+mod poison;
 
 const MS: u64 = 1_000_000;
 
@@ -235,18 +236,18 @@ fn dies_during(calls: &[Call]) -> Supervisor {
 
 #[test]
 fn deaths_during_one_call_are_the_calls_and_not_the_servers() {
-    let call = |request| Call { session: 4, label: 9, request };
+    let call = |request| Call { client: ServerId(1), session: 4, label: 9, request };
     let [first, second] = [1, 2].map(call);
     let failed = State::Failed(Failure::Intensity);
     assert_eq!(dies_during(&[first, second]).state(A), failed, "two calls, a death each");
     let mut s = dies_during(&[first; 3]);
     assert_eq!((s.state(A), s.policy(A, 60 * MS).1), (State::Running, 0), "none is charged");
-    assert!(s.take_poison(4, A) && !s.take_poison(4, A));
+    assert!(s.take_poison(4, 1, A) && !s.take_poison(4, 1, A));
     // Ten different calls that kill three times each do the server no harm.
     let many: StdVec<Call> = (0..30).map(|n| call(n / 3)).collect();
     let s = dies_during(&many);
     assert_eq!((s.state(A), s.incarnation(A)), (State::Running, 31));
-    assert_eq!(s.deaths_during(4), 3);
+    assert_eq!(s.deaths_during(&call(9)), 3);
     // One that killed once, and then let the server live, is a death as any other.
     let s = dies_during(&[first]);
     assert_eq!(s.policy(A, 20 * MS).1, 1);
@@ -428,6 +429,8 @@ proptest! {
                     Action::Revive(_)
                     | Action::Ping(_)
                     | Action::Declare(..)
+                    | Action::CloseSession(_)
+                    | Action::OpenSession(_)
                     | Action::TellIgnored(..) => {}
                 }
             }

@@ -4,6 +4,7 @@ use heapless::Vec;
 use libipc::supervisor::Misconduct;
 use skink_manifest::MAX_SERVERS;
 
+use super::closing::MAX_TALLIES;
 use super::complaint::{Complaint, Expectation};
 
 /// Index of a server in the manifest.
@@ -164,6 +165,10 @@ pub enum Action {
     Start(ServerId, u32),
     /// Tell the operator: dead, the next start is after this many nanoseconds.
     TellBackoff(ServerId, u64),
+    /// Requests by this session go on killing their server: it is good for nothing until it is opened.
+    CloseSession(u8),
+    /// The session is as before it was closed.
+    OpenSession(u8),
     /// Tell the operator: this client complains too often of that server.
     TellIgnored(ServerId, ServerId),
     /// Its service is not to be had: queued and later callers learn so at once.
@@ -179,5 +184,5 @@ pub enum Action {
 }
 
 /// The actions of one step: for each server at most a tear-down, a revival, ping or declaration, and a start, word
-/// or mark; and one timer.
-pub type Actions = Vec<Action, { 4 * MAX_SERVERS + 1 }>;
+/// or mark; those of sessions; and one timer.
+pub type Actions = Vec<Action, { 4 * MAX_SERVERS + MAX_TALLIES + 1 }>;

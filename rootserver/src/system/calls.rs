@@ -8,6 +8,7 @@
 use heapless::Vec;
 use libipc::cap::{self, Cap, Then};
 use libipc::control::Control;
+use libipc::supervisor::digest;
 use skink_abi::{Slot, Syscall};
 use skink_manifest::limits::MAX_REPLIES;
 use skink_protocols::control::CallRecord;
@@ -97,13 +98,8 @@ impl System {
         let session = self.session_at(client, words[CALL_CAP])?;
         let is_its = self.at_end(&self.sessions[usize::from(session)], End::Server) == server;
         let info = skink_abi::MessageInfo(words[CALL_INFO]);
-        // FNV-1a over the head and the words in registers, as many as there are.
-        let count = info.length().min(CALL_WORDS.len());
-        let request = CALL_WORDS[..count].iter().map(|word| words[*word]);
-        let digest = core::iter::once(info.0)
-            .chain(request)
-            .fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3));
-        is_its.then_some(Call { session, label: info.label(), request: digest })
+        let request = digest(info, &CALL_WORDS.map(|word| words[word]));
+        is_its.then_some(Call { client, session, label: info.label(), request })
     }
 
     /// The number of the session whose endpoint this client holds in this slot.
@@ -117,30 +113,21 @@ impl System {
         u8::try_from(place).ok()
     }
 
-    /// Whether the call by the session in this slot, which was just lost, is not to be sent again.
-    pub(super) fn take_poison(&mut self, client: ServerId, slot: Slot) -> bool {
+    /// Whether the request with this digest by the session in this slot, whose answer was just lost, is
+    /// not to be sent again.
+    pub(super) fn take_poison(&mut self, client: ServerId, slot: Slot, request: u64) -> bool {
         let Some(number) = self.session_at(client, slot) else {
             return false;
         };
         let server = self.at_end(&self.sessions[usize::from(number)], End::Server);
-        self.supervisor.take_poison(number, server)
-    }
-
-    /// A client died: what it asked for is not held against whoever has its sessions next.
-    pub(super) fn forget_calls_of(&mut self, client: ServerId) {
-        for number in 0..self.sessions.len() {
-            if self.at_end(&self.sessions[number], End::Client) == client {
-                self.supervisor.forget_calls(number as u8);
-            }
-        }
+        self.supervisor.take_poison(number, request, server)
     }
 
     /// Of these calls the one that most servers died during, for a crash record.
     pub(super) fn suspect_among(&self, calls: &[Call]) -> Option<CallRecord> {
-        let deaths = |call: &&Call| self.supervisor.deaths_during(call.session);
+        let deaths = |call: &&Call| self.supervisor.deaths_during(call);
         let call = calls.iter().max_by_key(deaths)?;
-        let client = self.at_end(&self.sessions[usize::from(call.session)], End::Client);
-        let client = self.manifest.servers[client.index()].name.clone();
+        let client = self.manifest.servers[call.client.index()].name.clone();
         Some(CallRecord { client, label: call.label, deaths: deaths(&call).into() })
     }
 }

@@ -155,8 +155,8 @@ impl SupervisorServer for Call<'_> {
         }
     }
 
-    fn is_poison(&mut self, _caller: Caller, endpoint: u64) -> bool {
-        self.system.take_poison(self.caller, endpoint)
+    fn is_poison(&mut self, _caller: Caller, endpoint: u64, request: u64) -> bool {
+        self.system.take_poison(self.caller, endpoint, request)
     }
 
     fn complain(

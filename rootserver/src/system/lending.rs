@@ -121,11 +121,11 @@ impl System {
     }
 
     /// The root slot whose copy a client gets for a session: the server's endpoint, or the root
-    /// server's own where the server was given up.
+    /// server's own where the server was given up, or the session is closed.
     fn session_source(&self, number: u8) -> u64 {
         let session = &self.sessions[usize::from(number)];
         let server = self.at_end(session, End::Server);
-        if self.is_failed(server) {
+        if self.is_failed(server) || self.supervisor.is_closed(number) {
             self.servers[server.index()].slots + lasting::UNAVAILABLE
         } else {
             session.cap
@@ -189,6 +189,41 @@ impl System {
         self.check(server, "take back what it was lent", source.revoke());
     }
 
+    /// Ends what a client holds of a session that is closed; it gets the root server's endpoint.
+    pub(super) fn close_session(&mut self, number: u8) {
+        let session = self.sessions[usize::from(number)];
+        let ends = End::BOTH.map(|end| self.at_end(&session, end));
+        let [client, server] = ends.map(|end| self.name(end));
+        crate::say!(
+            "{client}: its requests go on killing {server}: its session is closed for a minute"
+        );
+        let own = self.caps.slot(session.cap);
+        self.end_what_derives_from(ends[0], own);
+        self.check(ends[0], "cancel its calls", own.cancel_badged_sends());
+        self.connect_client(number);
+    }
+
+    /// Gives a client back the session that was closed.
+    pub(super) fn open_session(&mut self, number: u8) {
+        let server = self.at_end(&self.sessions[usize::from(number)], End::Server);
+        self.end_stand_ins(server);
+        self.connect_client(number);
+    }
+
+    /// Takes back what clients hold in the place of sessions with this server, with every copy that
+    /// they passed on: they all have copies of the same capability. Those whom the root server goes on
+    /// answering get it anew.
+    pub(super) fn end_stand_ins(&self, server: ServerId) {
+        let shared = self.servers[server.index()].slots + lasting::UNAVAILABLE;
+        self.end_what_derives_from(server, self.caps.slot(shared));
+        for (number, session) in (0..).zip(&self.sessions) {
+            let is_its = self.at_end(session, End::Server) == server;
+            if is_its && self.session_source(number) == shared {
+                self.connect_client(number);
+            }
+        }
+    }
+
     /// A client's end of a session. Calls that others made by copies of it are not executed.
     fn end_session(&self, client: ServerId, number: u8) {
         let session = &self.sessions[usize::from(number)];
@@ -196,17 +231,9 @@ impl System {
         self.end_what_derives_from(client, own);
         self.check(client, "cancel its calls", own.cancel_badged_sends());
         let server = self.at_end(session, End::Server);
-        if !self.is_failed(server) {
-            return;
-        }
-        // All clients of a server that was given up have copies of the same capability.
-        let shared = self.servers[server.index()].slots + lasting::UNAVAILABLE;
-        self.end_what_derives_from(client, self.caps.slot(shared));
-        for (other, session) in (0..).zip(&self.sessions) {
-            let neighbour = self.at_end(session, End::Client);
-            if self.at_end(session, End::Server) == server && neighbour != client {
-                self.connect_client(other);
-            }
+        if self.session_source(number) != session.cap {
+            // The client itself is down, and gets nothing.
+            self.end_stand_ins(server);
         }
     }
 

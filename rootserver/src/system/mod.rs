@@ -488,6 +488,8 @@ impl System {
                 let (client, server) = (self.name(client), self.name(server));
                 crate::say!("{client} complains of {server} too often: ignored for now");
             }
+            Action::CloseSession(number) => self.close_session(number),
+            Action::OpenSession(number) => self.open_session(number),
             Action::MarkFailed(server, why) => self.mark_failed(server, why),
             Action::Revive(server) => self.revive(server),
             Action::Ping(server) => self.signal(server, kit::HEARTBEAT),

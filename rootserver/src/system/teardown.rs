@@ -81,7 +81,6 @@ impl System {
         }
         self.note_end(server, cause);
         self.forget_load_of(server);
-        self.forget_calls_of(server);
         self.tell_neighbours(server);
     }
 
@@ -348,6 +347,7 @@ impl System {
     /// Callers may queue again; what was armed against the server is forgotten.
     pub fn revive(&mut self, server: ServerId) {
         self.disarm(server);
+        self.end_stand_ins(server);
         for number in 0..self.sessions.len() {
             let edge = &self.manifest.edges[usize::from(self.sessions[number].edge)];
             if edge.server == server.0 {

@@ -46,7 +46,8 @@ pub fn serves() -> ! {
     run(&mut Mortal)
 }
 
-/// Takes what the server gives away, has it die of six requests, and tries what was taken.
+/// Takes what the server gives away, has it die of a request, and tries what was taken; then goes on
+/// with requests of which it dies.
 pub fn calls(start: &'static StartInfo, edge: &str) {
     let session = start.session(edge, 0).expect("an edge of this name");
     let window = ReceiveWindow { cnode: slot::CNODE, slot: WINDOW, count: GIVEN.len() as u64 };
@@ -54,21 +55,17 @@ pub fn calls(start: &'static StartInfo, edge: &str) {
     let taken = call(session.endpoint.cptr(), MessageInfo::new(GIVE, 0, 0), [0; 4]);
     log::info!("takes {} capabilities", taken.map_or(99, |answer| answer.info.caps()));
     let client = HelloClient::new(session);
-    for number in 1..=6 {
-        let name = alloc::format!("death {number}");
-        match client.greet(&name) {
-            Err(error) => log::info!("{name}: {error}"),
-            Ok(greeting) => log::info!("{name} greets as {}", greeting.text),
-        }
-    }
+    let greet = |name: &str| match client.greet(name) {
+        Err(error) => log::info!("{name}: {error}"),
+        Ok(greeting) => log::info!("{name} greets as {}", greeting.text),
+    };
+    greet("death 1");
     tries_what_was_taken();
-    log::info!(
-        "at last hears {}",
-        client.greet("life").map_or_else(
-            |error| alloc::format!("{error}"),
-            |greeting| greeting.text.as_str().into(),
-        )
-    );
+    greet("life");
+    for number in 2..=6 {
+        greet(&alloc::format!("death {number}"));
+    }
+    greet("life after death");
 }
 
 fn tries_what_was_taken() {

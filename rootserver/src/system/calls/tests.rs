@@ -111,8 +111,9 @@ fn the_client_is_told_of_its_own_call_by_its_own_slot() {
     in_world(|mut world| {
         world.system.supervisor = crate::supervise::Supervisor::new(&world.system.manifest);
         let slot = world.system.sessions[0].client_slot;
+        let sent = digest(MessageInfo::new(0x5000, 1, 0), &[1, 7, 7, 7]);
         for _ in 0..3 {
-            assert!(!world.system.take_poison(CLIENT, slot));
+            assert!(!world.system.take_poison(CLIENT, slot, sent));
             stands(&world, CLIENT, 0, slot, &[1]);
             world.model.borrow_mut().received = [tcb(CLIENT, 0)].into();
             let calls = world.system.declare(SERVER, Cause::Fault);
@@ -132,8 +133,9 @@ fn the_client_is_told_of_its_own_call_by_its_own_slot() {
         }
         for (client, slot) in [(OTHER, slot), (CLIENT, slot + 1), (CLIENT, 0), (ServerId(9), slot)]
         {
-            assert!(!world.system.take_poison(client, slot), "{client:?} {slot}");
+            assert!(!world.system.take_poison(client, slot, sent), "{client:?} {slot}");
         }
-        assert!(world.system.take_poison(CLIENT, slot));
+        assert!(!world.system.take_poison(CLIENT, slot, sent + 1), "another request");
+        assert!(world.system.take_poison(CLIENT, slot, sent));
     });
 }

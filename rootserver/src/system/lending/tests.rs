@@ -146,6 +146,7 @@ impl Model {
                 }
             }
             Invocation::CNodeCancelBadgedSends => self.cancelled.push(place),
+            Invocation::LogWrite => return Err(Error::InvalidCapability),
             other => panic!("{other:?}"),
         }
         Ok(())
@@ -387,5 +388,61 @@ fn badges_of_notifications_are_marked_and_no_other_and_supervisors_are_named_by_
         }
         // Timer, heartbeat and sessions of three; an interrupt; four doorbells, here and there.
         assert_eq!(marked, 3 * 3 + 1 + 4 * 2);
+    });
+}
+
+#[test]
+fn of_a_closed_session_nothing_is_left_until_it_is_opened() {
+    use crate::supervise::poison::Call;
+    use crate::supervise::{Action, Actions, Cause, Event, Seen};
+    in_world(|mut world| {
+        let client = ServerId(1);
+        world.system.supervisor.load(&world.system.manifest);
+        let call = Call { client, session: 0, label: 7, request: 9 };
+        let mut step = |now, event, calls: &[Call]| {
+            let mut actions = Actions::new();
+            let seen = Seen { calls, ..Seen::default() };
+            world.system.supervisor.step(now, event, seen, &mut actions);
+            actions
+        };
+        step(0, Event::Boot, &[]);
+        let closes = |n: u64| {
+            step(n << 27, Event::TimerFired, &[]);
+            step(n << 27, Event::Started(ServerId(0)), &[]);
+            let actions = step(n << 27, Event::Died(ServerId(0), Cause::Fault), &[call]);
+            actions.contains(&Action::CloseSession(0))
+        };
+        assert!((0..10).any(closes));
+
+        let held = world.system.sessions[0].client_slot;
+        let endpoint = |world: &World, cnode| {
+            let model = world.model.borrow();
+            model.held.get(&(cnode, held)).map(|held| held.object)
+        };
+        let neighbours = world.objects(cspace(2));
+        world.steal(1);
+        let session = Object::Endpoint(Some(0));
+        assert_eq!(endpoint(&world, THIEF), Some(session));
+        world.system.close_session(0);
+        assert_eq!(world.model.borrow().cancelled, [(ROOT, world.system.sessions[0].cap)]);
+        assert!(!world.objects(THIEF).iter().any(|(_, object)| *object == session));
+        assert_eq!(endpoint(&world, cspace(1)), Some(Object::Endpoint(None)));
+        // What stands in its place ends with the client as all else does, and its next instance is not
+        // let in either.
+        world.model.borrow_mut().held.retain(|place, _| place.0 != THIEF);
+        world.steal(1);
+        world.end(1);
+        assert_eq!(world.objects(THIEF), []);
+        world.start(1);
+        assert_eq!(endpoint(&world, cspace(1)), Some(Object::Endpoint(None)));
+        let mut actions = Actions::new();
+        world.system.supervisor.step(u64::MAX, Event::TimerFired, Seen::default(), &mut actions);
+        assert!(actions.contains(&Action::OpenSession(0)));
+        world.model.borrow_mut().held.retain(|place, _| place.0 != THIEF);
+        world.steal(1);
+        world.system.open_session(0);
+        assert_eq!(endpoint(&world, cspace(1)), Some(session));
+        assert_eq!(endpoint(&world, THIEF), None, "a copy of what stood in its place");
+        assert_eq!(world.objects(cspace(2)), neighbours);
     });
 }
