@@ -27,6 +27,8 @@ pub enum Error {
     Protocol(ProtocolError),
     /// Three servers died while they had the request: it is not sent again. May have been executed.
     Poison,
+    /// The call was ended before its answer came ([`crate::thread::end_call`]). May have been executed.
+    Interrupted,
     /// The kernel refused: the number of its [`skink_abi::Error`], and details.
     Sys {
         /// The number.
@@ -68,6 +70,7 @@ impl From<SysError> for Error {
         match error.error {
             Kernel::ReplyLost => Error::ServerRestarted { maybe_executed: true },
             Kernel::Cancelled => Error::ServerRestarted { maybe_executed: false },
+            Kernel::Interrupted => Error::Interrupted,
             Kernel::ProtocolFault => ProtocolError::Fault(error.detail[0]).into(),
             Kernel::InvalidCapability => Error::ServiceUnavailable,
             other => Error::Sys { number: other.raw() as u16, detail: error.detail },
@@ -89,6 +92,9 @@ impl fmt::Display for Error {
             Error::Busy => f.write_str("the server has too many callers waiting: try again"),
             Error::Poison => f.write_str(
                 "the server died three times with this request, which is not sent again (see `crashes`)",
+            ),
+            Error::Interrupted => f.write_str(
+                "no answer came in time, or it was not waited for; the request may have been executed",
             ),
             Error::Protocol(error) => write!(f, "protocol error: {error:?}"),
             Error::Sys { number, detail } => {

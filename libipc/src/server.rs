@@ -13,7 +13,6 @@ use crate::protocol::{ProtocolId, Status};
 use crate::raw::{Message, SysResult, Words};
 use crate::replies::{Later, POOL, ReplySlot};
 use crate::start::{event, slot};
-use crate::startup;
 use crate::steps::Queue;
 use crate::wire::{self, Hot, Scratch};
 use core::cell::Cell;
@@ -32,11 +31,6 @@ pub trait Server {
     /// ([`crate::start::event`]). Heartbeats have been answered already.
     fn on_notification(&mut self, bits: u64) {
         let _ = bits;
-    }
-
-    /// Sessions that can call: each has a place among the requests that wait for their next step.
-    fn sessions(&self) -> usize {
-        startup::start_info().map_or(1, |start| start.incoming.len())
     }
 
     /// Which instance of the session's client calls, as far as the server knows. A request that waits
@@ -267,7 +261,7 @@ fn on_request<S: Server>(
     queue: &mut Queue,
 ) -> Option<(MessageInfo, Words)> {
     if S::STEPS {
-        queue.copy_words(&message);
+        queue.begin(&message);
     }
     accounting::begin(message.badge, message.info.label());
     match server.on_message(&Request::new(message, reply)) {

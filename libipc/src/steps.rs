@@ -7,10 +7,12 @@
 //!
 //! Always holds:
 //! - The one that waits longest is next.
-//! - There is a reply to receive with, whatever waits. (A server with a single one receives nothing until
-//!   the request that waits is answered.)
-//! - A session that waits already keeps nobody else from waiting: it gets a further place only if one is
-//!   left for each session without any. A server with more replies than sessions refuses none its first.
+//! - There is a reply to receive with, whatever waits: what would take the last one is refused. (A server
+//!   with a single reply receives nothing until the request that waits is answered; one with more than
+//!   sessions refuses nothing.)
+//! - A session has one request at a time. Its next one takes the place of one that still waits: that was
+//!   given up (a call can be ended by its client), and must not write into the session's memory while the
+//!   new one's bytes are there. So a session is for one thread.
 //! - A request whose client has died is dropped: its successor shares the session's memory.
 
 use crate::accounting;
@@ -59,9 +61,13 @@ impl Queue {
         self.requests.is_empty()
     }
 
-    /// Keeps a copy of what the IPC buffer has of a request that was just received.
+    /// A request was just received: its session's last one is dropped, and what the IPC buffer has of
+    /// this one is copied.
     #[inline(always)]
-    pub fn copy_words(&mut self, message: &Message) {
+    pub fn begin(&mut self, message: &Message) {
+        if !self.is_empty() {
+            self.give_up(message.badge);
+        }
         self.words.clear();
         let length = message.info.length().min(MAX_WORDS);
         if length > REGISTER_WORDS {
@@ -70,18 +76,22 @@ impl Queue {
         }
     }
 
-    /// Lets the request at hand wait; or refuses it, if its session has its share of the places.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, badge: u64) {
+        if let Some(place) = self.requests.iter().position(|w| w.message.badge == badge)
+            && let Some(given_up) = self.requests.remove(place)
+        {
+            drop(Later::<()>::new(given_up.reply));
+        }
+    }
+
+    /// Lets the request at hand wait; or refuses it, if nothing could be received then.
     #[cold]
     #[inline(never)]
     pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
         self.drop_dead(server);
-        let waits = self.requests.iter().any(|waiting| waiting.message.badge == message.badge);
-        let free = POOL.free() as usize;
-        let has_room = match waits {
-            true => free > server.sessions().saturating_sub(self.sessions()),
-            false => free > 0 || self.is_empty(),
-        };
-        if !has_room {
+        if POOL.free() == 0 && !self.is_empty() {
             accounting::end();
             let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
             // The kernel refuses only a reply that is not there, and then there is nobody to answer.
@@ -102,12 +112,6 @@ impl Queue {
                 drop(Later::<()>::new(waiting.reply));
             }
         }
-    }
-
-    /// Sessions with requests that wait.
-    fn sessions(&self) -> usize {
-        let badge = |at: usize| self.requests[at].message.badge;
-        (0..self.requests.len()).filter(|&at| (0..at).all(|i| badge(i) != badge(at))).count()
     }
 
     /// Gives the request that waits longest its next step, and has the timer end the wait for other
@@ -157,7 +161,7 @@ mod tests {
     use super::*;
     use crate::arch::{Registers, Request as Trap, with_kernel};
     use crate::events::SIGNAL;
-    use crate::protocol::ProtocolId;
+    use crate::protocol::{ProtocolId, Status};
     use crate::server::run;
     use crate::server::tests::with_pool;
     use crate::start::event;
@@ -190,8 +194,6 @@ mod tests {
         callers: HashMap<u64, u64>,
         /// Clients' instances, where not 0.
         instances: HashMap<u64, u64>,
-        /// Besides the two that most tests have.
-        sessions: usize,
         /// In this step of the request with this number the server waits for a doorbell, and meanwhile
         /// the client of session 1 becomes another one.
         succession: Option<(u64, u64)>,
@@ -240,10 +242,6 @@ mod tests {
             if bits & event::SESSIONS != 0 {
                 self.known = self.world.borrow().instances.clone();
             }
-        }
-
-        fn sessions(&self) -> usize {
-            self.world.borrow().sessions.max(2)
         }
 
         fn instance(&self, caller: Caller) -> u64 {
@@ -389,22 +387,33 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_waits_leaves_the_others_a_place_each_and_one_to_receive_with() {
+    fn what_a_session_asked_for_before_is_not_gone_on_with() {
+        let got = serve_all(3, &[Sent(1, 10, 9), Sent(2, 20, 3), Sent(1, 11, 2)]);
+        let dropped = got.iter().position(|seen| *seen == Answered(10, Status::Dropped as u64));
+        let new = got.iter().position(|seen| *seen == Step(11)).unwrap();
+        assert!(dropped.is_some_and(|at| at < new), "{got:?}");
+        assert!(!got[new..].contains(&Step(10)), "{got:?}");
+        for number in [11, 20] {
+            assert!(got.contains(&Answered(number, UNKNOWN)));
+        }
+    }
+
+    #[test]
+    fn a_session_that_asks_without_end_keeps_nobody_else_from_a_place() {
         let all = [10, 11, 12, 13, 14].map(|number| Sent(1, number, 100));
         let got = serve_all(6, &[&all[..], &[Sent(2, 20, 2)]].concat());
-        let refused = |seen: &&Seen| matches!(seen, Answered(_, status) if *status != UNKNOWN);
-        let refused: Vec<_> = got.iter().filter(refused).copied().collect();
-        assert_eq!(refused, [Answered(14, Status::Busy as u64)]);
         let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
-        assert!(at(Answered(20, UNKNOWN)) < at(Answered(10, UNKNOWN)));
+        assert!(at(Answered(20, UNKNOWN)) < at(Answered(14, UNKNOWN)));
+        for number in 10..14 {
+            assert!(got.contains(&Answered(number, Status::Dropped as u64)));
+        }
     }
 
     #[test]
     fn with_as_many_long_requests_as_replies_the_server_goes_on_receiving() {
-        // More sessions than replies: one is refused, and those that come later are served.
+        // One is refused, and those that come later are served.
         let long = [1, 2, 3, 4].map(|session| Sent(session, 10 * session, 100));
-        let world = World { sessions: 8, ..World::default() };
-        let got = serve_in(world, 4, &[&long[..], &[Sent(5, 50, 1), Sent(6, 60, 1)]].concat());
+        let got = serve_all(4, &[&long[..], &[Sent(5, 50, 1), Sent(6, 60, 1)]].concat());
         let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
         let ended = at(Answered(10, UNKNOWN));
         assert!(at(Answered(40, Status::Busy as u64)) < ended);

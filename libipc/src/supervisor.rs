@@ -22,6 +22,16 @@ pub struct SessionState {
     pub grant: SessionGrant,
 }
 
+/// What a client is told of a server. The server's own word is not to be had for it: one that lies
+/// could have another instance blamed, or pass for a new one all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerState {
+    /// Number of its present or last instance, from 1; 0 before the first.
+    pub incarnation: u32,
+    /// It was given up or stopped.
+    pub is_given_up: bool,
+}
+
 /// What a server did wrong in the eyes of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Misconduct {
@@ -75,7 +85,7 @@ impl core::fmt::Display for EdgeError {
 impl core::error::Error for EdgeError {}
 
 /// From each server to the root server.
-#[crate::protocol(name = "supervisor", version = 2)]
+#[crate::protocol(name = "supervisor", version = 3)]
 pub trait Supervisor {
     /// Ends the caller, all its threads. Never answered.
     fn exit(&self, code: i32);
@@ -94,20 +104,21 @@ pub trait Supervisor {
     fn complain(&self, edge: &str, incarnation: u32, what: Misconduct) -> Result<(), EdgeError>;
 
     /// Complains of the server at the other end of the caller's `edge`, as [`Misconduct::Late`], unless
-    /// the caller asks again within so many nanoseconds; 0: no longer. For calls, which have no end of
-    /// their own: the restart ends them with [`Error::ServerRestarted`].
+    /// the caller asks again within so many nanoseconds, and each time that so many (1 s at least) have
+    /// passed again; 0: no longer. For calls, which have no end of their own: the restart ends them with
+    /// [`Error::ServerRestarted`].
     ///
     /// # Errors
     /// [`EdgeError`].
     #[idempotent]
     fn expect_answer(&self, edge: &str, within_ns: u64) -> Result<(), EdgeError>;
 
-    /// Whether the server at the other end of the caller's `edge` was given up or stopped.
+    /// What has become of the server at the other end of the caller's `edge`.
     ///
     /// # Errors
     /// [`EdgeError`].
     #[idempotent]
-    fn is_given_up(&self, edge: &str) -> Result<bool, EdgeError>;
+    fn peer_state(&self, edge: &str) -> Result<PeerState, EdgeError>;
 
     /// The caller has initialised its devices anew: those that could only be kept from memory, and
     /// not be reset, after its last instance may reach memory from here on. (Those that were reset

@@ -78,6 +78,25 @@ impl Fixture {
         Fixture::of(arch, &Recipe { manifest: Some(path), ..Recipe::default() })
     }
 
+    /// The shipped system with a part of its manifest changed: `edit` is given what is common to all
+    /// machines.
+    ///
+    /// # Errors
+    /// As [`Fixture::with_tables`].
+    pub fn with_common(arch: Arch, name: &str, edit: impl Fn(&str) -> String) -> Result<Fixture> {
+        let workspace = Workspace::find()?;
+        let targets = workspace.root.join("targets");
+        let folder = workspace.results()?;
+        let common = edit(&std::fs::read_to_string(targets.join("common/system.toml"))?);
+        let path = folder.join(format!("{name}-common-{}.toml", arch.name()));
+        std::fs::write(&path, common)?;
+        let text = std::fs::read_to_string(targets.join(arch.target()).join("system.toml"))?;
+        let text = text.replace("../common/system.toml", &path.to_string_lossy());
+        let path = folder.join(format!("{name}-{}.toml", arch.name()));
+        std::fs::write(&path, text)?;
+        Fixture::of(arch, &Recipe { manifest: Some(path), ..Recipe::default() })
+    }
+
     /// The machine that it is for.
     pub fn arch(&self) -> Arch {
         self.system.arch

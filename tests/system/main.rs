@@ -12,6 +12,7 @@ mod groups;
 mod heartbeats;
 mod hostile;
 mod kills;
+mod lies;
 mod live;
 mod neighbours;
 mod programs;
@@ -60,6 +61,7 @@ fn main() {
         shell::TESTS,
         disks::TESTS,
         kills::TESTS,
+        lies::TESTS,
         live::TESTS,
         silence::TESTS,
         programs::TESTS,

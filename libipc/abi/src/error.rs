@@ -49,6 +49,10 @@ numbered! {
         /// IPC: the receiver answered with a fault: it holds the message for a violation of its
         /// protocol. Detail 0: the receiver's reason.
         ProtocolFault = 16,
+        /// IPC: another thread of the caller's program has ended the call. The kernel itself never says
+        /// so: who ends it writes the caller's registers (`libipc::thread::end_call`).
+        /// *Maybe executed.*
+        Interrupted = 17,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Full;
 #[derive(Debug)]
 pub struct ClientRing<const REQUEST: usize, const RESPONSE: usize> {
     layout: Layout<REQUEST, RESPONSE>,
+    /// The server's instance, as the supervisor knows it; no other epoch is believed.
+    server: u64,
     /// The server's epoch that the queues belong to; 0 before the first.
     attached: u64,
     /// Requests without a completion, published or not.
@@ -29,14 +31,16 @@ pub struct ClientRing<const REQUEST: usize, const RESPONSE: usize> {
 
 impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> {
     /// The ring at the beginning of `memory`. The session's `attach` call has returned, so the
-    /// server works on nothing of an earlier client.
+    /// server works on nothing of an earlier client. `server` is the server's incarnation, as the
+    /// supervisor tells it ([`crate::supervisor::PeerState`]).
     ///
     /// `None` if `capacity` is no power of two up to 65,536, or the ring does not fit.
-    pub fn new(memory: Shared, capacity: usize) -> Option<Self> {
+    pub fn new(memory: Shared, capacity: usize, server: u32) -> Option<Self> {
         let layout = Layout::new(memory, capacity)?;
         layout.store(header::CLIENT_SLEEPS, 1, Relaxed);
         Some(ClientRing {
             layout,
+            server: server.into(),
             attached: 0,
             in_flight: Vec::with_capacity(capacity),
             submitted: 0,
@@ -57,9 +61,10 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         self.in_flight.len() < self.layout.capacity
     }
 
-    /// Epochs are the incarnations of the server: the one attached to, 0 before the first.
-    pub fn epoch(&self) -> u64 {
-        self.attached
+    /// Number `incarnation` is the server's instance now, as the supervisor tells it. The ring is
+    /// attached to it as soon as it says so itself.
+    pub fn set_server(&mut self, incarnation: u32) {
+        self.server = incarnation.into();
     }
 
     /// Completions that named no request in flight: the server's mistakes.
@@ -119,8 +124,12 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
     /// Takes a completion, whose request is no longer in flight then. Where the server is another
     /// one than before, attaches to it and submits everything again: call
     /// [`ClientRing::publish`] afterwards.
+    ///
+    /// Looks at no more completions than the ring holds, however fast the server writes them: there may
+    /// be more when this returns `None`, which [`ClientRing::arm`] says.
     pub fn poll(&mut self) -> Option<[u64; RESPONSE]> {
-        while let Some(response) = self.take() {
+        for _ in 0..self.layout.capacity {
+            let Some(response) = self.take() else { break };
             let id = response[0];
             match self.in_flight.iter().position(|r| r[0] == id) {
                 Some(place) => {
@@ -160,11 +169,17 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         completed.wrapping_sub(self.reaped)
     }
 
+    /// Whether the server is another instance than the ring is attached to, and has said so.
+    fn is_new_server(&self) -> bool {
+        self.server != self.attached
+            && self.server != 0
+            && self.layout.server_epoch() == self.server
+    }
+
     /// Attaches to the server's epoch if it is another one. No completion of the last one is
     /// left, and its server is dead; the new one touches nothing before the epoch is written.
     fn follow(&mut self) {
-        let epoch = self.layout.server_epoch();
-        if epoch == self.attached || epoch == 0 {
+        if !self.is_new_server() {
             return;
         }
         self.submitted = 0;
@@ -177,8 +192,8 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         }
         self.layout.store(header::SUBMITTED, self.submitted, Relaxed);
         self.published = self.submitted;
-        self.attached = epoch;
-        self.layout.set_client_epoch(epoch);
+        self.attached = self.server;
+        self.layout.set_client_epoch(self.server);
         accounting::ring_step();
         self.must_ring = true;
     }
@@ -191,8 +206,7 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
             return false;
         }
         self.layout.raise(header::CLIENT_SLEEPS);
-        let epoch = self.layout.server_epoch();
         let is_idle = self.attached == 0 || self.available() == 0;
-        is_idle && (epoch == self.attached || epoch == 0)
+        is_idle && !self.is_new_server()
     }
 }

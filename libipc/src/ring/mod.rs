@@ -5,9 +5,10 @@
 //! word 0 is the request's id, chosen by the client, unique among its requests in flight.
 //!
 //! **Epochs.** A server writes `server_epoch`, its incarnation, when it starts, and rings. A
-//! client that sees another epoch than it is attached to takes the completions that are left,
+//! client that is attached to an earlier one takes the completions that are left,
 //! resets both queues, submits again what is in flight, writes `client_epoch = server_epoch` and
-//! rings. The server touches the queues only while both epochs are equal. A restarted client
+//! rings. Which instance it is the client knows from the supervisor, and believes no other epoch. The
+//! server touches the queues only while both epochs are equal. A restarted client
 //! first makes its protocol's blocking `attach` call; the server answers it when it has nothing
 //! of that session in flight any more and has called [`ServerRing::detach`]; then the client makes
 //! its [`ClientRing`]. So requests must be idempotent, and each is completed exactly once in the

@@ -4,10 +4,10 @@
 use super::{ClientRing, ServerRing, bytes, header};
 use crate::shared::Shared;
 use proptest::prelude::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::vec::Vec;
 
 const CAPACITY: usize = 4;
@@ -19,11 +19,21 @@ std::thread_local! {
     static STORES_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
+std::thread_local! {
+    /// Runs before each store, as the other side can at any time.
+    static BESIDE: RefCell<Option<std::boxed::Box<dyn FnMut()>>> = const { RefCell::new(None) };
+}
+
 /// What the death of a side looks like from inside.
 struct Death;
 
 /// Called before each store of a ring.
 pub(super) fn crash_point() {
+    BESIDE.with_borrow_mut(|beside| {
+        if let Some(beside) = beside {
+            beside();
+        }
+    });
     STORES_LEFT.with(|left| match left.get() {
         0 => {
             left.set(u64::MAX);
@@ -71,7 +81,7 @@ impl World {
         let memory = Shared::leaked(bytes(CAPACITY, 3, 2));
         World {
             memory,
-            client: Client::new(memory, CAPACITY).unwrap(),
+            client: Client::new(memory, CAPACITY, 1).unwrap(),
             server: Server::new(memory, CAPACITY, 1, 1).unwrap(),
             incarnation: 1,
             held: Vec::new(),
@@ -132,7 +142,8 @@ impl World {
     fn restart_server(&mut self) {
         self.incarnation += 1;
         self.held.clear();
-        // The new instance may be killed while it starts, too.
+        // The supervisor knows of it at once; it may be killed while it starts, too.
+        self.tell_client();
         self.server = Server::new(self.memory, CAPACITY, 1, self.incarnation).unwrap();
         self.server_awake = true;
     }
@@ -142,7 +153,13 @@ impl World {
         // The `attach` call: the server cancels what it holds and answers.
         self.held.clear();
         self.server.detach();
-        self.client = Client::new(self.memory, CAPACITY).unwrap();
+        self.client = Client::new(self.memory, CAPACITY, self.incarnation).unwrap();
+        self.client_awake = true;
+    }
+
+    /// The supervisor tells of a new server.
+    fn tell_client(&mut self) {
+        self.client.set_server(self.incarnation);
         self.client_awake = true;
     }
 
@@ -307,11 +324,11 @@ fn death_at_every_store_is_survived() {
 #[test]
 fn a_ring_that_does_not_fit_is_refused() {
     let memory = Shared::leaked(bytes(4, 3, 2) - 1);
-    assert!(Client::new(memory, 4).is_none());
+    assert!(Client::new(memory, 4, 1).is_none());
     assert!(Server::new(memory, 4, 1, 1).is_none());
     let memory = Shared::leaked(bytes(4, 3, 2));
-    assert!(Client::new(memory, 3).is_none());
-    assert!(Client::new(memory, 4).is_some());
+    assert!(Client::new(memory, 3, 1).is_none());
+    assert!(Client::new(memory, 4, 1).is_some());
 }
 
 #[test]
@@ -375,10 +392,9 @@ impl Bell {
 }
 
 /// The server's thread: an instance dies after some requests, holding what it holds.
-fn serve(memory: Shared, to_server: &Bell, to_client: &Bell, stop: &AtomicBool) {
-    let mut incarnation = 0;
+fn serve(memory: Shared, to_server: &Bell, to_client: &Bell, known: &AtomicU32, stop: &AtomicBool) {
     while !stop.load(SeqCst) {
-        incarnation += 1;
+        let incarnation = known.fetch_add(1, SeqCst) + 1;
         let mut server = Server::new(memory, CAPACITY, 1, incarnation).unwrap();
         let mut life = 1 + incarnation % 37;
         while life > 0 && !stop.load(SeqCst) {
@@ -404,13 +420,14 @@ fn two_threads_and_a_server_that_keeps_dying() {
     const REQUESTS: u64 = 20_000;
     let memory = Shared::leaked(bytes(CAPACITY, 3, 2));
     let (to_server, to_client) = (Bell::default(), Bell::default());
-    let stop = AtomicBool::new(false);
+    let (known, stop) = (AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        scope.spawn(|| serve(memory, &to_server, &to_client, &stop));
-        let mut client = Client::new(memory, CAPACITY).unwrap();
+        scope.spawn(|| serve(memory, &to_server, &to_client, &known, &stop));
+        let mut client = Client::new(memory, CAPACITY, 0).unwrap();
         let mut open = Vec::new();
         let (mut next, mut done) = (0u64, 0u64);
         while done < REQUESTS {
+            client.set_server(known.load(SeqCst));
             while next < REQUESTS && client.has_room() {
                 let request = [next, next ^ 0x5555, next << 20];
                 client.submit(request).unwrap();
@@ -430,8 +447,47 @@ fn two_threads_and_a_server_that_keeps_dying() {
                 to_client.wait();
             }
         }
-        assert!(client.epoch() > 100, "the server died often");
+        assert!(known.load(SeqCst) > 100, "the server died often");
         stop.store(true, SeqCst);
         to_server.ring();
     });
+}
+
+#[test]
+fn an_epoch_that_the_supervisor_does_not_know_is_none() {
+    let mut world = World::new();
+    world.submit();
+    world.run_client();
+    world.run_server(0);
+    let epochs = (2..100).chain([0, u64::MAX]);
+    for epoch in epochs {
+        world.memory.word(header::SERVER_EPOCH * 8).store(epoch, SeqCst);
+        assert_eq!(world.client.poll(), None);
+        assert!(!world.client.publish(), "nothing is submitted again");
+        assert!(world.client.arm(), "and nothing keeps it from waiting");
+    }
+    world.restart_server();
+    world.finish();
+}
+
+#[test]
+fn a_look_for_completions_ends_however_many_there_are() {
+    let mut world = World::new();
+    world.submit();
+    world.run_client();
+    let completed = world.memory.word(header::COMPLETED * 8);
+    completed.fetch_add(1, SeqCst);
+    // A server that runs beside it: whenever one is taken, there is another one.
+    let memory = world.memory;
+    let mut left = 10_000;
+    let refill = move || {
+        memory.word(header::COMPLETED * 8).fetch_add(1, SeqCst);
+        left -= 1;
+        assert!(left > 0, "it takes one after the other");
+    };
+    BESIDE.set(Some(std::boxed::Box::new(refill)));
+    assert_eq!(world.client.poll(), None);
+    BESIDE.set(None);
+    assert_eq!(world.client.strays(), CAPACITY as u64);
+    assert!(!world.client.arm(), "there is more");
 }

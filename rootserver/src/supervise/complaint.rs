@@ -7,7 +7,9 @@
 //! given up. What it says beyond that is ignored, which is told once each time it begins.
 //!
 //! A client that is about to make a call cannot complain while it waits. It says before how long it
-//! will ([`Expectation`]), and the complaint is made for it.
+//! will ([`Expectation`]), and the complaint is made for it: again after each further such time, for as
+//! long as it waits. The complaint may have been one too many, the server may not have run just then,
+//! and its successor, to whom the call goes that nobody had received, may be silent too.
 
 use heapless::Deque;
 use libipc::supervisor::Misconduct;
@@ -18,6 +20,9 @@ use super::{Action, Actions, Cause, ServerId, State, Supervisor, push};
 pub const MOST: usize = 3;
 /// Nanoseconds.
 pub const PERIOD_NS: u64 = 60_000_000_000;
+
+/// Between two complaints for one client that waits: each is work at the root server's priority.
+pub const LEAST_NS: u64 = 1_000_000_000;
 
 /// What a client says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Expectation {
     pub server: ServerId,
     /// Until when, on the kernel's clock.
     pub until_ns: u64,
+    /// Then for as long again, nanoseconds; [`LEAST_NS`] at least.
+    pub within_ns: u64,
 }
 
 /// The complaints of one client.
@@ -86,10 +93,11 @@ impl Supervisor {
     pub(super) fn complain_for_waiting(&mut self, now_ns: u64, actions: &mut Actions) {
         for client in self.ids() {
             let Some(service) = self.get(client) else { continue };
-            let Some(due) = service.expects.filter(|expects| expects.until_ns <= now_ns) else {
+            let Some(due) = service.expects.as_mut().filter(|expects| expects.until_ns <= now_ns)
+            else {
                 continue;
             };
-            service.expects = None;
+            due.until_ns = now_ns.saturating_add(due.within_ns.max(LEAST_NS));
             let server = due.server;
             let (incarnation, what) = (self.incarnation(server), Misconduct::Late);
             self.complain(now_ns, Complaint { client, server, incarnation, what }, actions);

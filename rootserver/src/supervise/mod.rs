@@ -203,6 +203,11 @@ impl Supervisor {
         self.suspects.deaths(session)
     }
 
+    /// The client of this session is dead, and its calls are suspected no longer.
+    pub fn forget_calls(&mut self, session: u8) {
+        self.suspects.forget(session);
+    }
+
     /// Whether the call by this session that `server` just lost is poison: its client asks.
     pub fn take_poison(&mut self, session: u8, server: ServerId) -> bool {
         let instance = self.incarnation(server);

@@ -7,6 +7,7 @@
 //!
 //! The same call is one by the same session with the same request, within the server's period: calls
 //! that were hit by deaths that have nothing to do with them are not held against each other for ever.
+//! A client that dies takes the suspicion with it: its sessions are somebody else's then.
 //! Whoever else had a call with the server each time shares its fate: nobody can tell from outside
 //! which of two calls it was.
 //!
@@ -94,6 +95,11 @@ impl Suspects {
         new
     }
 
+    /// The client of this session died: whoever has the session next made no call yet.
+    pub fn forget(&mut self, session: u8) {
+        self.0.retain(|suspect| suspect.call.session != session);
+    }
+
     /// Deaths during the call of this session that is suspected; 0 if none is.
     pub fn deaths(&self, session: u8) -> u8 {
         let suspect = self.0.iter().find(|suspect| suspect.call.session == session);
@@ -165,6 +171,17 @@ mod tests {
         }
         assert!(!s.take_poison(1, 5), "instance 4 died as well, and not during this call");
         assert!(s.take_poison(1, 4));
+    }
+
+    #[test]
+    fn what_a_dead_client_asked_for_is_not_its_successors() {
+        let mut s = Suspects::EMPTY;
+        s.add(1, PERIOD, 1, &[A, B]);
+        s.add(2, PERIOD, 2, &[A, B]);
+        s.forget(A.session);
+        assert_eq!(s.add(3, PERIOD, 3, &[A]), Blame::Server, "the next client's first death");
+        assert_eq!(s.add(4, PERIOD, 4, &[B]), Blame::Poison { first_ns: 1 }, "others' stays");
+        assert!(!s.take_poison(A.session, 5) && s.take_poison(B.session, 5));
     }
 
     #[test]

@@ -126,6 +126,15 @@ impl System {
         self.supervisor.take_poison(number, server)
     }
 
+    /// A client died: what it asked for is not held against whoever has its sessions next.
+    pub(super) fn forget_calls_of(&mut self, client: ServerId) {
+        for number in 0..self.sessions.len() {
+            if self.at_end(&self.sessions[number], End::Client) == client {
+                self.supervisor.forget_calls(number as u8);
+            }
+        }
+    }
+
     /// Of these calls the one that most servers died during, for a crash record.
     pub(super) fn suspect_among(&self, calls: &[Call]) -> Option<CallRecord> {
         let deaths = |call: &&Call| self.supervisor.deaths_during(call.session);

@@ -8,7 +8,7 @@ use heapless::Vec;
 use libipc::cap::{self, Cap};
 use libipc::protocol::Status;
 use libipc::supervisor::{
-    EdgeError, Misconduct, SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer,
+    EdgeError, Misconduct, PeerState, SESSIONS_PER_PAGE, SessionState, Supervisor, SupervisorServer,
 };
 use libipc::trigger::Moment;
 use libipc::{Caller, Error, Outcome, Protocol, Request};
@@ -172,13 +172,17 @@ impl SupervisorServer for Call<'_> {
     ) -> Result<(), EdgeError> {
         let server = self.server_of(edge)?;
         let until_ns = libipc::time::now_ns().saturating_add(within_ns);
-        let expectation = (within_ns > 0).then_some(Expectation { server, until_ns });
+        let expectation = (within_ns > 0).then_some(Expectation { server, until_ns, within_ns });
         self.system.event(Event::Expects(self.caller, expectation));
         Ok(())
     }
 
-    fn is_given_up(&mut self, _caller: Caller, edge: &str) -> Result<bool, EdgeError> {
-        Ok(self.system.is_failed(self.server_of(edge)?))
+    fn peer_state(&mut self, _caller: Caller, edge: &str) -> Result<PeerState, EdgeError> {
+        let server = self.server_of(edge)?;
+        Ok(PeerState {
+            incarnation: self.system.supervisor.incarnation(server),
+            is_given_up: self.system.is_failed(server),
+        })
     }
 
     fn devices_initialised(&mut self, _caller: Caller) {

@@ -79,6 +79,7 @@ impl System {
         self.use_up_armed(server);
         self.note_end(server, cause);
         self.forget_load_of(server);
+        self.forget_calls_of(server);
         self.tell_neighbours(server);
     }
 

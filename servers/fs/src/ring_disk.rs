@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use libipc::Shared;
 use libipc::ring::ClientRing;
-use libipc::supervisor::Misconduct;
+use libipc::supervisor::{Misconduct, PeerState};
 use skink_protocols::block::{
     self, COMPLETION_WORDS, REQUEST_WORDS, RING_BYTES, RING_CAPACITY, Status,
 };
@@ -57,8 +57,8 @@ pub trait Driver {
     fn relax(&mut self);
     /// Tells the supervisor what this instance of the driver did.
     fn complain(&mut self, incarnation: u32, what: Misconduct);
-    /// Whether the supervisor has given the driver up.
-    fn is_given_up(&mut self) -> bool;
+    /// What the supervisor says of the driver.
+    fn state(&mut self) -> PeerState;
 }
 
 /// A request that the driver has.
@@ -73,16 +73,18 @@ struct Pending {
 /// A disk.
 pub struct RingDisk<D> {
     driver: D,
+    /// The driver's instance, as the supervisor knows it.
+    incarnation: u32,
     ring: ClientRing<REQUEST_WORDS, COMPLETION_WORDS>,
     sectors: u64,
     /// The data area, which the device writes, and the driver can: an array of lines.
     data: Shared,
     /// In the order of their submission.
     pending: Vec<Pending>,
-    /// Completions of nothing, as far as they have been complained of.
+    /// Completions of nothing that were seen.
     strays: u64,
-    /// An answer that is none, not complained of yet.
-    has_wrong_answer: bool,
+    /// The instance that was complained of last for what it answered.
+    blamed: u32,
     is_lost: bool,
     /// Sessions changed while this was waited for.
     news: Cell<bool>,
@@ -93,16 +95,18 @@ pub struct RingDisk<D> {
 impl<D: Driver> RingDisk<D> {
     /// The disk of so many sectors behind a session's `shared` region, when `attach` has been
     /// answered. `None` if the region is too small.
-    pub fn new(driver: D, shared: Shared, sectors: u64) -> Option<Self> {
+    pub fn new(mut driver: D, shared: Shared, sectors: u64) -> Option<Self> {
         let bytes = (shared.size() as u64).checked_sub(RING_BYTES)?;
+        let incarnation = driver.state().incarnation;
         Some(RingDisk {
             driver,
-            ring: ClientRing::new(shared, RING_CAPACITY)?,
+            incarnation,
+            ring: ClientRing::new(shared, RING_CAPACITY, incarnation)?,
             sectors,
             data: shared.part(RING_BYTES, bytes)?,
             pending: Vec::new(),
             strays: 0,
-            has_wrong_answer: false,
+            blamed: 0,
             is_lost: false,
             news: Cell::new(false),
             must_ask: Cell::new(false),
@@ -124,18 +128,17 @@ impl<D: Driver> RingDisk<D> {
     }
 
     fn ask_after_driver(&mut self) {
-        self.is_lost |= self.driver.is_given_up();
+        let state = self.driver.state();
+        self.is_lost |= state.is_given_up;
+        self.incarnation = state.incarnation;
+        self.ring.set_server(state.incarnation);
     }
 
-    /// What the driver has done that it must not, or not done that it must.
+    /// What the driver does that it must not, or does not that it must, while nothing comes of it.
     fn misconduct(&self, now_ns: u64) -> Option<Misconduct> {
         let is_late = |oldest: &Pending| now_ns.saturating_sub(oldest.since_ns) > DEADLINE_NS;
         if self.ring.is_peer_broken() {
             Some(Misconduct::IndexJumped)
-        } else if self.ring.strays() != self.strays {
-            Some(Misconduct::UnknownId)
-        } else if self.has_wrong_answer {
-            Some(Misconduct::WrongAnswer)
         } else {
             self.pending.first().is_some_and(is_late).then_some(Misconduct::Late)
         }
@@ -144,9 +147,7 @@ impl<D: Driver> RingDisk<D> {
     /// Has the driver restarted, or gives it up.
     fn reproach(&mut self, what: Misconduct) {
         log::error!("the disk's driver: {what}");
-        self.strays = self.ring.strays();
-        self.has_wrong_answer = false;
-        self.driver.complain(self.ring.epoch() as u32, what);
+        self.driver.complain(self.incarnation, what);
         let since_ns = self.driver.now_ns();
         for pending in &mut self.pending {
             pending.since_ns = since_ns;
@@ -155,6 +156,14 @@ impl<D: Driver> RingDisk<D> {
         if self.pending.iter().any(|pending| pending.reproaches >= MAX_REPROACHES) {
             log::error!("the disk's driver is given up: {} requests fail", self.pending.len());
             self.is_lost = true;
+        }
+    }
+
+    /// Has the driver restarted for an answer of its, at once: nobody may wait for this disk any more.
+    /// What else the same instance has answered is in the ring already.
+    fn blame(&mut self, what: Misconduct) {
+        if core::mem::replace(&mut self.blamed, self.incarnation) != self.incarnation {
+            self.reproach(what);
         }
     }
 
@@ -246,9 +255,12 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         if self.ring.publish() {
             self.driver.ring_doorbell();
         }
+        if self.ring.strays() != self.strays {
+            self.strays = self.ring.strays();
+            self.blame(Misconduct::UnknownId);
+        }
         let words = words?;
         let done = block::Completion::from_words(words);
-        self.has_wrong_answer |= words[1] >= Status::ALL.len() as u64;
         let result = if done.status == Status::Done { Ok(()) } else { Err(IoError) };
         if done.status != Status::Done {
             log::error!("the disk refused request {}: {:?}", done.id, done.status);
@@ -256,11 +268,17 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         // The ring knows the id, so it is one of these.
         let id = RequestId(done.id as u32);
         self.pending.retain(|other| other.id != id);
+        if words[1] >= Status::ALL.len() as u64 {
+            self.blame(Misconduct::WrongAnswer);
+        }
         Some(Completion { id, result })
     }
 
     fn wait(&mut self) -> Completion {
         loop {
+            if self.must_ask.take() {
+                self.ask_after_driver();
+            }
             if let Some(completion) = self.poll() {
                 return completion;
             }

@@ -3,7 +3,7 @@
 use libipc::arch::{Registers, Request as Trap, with_kernel};
 use libipc::raw::Message;
 use libipc::start::slot;
-use libipc::{Caller, Error, Outcome, Request, Session, Shared};
+use libipc::{Caller, Error, Outcome, ProtocolError, Request, Session, Shared};
 use skink_abi::Error as KernelError;
 use skink_protocols::file::client::{self, File};
 use skink_protocols::file::*;
@@ -24,6 +24,8 @@ struct MemoryServer {
     next_handle: u64,
     /// What happens to `open` when the server dies.
     state: State,
+    /// How many bytes it says that it has read and written, where that is a lie.
+    lie: Option<u32>,
 }
 
 /// Whether a server's successor knows its handles.
@@ -114,7 +116,7 @@ impl FileSystemServer for MemoryServer {
         let rest = file.get(position as usize..).unwrap_or(&[]);
         let length = rest.len().min(memory.size());
         memory.write(0, &rest[..length]);
-        Ok(length as u32)
+        Ok(self.lie.unwrap_or(length as u32))
     }
     fn write(
         &mut self,
@@ -128,7 +130,7 @@ impl FileSystemServer for MemoryServer {
         let end = position as usize + memory.size();
         file.resize(file.len().max(end), 0);
         memory.read(0, &mut file[position as usize..end]);
-        Ok(span.length)
+        Ok(self.lie.unwrap_or(span.length))
     }
     fn truncate(&mut self, _: Caller, handle: Handle, size: u64) -> Result<(), FileError> {
         self.file(handle)?.resize(size as usize, 0);
@@ -203,6 +205,7 @@ fn run(deaths: Deaths, body: impl FnOnce(FileSystemClient, &Rc<RefCell<MemorySer
         open: BTreeMap::new(),
         next_handle: 0,
         state: deaths.state,
+        lie: None,
     }));
     let served = server.clone();
     let calls = Cell::new(0);
@@ -255,6 +258,21 @@ fn files_are_read_and_written_over_deaths_of_the_server() {
             });
         }
     }
+}
+
+#[test]
+fn a_number_of_bytes_that_no_answer_has_is_an_error() {
+    run(NEVER, |client, server| {
+        let (file, _) = File::open(client, "/a", Access::Write, Create::IfMissing).unwrap();
+        file.write_at(0, b"1234").unwrap();
+        let wrong = FileError::Ipc(ProtocolError::BadAnswer.into());
+        server.borrow_mut().lie = Some(u32::MAX);
+        assert_eq!(file.read_at(0, &mut [0; 10]), Err(wrong.clone()), "more than was asked for");
+        for lie in [0, 3, 5, u32::MAX] {
+            server.borrow_mut().lie = Some(lie);
+            assert_eq!(file.write_at(0, b"5678"), Err(wrong.clone()), "{lie} of 4 bytes");
+        }
+    });
 }
 
 #[test]

@@ -7,13 +7,14 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libipc::events::Events;
-use libipc::{Error, StartInfo};
+use libipc::{Error, StartInfo, time};
 use skink_protocols::control::{ControlClient, ControlError};
 use skink_protocols::file::{FileError, FileSystemClient};
 use skink_protocols::hello::{HelloClient, HelloError};
 
 use crate::jobs::Jobs;
 use crate::stream::Output;
+use crate::watch;
 
 /// Exit status of a command that was called wrongly.
 pub const USAGE: i32 = 2;
@@ -121,6 +122,8 @@ pub struct Context<'a> {
     pub is_ending: bool,
     /// Commands that run within each other.
     pub nested: usize,
+    /// Its thread's number.
+    pub thread: u8,
 }
 
 impl Context<'_> {
@@ -146,14 +149,16 @@ impl Context<'_> {
         Ok((mount, format!("/{inner}")))
     }
 
-    /// Ends a long command after Ctrl-C.
+    /// Between two steps of a long command: ends it after Ctrl-C; else the servers that it calls have
+    /// the whole of their time again.
     ///
     /// # Errors
-    /// If there was one since the line began.
+    /// If there was a Ctrl-C since the line began.
     pub fn check_interrupt(&self) -> Outcome {
         if self.interrupted.load(Relaxed) {
             return Err(Failure { text: "interrupted".into(), status: INTERRUPTED });
         }
+        self.jobs.wait_until(self.thread, time::now_ns() + watch::DEADLINE_NS);
         Ok(())
     }
 

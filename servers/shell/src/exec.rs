@@ -88,7 +88,7 @@ pub fn reader(
                     }
                     None => log::error!("the host sent a line without a number"),
                 },
-                Kind::Interrupt => jobs.interrupted.store(true, SeqCst),
+                Kind::Interrupt => jobs.interrupt(),
                 _ => log::error!("the host sent a frame that only the guest may send: {kind:?}"),
             }
         }

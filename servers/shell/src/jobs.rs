@@ -5,7 +5,7 @@
 //! one signal that every thread kit can be sent.
 
 use alloc::string::String;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use heapless::Vec;
 use libipc::cap::{Cap, Timer};
@@ -14,6 +14,8 @@ use skink_protocols::console::Channel;
 
 /// Workers at most.
 pub const MAX_WORKERS: usize = 8;
+/// Threads that call servers at most: the readers of both channels, and the workers.
+pub const MAX_THREADS: usize = 2 + MAX_WORKERS;
 /// Sessions for the output of programs at most: as many as the shell can serve.
 const MAX_PROGRAMS: usize = 32;
 
@@ -98,11 +100,15 @@ pub struct Jobs {
     pub printing: Lock<Printing>,
     /// Ctrl-C: set for the foreground and for background jobs that `wait` waits for.
     pub interrupted: AtomicBool,
+    /// For each thread: until when it waits for the server that it calls, nanoseconds; 0: it calls none.
+    patience: [AtomicU64; MAX_THREADS],
+    /// Wakes the thread that watches over them.
+    watcher: Cap<Timer>,
 }
 
 impl Jobs {
-    /// Workers on these thread kits.
-    pub fn new(kits: &[ThreadKit]) -> Jobs {
+    /// Workers on these thread kits, watched over by the thread with this timer.
+    pub fn new(kits: &[ThreadKit], watcher: Cap<Timer>) -> Jobs {
         let worker = |kit: &ThreadKit| Worker {
             timer: Cap::from_slot(kit.timer),
             busy: AtomicBool::new(false),
@@ -115,7 +121,33 @@ impl Jobs {
             waiter: Lock::new(None),
             printing: Lock::new(Printing::default()),
             interrupted: AtomicBool::new(false),
+            patience: [const { AtomicU64::new(0) }; MAX_THREADS],
+            watcher,
         }
+    }
+
+    /// Thread `thread` calls servers from now on, and waits for each until this time at most, or until
+    /// it says so again.
+    pub fn wait_until(&self, thread: u8, until_ns: u64) {
+        if self.patience[usize::from(thread)].swap(until_ns, SeqCst) == 0 {
+            let _ = self.watcher.arm(0);
+        }
+    }
+
+    /// Thread `thread` calls no server any more.
+    pub fn calls_nobody(&self, thread: u8) {
+        self.patience[usize::from(thread)].store(0, SeqCst);
+    }
+
+    /// Until when thread `thread` waits for the server that it calls; `None` if it calls none.
+    pub fn patience(&self, thread: usize) -> Option<u64> {
+        Some(self.patience[thread].load(SeqCst)).filter(|until_ns| *until_ns != 0)
+    }
+
+    /// Ctrl-C: commands end at their next step, and the calls that they wait for end at once.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, SeqCst);
+        let _ = self.watcher.arm(0);
     }
 
     /// Gives a line to worker `index`, which must be idle.

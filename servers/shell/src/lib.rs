@@ -5,7 +5,7 @@
 //! * [`entry`]: what stands beside a program; [`depth`]: how deep its text is nested.
 //! * [`grants`]: what the person who starts a program grants it.
 //! * [`commands`]: the commands. [`run`]: a line of them. [`jobs`]: the threads that run lines.
-//! * [`terminal`]: the user's side. [`exec`]: the host tool's side.
+//! * [`terminal`]: the user's side. [`exec`]: the host tool's side. [`watch`]: an end for calls.
 //!
 //! Not here: file systems, servers, policy: the shell only asks.
 #![cfg_attr(not(test), no_std)]
@@ -26,3 +26,4 @@ pub mod parse;
 pub mod run;
 pub mod stream;
 pub mod terminal;
+pub mod watch;

@@ -1,5 +1,6 @@
 //! The shell's threads: the first reads the terminal; the kits of the start info are the reader
-//! of the host tool's frames, then the workers (host tool, foreground, background jobs).
+//! of the host tool's frames, then the workers (host tool, foreground, background jobs), then the one
+//! that watches over their calls.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -9,18 +10,20 @@ mod guest {
     use alloc::boxed::Box;
 
     use libipc::StartInfo;
+    use libipc::cap::Cap;
     use libipc::events::Events;
     use shell::jobs::Jobs;
-    use shell::{exec, run, stream, terminal};
+    use shell::{exec, run, stream, terminal, watch};
     use skink_protocols::console::Channel;
 
     libipc::main!(main);
 
     fn main(start: &'static StartInfo) -> i32 {
-        let Some((reader, workers)) = start.threads.split_first() else {
-            panic!("the manifest must grant the shell 4 extra threads or more");
+        let [reader, workers @ .., watcher] = start.threads.as_slice() else {
+            panic!("the manifest must grant the shell 5 extra threads or more");
         };
-        let jobs: &'static Jobs = Box::leak(Box::new(Jobs::new(workers)));
+        let watcher_timer = Cap::from_slot(watcher.timer);
+        let jobs: &'static Jobs = Box::leak(Box::new(Jobs::new(workers, watcher_timer)));
         // Thread 0 is this one, 1 the reader of frames, 2 and up the workers.
         for (index, kit) in workers.iter().enumerate() {
             let started = libipc::thread::start(kit, move |events| match index {
@@ -35,6 +38,8 @@ mod guest {
             }
         };
         libipc::thread::start(reader, frames).expect("start the reader of frames");
+        let watch = move |events: &Events| watch::run(start, events, jobs);
+        libipc::thread::start(watcher, watch).expect("start the watcher");
         libipc::accounting::ready();
         let ended = terminal::run(start, 0, libipc::events::main(), jobs);
         panic!("the terminal cannot be used: {ended:?}");

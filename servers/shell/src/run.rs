@@ -1,8 +1,6 @@
 //! Running a line: its commands one after the other, those with `&` on other workers.
 
 use alloc::string::String;
-use core::sync::atomic::Ordering::SeqCst;
-
 use libipc::StartInfo;
 use libipc::events::Events;
 
@@ -44,6 +42,7 @@ pub fn context<'a>(
         jobs,
         is_ending: false,
         nested: 0,
+        thread,
     })
 }
 
@@ -58,8 +57,9 @@ pub fn line(context: &mut Context<'_>, text: &str, origin: Origin) -> i32 {
     };
     let mut status = 0;
     for command in &commands {
-        if context.interrupted.load(SeqCst) {
-            return crate::context::INTERRUPTED;
+        if let Err(interrupted) = context.check_interrupt() {
+            status = interrupted.status;
+            break;
         }
         status = if command.background {
             background(context, command, origin)
@@ -71,6 +71,7 @@ pub fn line(context: &mut Context<'_>, text: &str, origin: Origin) -> i32 {
             break;
         }
     }
+    context.jobs.calls_nobody(context.thread);
     status
 }
 

@@ -7,8 +7,8 @@ use alloc::string::String;
 use alloc::vec;
 use core::sync::atomic::Ordering::SeqCst;
 
-use libipc::StartInfo;
 use libipc::events::Events;
+use libipc::{StartInfo, time};
 use skink_protocols::console::{Channel, ConsoleError};
 
 use crate::commands;
@@ -17,6 +17,7 @@ use crate::jobs::{Job, Jobs, Origin};
 use crate::line::{Editor, Event};
 use crate::run;
 use crate::stream::{self, Stream};
+use crate::watch;
 
 /// What stands before a line.
 pub const PROMPT: &str = "skink> ";
@@ -76,7 +77,7 @@ fn handle(
             let _ = jobs.post(run::FOREGROUND, job);
         }
         Event::Interrupt => {
-            jobs.interrupted.store(true, SeqCst);
+            jobs.interrupt();
             if !jobs.is_busy(run::FOREGROUND) {
                 stream.write(PROMPT.as_bytes());
             }
@@ -87,10 +88,12 @@ fn handle(
                 return;
             };
             let mut out = String::new();
+            jobs.wait_until(thread, time::now_ns() + watch::COMPLETION_NS);
             if complete(editor, &context, &mut out) {
                 out.push_str(PROMPT);
                 editor.redraw(&mut out);
             }
+            jobs.calls_nobody(thread);
             stream.write(out.as_bytes());
         }
     }

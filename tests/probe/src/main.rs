@@ -14,11 +14,14 @@
 //! * `keeps EDGE PATH MS`, `steals EDGE PATH`, `hoards EDGE PATH MS`: neighbours at a file server
 //!   (`files.rs`).
 //! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
+//! * `registers`: what a device shows its driver (`devices.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 extern crate alloc;
+#[cfg(target_os = "none")]
+mod devices;
 #[cfg(target_os = "none")]
 mod files;
 #[cfg(target_os = "none")]
@@ -91,6 +94,7 @@ mod guest {
             }
             ["serves"] => crate::hostile::serves(),
             ["calls", edge] => crate::hostile::calls(start, edge),
+            ["registers"] => crate::devices::registers(start),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }

@@ -7,13 +7,15 @@ use libipc::supervisor::Misconduct;
 const SERVER: ServerId = ServerId(0);
 const CLIENT: ServerId = ServerId(1);
 const OTHER: ServerId = ServerId(2);
+/// How long a client that waits goes on waiting after a complaint.
+const AGAIN_NS: u64 = 2_000 * MS;
 
 pub(super) fn event(client: ServerId, server: ServerId, incarnation: u32) -> Event {
     Event::Complaint(Complaint { client, server, incarnation, what: Misconduct::Late })
 }
 
 pub(super) fn expects(client: ServerId, server: ServerId, until_ns: u64) -> Event {
-    Event::Expects(client, Some(Expectation { server, until_ns }))
+    Event::Expects(client, Some(Expectation { server, until_ns, within_ns: AGAIN_NS }))
 }
 
 /// A server with an intensity of 3 and two clients; all run.
@@ -97,19 +99,67 @@ fn who_waits_for_an_answer_is_spoken_for_when_its_time_has_come() {
     let mut s = system();
     assert_eq!(step(&mut s, 5, expects(CLIENT, SERVER, 100)), [Action::ArmTimer(100)]);
     assert_eq!(step(&mut s, 99, Event::TimerFired), [Action::ArmTimer(100)], "not yet");
-    assert_eq!(step(&mut s, 100, Event::TimerFired), heard(CLIENT, 1));
+    let again = Action::ArmTimer(100 + AGAIN_NS);
+    let expected = [&heard(CLIENT, 1)[..], &[again]].concat();
+    assert_eq!(step(&mut s, 100, Event::TimerFired), expected);
     step(&mut s, 100, Event::Started(SERVER));
-    assert_eq!(step(&mut s, 200, Event::TimerFired), [], "once");
-    // Answered in time; dead before; of a server that waits out its back-off.
-    step(&mut s, 200, expects(CLIENT, SERVER, 300));
+    // Answered; dead before.
     step(&mut s, 250, Event::Expects(CLIENT, None));
-    assert_eq!(step(&mut s, 300, Event::TimerFired), []);
+    assert_eq!(step(&mut s, 300 + AGAIN_NS, Event::TimerFired), []);
     step(&mut s, 300, expects(CLIENT, SERVER, 400));
     step(&mut s, 310, Event::Order(CLIENT, Order::Restart));
     step(&mut s, 310, Event::Started(CLIENT));
-    assert_eq!(step(&mut s, 400, Event::TimerFired), []);
-    step(&mut s, 400, expects(CLIENT, SERVER, 500));
-    step(&mut s, 450, Event::Died(SERVER, Cause::Fault));
-    let actions = step(&mut s, 500, Event::TimerFired);
-    assert!(actions.iter().all(|action| matches!(action, Action::ArmTimer(_))), "{actions:?}");
+    assert_eq!(step(&mut s, 400 + AGAIN_NS, Event::TimerFired), []);
+}
+
+/// Fires the timer whenever it is armed, from `from` to `until`; counts the times, and when the server
+/// was torn down.
+fn fire(s: &mut Supervisor, from: u64, until: u64) -> (u32, StdVec<u64>) {
+    let (mut now, mut times, mut deaths) = (from, 0, StdVec::new());
+    loop {
+        let actions = step(s, now, Event::TimerFired);
+        times += 1;
+        if actions.iter().any(|action| matches!(action, Action::TearDown(..))) {
+            deaths.push(now);
+        }
+        for action in &actions {
+            if let Action::Start(server, _) = action {
+                step(s, now, Event::Started(*server));
+            }
+        }
+        let armed = actions.iter().rev().find_map(|action| match action {
+            Action::ArmTimer(at) => Some(*at),
+            _ => None,
+        });
+        match armed.filter(|at| *at < until) {
+            Some(at) => now = at.max(now + 1),
+            None => return (times, deaths),
+        }
+    }
+}
+
+#[test]
+fn who_still_waits_is_spoken_for_again() {
+    // Whatever instance it was whose turn it was: each is silent.
+    let mut s = system();
+    step(&mut s, 5, expects(CLIENT, SERVER, 10 * MS));
+    let (_, deaths) = fire(&mut s, 10 * MS, PERIOD_NS);
+    assert_eq!(deaths, [10 * MS, 10 * MS + AGAIN_NS, 10 * MS + 2 * AGAIN_NS], "so many are heard");
+    // One that was not heard, because there had been too many, is made again.
+    let (_, deaths) = fire(&mut s, PERIOD_NS, 2 * PERIOD_NS);
+    assert_eq!(deaths.len(), MOST, "{deaths:?}");
+    // One for which no instance ran is made of the next one.
+    let mut s = system();
+    step(&mut s, 5, expects(CLIENT, SERVER, 100));
+    step(&mut s, 50, Event::Died(SERVER, Cause::Fault));
+    assert_eq!(fire(&mut s, 100, 3 * AGAIN_NS).1, [100 + AGAIN_NS, 100 + 2 * AGAIN_NS]);
+}
+
+#[test]
+fn a_client_that_expects_too_much_costs_the_supervisor_little() {
+    let mut s = system();
+    let short = Expectation { server: SERVER, until_ns: 6, within_ns: 1 };
+    step(&mut s, 5, Event::Expects(CLIENT, Some(short)));
+    let (times, deaths) = fire(&mut s, 6, PERIOD_NS);
+    assert!(times <= 61 && deaths.len() == MOST, "{times} times, {deaths:?}");
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use libipc::Shared;
 use libipc::ring::ServerRing;
-use libipc::supervisor::Misconduct;
+use libipc::supervisor::{Misconduct, PeerState};
 use proptest::prelude::*;
 use skink_protocols::block::{COMPLETION_WORDS, REQUEST_WORDS, RING_BYTES, RING_CAPACITY};
 use std::cell::RefCell;
@@ -61,7 +61,12 @@ const LIES: [Way; 11] = [
 struct World {
     memory: Shared,
     ring: Option<Ring>,
+    /// As the supervisor knows it.
     incarnation: u32,
+    /// The client is to be told of its restart.
+    news: bool,
+    /// As the driver says it.
+    epoch: u32,
     now_ns: u64,
     way: Way,
     /// What its successors do.
@@ -80,7 +85,7 @@ impl World {
         self.held.clear();
         self.ring = None;
         if self.way != Way::Absent {
-            let ring = Ring::new(self.memory, RING_CAPACITY, 1, self.incarnation);
+            let ring = Ring::new(self.memory, RING_CAPACITY, 1, self.epoch);
             self.ring = ring;
         }
     }
@@ -105,7 +110,7 @@ impl World {
             self.memory.write(3 * 8, &u64::MAX.to_le_bytes());
         }
         if self.way == Way::ChangesEpoch {
-            self.incarnation += 1;
+            self.epoch += 1;
             self.start();
         }
         self.ring.as_mut().is_some_and(|ring| {
@@ -165,6 +170,9 @@ impl Driver for Hands {
     fn wait(&mut self, until_ns: u64) -> Woken {
         let mut world = self.0.borrow_mut();
         world.now_ns += 1_000_000;
+        if std::mem::take(&mut world.news) {
+            return Woken::Neighbours;
+        }
         if !world.turn() {
             world.now_ns = world.now_ns.max(until_ns);
         }
@@ -186,17 +194,18 @@ impl Driver for Hands {
     fn complain(&mut self, incarnation: u32, what: Misconduct) {
         let mut world = self.0.borrow_mut();
         world.complaints.push(what);
-        let is_it = incarnation == world.incarnation || world.way == Way::ChangesEpoch;
-        if world.patience > 0 && (is_it || world.way == Way::Absent) {
+        if world.patience > 0 && incarnation == world.incarnation {
             world.patience -= 1;
             world.incarnation += 1;
+            world.epoch = world.incarnation;
             world.way = world.next;
+            world.news = true;
             world.start();
         }
     }
 
-    fn is_given_up(&mut self) -> bool {
-        false
+    fn state(&mut self) -> PeerState {
+        PeerState { incarnation: self.0.borrow().incarnation, is_given_up: false }
     }
 }
 
@@ -206,6 +215,8 @@ fn disk(way: Way, next: Way, patience: u32) -> (RingDisk<Hands>, Rc<RefCell<Worl
         memory,
         ring: None,
         incarnation: 1,
+        news: false,
+        epoch: 1,
         now_ns: 1,
         way,
         next,
@@ -281,6 +292,18 @@ fn what_a_driver_does_wrong_is_named() {
         let failed = |results: &[Result<(), IoError>]| results.iter().any(Result::is_err);
         assert_eq!(failed(&first), way == Way::Garbage, "{way:?}");
         assert!(!failed(&second) && !disk.is_lost(), "{way:?}");
+    }
+}
+
+#[test]
+fn a_wrong_answer_is_told_even_if_nothing_else_is_asked_for() {
+    for way in [Way::Garbage, Way::Repeats, Way::Invents] {
+        let (mut disk, world) = disk(way, Way::Honest, 1);
+        transfer(&mut disk, 0, 1);
+        // What came too much is there by now; nobody waits for it.
+        let polled = disk.poll();
+        assert!(polled.is_none(), "{way:?}: {polled:?}");
+        assert_eq!(world.borrow().complaints.len(), 1, "{way:?}");
     }
 }
 

@@ -14,10 +14,15 @@ use alloc::string::String;
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use libipc::{Error, Shared};
+use libipc::{Error, ProtocolError, Shared};
 
 /// Times that a call is tried with a handle that was just opened again.
 const ATTEMPTS: u32 = 16;
+
+/// The error of an answer that no server gives that keeps to the protocol.
+pub fn bad_answer() -> FileError {
+    Error::from(ProtocolError::BadAnswer).into()
+}
 
 /// An open file.
 #[derive(Debug)]
@@ -79,7 +84,10 @@ impl File {
     pub fn read_shared(&self, position: u64, length: usize) -> Result<usize, FileError> {
         let span = self.span(length)?;
         let read = self.with_handle(|handle| self.client.read(handle, position, span))?;
-        Ok(read.min(span.length) as usize)
+        if read > span.length {
+            return Err(bad_answer());
+        }
+        Ok(read as usize)
     }
 
     /// Writes bytes at `position`, which is at most the file's size.
@@ -93,8 +101,11 @@ impl File {
             let span = self.span(length)?;
             self.shared().write(0, &from[done..done + length]);
             let position = position + done as u64;
-            self.with_handle(|handle| self.client.write(handle, position, span))?;
+            let written = self.with_handle(|handle| self.client.write(handle, position, span))?;
             self.is_changed.set(true);
+            if written != span.length {
+                return Err(bad_answer());
+            }
             done += length;
         }
         Ok(())

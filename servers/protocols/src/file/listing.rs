@@ -54,7 +54,8 @@ impl EntryWriter {
     }
 }
 
-/// Reads entries back, for the client. What is not an entry ends the listing.
+/// Reads entries back, for the client. What is not an entry ends the listing, and is told
+/// ([`EntryReader::is_whole`]).
 #[derive(Debug)]
 pub struct EntryReader {
     memory: Shared,
@@ -84,12 +85,17 @@ impl EntryReader {
         let size = usize::from(u16::from_le_bytes(header));
         let start = self.at + HEADER_BYTES;
         if size > MAX_ENTRY_BYTES || size > self.length - start {
-            self.at = self.length;
             return None;
         }
         self.memory.read(start, &mut self.bytes[..size]);
+        let entry = postcard::from_bytes(&self.bytes[..size]).ok()?;
         self.at = start + size;
-        postcard::from_bytes(&self.bytes[..size]).ok()
+        Some(entry)
+    }
+
+    /// Whether everything has been read, and was entries.
+    pub const fn is_whole(&self) -> bool {
+        self.at == self.length
     }
 }
 

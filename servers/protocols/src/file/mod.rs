@@ -192,7 +192,8 @@ pub trait FileSystem {
     #[idempotent]
     fn status(&self, path: &str) -> Result<Metadata, FileError>;
 
-    /// Puts entries of a directory into the span, from `cursor` on (0 at first).
+    /// Puts entries of a directory into the span, from `cursor` on (0 at first). The cursor to go on
+    /// with is greater.
     #[idempotent]
     fn list(&self, path: &str, cursor: u64, span: Span) -> Result<Listing, FileError>;
 

@@ -135,7 +135,9 @@ fn run_one(context: &mut Context<'_>, name: &str, arguments: &[String]) -> i32 {
     };
     match (command.run)(context, arguments) {
         Ok(()) => 0,
-        Err(Failure { text, status }) => {
+        Err(failure) => {
+            // Whatever a call said that was not waited for.
+            let Failure { text, status } = context.check_interrupt().err().unwrap_or(failure);
             // A command that runs another has shown the failure already.
             // Its words may be a file's: of the names in it, of the entry beside a program.
             if !text.is_empty() {

@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use libipc::escape::Escaped;
+use libipc::time;
 use skink_protocols::Span;
 use skink_protocols::file::client;
 use skink_protocols::file::{EntryReader, FileError, FileSystemClient, Kind, Metadata};
 
 use super::misused;
-use crate::context::{Context, Failure, Outcome, is_unavailable};
+use crate::context::{Context, Failure, INTERRUPTED, Outcome, is_unavailable};
 use crate::format as look;
+use crate::watch;
 
 /// An entry of a directory.
 pub struct Entry {
@@ -28,17 +30,19 @@ const MOST_BYTES: usize = 384 << 10;
 const ROWS: usize = 512;
 
 /// The entries of a directory from `cursor` on, sorted, as many as there is memory for, and where
-/// to go on.
+/// to go on. `check` is asked before each call, for nobody knows how many there will be.
 ///
 /// # Errors
-/// As the file server says.
-fn sorted_entries(
+/// As the file server says, or `check`.
+fn sorted_entries<E: From<FileError>>(
     client: &FileSystemClient,
     path: &str,
     cursor: u64,
-) -> Result<(Vec<Entry>, Option<u64>), FileError> {
+    check: impl Fn() -> Result<(), E>,
+) -> Result<(Vec<Entry>, Option<u64>), E> {
     let (mut found, mut next, mut bytes) = (Vec::new(), Some(cursor), 0);
     while let Some(cursor) = next.filter(|_| bytes < MOST_BYTES) {
+        check()?;
         let (some, behind) = some_entries(client, path, cursor)?;
         bytes += some.iter().map(|entry| size_of::<Entry>() + entry.name.len()).sum::<usize>();
         found.extend(some);
@@ -50,17 +54,24 @@ fn sorted_entries(
 
 /// As many entries as come at once, from `cursor` on, and where to go on.
 fn some_entries(
-    client: &FileSystemClient,
+    files: &FileSystemClient,
     path: &str,
     cursor: u64,
 ) -> Result<(Vec<Entry>, Option<u64>), FileError> {
-    let shared = &client.session().shared;
+    let shared = &files.session().shared;
     let span = Span { offset: 0, length: shared.size().min(64 * 1024) as u32 };
-    let listing = client.list(path, cursor, span)?;
+    let listing = files.list(path, cursor, span)?;
+    // A cursor that does not grow would never end.
+    if listing.next.is_some_and(|next| next <= cursor) || listing.length > span.length {
+        return Err(client::bad_answer());
+    }
     let mut reader = EntryReader::new(*shared, listing.length);
     let mut found = Vec::new();
     while let Some(entry) = reader.next_entry() {
         found.push(Entry { name: entry.name.to_string(), metadata: entry.metadata });
+    }
+    if !reader.is_whole() {
+        return Err(client::bad_answer());
     }
     Ok((found, listing.next))
 }
@@ -99,8 +110,12 @@ fn ls_one(context: &mut Context<'_>, path: &str, is_long: bool) -> Outcome {
     }
     let mut next = Some(0);
     while let Some(cursor) = next {
+        let at = |failure: Failure| match failure.status {
+            INTERRUPTED => failure,
+            _ => Failure::at(path, failure.text),
+        };
         let (found, behind) =
-            sorted_entries(&client, &inner, cursor).map_err(|e| Failure::at(path, e))?;
+            sorted_entries(&client, &inner, cursor, || context.check_interrupt()).map_err(at)?;
         show_entries(context, &found, is_long);
         next = behind;
     }
@@ -311,8 +326,13 @@ pub fn completions(context: &Context<'_>, path: &str) -> Vec<String> {
     let Ok((client, inner)) = context.resolve(directory) else {
         return Vec::new();
     };
-    // Of a directory with more than there is memory for, some.
-    let (found, _) = sorted_entries(&client, &inner, 0).unwrap_or_default();
+    // Of a directory with more than there is memory or time for, some.
+    let until_ns = time::now_ns() + watch::COMPLETION_NS;
+    let check = || match time::now_ns() < until_ns {
+        true => Ok(()),
+        false => Err(FileError::from(libipc::Error::Interrupted)),
+    };
+    let (found, _) = sorted_entries(&client, &inner, 0, check).unwrap_or_default();
     let is_plain_text = |entry: &&Entry| Escaped(&entry.name).to_string() == entry.name;
     let fitting = found.iter().filter(|entry| fits(&entry.name)).filter(is_plain_text);
     let mut names: Vec<String> = fitting.map(shown).collect();

@@ -52,7 +52,7 @@ impl World {
         let interrupts = controller.interrupts();
         interrupts.acknowledge_all();
         driver.turn(0).unwrap();
-        let mut ring = Ring::new(memory, RING_CAPACITY).unwrap();
+        let mut ring = Ring::new(memory, RING_CAPACITY, 1).unwrap();
         assert_eq!(ring.poll(), None);
         World { fake, controller, interrupts, driver, ring, next: 0 }
     }

@@ -72,7 +72,7 @@ impl World {
         });
         let bells = [Rung::default(), Rung::default()];
         let driver = driver(&fake, memories, &bells, 1);
-        let rings = memories.map(|memory| Ring::new(memory, RING_CAPACITY).unwrap());
+        let rings = memories.map(|memory| Ring::new(memory, RING_CAPACITY, 1).unwrap());
         let mut world =
             World { fake, driver, memories, rings: rings.into(), bells, incarnation: 1 };
         world.turn();
@@ -89,6 +89,7 @@ impl World {
     fn restart(&mut self) {
         self.incarnation += 1;
         self.driver = driver(&self.fake, self.memories, &self.bells, self.incarnation);
+        self.rings.iter_mut().for_each(|ring| ring.set_server(self.incarnation));
         self.turn();
     }
 
@@ -213,7 +214,7 @@ fn a_new_client_waits_until_the_device_has_done_with_the_old_one() {
     let info = caller.0.borrow().unwrap().unwrap();
     assert_eq!((info.sectors, info.incarnation, info.depth), (4096, 1, 85));
     // It finds nothing of its predecessor, and is served.
-    world.rings[0] = Ring::new(world.memories[0], RING_CAPACITY).unwrap();
+    world.rings[0] = Ring::new(world.memories[0], RING_CAPACITY, 1).unwrap();
     assert_eq!(world.poll(0), []);
     world.submit(0, 50);
     let _ = world.rings[0].publish();
