@@ -81,7 +81,7 @@ pub fn run(
     let mut lab = Lab::boot(&system, &options, None, watch)?;
     let (mut report, mut wrong) = (Report::default(), Vec::new());
     // A guest that does not answer is a finding like others.
-    if let Err(error) = follow(&mut lab, plan, watch, &mut report, &mut wrong) {
+    if let Err(error) = follow(&mut lab, watch, &mut report, &mut wrong) {
         report = Report::parse(&lab.console());
         wrong.push(format!("{error:#}"));
         return Ok((report, wrong));
@@ -94,7 +94,6 @@ pub fn run(
 /// Follows a run to its end, or to the first harm.
 fn follow(
     lab: &mut Lab,
-    plan: &Plan,
     watch: &Watch,
     report: &mut Report,
     wrong: &mut Vec<String>,
