@@ -46,6 +46,7 @@ pub const TESTS: &[Test] = &[
                     "has no crash record",
                     "no crash record of order",
                     "no crash record of the death",
+                    "with 0 crash records",
                 ],
             )
         },

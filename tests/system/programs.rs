@@ -493,7 +493,7 @@ fn nothing_is_left(fixture: &Fixture) -> Result<()> {
     ensure!(said[1].status == 0 && said[3].status == 128, "{said:?}");
     ensure!(said[5].status == SHELL_DIED, "{:?}", said[5]);
     // `repeat` stops at the first that fails.
-    ensure!(said[3].text.starts_with(&"text\n".repeat(10)), "{:?}", said[3]);
+    ensure!(said[3].text.starts_with(&"l: reads text\n".repeat(10)), "{:?}", said[3]);
     for said in [&said[2], &said[4]] {
         ensure!(said.text.ends_with(before.as_str()), "before:\n{before}after:\n{}", said.text);
     }

@@ -276,13 +276,16 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// The column `RESTARTS` of `ps`; states may have two words, so it is counted from the end.
+/// The column `RESTARTS` of `ps`; states may have two words, so it is counted from the end. It counts
+/// what was tried: the last start of one that is failed was none.
 fn restarts(ps: &str) -> BTreeMap<String, u64> {
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // RESTARTS PRIO CPU% MEMORY(number, unit) IRQS REQUESTS
         let place = words.len().checked_sub(7)?;
-        Some((words[0].to_owned(), words[place].parse().ok()?))
+        let tried: u64 = words[place].parse().ok()?;
+        let done = if words[1] == "failed" { tried.saturating_sub(1) } else { tried };
+        Some((words[0].to_owned(), done))
     };
     ps.lines().skip(1).filter_map(row).collect()
 }
@@ -306,8 +309,9 @@ mod tests {
     fn restarts_are_read_whatever_the_state() {
         let ps = "NAME  STATE  INC  RESTARTS  PRIO  CPU%  MEMORY  IRQS  REQUESTS\n\
             fs   running  3  2  150  0.3  8.2 MiB  0  0\n\
-            blk  no device  0  0  190  0.0  4 KiB  0  0\n";
-        let expected = [("blk".to_owned(), 0), ("fs".to_owned(), 2)];
+            blk  no device  0  0  190  0.0  4 KiB  0  0\n\
+            pci  failed  3  2  200  0.0  4 KiB  0  0\n";
+        let expected = [("blk".to_owned(), 0), ("fs".to_owned(), 2), ("pci".to_owned(), 1)];
         assert_eq!(restarts(ps).into_iter().collect::<Vec<_>>(), expected);
     }
 }
