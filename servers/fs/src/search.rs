@@ -22,9 +22,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Searches for names that are kept: of each request that can wait the few that it makes.
-const FINDS: usize = 128;
+const FINDS: usize = 64;
 /// Others that are kept.
-const OTHERS: usize = 32;
+const OTHERS: usize = 16;
 
 /// Bytes of all of them, at most: a name and its scanner for each, 8 KiB for the short names that are
 /// taken, a path with the directories on it.

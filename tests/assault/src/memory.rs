@@ -40,7 +40,8 @@ pub fn scribble(memory: &Shared, random: &mut Random) {
 /// Uses a ring in the way it is meant to be, with requests that make little sense.
 pub fn use_ring(target: &Target, random: &mut Random) {
     let Some(area) = target.shared.part(0, RING_BYTES) else { return };
-    let ring = ClientRing::<REQUEST_WORDS, COMPLETION_WORDS>::new(area, RING_CAPACITY);
+    // The driver is the first instance for as long as nobody can harm it.
+    let ring = ClientRing::<REQUEST_WORDS, COMPLETION_WORDS>::new(area, RING_CAPACITY, 1);
     let Some(mut ring) = ring else { return };
     for _ in 0..64 {
         while ring.poll().is_some() {}
