@@ -91,7 +91,7 @@ impl Campaign {
     /// If this is one.
     pub fn ensure_sees(self, control: Option<Control>) -> Result<()> {
         let sees = control.is_none_or(|control| self.sees(control));
-        ensure!(sees, "this campaign does nothing that `--control` touches; see `sees`");
+        ensure!(sees, "{self:?} does nothing that {control:?} breaks: it would pass");
         Ok(())
     }
 }
@@ -144,7 +144,8 @@ mod tests {
         for campaign in Campaign::ALL {
             assert!(Control::ALL.into_iter().any(|control| campaign.sees(control)));
         }
-        assert!(Campaign::Overhead.ensure_sees(Some(Control::SlotLeaked)).is_err());
+        let error = Campaign::Overhead.ensure_sees(Some(Control::SlotLeaked)).unwrap_err();
+        assert!(error.to_string().contains("it would pass"), "{error}");
         assert!(Campaign::Overhead.ensure_sees(None).is_ok());
     }
 }

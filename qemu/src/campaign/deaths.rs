@@ -410,7 +410,7 @@ impl<'a> Bench<'a> {
         Ok(deaths)
     }
 
-    /// Everything works again; who died meanwhile.
+    /// Everything works; who died meanwhile.
     fn check_all(&mut self) -> Result<Vec<Death>> {
         let all = self.lab.say(ALL)?;
         ensure!(all.is(&self.calm[ALL]), "afterwards `{ALL}`: {:?}, {:?}", all.outcome, all.text);

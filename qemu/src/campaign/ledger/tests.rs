@@ -119,5 +119,6 @@ fn orders_that_are_forgotten_are_missed_and_later_tables_replace_earlier_ones() 
     assert_eq!(error.to_string(), "orders 2 to 2 are forgotten");
     ledger.take_orders(&format!("{HEAD}1 fs kill endless 5 5 0 replaced\n")).unwrap();
     assert_eq!((ledger.totals().wanted, ledger.totals().died), (5, 5));
-    assert!(ledger.take_orders(&format!("{HEAD}no table\n")).is_err());
+    let error = ledger.take_orders(&format!("{HEAD}no table\n")).unwrap_err().to_string();
+    assert_eq!(error, "`orders` printed \"no table\"");
 }
