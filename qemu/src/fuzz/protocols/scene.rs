@@ -23,7 +23,7 @@ const CONSOLE: [&str; 2] = [
 ];
 /// What a tenant may have.
 const TENANT: &str = "name = \"tenant\"\nargs = \"tenant\"\nheap = \"64KiB\"\nextra_threads = 1\n\
-    priority = 80\nrestart = \"permanent\"\nintensity = 250\nintensity_period_ms = 1_000\n\
+    priority = 80\nrestart = \"permanent\"\nintensity = 200\nintensity_period_ms = 200_000\n\
     needs = [{ name = \"console\", server = \"console\", protocol = \"console\", channel = \"terminal\" }]\n";
 
 /// The disks.
