@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 pub const MOST_NS: u64 = 50_000_000;
 /// The longest that one line of commands may take, on the host's clock.
 pub const LINE_TIMEOUT: Duration = Duration::from_secs(300);
+/// After so much time on the host's clock nothing else of a disk is tried.
+pub const ENOUGH: Duration = Duration::from_secs(20);
 
 /// The client that asks beside, in the manifest: above the shell, so that only servers keep it waiting.
 const ASKER: &str = r#"
@@ -69,10 +71,21 @@ pub struct Args {
 /// What came of a disk.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// By server, the longest answer, in instructions.
-    pub longest: BTreeMap<String, u64>,
+    /// By server, the longest answer.
+    pub longest: BTreeMap<String, Longest>,
     /// The line that took longest, and how long.
     pub slowest: (String, Duration),
+    /// Things that were not tried any more, as the disk had taken [`ENOUGH`].
+    pub left_out: usize,
+}
+
+/// The longest answer of a server.
+#[derive(Clone, Debug)]
+pub struct Longest {
+    /// Busy nanoseconds: instructions.
+    pub ns: u64,
+    /// The line that was being executed when it was told of.
+    pub line: String,
 }
 
 /// `skink disks`. Returns exit code 1 if something does not hold.
@@ -114,12 +127,17 @@ pub fn command(workspace: &Workspace, args: &Args) -> Result<u8> {
 
 fn told(case: &Case, report: &Report) -> String {
     let longest: Vec<String> =
-        report.longest.iter().map(|(server, ns)| format!("{server} {ns}")).collect();
+        report.longest.iter().map(|(server, longest)| format!("{server} {}", longest.ns)).collect();
     let (line, time) = &report.slowest;
+    let left_out = match report.left_out {
+        0 => String::new(),
+        count => format!("; {count} things were left out"),
+    };
     format!(
-        "{:<18} longest answers (instructions): {}; slowest: {:.1} s, `{line}`",
+        "{:<16} longest answers (instructions): {}, disk's at `{}`; slowest: {:.1} s, `{line}`{left_out}",
         case.name,
         longest.join(", "),
+        report.longest["disk"].line,
         time.as_secs_f64()
     )
 }
@@ -147,7 +165,13 @@ const EACH: [&str; 10] = [
     "mv % '/disk/SMALL/a long name for it'",
     "rm -r '/disk/SMALL/a long name for it'",
 ];
-const AFTER: [&str; 4] = ["fill /disk/FILLED.BIN 1000000", "rm /disk/FILLED.BIN", "sync", "df"];
+const AFTER: [&str; 5] = [
+    "fill /disk/FILLED.BIN 1000000",
+    "sha256 /disk/FILLED.BIN",
+    "rm /disk/FILLED.BIN",
+    "sync",
+    "df",
+];
 
 /// Does everything to one disk.
 ///
@@ -167,53 +191,75 @@ pub fn run(
     ran
 }
 
+/// A guest in which lines are said, and what is heard of it.
+struct Said<'a> {
+    lab: Lab<'a>,
+    /// Bytes of the console that have been read.
+    read: usize,
+    longest: BTreeMap<String, Longest>,
+    slowest: (String, Duration),
+}
+
+impl Said<'_> {
+    /// Says a line, which must end, and of which nobody may die.
+    fn say(&mut self, line: &str) -> Result<Heard> {
+        let began = Instant::now();
+        let heard = self.lab.say_within(line, LINE_TIMEOUT)?;
+        if began.elapsed() > self.slowest.1 {
+            self.slowest = (line.to_owned(), began.elapsed());
+        }
+        ensure!(heard.deaths.is_empty(), "`{line}`: died: {:?}", heard.deaths);
+        ensure!(matches!(heard.outcome, Outcome::Status(_)), "`{line}`: {:?}", heard.outcome);
+        let console = self.lab.console();
+        let end = console.rfind('\n').map_or(0, |at| at + 1).max(self.read);
+        let told = console.get(self.read..end).context("the console has said more than is kept")?;
+        hear(told, line, &mut self.longest)?;
+        self.read = end;
+        Ok(heard)
+    }
+}
+
 fn run_on(system: &System, case: &Case, image: &Path, watch: &Watch) -> Result<Report> {
     let disk = Some(image.to_path_buf());
     let options = Options { icount: true, idle: Idle::Sleeps, disk, ..Options::default() };
-    let mut lab = Lab::boot(system, &options, None, watch)?;
-    let mut slowest = (String::new(), Duration::ZERO);
-    let mut heard_of = 0;
-    let mut say = |lab: &mut Lab, line: &str| -> Result<Heard> {
-        let began = Instant::now();
-        let heard = lab.say_within(line, LINE_TIMEOUT)?;
-        if began.elapsed() > slowest.1 {
-            slowest = (line.to_owned(), began.elapsed());
-        }
-        let console = lab.console();
-        for told in console[heard_of..].lines().filter(|l| l.contains("asks disk")) {
-            eprintln!("{line}: {told}");
-        }
-        heard_of = console.len();
-        eprintln!("{:?} {line}: {:?}", began.elapsed(), heard.outcome);
-        ensure!(heard.deaths.is_empty(), "`{line}`: died: {:?}", heard.deaths);
-        ensure!(matches!(heard.outcome, Outcome::Status(_)), "`{line}`: {:?}", heard.outcome);
-        Ok(heard)
-    };
-    let listed = say(&mut lab, BEFORE[0])?;
+    let lab = Lab::boot(system, &options, None, watch)?;
+    let began = Instant::now();
+    let (longest, slowest) = (BTreeMap::new(), (String::new(), Duration::ZERO));
+    let mut guest = Said { lab, read: 0, longest, slowest };
+    let listed = guest.say(BEFORE[0])?;
     for line in &BEFORE[1..] {
-        say(&mut lab, line)?;
+        guest.say(line)?;
     }
+    let mut left_out = 0;
     for thing in things(&listed.text) {
+        if began.elapsed() > ENOUGH {
+            left_out += 1;
+            continue;
+        }
         for line in EACH {
-            say(&mut lab, &line.replace('%', &format!("/disk/{thing}")))?;
+            guest.say(&line.replace('%', &format!("/disk/{thing}")))?;
         }
     }
     for line in AFTER {
-        say(&mut lab, line)?;
+        guest.say(line)?;
     }
-    let measured = lab.console();
+    let (longest, slowest) = (guest.longest.clone(), guest.slowest.clone());
+    ensure!(longest.len() == 4, "the client that asks has told of {longest:?} only");
     // Its death was ordered.
-    lab.say_within("restart fs", LINE_TIMEOUT)?;
-    let read = say(&mut lab, &format!("cat /disk{SMALL_FILE}"))?;
+    guest.lab.say_within("restart fs", LINE_TIMEOUT)?;
+    guest.longest.clear();
+    let lab = &mut guest.lab;
+    let read = lab.say_within(&format!("cat /disk{SMALL_FILE}"), LINE_TIMEOUT)?;
+    ensure!(matches!(read.outcome, Outcome::Status(_)), "after `restart fs`: {read:?}");
     for line in ["ls /disk", "sync"] {
-        say(&mut lab, line)?;
+        let heard = lab.say_within(line, LINE_TIMEOUT)?;
+        ensure!(heard.deaths.is_empty(), "`{line}` after `restart fs`: {:?}", heard.deaths);
     }
     if case.kind == Kind::Extreme {
         ensure!(read.text.as_bytes() == SMALL_TEXT, "the sound file: {read:?}");
     }
-    let longest = longest(&measured)?;
-    lab.end()?;
-    Ok(Report { longest, slowest })
+    guest.lab.end()?;
+    Ok(Report { longest, slowest, left_out })
 }
 
 /// A few things of a root directory that are to be tried: names that a line can have between quotes.
@@ -227,25 +273,22 @@ fn things(listed: &str) -> Vec<String> {
     names
 }
 
-/// The longest answers that the client has told of on the console.
-fn longest(console: &str) -> Result<BTreeMap<String, u64>> {
-    let mut longest = BTreeMap::new();
-    for line in console.lines() {
-        if line.contains(" in vain") {
-            bail!("{line}");
+/// Takes from the console what the client that asks has told while this line was executed.
+fn hear(console: &str, during: &str, longest: &mut BTreeMap<String, Longest>) -> Result<()> {
+    for told in console.lines() {
+        if told.contains(" in vain") {
+            bail!("`{during}`: {told}");
         }
-        if let Some((_, told)) = line.split_once("asks ")
+        if let Some((_, told)) = told.split_once("asks ")
             && let Some((server, number)) = told.split_once(": ")
             && let Some(number) = number.strip_suffix(" busy-ns")
         {
-            longest.insert(server.to_owned(), number.parse()?);
+            let ns = number.parse()?;
+            ensure!(ns <= MOST_NS, "`{during}`: an answer of {server} took {ns} instructions");
+            longest.insert(server.to_owned(), Longest { ns, line: during.to_owned() });
         }
     }
-    ensure!(longest.len() == 4, "the client that asks has told of {longest:?} only");
-    for (server, ns) in &longest {
-        ensure!(*ns <= MOST_NS, "an answer of {server} took {ns} instructions");
-    }
-    Ok(longest)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -254,12 +297,17 @@ mod tests {
 
     #[test]
     fn what_the_client_tells_is_read_and_judged() {
-        let console = "asker: asks disk: 5 busy-ns\r\nasker: asks disk: 70 busy-ns\nx: asks boot: 1 busy-ns\n\
-            asks hello: 2 busy-ns\nasks console: 3 busy-ns\n";
-        assert_eq!(longest(console).unwrap()["disk"], 70);
-        assert!(longest(&console.replace("70", "50000001")).is_err());
-        assert!(longest(&console.replace("hello: 2 busy-ns", "hello in vain")).is_err());
-        assert!(longest("asks disk: 5 busy-ns").is_err(), "the others are missing");
+        let console = "asker: asks disk: 5 busy-ns\r\nasker: asks disk: 70 busy-ns\nx: asks boot: 1 busy-ns\n";
+        let judged = |console: &str| {
+            let mut longest = BTreeMap::new();
+            hear(console, "ls", &mut longest).map(|()| longest)
+        };
+        let longest = judged(console).unwrap();
+        assert_eq!((longest["disk"].ns, longest["boot"].ns, longest.len()), (70, 1, 2));
+        assert_eq!(longest["disk"].line, "ls");
+        assert!(judged(&console.replace("70", "50000000")).is_ok());
+        assert!(judged(&console.replace("70", "50000001")).is_err());
+        assert!(judged(&console.replace("boot: 1 busy-ns", "boot in vain")).is_err());
     }
 
     #[test]
