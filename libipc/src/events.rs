@@ -100,8 +100,7 @@ impl Events {
             }
             let bits = self.wait_for(mask | event::TIMER) & mask;
             if bits != 0 {
-                let _ = self.timer().cancel();
-                self.discard_timer();
+                self.stop_timer();
                 return bits;
             }
             // Else the signal is one of an earlier deadline, or the clocks differ by a rounding.
@@ -119,8 +118,10 @@ impl Events {
         }
     }
 
-    /// Forgets a timer signal that came between the wait and the cancellation.
-    fn discard_timer(&self) {
+    /// Cancels the timer, and forgets its signal if it has fired already. Other signals are kept.
+    pub(crate) fn stop_timer(&self) {
+        // Refused is only a timer that is not there, and that one never fires.
+        let _ = self.timer().cancel();
         let polled = self.notification().poll().unwrap_or(0) & !SIGNAL;
         accounting::signalled(polled);
         let bits = polled | self.pending.swap(0, Relaxed);

@@ -29,8 +29,9 @@ use core::cell::Cell;
 use skink_abi::message::MAX_WORDS;
 use skink_abi::syscall::REGISTER_WORDS;
 
-/// How long the loop waits for other requests between two steps, nanoseconds.
-const PAUSE_NS: u64 = MS;
+/// How long the loop waits for other requests between two steps, nanoseconds: a small part of what a
+/// step takes, and enough for a client of lower priority to make its call.
+const PAUSE_NS: u64 = MS / 10;
 
 /// A request that has had a step.
 struct Waiting {
@@ -120,6 +121,10 @@ impl Queue {
     #[cold]
     #[inline(never)]
     pub fn step<S: Server>(&mut self, server: &mut S, can_receive: bool) {
+        // It may have fired since a request came: its signal would end the next wait at once, and the
+        // timer of that one would fire during the next step, so that the loop never waited again.
+        events::main().stop_timer();
+        crate::server::deliver_pending(server);
         self.step_one(server);
         while !can_receive && POOL.free() == 0 && !self.is_empty() {
             events::main().sleep_ns(PAUSE_NS);
@@ -165,7 +170,7 @@ mod tests {
     use crate::server::run;
     use crate::server::tests::with_pool;
     use crate::start::event;
-    use skink_abi::{MessageInfo, Syscall};
+    use skink_abi::{Error, Invocation, MessageInfo, Syscall};
     use std::cell::RefCell;
     use std::collections::HashMap;
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -190,6 +195,8 @@ mod tests {
     struct World {
         seen: Vec<Seen>,
         armed: bool,
+        /// The timer has fired, and nobody has seen its signal.
+        fired: bool,
         /// By reply: whose caller waits there.
         callers: HashMap<u64, u64>,
         /// Clients' instances, where not 0.
@@ -216,7 +223,11 @@ mod tests {
 
         fn on_message(&mut self, request: &Request<'_>) -> Outcome {
             let number = request.message().words[0];
-            self.world.borrow_mut().seen.push(Step(number));
+            let mut world = self.world.borrow_mut();
+            world.seen.push(Step(number));
+            // A step takes longer than the wait for others.
+            world.fired |= std::mem::take(&mut world.armed);
+            drop(world);
             assert_eq!(buffer::word(5), number, "the whole message comes again");
             let (needed, done) = (buffer::word(4), self.done.entry(number).or_default());
             *done += 1;
@@ -306,8 +317,13 @@ mod tests {
                 world.seen.push(Answered(number, info.label()));
             };
             match trap.number {
-                // The timer is armed by an invocation.
-                Syscall::Call => world.armed = true,
+                Syscall::Call => world.armed = trap.info.label() == Invocation::TimerArm.raw(),
+                Syscall::Poll => {
+                    let badge = SIGNAL | event::TIMER;
+                    let status = if world.fired { 0 } else { Error::WouldBlock.raw() };
+                    world.fired = false;
+                    return Registers { badge, status, ..Registers::default() };
+                }
                 Syscall::Wait if is_waited_for => {
                     let badge = SIGNAL | DOORBELL | event::SESSIONS;
                     return Registers { badge, ..Registers::default() };
@@ -323,6 +339,10 @@ mod tests {
                 Syscall::Recv | Syscall::ReplyRecv => {
                     if trap.number == Syscall::ReplyRecv {
                         finish(trap.reply, trap.info);
+                    }
+                    if std::mem::take(&mut world.fired) {
+                        let badge = SIGNAL | event::TIMER;
+                        return Registers { badge, ..Registers::default() };
                     }
                     let is_armed = world.armed;
                     world.seen.push(Waits(is_armed));
@@ -353,11 +373,24 @@ mod tests {
             Answered(20, UNKNOWN),
             Step(10),
             Answered(10, UNKNOWN),
-            // The timer fires once more, for nothing.
-            Waits(true),
             Waits(false),
         ];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn others_are_waited_for_between_any_two_steps() {
+        let got = serve_all(4, &[Sent(1, 10, 9), Sent(2, 20, 1), Sent(3, 30, 1), Sent(2, 21, 1)]);
+        let mut since = 0;
+        for seen in got {
+            match seen {
+                Waits(_) => since = 0,
+                Step(10) => since += 1,
+                _ => {}
+            }
+            // The first step is followed by the second at once.
+            assert!(since <= 2);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod args;
 mod exec;
 mod line;
 
-use crate::campaign::{deaths, overhead, soak, sweep, throughput};
+use crate::campaign::{deaths, disks, overhead, soak, sweep, throughput};
 use crate::machine::Options;
 use crate::machine::arguments::arguments;
 use crate::progress::note;
@@ -158,6 +158,8 @@ enum Sub {
     Throughput(throughput::Args),
     /// Let each server die in each way at each time, and check what others see of it
     Deaths(deaths::Args),
+    /// Does to hostile and extreme disks what a shell can, and measures another client's answers
+    Disks(disks::Args),
     /// Kill servers and clients at every step of a workload, and check its result
     Sweep(sweep::Args),
     /// Measure what heartbeats and recording cost, on against off
@@ -270,6 +272,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Soak(args) => soak::command(workspace, &args),
         Sub::Throughput(args) => throughput::command(workspace, &args),
         Sub::Deaths(args) => deaths::command(workspace, &args),
+        Sub::Disks(args) => disks::command(workspace, &args),
         Sub::Overhead(args) => overhead::command(workspace, &args),
         Sub::Sweep(args) => sweep::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),

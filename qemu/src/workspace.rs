@@ -128,6 +128,22 @@ impl Workspace {
     pub fn target_folder(&self, arch: Arch) -> PathBuf {
         self.root.join("targets").join(arch.target())
     }
+
+    /// A manifest called `name` among the results: the shipped one, with more tables at its end.
+    ///
+    /// # Errors
+    /// If the shipped one cannot be read, or this one not written.
+    pub fn manifest_with(&self, arch: Arch, name: &str, tables: &str) -> Result<PathBuf> {
+        let shipped = self.target_folder(arch).join("system.toml");
+        let text = std::fs::read_to_string(&shipped)
+            .with_context(|| format!("reading {}", shipped.display()))?;
+        // What it includes lies where it lay.
+        let targets = self.root.join("targets");
+        let text = text.replace("\"../", &format!("\"{}/", targets.display())) + tables;
+        let path = self.results()?.join(format!("{name}-{}.toml", arch.name()));
+        write_atomically(&path, text.as_bytes())?;
+        Ok(path)
+    }
 }
 
 fn is_root(folder: &Path) -> bool {

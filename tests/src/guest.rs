@@ -69,12 +69,7 @@ impl Fixture {
     /// If the manifest cannot be read or written, or the system does not build.
     pub fn with_tables(arch: Arch, name: &str, tables: &str) -> Result<Fixture> {
         let workspace = Workspace::find()?;
-        let targets = workspace.root.join("targets");
-        let text = std::fs::read_to_string(targets.join(arch.target()).join("system.toml"))?;
-        // What it includes lies where it lay.
-        let text = text.replace("\"../", &format!("\"{}/", targets.display())) + tables;
-        let path = workspace.results()?.join(format!("{name}-{}.toml", arch.name()));
-        std::fs::write(&path, text)?;
+        let path = workspace.manifest_with(arch, name, tables)?;
         Fixture::of(arch, &Recipe { manifest: Some(path), ..Recipe::default() })
     }
 

@@ -1,15 +1,24 @@
 //! Requests that are long because of what a disk holds, beside others.
 
 use anyhow::{Context, Result, ensure};
-use skink_tests::{Disk, Fixture};
+use skink_tests::{Disk, Fixture, one_at_a_time};
+use skink_tool::campaign::disks;
 use skink_tool::machine::Options;
+use skink_tool::session::Watch;
+use skink_tool::workspace::Workspace;
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "WORK0001 a huge directory is listed while another command is answered at once",
-    run: beside_a_listing,
-}];
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "WORK0001 a huge directory is listed while another command is answered at once",
+        run: beside_a_listing,
+    },
+    Test {
+        name: "WORK0002 whatever is done to a hostile disk, other clients of all servers are answered",
+        run: beside_a_hostile_disk,
+    },
+];
 
 /// Files of the directory that is listed, and files before it in the one that it lies in.
 const LISTED: usize = 10_000;
@@ -103,4 +112,13 @@ fn beside_a_listing(fixture: &Fixture) -> Result<()> {
     ensure!(count(&said[2].text, 'F') == BEFORE, "{} listed", count(&said[2].text, 'F'));
     ensure!(!console.contains(" died"), "{console}");
     Ok(())
+}
+
+/// One disk of the forty; `skink disks` tries them all.
+fn beside_a_hostile_disk(fixture: &Fixture) -> Result<()> {
+    let _alone = one_at_a_time();
+    let workspace = Workspace::find()?;
+    let system = disks::system(&workspace, fixture.arch())?;
+    let case = skink_disks::all().find(|case| case.name == "one-chain").context("the disk")?;
+    disks::run(&workspace, &system, case, 1, &Watch::default()).map(|_| ())
 }

@@ -122,7 +122,11 @@ impl<'a> Lab<'a> {
         Ok(heard)
     }
 
-    fn say_within(&mut self, line: &str, timeout: Duration) -> Result<Heard> {
+    /// As [`Lab::say`], with a time-out of its own, and without deaths that were heard of before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn say_within(&mut self, line: &str, timeout: Duration) -> Result<Heard> {
         let mut bytes = Vec::new();
         let mut deaths = Vec::new();
         let mut output = |more: &[u8]| bounded::capture(&mut bytes, more);

@@ -3,6 +3,7 @@
 //! for ([`ledger`]), and each can be run on systems that are broken on purpose ([`control`]).
 //!
 //! * [`deaths`]: the matrix of deaths: each server, each way, each time.
+//! * [`disks`]: hostile and extreme disks, and a client beside.
 //! * [`overhead`]: what heartbeats and recording cost.
 //! * [`soak`]: very many restarts in one boot leave nothing behind and do not get dearer.
 //! * [`sweep`]: kill at every step of a workload.
@@ -10,6 +11,7 @@
 
 pub mod control;
 pub mod deaths;
+pub mod disks;
 pub mod lab;
 pub mod ledger;
 pub mod lying_disk;

@@ -306,6 +306,10 @@ impl Chain {
 
     /// Forgets all but the first `len` clusters, of which `last` is the last one.
     pub fn truncate(&mut self, len: u32, last: u32) {
+        if len == 0 {
+            *self = Self::empty(self.limit);
+            return;
+        }
         self.extents.retain(|e| e.index < len);
         self.count = (self.extents.len() as u32).saturating_sub(1) * self.stride + 1;
         self.recent.take();

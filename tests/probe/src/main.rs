@@ -15,11 +15,14 @@
 //!   NAME`: neighbours at a file server (`files.rs`).
 //! * `serves`, `calls EDGE`: a server that means harm, and its client (`hostile.rs`).
 //! * `registers`: what a device shows its driver (`devices.rs`).
+//! * `asks`: asks other servers for small things for ever, and logs each longest answer (`asks.rs`).
 //! * `tries CODE`: counts in its survivor region, panics twice, then exits with the code.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 extern crate alloc;
+#[cfg(target_os = "none")]
+mod asks;
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
@@ -97,6 +100,7 @@ mod guest {
             ["serves"] => crate::hostile::serves(),
             ["calls", edge] => crate::hostile::calls(start, edge),
             ["registers"] => crate::devices::registers(start),
+            ["asks"] => crate::asks::asks(start),
             ["tries", code] => return tries(start, code.parse().expect("a code")),
             _ => panic!("args `{}`: see the head of the program", start.args),
         }

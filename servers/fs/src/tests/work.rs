@@ -125,6 +125,23 @@ fn any_place_of_a_file_in_fragments_is_near_one_that_is_known() {
 }
 
 #[test]
+fn a_file_that_was_in_fragments_is_emptied_and_written_anew() {
+    const FRAGMENTS: u32 = 3500;
+    let (mut disk, bytes) = fragmented(FRAGMENTS, 16);
+    let handle = disk.open("/F", Access::Write, Create::Never).unwrap();
+    for size in [0, 700, 0, 40_000] {
+        disk.set_size(handle, 0).unwrap();
+        disk.write_at(handle, 0, &bytes[..size]).unwrap();
+        let mut piece = vec![0; size];
+        assert_eq!(disk.read_at(handle, 0, &mut piece), Ok(size));
+        assert!(piece == bytes[..size], "{size} bytes");
+    }
+    // What is known of the new chain is as much as there may be.
+    let (read, looks) = looks(&mut disk, |disk| disk.read_at(handle, 20_000, &mut [0; 512]));
+    assert!(read == Ok(512) && looks < 8, "{looks}");
+}
+
+#[test]
 fn a_short_name_is_found_in_one_pass_however_many_are_taken() {
     const CLUSTERS: u32 = 4_000;
     let mut image = small_volume();
