@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 
 /// The longest that an answer may take: busy nanoseconds, which are instructions here.
 pub const MOST_NS: u64 = 50_000_000;
-/// The longest that one line of commands may take, on the host's clock.
-pub const LINE_TIMEOUT: Duration = Duration::from_secs(300);
+/// The longest that one line of commands may take, on the host's clock: `rm -r` of folders within each
+/// other walks each path from the root.
+pub const LINE_TIMEOUT: Duration = Duration::from_secs(1200);
 /// After so much time on the host's clock nothing else of a disk is tried.
 pub const ENOUGH: Duration = Duration::from_secs(20);
 
