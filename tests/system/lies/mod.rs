@@ -2,8 +2,12 @@
 //! command ends in its time, with what is right or with an error, and everybody recovers.
 //!
 //! Of the tests in which a way lasts for ever, each way takes a boot: some are chosen. All of them:
-//! `SKINK_LIES=all cargo test -p skink-tests --test system -- LIES` (Ctrl-C only for those that do not end
-//! by themselves: `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
+//! `SKINK_LIES=all cargo test -p skink-tests --test system -- --ignored LIES` (Ctrl-C only for those that do
+//! not end by themselves: `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
+//!
+//! Those that wait for deadlines run on counted time, which costs nothing while the guest is idle, and
+//! jumps from timer to timer while the host's disk works. On a host with other work an honest driver is
+//! late then, so they run only when asked for (`--ignored`), on a quiet host.
 
 mod driver;
 mod files;
@@ -17,7 +21,13 @@ use skink_tool::session::{Guest, Outcome, Watch};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[
+pub const TESTS: &[Test] = &[Test {
+    name: "LIES0005 Ctrl-C ends every wait for a file server at once",
+    run: files::ctrl_c,
+}];
+
+/// On counted time.
+pub const LONG: &[Test] = &[
     Test {
         name: "LIES0001 a disk's driver that lies or is silent costs a told time, and its successor makes it good",
         run: driver::once,
@@ -34,7 +44,6 @@ pub const TESTS: &[Test] = &[
         name: "LIES0004 a file server that lies for ever is restarted a told number of times, and others are served",
         run: files::for_ever,
     },
-    Test { name: "LIES0005 Ctrl-C ends every wait for a file server at once", run: files::ctrl_c },
 ];
 
 /// How long the host waits for a line.
