@@ -15,10 +15,11 @@ use crate::volume::Volume;
 /// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
 /// log stay short.
 const RESERVE_STEP: u32 = 128;
-/// Bytes that are zeroed at a time.
-const ZERO_STEP: u32 = 32 << 10;
-/// Work of that: lines of the cache, some of which wait for others to be written.
-const ZERO_WORK: u64 = 32;
+/// Bytes that are zeroed at a time: what is not done in a step is done anew in the next one, so that it must
+/// fit into one however many fragments it lies in.
+const ZERO_STEP: u32 = 4 << 10;
+/// Work of that: a line of the cache, which may wait for others to be written.
+const ZERO_WORK: u64 = 4;
 
 /// Whether clusters are added within one step, or in as many as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

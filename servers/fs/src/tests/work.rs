@@ -3,6 +3,7 @@
 
 use super::by_hand::*;
 use super::helpers::*;
+use super::steps::in_steps;
 use crate::testing::FakeDisk;
 use crate::{Access, Create, Limits, Volume};
 
@@ -139,6 +140,22 @@ fn a_file_that_was_in_fragments_is_emptied_and_written_anew() {
     // What is known of the new chain is as much as there may be.
     let (read, looks) = looks(&mut disk, |disk| disk.read_at(handle, 20_000, &mut [0; 512]));
     assert!(read == Ok(512) && looks < 8, "{looks}");
+}
+
+#[test]
+fn steps_that_work_little_come_to_an_end_in_a_file_in_fragments() {
+    const WORK: u64 = 25;
+    let (mut disk, bytes) = fragmented(3500, 16);
+    let handle = disk.open("/F", Access::Write, Create::Never).unwrap();
+    for clusters in [4100, 3000, 2010, 1007] {
+        let cut = |disk: &mut Disk| disk.set_size(handle, clusters * 512);
+        in_steps(&mut disk, WORK, cut).0.unwrap();
+        let mut piece = [0; 512];
+        let at = (clusters - 1) * 512;
+        let read = in_steps(&mut disk, WORK, |disk| disk.read_at(handle, at, &mut piece)).0;
+        let expected = bytes.get(at as usize..at as usize + 512).unwrap_or(&[0; 512]);
+        assert!(read == Ok(512) && piece == expected, "{clusters} clusters");
+    }
 }
 
 #[test]
