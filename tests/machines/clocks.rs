@@ -21,7 +21,7 @@ const NO_CLOCK: &str = "q35,pit=off,hpet=off";
 /// 16 bits last, several times in a window, and so that it hardly runs.
 const SLICES: [(u64, u64); 3] = [(60, 2), (3, 1), (100, 1)];
 /// A boot that shows no rate is given up after this.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(100);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn of_board(board: &str) -> Options {
     Options { extra: vec!["-M".into(), board.into()], ..Options::default() }
