@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use skink_tests::{Disk, Fixture, noise, one_at_a_time};
 
-use super::{INDEX, LATE, PANIC, UNKNOWN, User, WRONG, Way, chosen, told, untold, with_liar};
+use super::{
+    INDEX, LATE, PANIC, UNKNOWN, User, WRONG, Way, chosen, each_in_turn, told, untold, with_liar,
+};
 use crate::disks::sha256;
 
 /// Bytes of each file that is read: more than the file server reads ahead.
@@ -53,18 +55,7 @@ pub fn once(shipped: &Fixture) -> Result<()> {
     for number in 0..DRIVERS.len() {
         disk.put(&format!("/F{number}.BIN"), &noise(number as u64 + 1, SIZE))?;
     }
-    {
-        let _alone = one_at_a_time();
-        let mut user = User::boot(&fixture, &disk)?;
-        for (number, way) in DRIVERS.iter().enumerate() {
-            lied_to(&mut user, number, way).with_context(|| {
-                let (crashes, _) = user.say("crashes 5").unwrap_or_default();
-                format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
-            })?;
-        }
-        user.guest.shut_down()?;
-    }
-    disk.check()
+    each_in_turn(&fixture, &disk, DRIVERS, lied_to)
 }
 
 /// The liar is the instance that lies in this way: every command ends; then an honest one makes it good.
@@ -99,8 +90,7 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
         ("sync".to_owned(), None),
         (format!("cat /disk/W{number}.TXT"), Some(format!("right {number}"))),
     ] {
-        let said = user.within(REQUEST, &command)?;
-        let said = said.with_context(|| format!("`{command}` failed"))?;
+        let said = user.succeeds_within(REQUEST, &command)?;
         ensure!(expected.is_none_or(|expected| said == expected), "`{command}`: {said}");
     }
     // Complaints of the last minute count.

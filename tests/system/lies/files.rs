@@ -8,7 +8,7 @@ use skink_tests::{Disk, Fixture, noise, one_at_a_time};
 use skink_tool::machine::Options;
 use skink_tool::session::{Guest, Watch};
 
-use super::{LATE, PANIC, User, Way, chosen, told, untold, with_liar};
+use super::{LATE, PANIC, User, Way, chosen, each_in_turn, told, untold, with_liar};
 use crate::disks::sha256;
 
 const SIZE: usize = 300_000;
@@ -88,18 +88,7 @@ pub fn once(shipped: &Fixture) -> Result<()> {
     let edit = |common: &str| before_files(common, "all");
     let fixture = Fixture::with_common(shipped.arch(), "lies-of-files", edit)?;
     let disk = disk()?;
-    {
-        let _alone = one_at_a_time();
-        let mut user = User::boot(&fixture, &disk)?;
-        for (number, way) in FILES.iter().enumerate() {
-            lied_to(&mut user, number, way).with_context(|| {
-                let (crashes, _) = user.say("crashes 5").unwrap_or_default();
-                format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
-            })?;
-        }
-        user.guest.shut_down()?;
-    }
-    disk.check()
+    each_in_turn(&fixture, &disk, FILES, lied_to)
 }
 
 fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
@@ -124,8 +113,7 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
         ("sync", None),
         ("cat /disk/W.TXT", Some(&word)),
     ] {
-        let said = user.within(CALL, command)?;
-        let said = said.with_context(|| format!("`{command}` failed"))?;
+        let said = user.succeeds_within(CALL, command)?;
         ensure!(expected.is_none_or(|expected| said == *expected), "`{command}`: {said}");
     }
     user.say("sleep 61; restart liar")?;

@@ -15,7 +15,7 @@ mod files;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use skink_tests::{Disk, Fixture};
+use skink_tests::{Disk, Fixture, one_at_a_time};
 use skink_tool::machine::Options;
 use skink_tool::session::{Guest, Outcome, Watch};
 
@@ -125,6 +125,11 @@ impl User<'_> {
         }
     }
 
+    /// The same for one that must succeed.
+    pub fn succeeds_within(&mut self, seconds: f64, command: &str) -> Result<String> {
+        self.within(seconds, command)?.with_context(|| format!("`{command}` failed"))
+    }
+
     pub fn incarnation(&mut self, server: &str) -> Result<u32> {
         let (text, _) = self.say(&format!("service {server}"))?;
         let number = text
@@ -132,6 +137,27 @@ impl User<'_> {
             .and_then(|(_, rest)| rest.trim_start().split([',', ' ', '\n']).next()?.parse().ok());
         number.with_context(|| text.clone())
     }
+}
+
+/// Boots the system of a liar that has each of these ways in turn, and tries them, one after the other.
+fn each_in_turn(
+    fixture: &Fixture,
+    disk: &Disk,
+    ways: &[Way],
+    lied_to: impl Fn(&mut User<'_>, usize, &Way) -> Result<()>,
+) -> Result<()> {
+    {
+        let _alone = one_at_a_time();
+        let mut user = User::boot(fixture, disk)?;
+        for (number, way) in ways.iter().enumerate() {
+            lied_to(&mut user, number, way).with_context(|| {
+                let (crashes, _) = user.say("crashes 5").unwrap_or_default();
+                format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
+            })?;
+        }
+        user.guest.shut_down()?;
+    }
+    disk.check()
 }
 
 /// What a way to lie leads to.
