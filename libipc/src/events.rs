@@ -3,7 +3,8 @@
 //! [`Events`] keeps bits that arrived while its thread slept, so that sleeping never loses a
 //! signal. That sessions changed is told to the server loop even if it was also what a wait within a
 //! request was for: before the loop begins or goes on with anything, the server knows who lives.
-//! Heartbeats are answered and interrupts counted here. The first thread's is [`main`]; a worker gets its own from `thread::start`.
+//! Heartbeats are answered and interrupts counted here. The first thread's is [`main`]; a worker gets
+//! its own from `thread::start`.
 
 use crate::accounting;
 use crate::cap::{Cap, Notification, Timer};

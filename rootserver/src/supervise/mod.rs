@@ -23,7 +23,8 @@
 //! A server that dies more often than its intensity within its period, or so many times in a row
 //! soon after its start, in no group, is given up alone. Such starts are delayed by a growing pause,
 //! also where an experiment has no back-off: each is done at the root server's priority. In a group,
-//! the whole group is restarted instead, with clean histories and after the group's back-off, which counts as one death in the group's intensity. When that is exceeded,
+//! the whole group is restarted instead, with clean histories and after the group's back-off, which
+//! counts as one death in the group's intensity. When that is exceeded,
 //! the parent group counts a death, and its strategy decides over the child as a whole; and so on.
 //! At the top all members of that group are given up; everybody else goes on. A start that cannot
 //! be done (no device, broken image) fails that server alone: no neighbour's restart would mend it.

@@ -12,8 +12,9 @@
 //! Whoever else had a call with the server each time shares its fate: nobody can tell from outside
 //! which of two calls it was.
 //!
-//! Not here: what becomes of a session whose calls go on killing ([`super::closing`]); deaths that a person or an experiment ordered, which bring no calls; which calls there
-//! were ([`crate::system::calls`]).
+//! Not here: what becomes of a session whose calls go on killing ([`super::closing`]); deaths that a
+//! person or an experiment ordered, which bring no calls; which calls there were
+//! ([`crate::system::calls`]).
 
 use heapless::Vec;
 
