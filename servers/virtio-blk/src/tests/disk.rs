@@ -374,26 +374,39 @@ fn run(
                 device.answer(which % held);
             }
             device.interrupt();
+            device.interrupt_for_nothing();
         }
         Step::Reap => {
             for completion in reap(disk).unwrap() {
-                assert_eq!(completion.status, Status::Done);
-                assert!(open.remove(&completion.id).is_some(), "completed twice");
+                let request = open.remove(&completion.id).expect("completed twice");
+                let end = request.sector + u64::from(request.sectors);
+                let mut bad = fake.borrow().bad_sectors.clone().into_iter();
+                let status = match bad.any(|bad| (request.sector..end).contains(&bad)) {
+                    true => Status::DeviceError,
+                    false => Status::Done,
+                };
+                assert_eq!(completion.status, status, "{request:?}");
             }
         }
     }
 }
 
 proptest! {
-    /// In whatever order the device answers, each accepted request is completed once, in the end
-    /// none is left, and the fake found no misuse.
+    /// In whatever order the device answers, and whatever else it is free to do, each accepted request is
+    /// completed once, failed only where the disk has a bad sector, in the end none is left, and the fake
+    /// found no misuse.
     #[test]
     fn random_runs_complete_everything_once(
         steps in steps(),
         small in any::<bool>(),
+        liberties in any::<Option<u64>>(),
         wiring in prop::sample::select(&Wiring::ALL[..]),
     ) {
-        let fake = Fake::new(wiring, 256);
+        let fake = match liberties {
+            Some(seed) => Fake::free(wiring, 256, seed),
+            None => Fake::new(wiring, 256),
+        };
+        fake.borrow_mut().bad_sectors.extend([7, 100]);
         if small {
             fake.borrow_mut().features |= 1 << 1;
             fake.borrow_mut().size_max = 1024;

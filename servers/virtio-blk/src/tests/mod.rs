@@ -5,6 +5,8 @@ mod disk;
 mod fake;
 mod interrupts;
 mod layout;
+mod questions;
+mod real;
 mod server;
 mod start;
 

@@ -5,10 +5,12 @@
 //! section's number. What it does to the driver is scripted by [`Lie`] and [`Surprise`].
 //!
 //! * Here: the device's state, and what all transports have in common.
+//! * `liberties`: what the specification allows and QEMU does not do, by a seed.
 //! * `queue`: its side of the queue. `memory`: the driver's access to DMA memory, and whether it
 //!   forgot a barrier. `pci`, `mmio`: registers. `controller`: the kernel's interrupt controller.
 
 mod controller;
+mod liberties;
 mod memory;
 mod mmio;
 mod pci;
@@ -93,6 +95,10 @@ pub enum Surprise {
 const USED_BUFFER: u32 = 1;
 const CONFIGURATION: u32 = 2;
 
+/// Vectors of the MSI-X table.
+const VECTORS: u16 = 2;
+const NO_VECTOR: u16 = 0xffff;
+
 /// The device's whole state.
 pub struct Fake {
     pub wiring: Wiring,
@@ -120,6 +126,9 @@ pub struct Fake {
     /// Chains taken from the available ring and not yet answered.
     pub held: Vec<Chain>,
     pub status: u8,
+    /// Reads of the status until a reset is over.
+    resetting: Cell<u64>,
+    liberties: Option<liberties::Liberties>,
     generation: u8,
     select: [u32; 2],
     driver_features: u64,
@@ -158,8 +167,11 @@ impl Fake {
             features: if wiring.is_legacy() { low } else { low | high },
             sectors,
             size_max: 0,
-            seg_max: 126,
-            queue_max: 256,
+            seg_max: 254,
+            queue_max: match wiring {
+                Wiring::PciMsix | Wiring::PciIntx => 256,
+                Wiring::Mmio | Wiring::LegacyMmio => 1024,
+            },
             notify_bytes: 0x1000,
             disk,
             dma: vec![0xaa; DMA_BYTES],
@@ -172,6 +184,8 @@ impl Fake {
             largest: 0,
             held: Vec::new(),
             status: 0x0f,
+            resetting: Cell::new(0),
+            liberties: None,
             generation: 0,
             select: [7; 2],
             driver_features: 0,
@@ -194,10 +208,15 @@ impl Fake {
 
     /// The transport that drives it.
     pub fn transport(fake: &Shared) -> Box<dyn Transport> {
+        Fake::transport_with(fake, 0)
+    }
+
+    /// One that sends changes of the configuration by this vector, where there are vectors.
+    pub fn transport_with(fake: &Shared, vector: u16) -> Box<dyn Transport> {
         let pci = |kind| pci::FakeRegisters(fake.clone(), kind);
         let wiring = fake.borrow().wiring;
         let signalling = match wiring {
-            Wiring::PciMsix => Signalling::Msix { config: 0, queue: 1 },
+            Wiring::PciMsix => Signalling::Msix { config: vector, queue: 1 },
             Wiring::PciIntx => Signalling::Intx { isr: pci(pci::Kind::Isr) },
             Wiring::Mmio | Wiring::LegacyMmio => {
                 let transport = MmioTransport::probe(mmio::FakeRegisters(fake.clone()));
@@ -215,8 +234,10 @@ impl Fake {
 
     fn reset(&mut self) {
         self.status = if self.lie == Lie::NeverResets { 0x40 } else { 0 };
+        let reads = self.reset_reads();
+        self.resetting.set(reads);
         self.driver_features = 0;
-        self.vectors = [0xffff; 2];
+        self.vectors = [NO_VECTOR; 2];
         self.causes = 0;
         (self.page_size, self.alignment) = (0, 0);
         self.queue = [0; 3];
@@ -234,6 +255,10 @@ impl Fake {
     // ---- registers that all transports have ----
 
     fn read_status(&self) -> u8 {
+        if let Some(left) = self.resetting.get().checked_sub(1) {
+            self.resetting.set(left);
+            return 0x0f;
+        }
         self.status | if self.needs_reset { 64 } else { 0 }
     }
 
@@ -241,6 +266,7 @@ impl Fake {
         if value == 0 {
             return self.reset();
         }
+        assert_eq!(self.resetting.get(), 0, "§2.4.2: the reset is not over");
         let added = value & !self.status;
         assert_eq!(self.status & !value, 0, "§2.1.1: bits are not taken back");
         if added & 2 != 0 {
@@ -286,7 +312,7 @@ impl Fake {
     fn enable_queue(&mut self) {
         let is_agreed = self.wiring.is_legacy() || self.status & 8 != 0;
         assert!(is_agreed, "§3.1.1: queue before FEATURES_OK");
-        let has_vectors = self.vectors != [0xffff; 2];
+        let has_vectors = self.vectors != [NO_VECTOR; 2];
         assert_eq!(has_vectors, self.wiring == Wiring::PciMsix, "§4.1.5.1.2: vectors");
         let [descriptors, available, used] = self.queue;
         assert!(descriptors != 0 && descriptors.is_multiple_of(16), "§2.7: alignment");
@@ -342,13 +368,23 @@ impl Fake {
         self.raise(CONFIGURATION);
     }
 
+    /// Whether the interrupt line is up.
+    pub fn is_line_up(&self) -> bool {
+        self.causes != 0
+    }
+
+    /// Messages sent by each vector.
+    pub fn messages(&self) -> [u32; 2] {
+        self.messages
+    }
+
     fn raise(&mut self, cause: u32) {
         if self.wiring == Wiring::PciMsix {
             self.messages[usize::from(cause == USED_BUFFER)] += 1;
             return;
         }
         self.edges += u32::from(self.causes == 0);
-        self.causes |= cause;
+        self.causes |= self.causes_of(cause);
     }
 
     fn answer_by_surprise(&mut self) {

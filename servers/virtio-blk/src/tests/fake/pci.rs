@@ -1,6 +1,6 @@
 //! Registers of a PCI function (§4.1.4), in windows.
 
-use super::{Fake, Lie, Shared, Wiring};
+use super::{Fake, Lie, NO_VECTOR, Shared, VECTORS, Wiring};
 use crate::access::Registers;
 
 const NOTIFY_OFF: u16 = 3;
@@ -22,8 +22,9 @@ pub struct FakeRegisters(pub Shared, pub Kind);
 impl Fake {
     fn route(&mut self, vector: usize, value: u16) {
         assert_eq!(self.wiring, Wiring::PciMsix, "§4.1.5.1.2: a vector without MSI-X");
-        let refused = self.lie == Lie::RefusesVector;
-        self.vectors[vector] = if refused { 0xffff } else { value };
+        // §4.1.5.1.2.1: a vector that cannot be mapped reads back as none.
+        let is_refused = self.lie == Lie::RefusesVector || value >= VECTORS;
+        self.vectors[vector] = if is_refused { NO_VECTOR } else { value };
     }
 
     /// §4.1.4.5: reading it clears it.

@@ -52,7 +52,7 @@ impl Fake {
             assert!(self.in_flight.insert(head, ()).is_none(), "§2.7.13: {head} is in flight");
             self.held.push(chain);
             self.seen = self.seen.wrapping_add(1);
-            if self.driver_features & EVENT_IDX != 0 {
+            if self.driver_features & EVENT_IDX != 0 && !self.looks_by_itself() {
                 let event = self.queue[2] + 4 + 8 * u64::from(self.queue_size);
                 let seen = self.seen;
                 self.put(event, &seen.to_le_bytes());
@@ -136,6 +136,9 @@ impl Fake {
             let sectors = sector..sector + u64::from(length) / 512;
             if self.bad_sectors.iter().any(|bad| sectors.contains(bad)) {
                 status = 1;
+                if chain.kind == 0 {
+                    self.spoil(address, length);
+                }
             } else if chain.kind == 1 {
                 let bytes = self.memory(address, length).to_vec();
                 self.disk[range].copy_from_slice(&bytes);
@@ -157,6 +160,9 @@ impl Fake {
             _ => {}
         }
         self.put(status_at, &[status]);
+        if status != 0 {
+            written = self.failed_length(written);
+        }
         self.push_used(chain.head, written);
     }
 
@@ -209,8 +215,10 @@ impl Fake {
     pub fn work(&mut self) {
         self.collect();
         while !self.held.is_empty() {
-            self.answer(0);
+            let next = self.next_answer();
+            self.answer(next);
         }
         self.interrupt();
+        self.interrupt_for_nothing();
     }
 }
