@@ -6,6 +6,8 @@ mod clients;
 mod death;
 pub mod fake;
 mod pl011;
+mod questions;
+mod real;
 
 use crate::console::{Answer, Callers, Console, Session};
 use crate::survivor::{CHANNELS, REGION_BYTES, Survivor};

@@ -5,6 +5,8 @@ use crate::ns16550::Ports;
 use std::collections::VecDeque;
 
 const FIFO_BYTES: usize = 16;
+/// Bytes received that raise an interrupt at once, as the driver sets it.
+const TRIGGER_BYTES: usize = 8;
 
 /// The UART's state.
 pub struct Ns16550 {
@@ -60,7 +62,8 @@ impl Device for Ns16550 {
     fn arrive(&mut self, count: usize) {
         for _ in 0..count {
             let is_full = self.receiver.len() == FIFO_BYTES;
-            if is_full && self.wire.sender == Sender::Waits {
+            // QEMU sends no more than the driver wants to be told of at once.
+            if self.receiver.len() >= TRIGGER_BYTES && self.wire.sender == Sender::Waits {
                 break;
             }
             let Some(byte) = self.wire.waiting.pop_front() else {
@@ -99,10 +102,11 @@ impl Ns16550 {
             0x00
         } else if enabled & 4 != 0 && self.has_overrun {
             0x06
-        } else if enabled & 1 != 0 && self.receiver.len() >= 8 {
-            0x04
         } else if enabled & 1 != 0 && self.is_silent && !self.receiver.is_empty() {
+            // Of the same priority as the next (data sheet, table 4); QEMU prefers it.
             0x0c
+        } else if enabled & 1 != 0 && self.receiver.len() >= TRIGGER_BYTES {
+            0x04
         } else if enabled & 2 != 0 && self.empty_pending {
             0x02
         } else {
@@ -157,11 +161,9 @@ impl Ns16550 {
         let value = match register {
             _ if !self.wire.has_uart => 0xff,
             0 => {
-                let byte = self.receiver.pop_front().expect("read of an empty receiver");
-                if self.receiver.is_empty() {
-                    self.is_silent = false;
-                }
-                byte
+                // Silence is counted anew (§8.4.1).
+                self.is_silent = false;
+                self.receiver.pop_front().expect("read of an empty receiver")
             }
             2 => {
                 let cause = self.cause();
