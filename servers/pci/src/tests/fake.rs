@@ -36,6 +36,8 @@ impl FakeFunction {
         bridge.writable[6] = 0x00ff_ffff;
         bridge.writable[8] = 0xfff0_fff0;
         bridge.writable[9] = 0xfff0_fff0;
+        // The prefetchable window has upper halves (PCI-to-PCI Bridge 1.2 §3.2.5.9).
+        bridge.words[9] = 0x0001_0001;
         bridge.writable[10] = u32::MAX;
         bridge.writable[11] = u32::MAX;
         bridge.child = Some(child);
