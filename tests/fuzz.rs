@@ -47,7 +47,7 @@ fn programs_that_call_everything_that_makes_no_sense_harm_nobody() {
     for arch in Arch::ALL {
         let workspace = Workspace::find().unwrap();
         skink_tool::doctor::ensure(&workspace, arch).unwrap();
-        let plan = protocols::Plan { arch, seed: 1, calls: 20_000 };
+        let plan = protocols::Plan { arch, seed: 1, calls: 20_000, control: None };
         let _alone = one_at_a_time();
         let run = protocols::run(&workspace, &plan, &Options::default(), &Watch::default());
         let (report, wrong) = run.unwrap();

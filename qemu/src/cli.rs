@@ -10,7 +10,7 @@ mod args;
 mod exec;
 mod line;
 
-use crate::campaign::{deaths, disks, overhead, soak, sweep, throughput};
+use crate::campaign::{Control, deaths, disks, overhead, soak, sweep, throughput};
 use crate::machine::Options;
 use crate::machine::arguments::arguments;
 use crate::progress::note;
@@ -190,6 +190,9 @@ enum FuzzOthers {
         /// Calls of each
         #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
         calls: u64,
+        /// A system that is broken on purpose: the run must fail
+        #[arg(long, value_enum)]
+        control: Option<Control>,
         /// Tells of each method
         #[arg(long, short)]
         verbose: bool,
@@ -243,12 +246,12 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
             suite::command(workspace, machine.arch, &options, list, timeout, filter.as_deref())
         }
         Sub::Fuzz {
-            others: Some(FuzzOthers::Protocols { machine, seed, seeds, calls, verbose }),
+            others: Some(FuzzOthers::Protocols { machine, seed, seeds, calls, control, verbose }),
             ..
         } => {
             let options = machine.options()?;
             doctor::ensure(workspace, machine.arch)?;
-            let plan = fuzz::protocols::Plan { arch: machine.arch, seed, calls };
+            let plan = fuzz::protocols::Plan { arch: machine.arch, seed, calls, control };
             fuzz::protocols::command(workspace, &plan, seeds, &options, verbose)
         }
         Sub::Fuzz {

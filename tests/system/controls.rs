@@ -7,6 +7,8 @@ use skink_tests::{Fixture, one_at_a_time};
 use skink_tool::bench;
 use skink_tool::campaign::throughput::{self, Work};
 use skink_tool::campaign::{Campaign, Control, Sample, deaths, overhead, soak, sweep};
+use skink_tool::fuzz::protocols;
+use skink_tool::machine::Options;
 use skink_tool::session::Watch;
 use skink_tool::workspace::{Arch, Workspace};
 
@@ -29,7 +31,7 @@ pub const TESTS: &[Test] = &[
             all_notice(
                 fixture,
                 Control::NotRestarted,
-                &["not started again", "does not run", "not running"],
+                &["not started again", "does not run", "not running", "cannot start"],
             )
         },
     },
@@ -145,6 +147,12 @@ fn short(campaign: Campaign, arch: Arch, control: Control) -> Result<()> {
         Campaign::BenchRestart => bench_of(arch, "restart.virtio-blk", control),
         Campaign::BenchRead => bench_of(arch, "fs.read.4k", control),
         Campaign::BenchWrite => bench_of(arch, "fs.write.seq", control),
+        Campaign::FuzzProtocols => {
+            let plan = protocols::Plan { arch, seed: 1, calls: 5_000, control };
+            let (_, wrong) = protocols::run(&workspace, &plan, &Options::default(), &watch)?;
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            Ok(())
+        }
     }
 }
 

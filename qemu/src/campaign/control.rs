@@ -48,11 +48,13 @@ pub enum Campaign {
     BenchRead,
     /// [`crate::bench`]'s row `fs.write.seq`.
     BenchWrite,
+    /// [`crate::fuzz::protocols`]. Nobody is killed in it; servers are restarted by complaints.
+    FuzzProtocols,
 }
 
 impl Campaign {
     /// All of them.
-    pub const ALL: [Campaign; 9] = [
+    pub const ALL: [Campaign; 10] = [
         Campaign::Deaths,
         Campaign::Sweep,
         Campaign::Soak,
@@ -62,11 +64,15 @@ impl Campaign {
         Campaign::BenchRestart,
         Campaign::BenchRead,
         Campaign::BenchWrite,
+        Campaign::FuzzProtocols,
     ];
 
     /// Whether it must fail on a system that is broken so. It cannot where it does nothing that this
     /// touches: nobody dies in it, it writes nothing, or it does not look at what is free.
     pub fn sees(self, control: Control) -> bool {
+        if self == Campaign::FuzzProtocols {
+            return matches!(control, Control::NotRestarted | Control::SlotLeaked);
+        }
         let (kills, reads, writes, counts) = match self {
             Campaign::Deaths => (true, true, false, true),
             Campaign::Sweep => (true, true, true, true),
@@ -76,6 +82,7 @@ impl Campaign {
             Campaign::Overhead | Campaign::BenchRead => (false, true, false, false),
             Campaign::BenchRestart => (true, true, false, false),
             Campaign::BenchWrite => (false, false, true, false),
+            Campaign::FuzzProtocols => (false, false, false, true),
         };
         match control {
             Control::OrdersIgnored | Control::NotRestarted | Control::RecordDropped => kills,

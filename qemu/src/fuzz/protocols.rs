@@ -16,6 +16,7 @@ mod scene;
 pub use report::Report;
 
 use crate::campaign::lab::Lab;
+use crate::campaign::{Campaign, Control};
 use crate::install;
 use crate::machine::{Idle, Options};
 use crate::program;
@@ -26,6 +27,7 @@ use crate::workspace::{Arch, FloatAbi, Workspace};
 use anyhow::Result;
 use report::HOSTILE;
 use scene::Disks;
+use skink_manifest::Experiment;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,8 @@ pub struct Plan {
     pub seed: u64,
     /// Calls of each run, of all its programs together.
     pub calls: u64,
+    /// How the system is broken on purpose, if it is.
+    pub control: Option<Control>,
 }
 
 /// Runs one seed; what was wrong, if anything.
@@ -65,9 +69,16 @@ pub fn run(
     options: &Options,
     watch: &Watch,
 ) -> Result<(Report, Vec<String>)> {
+    Campaign::FuzzProtocols.ensure_sees(plan.control)?;
     install::ensure_peers()?;
     let manifest = scene::manifest(workspace, plan.arch, plan.seed, plan.calls)?;
-    let recipe = Recipe { manifest: Some(manifest.path.clone()), ..Recipe::default() };
+    let broken = |control: Control| Experiment {
+        unlimited_intensity: false,
+        broken: control.broken(),
+        ..Experiment::KILLS
+    };
+    let experiment = plan.control.map(broken);
+    let recipe = Recipe { manifest: Some(manifest.path.clone()), experiment, ..Recipe::default() };
     let system = System::build(workspace, plan.arch, &recipe)?;
     let tenant = program::build(workspace, plan.arch, "assault", FloatAbi::Soft)?;
     let disks = Disks::make(workspace, plan.seed, tenant)?;

@@ -10,6 +10,8 @@ pub const FUZZERS: [&str; 2] = ["assault-a", "assault-b"];
 const SECRET: &str = "!SeCrEt!";
 /// What the root server says of a death, behind `root: NAME`.
 const DIED: &str = " died (";
+/// What it says, behind `root: NAME`, of a program that is wanted and not there.
+const ABSENT: &str = ": cannot start";
 /// How it ends who is stopped by the host.
 const STOPPED: &str = "killed, ";
 /// Who must live.
@@ -86,6 +88,9 @@ impl Report {
     }
 
     fn root(&mut self, text: &str) {
+        if text.contains(ABSENT) {
+            self.failures.push(text.into());
+        }
         let Some((name, why)) = text.split_once(DIED) else { return };
         if HOSTILE.contains(&name) {
             self.own_deaths += 1;
@@ -206,6 +211,7 @@ mod tests {
         assert_eq!(failures("root: fs died (budget exhausted, 1 request in flight)").len(), 1);
         assert_eq!(failures("taker: FUZZ failed capability 0 lives").len(), 1);
         assert_eq!(failures("abc!SeCrEt!def").len(), 1);
+        assert_eq!(failures("root: taker: cannot start; its clients are told").len(), 1);
         assert_eq!(failures("root: victim died (killed, 0 requests in flight)"), [""; 0]);
         assert_eq!(failures("root: giver died (panic: x, 1 request in flight)"), [""; 0]);
     }
