@@ -5,6 +5,7 @@ use skink_abi::{Error, Invocation, ObjectType};
 use super::*;
 use crate::cap::ZOMBIE_TCB;
 use crate::derivation::insert;
+use crate::invocation::Failure;
 use crate::object::tcb::TcbSlot;
 
 const A: u64 = FREE;
@@ -224,7 +225,7 @@ fn a_half_deleted_cnode_goes_with_the_one_around_it() {
         put(&mut w, A, 2, 20);
         w.kernel.machine.preempt_after(points);
         let inner = w.once(A, Invocation::CNodeDelete, &[2, 3], &[]);
-        assert_eq!(inner.is_err(), points < 64);
+        assert_eq!(matches!(inner, Err(Failure::Preempted)), points < 64, "{points}");
         w.kernel.machine.preempt_after.set(None);
         put(&mut w, B, 6, A);
         ok(w.delete(B));

@@ -1,6 +1,7 @@
 //! Cancelling a badge's sends: as long as the queue, and stopped by interrupts.
 
 use super::*;
+use crate::invocation::Failure;
 use ThreadState::{BlockedOnSend, Ready};
 use alloc::vec::Vec;
 
@@ -98,7 +99,7 @@ fn whoever_leaves_while_a_cancel_is_interrupted_does_not_hold_it_up() {
         for leaving in 0..WAITERS {
             for how in 0..3 {
                 let mut queue = queue();
-                assert!(queue.once(points).is_err());
+                assert!(matches!(queue.once(points), Err(Failure::Preempted)));
                 let thread = queue.threads[leaving];
                 match how {
                     0 => queue.w.suspend(thread),
@@ -135,7 +136,7 @@ fn nobody_is_missed_who_moves_or_sends_while_a_cancel_is_interrupted() {
         for moving in 0..WAITERS {
             for priority in [1, 200] {
                 let mut queue = queue();
-                assert!(queue.once(points).is_err());
+                assert!(matches!(queue.once(points), Err(Failure::Preempted)));
                 let thread = queue.threads[moving];
                 let words = [priority];
                 queue.w.invoke(thread.cap, Invocation::TcbSetPriority, &words, &[thread.cap]);
@@ -171,7 +172,7 @@ fn two_interrupted_cancels_of_one_endpoint_both_end() {
 #[test]
 fn an_endpoint_may_end_while_a_cancel_is_interrupted() {
     let mut queue = queue();
-    assert!(queue.once(5).is_err());
+    assert!(matches!(queue.once(5), Err(Failure::Preempted)));
     queue.w.invoke(NODE, Invocation::CNodeRevoke, &[queue.ep, WHOLE], &[]);
     queue.w.delete(queue.ep);
     for thread in queue.threads {

@@ -307,8 +307,15 @@ mod tests {
         assert_eq!((longest["disk"].ns, longest["boot"].ns, longest.len()), (70, 1, 2));
         assert_eq!(longest["disk"].line, "ls");
         assert!(judged(&console.replace("70", "50000000")).is_ok());
-        assert!(judged(&console.replace("70", "50000001")).is_err());
-        assert!(judged(&console.replace("boot: 1 busy-ns", "boot in vain")).is_err());
+        let told = |console: &str| judged(console).unwrap_err().to_string();
+        assert_eq!(
+            told(&console.replace("70", "50000001")),
+            "`ls`: an answer of disk took 50000001 instructions"
+        );
+        assert_eq!(
+            told(&console.replace("boot: 1 busy-ns", "boot in vain")),
+            "`ls`: x: asks boot in vain"
+        );
     }
 
     #[test]

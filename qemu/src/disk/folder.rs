@@ -248,7 +248,8 @@ mod tests {
         assert_eq!(copy().unwrap(), b"1234");
         std::fs::remove_file(&file).unwrap();
         symlink(&secret, &file).unwrap();
-        assert!(copy().is_err());
+        let refused = copy().unwrap_err().downcast::<std::io::Error>().unwrap();
+        assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
         std::fs::remove_file(&file).unwrap();
         std::fs::rename(&secret, &file).unwrap();
         assert!(copy().unwrap_err().to_string().contains("changed"));

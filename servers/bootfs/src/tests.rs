@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use libipc::start::SessionGrant;
 use libipc::supervisor::SessionState;
 use libipc::{Caller, Shared};
-use skink_abi::bootimage::{self, ARCH_X86_64, FILE_SIZE, HEADER_SIZE, Header, NAME_SIZE};
+use skink_abi::bootimage::{
+    self, ARCH_X86_64, FILE_SIZE, HEADER_SIZE, Header, ImageError, NAME_SIZE,
+};
 use skink_protocols::Span;
 use skink_protocols::file::{
     Access, Create, EntryReader, FileError, FileSystemServer, Handle, RequestId,
@@ -160,6 +162,7 @@ fn a_session_of_a_folder_reaches_nothing_else() {
 
 #[test]
 fn a_damaged_image_is_refused() {
-    assert!(BootFs::new(Shared::leaked(16)).is_err());
-    assert!(BootFs::new(Shared::leaked(4096)).is_err());
+    for (bytes, error) in [(16, ImageError::Truncated), (4096, ImageError::BadMagic)] {
+        assert_eq!(BootFs::new(Shared::leaked(bytes)).map(drop), Err(error));
+    }
 }
