@@ -413,14 +413,14 @@ impl<D: CacheDevice> Core<D> {
         written
     }
 
-    /// Everything to the disk, in order; the volume is clean then.
-    pub fn sync(&mut self) -> Result<(), FsError> {
+    /// Everything to the disk, in order; the volume is clean then, if it is whole.
+    pub fn sync(&mut self, is_whole: bool) -> Result<(), FsError> {
         self.flush_ordered()?;
         if self.marked != Marked::Clean {
             self.write_info()?;
             self.commit();
         }
-        if self.marked == Marked::Dirty {
+        if self.marked == Marked::Dirty && is_whole {
             self.write_mark(Marked::Clean)?;
         }
         self.cache.flush(Class::Info)?;

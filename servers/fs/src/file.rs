@@ -57,16 +57,20 @@ impl<D: CacheDevice> Volume<D> {
     /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
-    /// `BadHandle`; `Io`: it is closed, and has clusters behind its end until the next write to it.
+    /// `BadHandle`; `Unfinished`: it is not closed yet.
     pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
         let at = self.files.get(file)?.node;
-        let tidied = match self.files.node(at).users() {
-            1 => self.stop_growing(at),
-            _ => Ok(()),
-        };
+        let node = self.files.node_mut(at);
+        if node.users() == 1 && node.has_surplus {
+            node.askers.clear();
+            self.is_untidy = true;
+            if let Err(FsError::Unfinished) = self.audit() {
+                return Err(FsError::Unfinished);
+            }
+        }
         self.files.close(file)?;
         self.stage_closed(file.handle());
-        tidied
+        Ok(())
     }
 
     /// What an open file is now.
@@ -234,15 +238,24 @@ impl<D: CacheDevice> Volume<D> {
     ) -> Result<usize, FsError> {
         let open = self.files.get(file)?;
         let (at, access) = (open.node, open.access);
-        let size = self.files.node(at).entry.size();
         let offset = match access {
             Access::Read => return Err(FsError::WrongAccess),
-            Access::Append => u64::from(size),
+            Access::Append => self.files.node(at).entry.size().into(),
             Access::Write => offset,
         };
         if source.len() == 0 {
             return Ok(0);
         }
+        self.resize(at, |volume| volume.write_node(at, offset, &source))
+    }
+
+    fn write_node(
+        &mut self,
+        at: usize,
+        offset: u64,
+        source: &Source<'_>,
+    ) -> Result<usize, FsError> {
+        let size = self.files.node(at).entry.size();
         let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
         self.audit()?;
@@ -255,7 +268,7 @@ impl<D: CacheDevice> Volume<D> {
             place(&mut self.core, self.files.node(at), offset)?;
         }
         self.reserve(at, end, Steps::One)?;
-        let written = self.put_bytes(at, size, offset as u32, &source);
+        let written = self.put_bytes(at, size, offset as u32, source);
         if let Err(error) = written {
             self.give_back(at, had)?;
             return Err(error);

@@ -92,6 +92,11 @@ impl Searches {
         self.asker = asker;
     }
 
+    /// Whom what is searched for is for.
+    pub fn asker(&self) -> u64 {
+        self.asker
+    }
+
     /// Something was added to a directory.
     pub fn added_to(&mut self, dir: DirStart) {
         self.forget_contents(dir.cluster());

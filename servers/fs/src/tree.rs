@@ -227,6 +227,7 @@ impl<D: CacheDevice> Volume<D> {
         access: Access,
         create: Create,
     ) -> Result<OpenFile, FsError> {
+        self.audit()?;
         self.files.check_room(client)?;
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         if path::means_directory(path) {

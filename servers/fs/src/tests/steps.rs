@@ -181,7 +181,7 @@ fn a_file_is_made_much_larger_in_short_steps_and_seen_so_at_the_end_only() {
     bounded(&mut disk, |disk| disk.set_size(file, 5)).unwrap();
     begin(&mut disk, 5, LARGE);
     for file in [file, other] {
-        disk.close(file).unwrap();
+        bounded(&mut disk, |disk| disk.close(file)).unwrap();
     }
     disk.begin_step(u64::MAX);
     assert_eq!(disk.stat_volume().unwrap().free_clusters, free - 1);
