@@ -307,6 +307,11 @@ impl<D: CacheDevice> Core<D> {
         Ok(runs)
     }
 
+    /// Clusters in one run, up to so many, that [`Core::allocate`] would begin with.
+    pub fn run_to_allocate(&self, after: u32, most: u32) -> u32 {
+        self.map.free_run(if after == 0 { self.hint } else { after + 1 }, most)
+    }
+
     fn link_runs(&mut self, runs: &[Run]) -> Result<(), FsError> {
         for (i, &run) in runs.iter().enumerate() {
             let last = runs.get(i + 1).map_or(END_MARK, |next| next.start);

@@ -19,6 +19,7 @@ use crate::survivor::PAYLOAD;
 use crate::survivor::records::{REDO, RedoRecord};
 use crate::tree::Metadata;
 use crate::volume::Volume;
+use crate::work::FETCH;
 use libipc::Shared;
 use libipc::sessions::{Handle, Owner};
 
@@ -29,6 +30,8 @@ const LAST_WINDOW: u32 = 512 << 10;
 /// Clusters that one write of a client touches at most: each may lie anywhere, and need a line of the
 /// cache to be read.
 const WRITE_CLUSTERS: u32 = 64;
+/// Clusters that it adds at a time where few of them lie beside each other: each needs its own line, too.
+const SPREAD_CLUSTERS: u32 = 8;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: u64 = 256 << 10;
 
@@ -200,7 +203,8 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Writes at `offset` (at the end for `Access::Append`), growing the file if it must; a gap
-    /// before `offset` is filled with zeros. Writes all or fails.
+    /// before `offset` is filled with zeros. Writes all or fails, but for a step of bounded work, which writes
+    /// as many of the first bytes as it can, and returns how many.
     ///
     /// # Errors
     /// `NoSpace` and `FileTooLarge`: nothing changed; `BadHandle`, `WrongAccess`, `Io`.
@@ -255,46 +259,108 @@ impl<D: CacheDevice> Volume<D> {
         offset: u64,
         source: &Source<'_>,
     ) -> Result<usize, FsError> {
-        let size = self.files.node(at).entry.size();
         let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
         let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
+        let offset = offset as u32;
         self.audit()?;
         self.core.prepare(0)?;
         self.core.mark_dirty()?;
         self.drop_surplus(at)?;
         let had = self.files.node(at).chain.len();
-        if offset / u64::from(self.core.geo.cluster_bytes()) < u64::from(had) {
-            // Found now, where the step can still end.
-            place(&mut self.core, self.files.node(at), offset)?;
+        let missing = self.core.geo.clusters_for(end).saturating_sub(had);
+        if missing > self.core.free_clusters() {
+            return Err(FsError::NoSpace);
         }
-        self.reserve(at, end, Steps::One)?;
-        let written = self.put_bytes(at, size, offset as u32, source);
-        if let Err(error) = written {
-            self.give_back(at, had)?;
-            return Err(error);
-        }
+        let there = self.reach(at, offset, end)?;
+        self.core.cache.work.hold();
+        let written = match self.write_pieces(at, offset, source, there) {
+            Ok(written) => written,
+            Err(error) => {
+                self.give_back(at, had)?;
+                return Err(error);
+            }
+        };
         let node = self.files.node_mut(at);
-        node.entry.set_size(size.max(end));
+        node.entry.set_size(node.entry.size().max(offset + written));
         node.entry.set_modified(self.now);
         node.entry.set_archive();
         self.write_entry(at)?;
-        Ok(source.len() as usize)
+        Ok(written as usize)
     }
 
-    /// Puts bytes behind the old end (`size`) in place, zeros in the gap before them; those before
-    /// it too, or, where there is a survivor region, in there for the commit.
-    fn put_bytes(
+    /// Finds the places of those bytes from `offset` to `end` that are to lie in clusters which the file has;
+    /// says how many bytes a step can write there. Where there is none the step can end.
+    fn reach(&mut self, at: usize, offset: u32, end: u32) -> Result<u32, FsError> {
+        let node = self.files.node(at);
+        let had = u64::from(node.chain.len()) * u64::from(self.core.geo.cluster_bytes());
+        let until = u64::from(end).min(had);
+        let (mut position, mut pieces) = (u64::from(offset), 0);
+        let mut first = node.chain.places();
+        while position < until && !self.core.cache.work.is_used_up_by(pieces * FETCH) {
+            match place(&mut self.core, node, position) {
+                Err(FsError::Unfinished) if pieces > 0 => {
+                    self.core.cache.work.go_on();
+                    break;
+                }
+                found => position = until.min(position + found?.1),
+            }
+            if pieces == 0 {
+                first = node.chain.places();
+            }
+            pieces += 1;
+        }
+        node.chain.go_back_to(first);
+        Ok((position - u64::from(offset)) as u32)
+    }
+
+    /// Writes the first `there` bytes, for which there are clusters, and as many more as a step can; returns
+    /// how many altogether.
+    fn write_pieces(
         &mut self,
         at: usize,
-        size: u32,
         offset: u32,
         source: &Source<'_>,
+        there: u32,
+    ) -> Result<u32, FsError> {
+        let cluster_bytes = self.core.geo.cluster_bytes();
+        let (node, end) = (self.files.node(at), offset + source.len() as u32);
+        let (size, had) = (node.entry.size(), node.chain.len());
+        let first = node.chain.places();
+        if offset > size {
+            self.reserve(at, offset, Steps::One)?;
+            zero_range(&mut self.core, self.files.node(at), size.into(), offset.into())?;
+        }
+        let mut until = offset + there;
+        let is_all_reached = u64::from(until) >= u64::from(had) * u64::from(cluster_bytes);
+        while until < end && is_all_reached {
+            if until > offset && self.core.cache.work.is_used_up() {
+                break;
+            }
+            let clusters =
+                self.core.run_to_allocate(self.files.node(at).chain.last(), WRITE_CLUSTERS);
+            let next = (until / cluster_bytes).saturating_add(clusters.max(SPREAD_CLUSTERS));
+            let next = next.saturating_mul(cluster_bytes).min(end);
+            self.reserve(at, next, Steps::One)?;
+            let piece = source.part((until - offset).into(), (next - until).into());
+            self.fill(at, until, &piece, size.max(next))?;
+            until = next;
+        }
+        self.files.node(at).chain.go_back_to(first);
+        self.put_there(at, offset, &source.part(0, there.into()), size)?;
+        Ok(until - offset)
+    }
+
+    /// Puts bytes into clusters that the file had: behind its old end at once, and before it too, or, where
+    /// there is a survivor region, in there for the commit.
+    fn put_there(
+        &mut self,
+        at: usize,
+        offset: u32,
+        source: &Source<'_>,
+        size: u32,
     ) -> Result<(), FsError> {
         let end = offset + source.len() as u32;
         let replaced = size.saturating_sub(offset).min(end - offset);
-        if offset > size {
-            zero_range(&mut self.core, self.files.node(at), size.into(), offset.into())?;
-        }
         let new = source.part(replaced.into(), (end - offset - replaced).into());
         self.fill(at, offset + replaced, &new, size.max(end))?;
         if replaced == 0 {
@@ -324,6 +390,7 @@ impl<D: CacheDevice> Volume<D> {
     /// # Errors
     /// `Io`: some may be in place.
     pub(crate) fn replace(&mut self, redo: &RedoRecord) -> Result<(), FsError> {
+        self.core.cache.work.hold();
         let len = redo.len as usize;
         let bytes = self.core.cache.survivor.as_ref().and_then(|survivor| survivor.redo(len));
         let address = (redo.entry.0, redo.entry.1 as usize);
@@ -387,12 +454,22 @@ pub(crate) fn zero_range<D: CacheDevice>(
 ) -> Result<(), FsError> {
     let mut position = from;
     while position < to {
-        let (disk, contiguous) = place(core, node, position)?;
-        let n = contiguous.min(to - position);
-        core.cache.write(disk, Source::Zeros(n))?;
-        position += n;
+        position = zero_piece(core, node, position, to)?;
     }
     Ok(())
+}
+
+/// Zeroes what lies in one piece from `from` on, up to `to`; returns up to where.
+pub(crate) fn zero_piece<D: CacheDevice>(
+    core: &mut Core<D>,
+    node: &Node,
+    from: u64,
+    to: u64,
+) -> Result<u64, FsError> {
+    let (disk, contiguous) = place(core, node, from)?;
+    let n = contiguous.min(to - from);
+    core.cache.write(disk, Source::Zeros(n))?;
+    Ok(from + n)
 }
 
 /// Where bytes of a file go on the disk.

@@ -14,7 +14,7 @@ use crate::cache::Class;
 use crate::device::CacheDevice;
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
-use crate::file::zero_range;
+use crate::file::zero_piece;
 use crate::open::{Access, OpenFile};
 use crate::volume::Volume;
 use alloc::vec::Vec;
@@ -22,8 +22,7 @@ use alloc::vec::Vec;
 /// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
 /// log stay short.
 const RESERVE_STEP: u32 = 128;
-/// Bytes that are zeroed at a time: what is not done in a step is done anew in the next one, so that it must
-/// fit into one however many fragments it lies in.
+/// Bytes that are zeroed at a time, or as many as lie in one piece.
 const ZERO_STEP: u32 = 4 << 10;
 /// Work of that: a line of the cache, which may wait for others to be written.
 const ZERO_WORK: u64 = 4;
@@ -95,8 +94,8 @@ impl<D: CacheDevice> Volume<D> {
             self.core.pause()?;
             let until = size.min((zeroed / ZERO_STEP + 1).saturating_mul(ZERO_STEP));
             self.core.cache.work.charge(ZERO_WORK);
-            zero_range(&mut self.core, node, zeroed.into(), until.into())?;
-            node.zeroed = Some(until);
+            let until = zero_piece(&mut self.core, node, zeroed.into(), until.into())?;
+            node.zeroed = Some(until as u32);
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Work {
     pieces: u64,
     /// Something was changed since the last commit.
     is_changing: bool,
+    /// What follows in this step belongs together.
+    is_held: bool,
     is_unfinished: bool,
 }
 
@@ -52,7 +54,14 @@ impl Work {
     /// Without a bound.
     pub const fn unlimited() -> Self {
         let allowance = u64::MAX;
-        Work { done: 0, allowance, pieces: 0, is_changing: false, is_unfinished: false }
+        Work {
+            done: 0,
+            allowance,
+            pieces: 0,
+            is_changing: false,
+            is_held: false,
+            is_unfinished: false,
+        }
     }
 
     /// Begins a step of so much work.
@@ -76,6 +85,11 @@ impl Work {
         self.is_changing = false;
     }
 
+    /// The step does not pause any more: what is done in it from here on is a whole, and known to be short.
+    pub fn hold(&mut self) {
+        self.is_held = true;
+    }
+
     /// The step ends here, whatever is left of its work.
     pub fn end(&mut self) {
         self.is_unfinished = true;
@@ -94,6 +108,11 @@ impl Work {
     /// Whether the step has worked what it may.
     pub fn is_used_up(&self) -> bool {
         self.done >= self.allowance
+    }
+
+    /// Whether it would have with so much more.
+    pub fn is_used_up_by(&self, work: u64) -> bool {
+        self.done.saturating_add(work) >= self.allowance
     }
 
     /// Whether what is only a guess had better not begin any more.
@@ -120,7 +139,8 @@ impl<D: CacheDevice> Core<D> {
     /// `Unfinished`.
     pub fn pause(&mut self) -> Result<(), FsError> {
         let work = &mut self.cache.work;
-        if work.done >= work.allowance && work.pieces > 0 && !work.is_changing {
+        let may_end = !work.is_changing && !work.is_held;
+        if work.done >= work.allowance && work.pieces > 0 && may_end {
             work.is_unfinished = true;
             return Err(FsError::Unfinished);
         }

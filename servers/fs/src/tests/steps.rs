@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// More than a piece works: a claim for a directory's sector with a request to the disk, and what an
 /// operation does besides (finding its directories anew, putting an entry in place).
-const PIECE: u64 = 600;
+pub const PIECE: u64 = 600;
 
 /// Makes a call in steps, and returns its answer, how many steps it took, and the most that one worked.
 pub fn in_steps<S: Store, R>(
