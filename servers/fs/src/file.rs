@@ -30,7 +30,8 @@ const LAST_WINDOW: u32 = 512 << 10;
 /// Clusters that one write of a client touches at most: each may lie anywhere, and need a line of the
 /// cache to be read.
 const WRITE_CLUSTERS: u32 = 64;
-/// Clusters that it adds at a time where few of them lie beside each other: each needs its own line, too.
+/// Clusters that may lie anywhere and are written to in any case, and those that are added at a time then:
+/// each needs a line of its own, too.
 const SPREAD_CLUSTERS: u32 = 8;
 /// Bytes that are asked of the cache at a time.
 const CHUNK: u64 = 256 << 10;
@@ -296,7 +297,10 @@ impl<D: CacheDevice> Volume<D> {
         let until = u64::from(end).min(had);
         let (mut position, mut pieces) = (u64::from(offset), 0);
         let mut first = node.chain.places();
-        while position < until && !self.core.cache.work.is_used_up_by(pieces * FETCH) {
+        while position < until
+            && (pieces < u64::from(SPREAD_CLUSTERS)
+                || !self.core.cache.work.is_used_up_by(pieces * FETCH))
+        {
             match place(&mut self.core, node, position) {
                 Err(FsError::Unfinished) if pieces > 0 => {
                     self.core.cache.work.go_on();
@@ -333,7 +337,7 @@ impl<D: CacheDevice> Volume<D> {
         let mut until = offset + there;
         let is_all_reached = u64::from(until) >= u64::from(had) * u64::from(cluster_bytes);
         while until < end && is_all_reached {
-            if until > offset && self.core.cache.work.is_used_up() {
+            if until > offset + there && self.core.cache.work.is_used_up() {
                 break;
             }
             let clusters =

@@ -22,6 +22,8 @@ use alloc::vec::Vec;
 /// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
 /// log stay short.
 const RESERVE_STEP: u32 = 128;
+/// Those of them that may lie anywhere.
+const SPREAD_STEP: u32 = 32;
 /// Bytes that are zeroed at a time, or as many as lie in one piece.
 const ZERO_STEP: u32 = 4 << 10;
 /// Work of that: a line of the cache, which may wait for others to be written.
@@ -213,7 +215,9 @@ impl<D: CacheDevice> Volume<D> {
             if steps == Steps::Many {
                 self.core.pause()?;
             }
-            let step = missing.min(RESERVE_STEP);
+            let last = self.files.node(at).chain.last();
+            let together = self.core.run_to_allocate(last, RESERVE_STEP);
+            let step = missing.min(together.max(SPREAD_STEP));
             if let Err(error) = self.extend(at, step) {
                 if steps == Steps::One {
                     self.give_back(at, have)?;

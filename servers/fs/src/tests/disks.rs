@@ -218,6 +218,7 @@ fn short_steps_take_not_much_more_work_on_any_disk() {
             case.name,
             began.elapsed()
         );
+        assert!(most <= SHORT + PIECE, "{}: a step of {most}", case.name);
         assert!(short < 4 * total + 10_000, "{}: {total}, {short} in short steps", case.name);
     }
 }
