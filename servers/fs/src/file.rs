@@ -272,6 +272,7 @@ impl<D: CacheDevice> Volume<D> {
         if missing > self.core.free_clusters() {
             return Err(FsError::NoSpace);
         }
+        self.core.prepare(missing)?;
         let there = self.reach(at, offset, end)?;
         self.core.cache.work.hold();
         let written = match self.write_pieces(at, offset, source, there) {
@@ -409,6 +410,7 @@ impl<D: CacheDevice> Volume<D> {
             survivor.stage(REDO, [0; PAYLOAD]);
         }
         self.core.commit();
+        self.core.cache.work.release();
         done
     }
 

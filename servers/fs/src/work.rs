@@ -85,9 +85,15 @@ impl Work {
         self.is_changing = false;
     }
 
-    /// The step does not pause any more: what is done in it from here on is a whole, and known to be short.
+    /// The step does not pause until [`Work::release`]: what is done from here on is a whole, and known to be
+    /// short.
     pub fn hold(&mut self) {
         self.is_held = true;
+    }
+
+    /// The step can pause again.
+    pub fn release(&mut self) {
+        self.is_held = false;
     }
 
     /// The step ends here, whatever is left of its work.
