@@ -1,7 +1,7 @@
 //! Steps: none works more than it may and a piece, whatever the disk holds, and what several callers
 //! are told whose steps alternate is what they would be told one after the other.
 
-use super::by_hand::small_volume;
+use super::by_hand::{set_link, small_volume};
 use super::helpers::*;
 use super::work::{big_volume, chain, dots, name, put};
 use crate::testing::{FakeDisk, Store};
@@ -128,6 +128,34 @@ fn a_file_in_many_fragments_is_opened_read_and_freed_in_short_steps() {
     let mut again = mounted(unmount(disk));
     let report = again.audit().unwrap();
     assert_eq!((report.damaged, report.lost_clusters), (0, 0));
+}
+
+/// What others let go is freed in steps, also where a write needs it.
+#[test]
+fn a_write_into_what_has_to_be_freed_first_is_done_in_short_steps() {
+    const FRAGMENTS: u32 = 30_000;
+    let mut image = big_volume(65_000);
+    let clusters = 65_000 - 8 - u32::from_le_bytes(image[36..40].try_into().unwrap());
+    chain(&mut image, 1000, FRAGMENTS, 2);
+    put(&mut image, 2, 0, &name("F"), (0x20, 1000, FRAGMENTS * 512));
+    // The rest is bad, but for some clusters.
+    let of_file =
+        |cluster: u32| cluster >= 1000 && cluster < 1000 + 2 * FRAGMENTS && cluster % 2 == 0;
+    for cluster in (20..clusters + 2).filter(|cluster| !of_file(*cluster)) {
+        set_link(&mut image, cluster, 0x0FFF_FFF7);
+    }
+    let mut disk = mounted(image);
+    bounded(&mut disk, |disk| disk.remove_file("/F")).unwrap();
+    let file = bounded(&mut disk, |disk| disk.open("/G", Access::Write, Create::New)).unwrap();
+    let bytes = pattern(60 * 512, 9);
+    let mut done = 0;
+    while done < bytes.len() {
+        done +=
+            bounded(&mut disk, |disk| disk.write_at(file, done as u64, &bytes[done..])).unwrap();
+    }
+    disk.begin_step(u64::MAX);
+    disk.close(file).unwrap();
+    assert!(read_all(&mut disk, "/G").unwrap() == bytes);
 }
 
 #[test]
