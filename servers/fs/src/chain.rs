@@ -285,7 +285,7 @@ impl Chain {
             // What one sector of the FAT links, so that a piece is small.
             let most = (PER_SECTOR - at % PER_SECTOR).min(self.len - position);
             let (len, link) = core.run_from(at, most)?;
-            if index - position < len || paused.is_err() {
+            if index - position < len {
                 self.remember(Extent { index: position, cluster: at, len });
                 paused?;
                 let into = index - position;
@@ -295,6 +295,11 @@ impl Chain {
                 Link::Next(next) => (at, position) = (next, position + len),
                 // Checked when it was built: the FAT changed under us.
                 _ => return Err(FsError::corrupt(Damage::ChainTooShort, at)),
+            }
+            if paused.is_err() {
+                // One further than before, whatever the step has worked by now.
+                self.remember(Extent { index: position, cluster: at, len: 1 });
+                paused?;
             }
         }
     }
