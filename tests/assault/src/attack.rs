@@ -85,7 +85,7 @@ impl Explorer for Attack<'_> {
         if self.random.chance(SPOILED) {
             self.spoil(&mut sent);
         }
-        if self.make(method, &sent, Found::IsKept) {
+        if self.make(method, &sent, Found::IsKept).is_some() {
             self.go_on(method, sent);
         }
     }
@@ -115,11 +115,16 @@ impl Attack<'_> {
         }
     }
 
-    /// Makes a call; says whether it was a success.
-    fn make<A, R: Serialize>(&mut self, method: &Method<A, R>, sent: &Sent, found: Found) -> bool {
-        let Some(answer) = self.send(sent) else { return false };
+    /// Makes a call. `None` if it was no success, else a sum of the numbers in the answer.
+    fn make<A, R>(&mut self, method: &Method<A, R>, sent: &Sent, found: Found) -> Option<u64>
+    where
+        R: Serialize,
+    {
+        let answer = self.send(sent)?;
         let (record, session) = (self.record, self.place.0);
+        let mut sum = 0_u64;
         let mut harvest = Harvest::new(|name, number| {
+            sum = sum.rotate_left(5) ^ number;
             if number >= SMALL && found == Found::IsKept {
                 record.keep(session, name, number);
             }
@@ -129,7 +134,7 @@ impl Attack<'_> {
             result.serialize(&mut harvest).is_ok() && harvest.is_good && sent.label == method.label
         });
         self.record.end(self.thread, is_good, time::now_ns());
-        is_good
+        is_good.then_some(sum)
     }
 
     /// Whether a call that succeeded is to be made until it does not: the more rarely the more often it
@@ -139,17 +144,21 @@ impl Attack<'_> {
     }
 
     /// Makes a call again and again, as long as it succeeds: takes all that there is. What numbers calls
-    /// stands at their ends; half the time each is another one.
+    /// stands at their ends; half the time each is another one. There is nothing to hoard where the same is
+    /// answered again.
     fn take_all<A, R: Serialize>(&mut self, method: &Method<A, R>, mut sent: Sent, found: Found) {
         let is_numbered = found == Found::IsHoarded || self.random.chance(2);
+        let mut last_sum = None;
         for number in 1..GREED {
             if is_numbered && let Some(last) = sent.words.iter_mut().rfind(|word| **word != 0) {
                 let shift = last.ilog2() / 8 * 8;
                 *last = *last & !(0x7f << shift) | (number % 0x7f + 1) << shift;
             }
-            if !self.make(method, &sent, found) {
+            let sum = self.make(method, &sent, found);
+            if sum.is_none() || (found == Found::IsHoarded && sum == last_sum) {
                 return;
             }
+            last_sum = sum;
         }
     }
 

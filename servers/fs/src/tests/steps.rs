@@ -140,7 +140,7 @@ fn a_write_into_what_has_to_be_freed_first_is_done_in_short_steps() {
     put(&mut image, 2, 0, &name("F"), (0x20, 1000, FRAGMENTS * 512));
     // The rest is bad, but for some clusters.
     let of_file =
-        |cluster: u32| cluster >= 1000 && cluster < 1000 + 2 * FRAGMENTS && cluster % 2 == 0;
+        |cluster: u32| (1000..1000 + 2 * FRAGMENTS).contains(&cluster) && cluster.is_multiple_of(2);
     for cluster in (20..clusters + 2).filter(|cluster| !of_file(*cluster)) {
         set_link(&mut image, cluster, 0x0FFF_FFF7);
     }
