@@ -14,9 +14,10 @@ use crate::cache::Class;
 use crate::device::CacheDevice;
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
-use crate::file::zero_piece;
+
 use crate::open::{Access, OpenFile};
 use crate::volume::Volume;
+use crate::write::zero_piece;
 use alloc::vec::Vec;
 
 /// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the

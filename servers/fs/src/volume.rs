@@ -1,6 +1,6 @@
 //! A mounted volume: mount, audit, sync, and what can be asked about the whole.
 //!
-//! Operations on names are in `tree`, those on open files in `file`, what outlives the server in
+//! Operations on names are in `tree`, those on open files in `file`, `write` and `size`, what outlives the server in
 //! `resume` and `clients`; all are methods of [`Volume`].
 
 use crate::audit::{self, Audit, AuditReport};
