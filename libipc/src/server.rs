@@ -33,6 +33,12 @@ pub trait Server {
         let _ = bits;
     }
 
+    /// A request of this caller that waited for its next step gets none any more: what it has done so
+    /// far is of no use to anybody.
+    fn on_given_up(&mut self, caller: Caller) {
+        let _ = caller;
+    }
+
     /// Which instance of the session's client calls, as far as the server knows. A request that waits
     /// for its next step is dropped if this is another one by then.
     fn instance(&self, caller: Caller) -> u64 {
@@ -261,7 +267,7 @@ fn on_request<S: Server>(
     queue: &mut Queue,
 ) -> Option<(MessageInfo, Words)> {
     if S::STEPS {
-        queue.begin(&message);
+        queue.begin(server, &message);
     }
     accounting::begin(message.badge, message.info.label());
     match server.on_message(&Request::new(message, reply)) {

@@ -14,6 +14,7 @@
 //!   new one's bytes are there. So a session is for one thread, and a server with more replies than
 //!   sessions refuses none of their requests.
 //! - A request whose client has died is dropped: its successor shares the session's memory.
+//! - The server is told of each request that gets no further step ([`Server::on_given_up`]).
 
 use crate::accounting;
 use crate::buffer;
@@ -41,6 +42,14 @@ struct Waiting {
     reply: ReplySlot,
     /// The client's instance when the request came.
     instance: u64,
+}
+
+impl Waiting {
+    /// Tells the server and the caller that it gets no further step.
+    fn give_up<S: Server>(self, server: &mut S) {
+        server.on_given_up(Caller(self.message.badge));
+        drop(Later::<()>::new(self.reply));
+    }
 }
 
 /// The requests that wait for their next step, at most one for each reply.
@@ -74,9 +83,9 @@ impl Queue {
     /// A request was just received: its session's last one is dropped, and what the IPC buffer has of
     /// this one is copied.
     #[inline(always)]
-    pub fn begin(&mut self, message: &Message) {
+    pub fn begin<S: Server>(&mut self, server: &mut S, message: &Message) {
         if !self.is_empty() {
-            self.give_up(message.badge);
+            self.give_up(server, message.badge);
         }
         self.words.clear();
         let length = message.info.length().min(MAX_WORDS);
@@ -88,21 +97,22 @@ impl Queue {
 
     #[cold]
     #[inline(never)]
-    fn give_up(&mut self, badge: u64) {
+    fn give_up<S: Server>(&mut self, server: &mut S, badge: u64) {
         if let Some(place) = self.requests.iter().position(|w| w.message.badge == badge)
             && let Some(given_up) = self.requests.remove(place)
         {
-            drop(Later::<()>::new(given_up.reply));
+            given_up.give_up(server);
         }
     }
 
     /// Lets the request at hand wait.
     #[cold]
     #[inline(never)]
-    pub fn push<S: Server>(&mut self, server: &S, message: Message, reply: ReplySlot) {
+    pub fn push<S: Server>(&mut self, server: &mut S, message: Message, reply: ReplySlot) {
         self.drop_dead(server);
         if POOL.free() == 0 && !self.is_empty() {
             accounting::end();
+            server.on_given_up(Caller(message.badge));
             let Outcome::Answer(info, words) = Outcome::refuse(Status::Busy) else { return };
             // The kernel refuses only a reply that is not there, and then there is nobody to answer.
             let _ = reply.cap().send(info, words);
@@ -114,13 +124,13 @@ impl Queue {
     }
 
     /// Drops the requests of clients that have died.
-    fn drop_dead<S: Server>(&mut self, server: &S) {
+    fn drop_dead<S: Server>(&mut self, server: &mut S) {
         for _ in 0..self.requests.len() {
             let Some(waiting) = self.requests.pop_front() else { return };
             if server.instance(Caller(waiting.message.badge)) == waiting.instance {
                 self.requests.push_back(waiting);
             } else {
-                drop(Later::<()>::new(waiting.reply));
+                waiting.give_up(server);
             }
         }
     }
@@ -198,12 +208,14 @@ mod tests {
         /// The request with this number was answered, with this status.
         Answered(u64, u64),
         Signal(u64),
+        /// The server was told that this session's request gets no further step.
+        GivenUp(u64),
         /// The server slept.
         Slept,
         /// The server waits for a message, with its timer armed or not.
         Waits(bool),
     }
-    use Seen::{Answered, Signal, Slept, Step, Waits};
+    use Seen::{Answered, GivenUp, Signal, Slept, Step, Waits};
 
     #[derive(Default)]
     struct World {
@@ -267,6 +279,10 @@ mod tests {
             if bits & event::SESSIONS != 0 {
                 self.known = self.world.borrow().instances.clone();
             }
+        }
+
+        fn on_given_up(&mut self, caller: Caller) {
+            self.world.borrow_mut().seen.push(GivenUp(caller.0));
         }
 
         fn instance(&self, caller: Caller) -> u64 {
@@ -448,6 +464,8 @@ mod tests {
         let dropped = got.iter().position(|seen| *seen == Answered(10, Status::Dropped as u64));
         let new = got.iter().position(|seen| *seen == Step(11)).unwrap();
         assert!(dropped.is_some_and(|at| at < new), "{got:?}");
+        let told: Vec<usize> = (0..got.len()).filter(|at| got[*at] == GivenUp(1)).collect();
+        assert!(told.len() == 1 && told[0] < new, "{got:?}");
         assert!(!got[new..].contains(&Step(10)), "{got:?}");
         for number in [11, 20] {
             assert!(got.contains(&Answered(number, UNKNOWN)));
@@ -473,6 +491,7 @@ mod tests {
         let at = |wanted: Seen| got.iter().position(|seen| *seen == wanted).unwrap();
         let ended = at(Answered(10, UNKNOWN));
         assert!(at(Answered(40, Status::Busy as u64)) < ended);
+        assert!(at(Step(40)) < at(GivenUp(4)));
         for short in [50, 60] {
             assert!(at(Answered(short, UNKNOWN)) < ended, "{got:?}");
         }
@@ -485,6 +504,7 @@ mod tests {
         let dropped = got.iter().position(|seen| *seen == Answered(10, Status::Dropped as u64));
         let told = got.iter().position(|seen| *seen == Signal(event::SESSIONS)).unwrap();
         assert!(dropped.is_some_and(|at| at > told), "{got:?}");
+        assert_eq!(got.iter().filter(|seen| **seen == GivenUp(1)).count(), 1, "{got:?}");
         assert!(!got[told..].contains(&Step(10)), "{got:?}");
         for number in [11, 20] {
             assert!(got.contains(&Answered(number, UNKNOWN)));

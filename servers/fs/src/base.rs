@@ -307,6 +307,11 @@ impl<D: CacheDevice> Core<D> {
         Ok(runs)
     }
 
+    /// Clusters in one run, up to so many, that [`Core::allocate`] would begin with.
+    pub fn run_to_allocate(&self, after: u32, most: u32) -> u32 {
+        self.map.free_run(if after == 0 { self.hint } else { after + 1 }, most)
+    }
+
     fn link_runs(&mut self, runs: &[Run]) -> Result<(), FsError> {
         for (i, &run) in runs.iter().enumerate() {
             let last = runs.get(i + 1).map_or(END_MARK, |next| next.start);
@@ -413,14 +418,14 @@ impl<D: CacheDevice> Core<D> {
         written
     }
 
-    /// Everything to the disk, in order; the volume is clean then.
-    pub fn sync(&mut self) -> Result<(), FsError> {
+    /// Everything to the disk, in order; the volume is clean then, if it is whole.
+    pub fn sync(&mut self, is_whole: bool) -> Result<(), FsError> {
         self.flush_ordered()?;
         if self.marked != Marked::Clean {
             self.write_info()?;
             self.commit();
         }
-        if self.marked == Marked::Dirty {
+        if self.marked == Marked::Dirty && is_whole {
             self.write_mark(Marked::Clean)?;
         }
         self.cache.flush(Class::Info)?;

@@ -24,9 +24,12 @@ pub(crate) const EXTENT_BYTES: u64 = size_of::<Extent>() as u64;
 /// Places of a chain that are remembered: more than one operation looks for.
 const PLACES: usize = 4;
 
+/// Where the last walks along a chain came to, the latest first.
+pub(crate) type Places = [Option<Extent>; PLACES];
+
 /// Contiguous clusters of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
+pub(crate) struct Extent {
     /// Position of the first cluster in the chain.
     index: u32,
     /// First cluster.
@@ -166,8 +169,7 @@ pub(crate) struct Chain {
     stride: u32,
     /// Extents so far, as the stride counts them.
     count: u32,
-    /// Where the last walks came to, the latest first.
-    recent: Cell<[Option<Extent>; PLACES]>,
+    recent: Cell<Places>,
     /// Clusters.
     len: u32,
     /// The last cluster; 0 if there is none.
@@ -283,7 +285,7 @@ impl Chain {
             // What one sector of the FAT links, so that a piece is small.
             let most = (PER_SECTOR - at % PER_SECTOR).min(self.len - position);
             let (len, link) = core.run_from(at, most)?;
-            if index - position < len || paused.is_err() {
+            if index - position < len {
                 self.remember(Extent { index: position, cluster: at, len });
                 paused?;
                 let into = index - position;
@@ -294,7 +296,22 @@ impl Chain {
                 // Checked when it was built: the FAT changed under us.
                 _ => return Err(FsError::corrupt(Damage::ChainTooShort, at)),
             }
+            if paused.is_err() {
+                // One further than before, whatever the step has worked by now.
+                self.remember(Extent { index: position, cluster: at, len: 1 });
+                paused?;
+            }
         }
+    }
+
+    /// Where the last walks came to.
+    pub fn places(&self) -> Places {
+        self.recent.get()
+    }
+
+    /// Walks begin where those before came to.
+    pub fn go_back_to(&self, places: Places) {
+        self.recent.set(places);
     }
 
     fn remember(&self, place: Extent) {

@@ -71,15 +71,30 @@ impl<D: CacheDevice> Volume<D> {
         }
     }
 
-    /// Closes the files of clients that are gone; returns how many.
+    /// Closes the files of clients that are gone; returns how many. Where there is more to do than that,
+    /// the next operation does it, and closes the file then.
     pub fn close_of(&mut self, is_gone: impl Fn(Owner) -> bool) -> usize {
         let of_dead = self.files.all().filter(|(_, owner)| is_gone(*owner));
-        let files: Vec<OpenFile> = of_dead.map(|(file, _)| file).collect();
-        for file in &files {
-            if let Err(error) = self.close(*file) {
+        let files: Vec<(OpenFile, Owner)> = of_dead.collect();
+        for (file, owner) in &files {
+            if let Err(error) = self.close_dead(*file, *owner) {
                 log::warn!("a file of a client that died is closed: {error}");
             }
         }
         files.len()
+    }
+
+    fn close_dead(&mut self, file: OpenFile, owner: Owner) -> Result<(), FsError> {
+        let at = self.files.get(file)?.node;
+        let node = self.files.node_mut(at);
+        node.askers.retain(|asker| *asker != owner.badge);
+        if node.users() > 1 || !node.has_surplus {
+            return self.close(file);
+        }
+        self.is_untidy = true;
+        if !self.abandoned.contains(&file) {
+            self.abandoned.push(file);
+        }
+        Ok(())
     }
 }

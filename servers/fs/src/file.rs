@@ -1,22 +1,14 @@
-//! Operations on open files: read, write, set the size.
+//! Operations on open files: close, look, read.
 //!
 //! Reading is cluster runs to bytes through the cache, with read-ahead for sequential readers: a
 //! window that doubles to 512 KiB, refilled when half of it is used, so that the device always has
 //! a large request while the reader copies.
-//!
-//! Writing allocates all its clusters first, or changes nothing (`NoSpace`); then data, FAT and
-//! directory entry change in the cache. Bytes that replace others are put in place after the
-//! commit ([`Volume::commit`]), so that a death of the server leaves all of them or none.
 
 use crate::base::Core;
-use crate::cache::{Pool, Source, Target, Urgency};
+use crate::cache::{Pool, Target, Urgency};
 use crate::device::{CacheDevice, SECTOR_BYTES};
 use crate::error::FsError;
-use crate::map::State;
-use crate::open::{Access, Identity, Node, OpenFile};
-use crate::size::Steps;
-use crate::survivor::PAYLOAD;
-use crate::survivor::records::{REDO, RedoRecord};
+use crate::open::{Identity, Node, OpenFile};
 use crate::tree::Metadata;
 use crate::volume::Volume;
 use libipc::Shared;
@@ -26,11 +18,8 @@ use libipc::sessions::{Handle, Owner};
 const FIRST_WINDOW: u32 = 128 << 10;
 /// Read-ahead at most.
 const LAST_WINDOW: u32 = 512 << 10;
-/// Clusters that one write of a client touches at most: each may lie anywhere, and need a line of the
-/// cache to be read.
-const WRITE_CLUSTERS: u32 = 64;
 /// Bytes that are asked of the cache at a time.
-const CHUNK: u64 = 256 << 10;
+pub(crate) const CHUNK: u64 = 256 << 10;
 
 impl<D: CacheDevice> Volume<D> {
     /// The file that a client has open under this handle: the only way from a number to a file.
@@ -57,16 +46,20 @@ impl<D: CacheDevice> Volume<D> {
     /// Closes a file. What was written through it stays in the cache until `sync`.
     ///
     /// # Errors
-    /// `BadHandle`; `Io`: it is closed, and has clusters behind its end until the next write to it.
+    /// `BadHandle`; `Unfinished`: it is not closed yet.
     pub fn close(&mut self, file: OpenFile) -> Result<(), FsError> {
         let at = self.files.get(file)?.node;
-        let tidied = match self.files.node(at).users() {
-            1 => self.stop_growing(at),
-            _ => Ok(()),
-        };
+        let node = self.files.node_mut(at);
+        if node.users() == 1 && node.has_surplus {
+            node.askers.clear();
+            self.is_untidy = true;
+            if let Err(FsError::Unfinished) = self.audit() {
+                return Err(FsError::Unfinished);
+            }
+        }
         self.files.close(file)?;
         self.stage_closed(file.handle());
-        tidied
+        Ok(())
     }
 
     /// What an open file is now.
@@ -194,166 +187,10 @@ impl<D: CacheDevice> Volume<D> {
         self.files.get(file)?.ahead = from;
         Ok(())
     }
-
-    /// Writes at `offset` (at the end for `Access::Append`), growing the file if it must; a gap
-    /// before `offset` is filled with zeros. Writes all or fails.
-    ///
-    /// # Errors
-    /// `NoSpace` and `FileTooLarge`: nothing changed; `BadHandle`, `WrongAccess`, `Io`.
-    pub fn write_at(
-        &mut self,
-        file: OpenFile,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<usize, FsError> {
-        self.write_from(file, offset, Source::Bytes(bytes))
-    }
-
-    /// As [`Volume::write_at`], from memory that a client shares; only as many of the first bytes as a
-    /// step can write, which it returns.
-    ///
-    /// # Errors
-    /// As [`Volume::write_at`]; `Unfinished` if clients died or came meanwhile ([`crate::work`]): nothing is
-    /// left of it but bytes in the place of others, which the next step puts there again.
-    pub fn write_shared(
-        &mut self,
-        file: OpenFile,
-        offset: u64,
-        bytes: Shared,
-    ) -> Result<usize, FsError> {
-        let most = u64::from(WRITE_CLUSTERS * self.core.geo.cluster_bytes());
-        let source = Source::Client(bytes);
-        self.write_from(file, offset, source.part(0, source.len().min(most)))
-    }
-
-    fn write_from(
-        &mut self,
-        file: OpenFile,
-        offset: u64,
-        source: Source<'_>,
-    ) -> Result<usize, FsError> {
-        let open = self.files.get(file)?;
-        let (at, access) = (open.node, open.access);
-        let size = self.files.node(at).entry.size();
-        let offset = match access {
-            Access::Read => return Err(FsError::WrongAccess),
-            Access::Append => u64::from(size),
-            Access::Write => offset,
-        };
-        if source.len() == 0 {
-            return Ok(0);
-        }
-        let end = offset.checked_add(source.len()).ok_or(FsError::FileTooLarge)?;
-        let end = u32::try_from(end).map_err(|_| FsError::FileTooLarge)?;
-        self.audit()?;
-        self.core.prepare(0)?;
-        self.core.mark_dirty()?;
-        self.drop_surplus(at)?;
-        let had = self.files.node(at).chain.len();
-        if offset / u64::from(self.core.geo.cluster_bytes()) < u64::from(had) {
-            // Found now, where the step can still end.
-            place(&mut self.core, self.files.node(at), offset)?;
-        }
-        self.reserve(at, end, Steps::One)?;
-        let written = self.put_bytes(at, size, offset as u32, &source);
-        if let Err(error) = written {
-            self.give_back(at, had)?;
-            return Err(error);
-        }
-        let node = self.files.node_mut(at);
-        node.entry.set_size(size.max(end));
-        node.entry.set_modified(self.now);
-        node.entry.set_archive();
-        self.write_entry(at)?;
-        Ok(source.len() as usize)
-    }
-
-    /// Puts bytes behind the old end (`size`) in place, zeros in the gap before them; those before
-    /// it too, or, where there is a survivor region, in there for the commit.
-    fn put_bytes(
-        &mut self,
-        at: usize,
-        size: u32,
-        offset: u32,
-        source: &Source<'_>,
-    ) -> Result<(), FsError> {
-        let end = offset + source.len() as u32;
-        let replaced = size.saturating_sub(offset).min(end - offset);
-        if offset > size {
-            zero_range(&mut self.core, self.files.node(at), size.into(), offset.into())?;
-        }
-        let new = source.part(replaced.into(), (end - offset - replaced).into());
-        self.fill(at, offset + replaced, &new, size.max(end))?;
-        if replaced == 0 {
-            return Ok(());
-        }
-        let old = source.part(0, replaced.into());
-        if let Source::Client(_) = old {
-            self.core.cache.check_client()?;
-        }
-        match &mut self.core.cache.survivor {
-            // Longer than the region has room for: not at once then.
-            Some(survivor) if survivor.redo_bytes() >= replaced as usize => {
-                let check = survivor.keep_redo(&old);
-                let node = self.files.node(at);
-                let entry = (node.sector, node.offset as u32);
-                let redo = RedoRecord { entry, position: offset, len: replaced, check };
-                survivor.stage(REDO, redo.put());
-                self.replacing = Some(redo);
-                Ok(())
-            }
-            _ => self.fill(at, offset, &old, size.max(end)),
-        }
-    }
-
-    /// Puts the bytes of a committed write in the place of others.
-    ///
-    /// # Errors
-    /// `Io`: some may be in place.
-    pub(crate) fn replace(&mut self, redo: &RedoRecord) -> Result<(), FsError> {
-        let len = redo.len as usize;
-        let bytes = self.core.cache.survivor.as_ref().and_then(|survivor| survivor.redo(len));
-        let address = (redo.entry.0, redo.entry.1 as usize);
-        let done = match (bytes, self.files.find_address(address)) {
-            (Some(bytes), Some(at)) => {
-                let size = self.files.node(at).entry.size();
-                self.fill(at, redo.position, &Source::Survivor(bytes), size)
-            }
-            _ => Ok(()),
-        };
-        if let Some(survivor) = &mut self.core.cache.survivor {
-            survivor.stage(REDO, [0; PAYLOAD]);
-        }
-        self.core.commit();
-        done
-    }
-
-    /// Copies bytes to a position in a file that ends at `size`.
-    fn fill(
-        &mut self,
-        at: usize,
-        position: u32,
-        source: &Source<'_>,
-        size: u32,
-    ) -> Result<(), FsError> {
-        let node = self.files.node(at);
-        let core = &mut self.core;
-        let mut done = 0;
-        while done < source.len() {
-            let position = u64::from(position) + done;
-            let (disk, contiguous) = place(core, node, position)?;
-            let n = (source.len() - done).min(contiguous).min(CHUNK);
-            let is_last = position + n >= u64::from(size);
-            spare_tail(core, &Piece { disk, bytes: n, contiguous, is_last })?;
-            core.cache.write(disk, source.part(done, n))?;
-            done += n;
-        }
-        Ok(())
-    }
 }
 
 /// The byte on the disk of a position in a file, and how many bytes follow contiguously.
-fn place<D: CacheDevice>(
+pub(crate) fn place<D: CacheDevice>(
     core: &mut Core<D>,
     node: &Node,
     position: u64,
@@ -363,50 +200,4 @@ fn place<D: CacheDevice>(
     let into = position % cluster_bytes;
     let disk = core.geo.sector_of(run.start) * SECTOR_BYTES as u64 + into;
     Ok((disk, u64::from(run.len) * cluster_bytes - into))
-}
-
-/// Zeroes `from..to` of a file, within its clusters.
-pub(crate) fn zero_range<D: CacheDevice>(
-    core: &mut Core<D>,
-    node: &Node,
-    from: u64,
-    to: u64,
-) -> Result<(), FsError> {
-    let mut position = from;
-    while position < to {
-        let (disk, contiguous) = place(core, node, position)?;
-        let n = contiguous.min(to - position);
-        core.cache.write(disk, Source::Zeros(n))?;
-        position += n;
-    }
-    Ok(())
-}
-
-/// Where bytes of a file go on the disk.
-struct Piece {
-    /// First byte on the disk.
-    disk: u64,
-    /// Bytes to write.
-    bytes: u64,
-    /// Bytes from `disk` on that are the file's.
-    contiguous: u64,
-    /// Whether nothing of the file lies behind the piece.
-    is_last: bool,
-}
-
-/// Spares the reading of the cache line in which a piece ends, if it holds nothing but the piece
-/// and what nobody needs: clusters of this file behind its end, and free ones.
-fn spare_tail<D: CacheDevice>(core: &mut Core<D>, piece: &Piece) -> Result<(), FsError> {
-    let sector_bytes = SECTOR_BYTES as u64;
-    let end = piece.disk + piece.bytes;
-    let (line_first, line_end) = core.cache.line_around((end - 1) / sector_bytes);
-    let cut_sector = !end.is_multiple_of(sector_bytes) && !piece.is_last;
-    if line_first * sector_bytes < piece.disk || end >= line_end * sector_bytes || cut_sector {
-        return Ok(());
-    }
-    let ours = if piece.is_last { (piece.disk + piece.contiguous) / sector_bytes } else { 0 };
-    let needless = (end.div_ceil(sector_bytes)..line_end).all(|sector| {
-        sector < ours || core.geo.cluster_of(sector).is_none_or(|c| core.map.get(c) == State::Free)
-    });
-    if needless { core.cache.adopt(line_first) } else { Ok(()) }
 }

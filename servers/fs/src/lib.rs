@@ -66,6 +66,7 @@ mod time;
 mod tree;
 mod volume;
 mod work;
+mod write;
 
 pub use audit::AuditReport;
 pub use device::{

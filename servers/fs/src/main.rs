@@ -71,6 +71,10 @@ mod guest {
             if self.0.is_unfinished() { Outcome::Again } else { outcome }
         }
 
+        fn on_given_up(&mut self, caller: Caller) {
+            self.0.give_up(caller);
+        }
+
         fn instance(&self, caller: Caller) -> u64 {
             self.0.incarnation(caller).into()
         }

@@ -131,6 +131,14 @@ impl ClusterMap {
         Some((start, len))
     }
 
+    /// The free clusters in one run from `from` on, up to so many.
+    pub fn free_run(&self, from: u32, most: u32) -> u32 {
+        let is_free = |cluster: &u32| {
+            (FIRST_CLUSTER..self.end).contains(cluster) && self.get(*cluster) == State::Free
+        };
+        (from..from.saturating_add(most)).take_while(is_free).count() as u32
+    }
+
     fn find_free(&self, from: u32, end: u32) -> Option<u32> {
         self.find(from, end, |word| !(word | word >> 1) & LOW_BITS)
     }

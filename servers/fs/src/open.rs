@@ -95,6 +95,10 @@ pub(crate) struct Node {
     pub path: String,
     /// While it is being made larger: up to where there are zeros behind its end.
     pub zeroed: Option<u32>,
+    /// Operations on it have left clusters behind its end.
+    pub has_surplus: bool,
+    /// For whom these operations are that have a step to come and need the clusters.
+    pub askers: Vec<u64>,
     users: u32,
 }
 
@@ -221,12 +225,6 @@ impl Files {
         self.opens.iter().map(|(found, owner, _)| (OpenFile(found), owner))
     }
 
-    /// What the handles of a node allow.
-    pub fn accesses(&self, node: usize) -> impl Iterator<Item = Access> {
-        let opens = self.opens.iter().map(|(_, _, open)| open);
-        opens.filter(move |open| open.node == node).map(|open| open.access)
-    }
-
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = usize> {
         self.nodes.iter().enumerate().filter_map(|(at, node)| node.as_ref().map(|_| at))
@@ -284,7 +282,14 @@ impl Node {
         let mut path = path;
         path.truncate(path.floor_char_boundary(MAX_TOLD_PATH));
         path.shrink_to_fit();
-        Self { dir, slot, sector, offset, entry, chain, path, zeroed: None, users: 0 }
+        let (zeroed, has_surplus, askers) = (None, false, Vec::new());
+        let users = 0;
+        Self { dir, slot, sector, offset, entry, chain, path, zeroed, has_surplus, askers, users }
+    }
+
+    /// Whether there are clusters behind its end that nobody needs.
+    pub fn is_untidy(&self) -> bool {
+        self.has_surplus && self.askers.is_empty()
     }
 
     /// Handles of the file.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 /// The most bytes of a path.
 pub const MAX_PATH_BYTES: usize = 8192;
 
-/// The parts of a path, with `.` and `..` resolved.
+/// The parts of a path, with `.` and `..` resolved; none for the root.
 fn parts(path: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -26,12 +26,22 @@ fn parts(path: &str) -> Vec<&str> {
     parts
 }
 
-/// The components of a path, none for the root.
-pub(crate) fn parse(path: &str) -> Result<Vec<Name>, FsError> {
+/// The components of a path, none for the root: each can be made a name.
+pub(crate) fn parse(path: &str) -> Result<Vec<&str>, FsError> {
     if path.len() > MAX_PATH_BYTES {
         return Err(FsError::PathTooLong);
     }
-    parts(path).into_iter().map(Name::new).collect()
+    let parts = parts(path);
+    parts.iter().try_for_each(|part| Name::check(part).map(|_| ()))?;
+    Ok(parts)
+}
+
+/// The path of these components.
+pub(crate) fn join(parts: &[&str]) -> String {
+    match parts {
+        [] => String::from("/"),
+        parts => parts.iter().flat_map(|part| ["/", part]).collect(),
+    }
 }
 
 /// Whether a path names the root.
@@ -63,14 +73,7 @@ mod tests {
 
     #[test]
     fn dots_are_resolved() {
-        let text = |p: &str| {
-            let names = parse(p).unwrap();
-            names
-                .iter()
-                .map(|n| String::from_utf16(n.units()).unwrap())
-                .collect::<Vec<_>>()
-                .join("/")
-        };
+        let text = |p: &str| parse(p).unwrap().join("/");
         assert_eq!(text("/a//b/./c/"), "a/b/c");
         assert_eq!(text("a/../../b"), "b");
         assert_eq!(text("/"), "");

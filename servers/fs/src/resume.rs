@@ -118,7 +118,7 @@ impl<D: CacheDevice> Volume<D> {
         } else {
             self.takeover = Some(takeover);
         }
-        self.drop_unfinished()?;
+        self.tidy()?;
         self.takeover = None;
         Ok(())
     }
@@ -182,11 +182,15 @@ impl<D: CacheDevice> Volume<D> {
         if self.files.place(record.handle) != place {
             return Err(FsError::BadHandle);
         }
-        let node = self.inherit_node(record)?;
-        match self.files.restore(record.handle, record.owner, node, record.access) {
-            true => Ok(()),
-            false => Err(FsError::BadHandle),
+        let at = self.inherit_node(record)?;
+        if !self.files.restore(record.handle, record.owner, at, record.access) {
+            return Err(FsError::BadHandle);
         }
+        if record.access != Access::Read && self.core.marked != Marked::Clean {
+            // What an operation that never ended has added to the chain.
+            self.note_surplus(at);
+        }
+        Ok(())
     }
 
     fn inherit_node(&mut self, record: &HandleRecord) -> Result<usize, FsError> {
@@ -208,27 +212,6 @@ impl<D: CacheDevice> Volume<D> {
         let chain = self.check_file(&entry)?;
         let node = Node::new(record.place, (sector, offset), entry, chain, record.path.clone());
         Ok(self.files.add_node(node))
-    }
-
-    /// Cuts what a write that never ended has added to the chains of open files. Where that cannot be done
-    /// the clusters stay behind the file's end until the next write to it.
-    fn drop_unfinished(&mut self) -> Result<(), FsError> {
-        for node in self.files.nodes().collect::<Vec<_>>() {
-            let written = self.files.accesses(node).any(|access| access != Access::Read);
-            if written && self.core.marked != Marked::Clean {
-                let dropped = self.core.prepare(0).and_then(|()| self.drop_surplus(node));
-                match dropped.and_then(|()| self.commit()) {
-                    Err(FsError::Unfinished) => return Err(FsError::Unfinished),
-                    Err(error) => {
-                        self.core.commit();
-                        let path = &self.files.node(node).path;
-                        log::warn!("{path} keeps clusters behind its end: {error}");
-                    }
-                    Ok(()) => {}
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -277,6 +260,8 @@ fn resume<D: CacheDevice>(
         takeover: Some(Takeover { next_handle: 0, redo, is_replaced: false }),
         clients,
         replacing: None,
+        is_untidy: false,
+        abandoned: Vec::new(),
     };
     match take_over(&mut volume) {
         Ok(true) => Ok(volume),

@@ -92,6 +92,11 @@ impl Searches {
         self.asker = asker;
     }
 
+    /// Whom what is searched for is for.
+    pub fn asker(&self) -> u64 {
+        self.asker
+    }
+
     /// Something was added to a directory.
     pub fn added_to(&mut self, dir: DirStart) {
         self.forget_contents(dir.cluster());
@@ -107,6 +112,8 @@ impl Searches {
     pub fn removed_from(&mut self, dir: DirStart, item: &Item) {
         let is_it = |best: &Option<(Match, Item)>| best.is_some_and(|(_, b)| b.slot == item.slot);
         self.finds.retain(|find| find.dir != dir || !is_it(&find.best));
+        // There is room now that was not there.
+        self.surveys.retain(|survey| survey.dir != dir || !survey.is_done);
     }
 
     /// The directory whose first cluster this is, if it is one, is moved or ends.
@@ -115,13 +122,10 @@ impl Searches {
         self.ways.retain(|way| way.directories.iter().all(|dir| dir.cluster() != first));
     }
 
-    /// The first clusters of the directories on a path, as far as they are known.
-    pub fn take_way(&mut self, path: impl FnOnce() -> String) -> Option<Way> {
-        if self.ways.things.is_empty() {
-            return None;
-        }
-        let path = path();
-        self.ways.take(|way| way.path == path)
+    /// The first clusters of the directories on the first so many names of a path, as far as they are known.
+    pub fn take_way(&mut self, path: &str, names: usize) -> Option<Vec<DirStart>> {
+        let way = self.ways.take(|way| way.names == names && way.path == path);
+        way.map(|way| way.directories)
     }
 
     pub fn keep_way(&mut self, way: Way) {
@@ -133,6 +137,8 @@ impl Searches {
 #[derive(Clone)]
 pub(crate) struct Way {
     pub path: String,
+    /// How many of its names it is about.
+    pub names: usize,
     /// First clusters, the root's first; those that are not reached yet are missing.
     pub directories: Vec<DirStart>,
 }
@@ -186,6 +192,7 @@ struct Survey {
     /// The first of the free slots in a row that end where the search is.
     start: u32,
     room: Option<Room>,
+    is_done: bool,
 }
 
 /// Where a new entry fits.
@@ -220,20 +227,23 @@ impl Survey {
             needed: parts as u32 + 1,
             start: 0,
             room: None,
+            is_done: false,
         }
     }
 
     fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>, dir: &Dir) -> Result<Room, FsError> {
         loop {
             if let Some(room) = self.room
-                && self.picker.is_none()
+                && (self.is_done || self.picker.is_none())
             {
                 return Ok(room);
             }
             let raw = self.scan.raw(core, dir)?;
             let Some(raw) = raw.filter(|raw| raw[0] != END) else {
                 let is_at_end = raw.is_some();
-                return Ok(self.room.unwrap_or(Room { start: self.start, is_at_end }));
+                self.room.get_or_insert(Room { start: self.start, is_at_end });
+                self.is_done = true;
+                continue;
             };
             self.see(&raw);
         }
@@ -264,6 +274,21 @@ impl Survey {
 struct Empty {
     dir: DirStart,
     scan: Scanner,
+    is_done: bool,
+}
+
+impl Empty {
+    /// Whether it is at the end, or else at something else than `.` and `..`.
+    fn go_on<D: CacheDevice>(&mut self, core: &mut Core<D>, dir: &Dir) -> Result<bool, FsError> {
+        while !self.is_done {
+            match self.scan.next(core, dir)? {
+                Some(item) if item.entry.is_dot() => {}
+                Some(_) => return Ok(false),
+                None => self.is_done = true,
+            }
+        }
+        Ok(true)
+    }
 }
 
 impl Dir {
@@ -288,28 +313,18 @@ impl Dir {
             is_done: false,
         });
         let before = core.cache.work.done();
-        let result = find.go_on(core, self);
-        find.work += core.cache.work.done() - before;
-        let mut item = find.best.map(|(_, item)| item);
-        match result {
-            Ok(()) => {
-                let is_much = core.cache.work.is_much(find.work);
-                // The entry may have changed since it was found, in all but its name.
-                if is_known && let Some(item) = &mut item {
-                    item.entry = Entry(self.slot(core, item.slot)?);
-                }
-                if is_much {
-                    core.searches.finds.keep(core.searches.asker, find);
-                }
-                Ok(item)
-            }
-            Err(error) => {
-                if error == FsError::Unfinished {
-                    core.searches.finds.keep(core.searches.asker, find);
-                }
-                Err(error)
-            }
+        let mut result = find.go_on(core, self);
+        // The entry may have changed since it was found, in all but its name.
+        if let (Ok(()), true, Some((_, item))) = (&result, is_known, &mut find.best) {
+            result = self.slot(core, item.slot).map(|slot| item.entry = Entry(slot));
         }
+        find.work += core.cache.work.done() - before;
+        let item = find.best.map(|(_, item)| item);
+        let is_much = result.is_ok() && core.cache.work.is_much(find.work);
+        if is_much || result == Err(FsError::Unfinished) {
+            core.searches.finds.keep(core.searches.asker, find);
+        }
+        result.map(|()| item)
     }
 
     /// Finds a short name and room for a name that is not there yet; the slots from `except.0` to
@@ -328,21 +343,19 @@ impl Dir {
         };
         let known = core.searches.surveys.take(is_it);
         let mut survey = known.unwrap_or_else(|| Survey::new(self.start, name, except));
-        match survey.go_on(core, self) {
-            Ok(room) => {
-                let short = match &survey.picker {
-                    Some(picker) => picker.pick().ok_or(FsError::DirectoryFull)?,
-                    None => short::exact(name).ok_or(FsError::InvalidName)?,
-                };
-                Ok(Berth { short, is_long: survey.picker.is_some(), room })
-            }
-            Err(error) => {
-                if error == FsError::Unfinished {
-                    core.searches.surveys.keep(core.searches.asker, survey);
-                }
-                Err(error)
-            }
+        let room = survey.go_on(core, self);
+        let berth = room.clone().and_then(|room| {
+            let short = match &survey.picker {
+                Some(picker) => picker.pick().ok_or(FsError::DirectoryFull)?,
+                None => short::exact(name).ok_or(FsError::InvalidName)?,
+            };
+            Ok(Berth { short, is_long: survey.picker.is_some(), room })
+        });
+        // What was found, too: the step may end before something is put there.
+        if room.is_ok() || room.is_err_and(|error| error == FsError::Unfinished) {
+            core.searches.surveys.keep(core.searches.asker, survey);
         }
+        berth
     }
 
     /// Whether nothing but `.` and `..` is in it.
@@ -351,18 +364,12 @@ impl Dir {
     /// `Io`, `Unfinished`.
     pub fn is_empty<D: CacheDevice>(&self, core: &mut Core<D>) -> Result<bool, FsError> {
         let known = core.searches.empties.take(|empty| empty.dir == self.start);
-        let mut empty = known.unwrap_or_else(|| Empty { dir: self.start, scan: Scanner::new(0) });
-        loop {
-            match empty.scan.next(core, self) {
-                Ok(Some(item)) if item.entry.is_dot() => {}
-                Ok(found) => return Ok(found.is_none()),
-                Err(error) => {
-                    if error == FsError::Unfinished {
-                        core.searches.empties.keep(core.searches.asker, empty);
-                    }
-                    return Err(error);
-                }
-            }
+        let new = || Empty { dir: self.start, scan: Scanner::new(0), is_done: false };
+        let mut empty = known.unwrap_or_else(new);
+        let result = empty.go_on(core, self);
+        if matches!(result, Ok(true) | Err(FsError::Unfinished)) {
+            core.searches.empties.keep(core.searches.asker, empty);
         }
+        result
     }
 }

@@ -1,22 +1,31 @@
 //! The size of open files: cut, grown by zeros, and the clusters behind it.
 //!
 //! A larger size is prepared in steps ([`crate::work`]): clusters and zeros behind the end of the file,
-//! which nobody sees before the size is set, in the last step. A successor lets go what was prepared,
-//! and so does whoever writes to the file or closes it meanwhile.
+//! which nobody sees before the size is set, in the last step. Whoever writes to the file or closes it
+//! meanwhile lets go what was prepared.
+//!
+//! Always holds: of a file that operations have changed it is known whether there are clusters behind its
+//! end, and for whom ([`Node`]). Once these operations have ended, or are given up ([`Volume::give_up`]),
+//! or the server is another one, they are freed before the next operation begins ([`Volume::tidy`]).
+//!
+//! [`Node`]: crate::open::Node
 
 use crate::cache::Class;
 use crate::device::CacheDevice;
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
-use crate::file::zero_range;
+
 use crate::open::{Access, OpenFile};
 use crate::volume::Volume;
+use crate::write::zero_piece;
+use alloc::vec::Vec;
 
 /// Clusters that are allocated at a time: however fragmented the disk is, the list of runs and the
 /// log stay short.
 const RESERVE_STEP: u32 = 128;
-/// Bytes that are zeroed at a time: what is not done in a step is done anew in the next one, so that it must
-/// fit into one however many fragments it lies in.
+/// Those of them that may lie anywhere.
+const SPREAD_STEP: u32 = 32;
+/// Bytes that are zeroed at a time, or as many as lie in one piece.
 const ZERO_STEP: u32 = 4 << 10;
 /// Work of that: a line of the cache, which may wait for others to be written.
 const ZERO_WORK: u64 = 4;
@@ -40,6 +49,10 @@ impl<D: CacheDevice> Volume<D> {
         }
         let at = open.node;
         let size = u32::try_from(size).map_err(|_| FsError::FileTooLarge)?;
+        self.resize(at, |volume| volume.set_node_size(at, size))
+    }
+
+    fn set_node_size(&mut self, at: usize, size: u32) -> Result<(), FsError> {
         let old = self.files.node(at).entry.size();
         self.audit()?;
         self.core.prepare(0)?;
@@ -67,17 +80,9 @@ impl<D: CacheDevice> Volume<D> {
             self.drop_surplus(at)?;
             self.files.node_mut(at).zeroed = Some(old);
         }
-        match self.grow_on(at, size) {
-            Err(FsError::Unfinished) => Err(FsError::Unfinished),
-            Err(error) => {
-                self.stop_growing(at)?;
-                Err(error)
-            }
-            Ok(zeroed) => {
-                self.files.node_mut(at).zeroed = (zeroed > size).then_some(zeroed);
-                Ok(())
-            }
-        }
+        let zeroed = self.grow_on(at, size)?;
+        self.files.node_mut(at).zeroed = (zeroed > size).then_some(zeroed);
+        Ok(())
     }
 
     /// Goes on with it, and returns up to where there are zeros.
@@ -92,19 +97,86 @@ impl<D: CacheDevice> Volume<D> {
             self.core.pause()?;
             let until = size.min((zeroed / ZERO_STEP + 1).saturating_mul(ZERO_STEP));
             self.core.cache.work.charge(ZERO_WORK);
-            zero_range(&mut self.core, node, zeroed.into(), until.into())?;
-            node.zeroed = Some(until);
+            let until = zero_piece(&mut self.core, node, zeroed.into(), until.into())?;
+            node.zeroed = Some(until as u32);
         }
     }
 
-    /// Lets go what was prepared for a larger size.
-    pub(crate) fn stop_growing(&mut self, at: usize) -> Result<(), FsError> {
+    /// Makes a step of an operation that may change where a file's chain ends.
+    pub(crate) fn resize<R>(
+        &mut self,
+        at: usize,
+        operation: impl FnOnce(&mut Self) -> Result<R, FsError>,
+    ) -> Result<R, FsError> {
+        let result = operation(self);
+        let asker = self.core.searches.asker();
+        let askers = &mut self.files.node_mut(at).askers;
+        askers.retain(|by| *by != asker);
+        if matches!(result, Err(FsError::Unfinished)) {
+            askers.push(asker);
+        }
+        self.note_surplus(at);
+        result
+    }
+
+    /// Notes whether there are clusters behind a file's end.
+    pub(crate) fn note_surplus(&mut self, at: usize) {
         let node = self.files.node_mut(at);
-        if node.zeroed.take().is_none() {
+        node.has_surplus = node.chain.len() > self.core.geo.clusters_for(node.entry.size());
+        if !node.has_surplus {
+            node.askers.clear();
+        }
+        self.is_untidy |= node.is_untidy();
+    }
+
+    /// The operation of this asker that had its last step is not gone on with.
+    pub fn give_up(&mut self, asker: u64) {
+        for at in self.files.nodes().collect::<Vec<_>>() {
+            let node = self.files.node_mut(at);
+            node.askers.retain(|by| *by != asker);
+            self.is_untidy |= node.is_untidy();
+        }
+    }
+
+    /// Ends what was given up: frees what nobody needs behind the ends of files, and closes those of clients
+    /// that are gone. Nothing else may be under way.
+    ///
+    /// # Errors
+    /// `Unfinished`.
+    pub(crate) fn tidy(&mut self) -> Result<(), FsError> {
+        if !self.is_untidy {
             return Ok(());
         }
-        let keep = self.core.geo.clusters_for(node.entry.size());
-        self.give_back(at, keep)
+        for at in self.files.nodes().collect::<Vec<_>>() {
+            if self.files.node(at).is_untidy() {
+                self.tidy_file(at)?;
+            }
+        }
+        for file in core::mem::take(&mut self.abandoned) {
+            self.files.close(file)?;
+            self.stage_closed(file.handle());
+        }
+        self.core.commit();
+        self.is_untidy = false;
+        // However much there is to tidy all the time, the operation behind it comes to its end.
+        self.core.cache.work.go_on();
+        Ok(())
+    }
+
+    /// Where it cannot be done the clusters stay behind the file's end until the next write to it.
+    fn tidy_file(&mut self, at: usize) -> Result<(), FsError> {
+        let dropped = self.core.prepare(0).and_then(|()| self.drop_surplus(at));
+        match dropped {
+            Err(FsError::Unfinished) => return Err(FsError::Unfinished),
+            Err(error) => {
+                let path = &self.files.node(at).path;
+                log::warn!("{path} keeps clusters behind its end: {error}");
+            }
+            Ok(()) => {}
+        }
+        self.core.commit();
+        self.files.node_mut(at).has_surplus = false;
+        Ok(())
     }
 
     /// Empties a file that was just opened for it.
@@ -144,7 +216,9 @@ impl<D: CacheDevice> Volume<D> {
             if steps == Steps::Many {
                 self.core.pause()?;
             }
-            let step = missing.min(RESERVE_STEP);
+            let last = self.files.node(at).chain.last();
+            let together = self.core.run_to_allocate(last, RESERVE_STEP);
+            let step = missing.min(together.max(SPREAD_STEP));
             if let Err(error) = self.extend(at, step) {
                 if steps == Steps::One {
                     self.give_back(at, have)?;

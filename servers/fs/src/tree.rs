@@ -84,39 +84,42 @@ struct Target {
 }
 
 impl<D: CacheDevice> Volume<D> {
-    /// Finds the directory at the end of `names`; returns the first clusters on the way. What a step
-    /// found of it is kept for the next one.
-    fn walk(&mut self, names: &[Name]) -> Result<Vec<DirStart>, FsError> {
+    /// Finds the directory at the end of `names`, the first ones of this path; returns the first clusters on
+    /// the way. What a step found of it is kept for the next one, by the path as it was sent: long ones are
+    /// not looked at as a whole any more then.
+    fn walk(&mut self, path: &str, names: &[&str]) -> Result<Vec<DirStart>, FsError> {
         self.audit()?;
-        let known = self.core.searches.take_way(|| join(names));
+        let known = self.core.searches.take_way(path, names.len());
         let is_known = known.is_some();
-        let mut way = match known {
-            Some(way) => way.directories,
+        let mut directories = match known {
+            Some(directories) => directories,
             None => alloc::vec![DirStart::root(&self.core.geo)],
         };
         let before = self.core.cache.work.done();
-        let result = self.walk_on(names, &mut way);
+        let result = self.walk_on(names, &mut directories);
         let work = &self.core.cache.work;
         let is_much = is_known || work.is_much(work.done() - before);
         if result == Err(FsError::Unfinished) || (result.is_ok() && is_much) {
-            self.core.searches.keep_way(Way { path: join(names), directories: way.clone() });
+            let (path, directories) = (path.into(), directories.clone());
+            self.core.searches.keep_way(Way { path, names: names.len(), directories });
         }
-        result.map(|()| way)
+        result.map(|()| directories)
     }
 
-    fn walk_on(&mut self, names: &[Name], way: &mut Vec<DirStart>) -> Result<(), FsError> {
+    fn walk_on(&mut self, names: &[&str], way: &mut Vec<DirStart>) -> Result<(), FsError> {
         let mut at = way[way.len() - 1];
         for i in way.len() - 1..=names.len() {
             let step = self.dir(at).and_then(|()| match names.get(i) {
                 None => Ok(at),
-                Some(name) => match self.dirs[0].find(&mut self.core, name)? {
+                Some(name) => match self.dirs[0].find(&mut self.core, &Name::new(name)?)? {
                     None => Err(FsError::NotFound),
                     Some(item) => DirStart::of(&item.entry, &self.core.geo),
                 },
             });
             match step {
                 Ok(next) => at = next,
-                Err(error) => return Err(error.at(&join(&names[..i]))),
+                Err(FsError::Unfinished) => return Err(FsError::Unfinished),
+                Err(error) => return Err(error.at(&path::join(&names[..i]))),
             }
             if i < names.len() {
                 way.push(at);
@@ -132,7 +135,8 @@ impl<D: CacheDevice> Volume<D> {
             self.audit()?;
             return Ok(None);
         };
-        let way = self.walk(&names)?;
+        let name = Name::new(name)?;
+        let way = self.walk(text, &names)?;
         let dir = way[way.len() - 1];
         self.dir(dir)?;
         let item = self.dirs[0].find(&mut self.core, &name).map_err(|e| e.at(text))?;
@@ -169,7 +173,7 @@ impl<D: CacheDevice> Volume<D> {
         mut take: impl FnMut(Listed) -> bool,
     ) -> Result<Option<DirCursor>, FsError> {
         let names = path::parse(path)?;
-        let way = self.walk(&names)?;
+        let way = self.walk(path, &names)?;
         self.dir(way[way.len() - 1]).map_err(|e| e.at(path))?;
         let mut scan = Scanner::new(cursor.0);
         loop {
@@ -227,6 +231,7 @@ impl<D: CacheDevice> Volume<D> {
         access: Access,
         create: Create,
     ) -> Result<OpenFile, FsError> {
+        self.audit()?;
         self.files.check_room(client)?;
         let target = self.target(path)?.ok_or(FsError::IsADirectory)?;
         if path::means_directory(path) {
@@ -293,9 +298,10 @@ impl<D: CacheDevice> Volume<D> {
         let node = match self.files.find_node(dir.cluster(), slot) {
             Some(node) => node,
             None => {
-                let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
+                // What may end the step stands before what takes long, and would be lost by it.
                 self.dir(dir)?;
                 let address = self.dirs[0].address(&mut self.core, slot)?;
+                let chain = self.check_file(&entry).map_err(|e| e.at(path))?;
                 let place = (dir.cluster(), slot);
                 self.files.add_node(Node::new(place, address, entry, chain, path.into()))
             }
@@ -373,7 +379,9 @@ impl<D: CacheDevice> Volume<D> {
         if item.entry.attributes().is_read_only() {
             return Err(FsError::ReadOnly);
         }
+        // What may end the step stands before what takes long, and would be lost by it.
         self.dir(target.dir)?;
+        self.dirs[0].address(&mut self.core, item.slot)?;
         let clusters = self.check_file(&item.entry).map_err(|e| e.at(path))?.len();
         self.unlink(target.dir, &item, clusters)
     }
@@ -462,16 +470,4 @@ impl<D: CacheDevice> Volume<D> {
         }
         Ok(())
     }
-}
-
-fn join(names: &[Name]) -> String {
-    let mut text = String::new();
-    for name in names {
-        text.push('/');
-        text.push_str(&name::text_of(name.units()));
-    }
-    if text.is_empty() {
-        text.push('/');
-    }
-    text
 }

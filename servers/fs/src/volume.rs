@@ -1,6 +1,6 @@
 //! A mounted volume: mount, audit, sync, and what can be asked about the whole.
 //!
-//! Operations on names are in `tree`, those on open files in `file`, what outlives the server in
+//! Operations on names are in `tree`, those on open files in `file`, `write` and `size`, what outlives the server in
 //! `resume` and `clients`; all are methods of [`Volume`].
 
 use crate::audit::{self, Audit, AuditReport};
@@ -12,7 +12,7 @@ use crate::device::CacheDevice;
 use crate::dir::{Dir, DirStart, find_label};
 use crate::error::{FsError, MountError};
 use crate::layout::{Found, find_volume, read_boot_sector};
-use crate::open::Files;
+use crate::open::{Files, OpenFile};
 use crate::resume::Takeover;
 use crate::search;
 use crate::survivor::records::{ClientRecord, RedoRecord};
@@ -103,6 +103,10 @@ pub struct Volume<D> {
     pub(crate) clients: Vec<ClientRecord>,
     /// Bytes that the commit puts in the place of others.
     pub(crate) replacing: Option<RedoRecord>,
+    /// There is something to do for [`Volume::tidy`].
+    pub(crate) is_untidy: bool,
+    /// Files of clients that are gone, to be closed when they are tidy.
+    pub(crate) abandoned: Vec<OpenFile>,
 }
 
 impl<D: CacheDevice> Volume<D> {
@@ -159,6 +163,8 @@ impl<D: CacheDevice> Volume<D> {
             takeover: None,
             clients: Vec::new(),
             replacing: None,
+            is_untidy: false,
+            abandoned: Vec::new(),
         })
     }
 
@@ -214,13 +220,15 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     /// Walks the FAT and the directory tree once, if that was not done yet; goes on where an unfinished
-    /// step has stopped. Every operation on names does it first, and every one that allocates.
+    /// step has stopped. Every operation on names does it first, and every one that allocates; it is where
+    /// what others gave up is tidied, too.
     ///
     /// # Errors
     /// `Io`, or `Corrupt` if the root directory cannot be used: it is tried again the next time.
     /// `Unfinished`.
     pub fn audit(&mut self) -> Result<AuditReport, FsError> {
         if let (Some(report), true) = (self.core.report, self.core.is_mapped) {
+            self.tidy()?;
             return Ok(report);
         }
         let mut audit = self.audit.take().unwrap_or_else(|| Audit::new(self.core.report));
@@ -235,20 +243,22 @@ impl<D: CacheDevice> Volume<D> {
         self.core.report = Some(report);
         // The first thing that an operation does: nothing else is under way.
         self.core.commit();
+        self.tidy()?;
         Ok(report)
     }
 
     /// Writes everything to the disk, in an order that survives the death of this server, and
-    /// marks the volume clean.
+    /// marks the volume clean, unless an operation is under way that has left clusters behind a file's end.
     ///
     /// # Errors
     /// `Io`: what could not be written is kept and tried again by the next `sync`.
     pub fn sync(&mut self) -> Result<(), FsError> {
-        if self.core.marked != Marked::Clean {
+        if self.core.marked != Marked::Clean || self.is_untidy {
             // How much is free is written, too.
             self.audit()?;
         }
-        self.core.sync()
+        let is_whole = !self.files.nodes().any(|at| self.files.node(at).has_surplus);
+        self.core.sync(is_whole)
     }
 
     /// Figures of the whole volume.

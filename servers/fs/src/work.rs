@@ -26,7 +26,7 @@ use crate::error::FsError;
 /// Work of a step of the server. On 40 hostile and extreme disks (`skink disks`) another client waited for up
 /// to 6.3 million instructions; for up to 7.7 million beside a write of 64 KiB into free clusters of which no
 /// two lie beside each other, and for up to 10.9 million beside requests whose path has 2,000 names.
-pub const STEP_WORK: u64 = 1_000;
+pub const STEP_WORK: u64 = 600;
 /// Work of one look at a sector of metadata in memory, the unit: 300 to 6,500 instructions.
 pub(crate) const LOOK: u64 = 1;
 /// Work of the 16 entries of a sector of a directory, besides the look.
@@ -45,6 +45,8 @@ pub(crate) struct Work {
     pieces: u64,
     /// Something was changed since the last commit.
     is_changing: bool,
+    /// What follows in this step belongs together.
+    is_held: bool,
     is_unfinished: bool,
 }
 
@@ -52,7 +54,14 @@ impl Work {
     /// Without a bound.
     pub const fn unlimited() -> Self {
         let allowance = u64::MAX;
-        Work { done: 0, allowance, pieces: 0, is_changing: false, is_unfinished: false }
+        Work {
+            done: 0,
+            allowance,
+            pieces: 0,
+            is_changing: false,
+            is_held: false,
+            is_unfinished: false,
+        }
     }
 
     /// Begins a step of so much work.
@@ -76,6 +85,17 @@ impl Work {
         self.is_changing = false;
     }
 
+    /// The step does not pause until [`Work::release`]: what is done from here on is a whole, and known to be
+    /// short.
+    pub fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// The step can pause again.
+    pub fn release(&mut self) {
+        self.is_held = false;
+    }
+
     /// The step ends here, whatever is left of its work.
     pub fn end(&mut self) {
         self.is_unfinished = true;
@@ -94,6 +114,11 @@ impl Work {
     /// Whether the step has worked what it may.
     pub fn is_used_up(&self) -> bool {
         self.done >= self.allowance
+    }
+
+    /// Whether it would have with so much more.
+    pub fn is_used_up_by(&self, work: u64) -> bool {
+        self.done.saturating_add(work) >= self.allowance
     }
 
     /// Whether what is only a guess had better not begin any more.
@@ -120,7 +145,8 @@ impl<D: CacheDevice> Core<D> {
     /// `Unfinished`.
     pub fn pause(&mut self) -> Result<(), FsError> {
         let work = &mut self.cache.work;
-        if work.done >= work.allowance && work.pieces > 0 && !work.is_changing {
+        let may_end = !work.is_changing && !work.is_held;
+        if work.done >= work.allowance && work.pieces > 0 && may_end {
             work.is_unfinished = true;
             return Err(FsError::Unfinished);
         }

@@ -4,8 +4,8 @@ use crate::targets::Target;
 use assault::chaos::Chaos;
 use assault::harvest::Harvest;
 use assault::random::Random;
-use assault::record::{Record, Which};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use assault::record::{PROTOCOLS, Record, Which};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use libipc::explore::{Explorer, Method};
 use libipc::raw::{self, Words};
 use libipc::start::slot;
@@ -18,7 +18,7 @@ use skink_abi::{CPtr, MessageInfo};
 const SPOILED: u64 = 12;
 /// A call is repeated after about so many successes, and as many more each time.
 const TEMPTING: u64 = 3;
-/// So often at most.
+/// So often at most: more than a server has of anything.
 const GREED: u64 = 150;
 /// Numbers below this are not kept: they are tried anyway.
 const SMALL: u64 = 8;
@@ -41,6 +41,25 @@ pub struct Attack<'a> {
     pub place: (usize, usize),
     /// Texts for arguments.
     pub texts: &'static [&'static str],
+    /// In a greedy life: the methods by which nothing was hoarded yet.
+    pub hoards: Option<&'a Hoards>,
+}
+
+/// Methods by which all was taken that there is, and kept: a bit each.
+#[derive(Debug)]
+pub struct Hoards([AtomicU64; PROTOCOLS]);
+
+impl Hoards {
+    /// None yet.
+    pub const fn new() -> Self {
+        Hoards([const { AtomicU64::new(0) }; PROTOCOLS])
+    }
+
+    /// Whether it is this method's turn, which it is once.
+    fn is_next(&self, which: Which) -> bool {
+        let bit = 1 << (which.method % 64);
+        self.0[which.protocol].fetch_or(bit, Relaxed) & bit == 0
+    }
 }
 
 /// A message.
@@ -66,19 +85,47 @@ impl Explorer for Attack<'_> {
         if self.random.chance(SPOILED) {
             self.spoil(&mut sent);
         }
-        if self.make(method, &sent) && self.is_tempting(&sent) {
-            self.take_all(method, sent);
+        if self.make(method, &sent, Found::IsKept).is_some() {
+            self.go_on(method, sent);
         }
     }
 }
 
+/// What becomes of the numbers in an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// All threads use them.
+    IsKept,
+    /// Nobody does: what was given is not given back before the program dies.
+    IsHoarded,
+}
+
 impl Attack<'_> {
-    /// Makes a call, and keeps what its answer contains; says whether it was a success.
-    fn make<A, R: Serialize>(&mut self, method: &Method<A, R>, sent: &Sent) -> bool {
-        let Some(answer) = self.send(sent) else { return false };
+    /// Goes on with a call that succeeded: makes it again until it does not, in a greedy life once with
+    /// each method, to take all that there is and keep it; else now and then.
+    fn go_on<A, R: Serialize>(&mut self, method: &Method<A, R>, sent: Sent) {
+        let is_plain = sent.length <= sent.words.len() && sent.caps == 0;
+        if !is_plain || sent.label != method.label {
+            return;
+        }
+        if self.hoards.is_some_and(|hoards| hoards.is_next(self.which)) {
+            self.take_all(method, sent, Found::IsHoarded);
+        } else if self.is_tempting() {
+            self.take_all(method, sent, Found::IsKept);
+        }
+    }
+
+    /// Makes a call. `None` if it was no success, else a sum of the numbers in the answer.
+    fn make<A, R>(&mut self, method: &Method<A, R>, sent: &Sent, found: Found) -> Option<u64>
+    where
+        R: Serialize,
+    {
+        let answer = self.send(sent)?;
         let (record, session) = (self.record, self.place.0);
+        let mut sum = 0_u64;
         let mut harvest = Harvest::new(|name, number| {
-            if number >= SMALL {
+            sum = sum.rotate_left(5) ^ number;
+            if number >= SMALL && found == Found::IsKept {
                 record.keep(session, name, number);
             }
         });
@@ -87,28 +134,31 @@ impl Attack<'_> {
             result.serialize(&mut harvest).is_ok() && harvest.is_good && sent.label == method.label
         });
         self.record.end(self.thread, is_good, time::now_ns());
-        is_good
+        is_good.then_some(sum)
     }
 
     /// Whether a call that succeeded is to be made until it does not: the more rarely the more often it
     /// has succeeded.
-    fn is_tempting(&mut self, sent: &Sent) -> bool {
-        let is_plain = sent.length <= sent.words.len() && sent.caps == 0;
-        is_plain && self.random.chance(1 + self.record.statistic(self.which).good / TEMPTING)
+    fn is_tempting(&mut self) -> bool {
+        self.random.chance(1 + self.record.statistic(self.which).good / TEMPTING)
     }
 
     /// Makes a call again and again, as long as it succeeds: takes all that there is. What numbers calls
-    /// stands at their ends; half the time each is another one.
-    fn take_all<A, R: Serialize>(&mut self, method: &Method<A, R>, mut sent: Sent) {
-        let is_numbered = self.random.chance(2);
+    /// stands at their ends; half the time each is another one. There is nothing to hoard where the same is
+    /// answered again.
+    fn take_all<A, R: Serialize>(&mut self, method: &Method<A, R>, mut sent: Sent, found: Found) {
+        let is_numbered = found == Found::IsHoarded || self.random.chance(2);
+        let mut last_sum = None;
         for number in 1..GREED {
             if is_numbered && let Some(last) = sent.words.iter_mut().rfind(|word| **word != 0) {
                 let shift = last.ilog2() / 8 * 8;
                 *last = *last & !(0x7f << shift) | (number % 0x7f + 1) << shift;
             }
-            if !self.make(method, &sent) {
+            let sum = self.make(method, &sent, found);
+            if sum.is_none() || (found == Found::IsHoarded && sum == last_sum) {
                 return;
             }
+            last_sum = sum;
         }
     }
 

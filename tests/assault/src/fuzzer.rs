@@ -1,7 +1,7 @@
 //! The fuzzer: threads that call everything, one that spoils the memory, and the first, which breaks
 //! off calls, watches, tells, and ends the program now and then, by all ways that there are.
 
-use crate::attack::Attack;
+use crate::attack::{Attack, Hoards};
 use crate::memory;
 use crate::targets::{self, Known, Target};
 use crate::texts;
@@ -24,6 +24,8 @@ const LIFE: u64 = 150;
 /// A method that takes longer than this on average is called more rarely, so that no kind of call
 /// takes most of the time. Nanoseconds.
 const FAIR_NS: u64 = 50_000;
+/// One life in so many is greedy.
+const GREEDY: u64 = 3;
 /// Calls between two changes of what is called.
 const MOOD: u64 = 200;
 /// Calls between two lines that tell of them.
@@ -36,6 +38,7 @@ struct Plan {
     known: &'static [Known],
     targets: &'static [Target],
     texts: &'static [&'static str],
+    hoards: Option<&'static Hoards>,
 }
 
 static IS_CALLING: [AtomicBool; CALLERS] = [const { AtomicBool::new(false) }; CALLERS];
@@ -57,8 +60,10 @@ pub fn run(start: &'static StartInfo, seed: u64, calls: u64) -> i32 {
     for (session, target) in targets.iter().enumerate() {
         record.keep(session, "", target.shared.size() as u64);
     }
+    static HOARDS: Hoards = Hoards::new();
+    let (texts, hoards) = (texts::all(start), (instance % GREEDY == 1).then_some(&HOARDS));
     let plan: &'static Plan =
-        Box::leak(Box::new(Plan { seed, record, known, targets, texts: texts::all(start) }));
+        Box::leak(Box::new(Plan { seed, record, known, targets, texts, hoards }));
     let kits = &start.threads;
     for (index, kit) in kits.iter().enumerate().take(CALLERS) {
         start_caller(kit, index, plan);
@@ -97,6 +102,7 @@ fn call_all(plan: &Plan, index: usize) {
             target,
             place: (place, plan.targets.len()),
             texts: plan.texts,
+            hoards: plan.hoards,
         };
         targets::explore(which, &mut attack);
         if random.chance(8) {

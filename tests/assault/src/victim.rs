@@ -145,15 +145,17 @@ impl Victim {
         let handle = self.open[at].handle;
         let span = Span { offset: MARGIN as u32, length: length as u32 };
         let written = self.files.write(handle, position as u64, span);
-        if or_full(written, "write").is_none() {
+        let Some(written) = or_full(written, "write") else {
             // As far as it came, which is for the server to say.
             self.reload(at);
             return;
-        }
+        };
         self.check_memory(&fresh, "write");
+        let written = written as usize;
+        assert!((1..=length).contains(&written), "{written} bytes written of {length}");
         let bytes = &mut self.open[at].bytes;
-        bytes.resize(size.max(position + length), 0);
-        bytes[position..position + length].copy_from_slice(&fresh);
+        bytes.resize(size.max(position + written), 0);
+        bytes[position..position + written].copy_from_slice(&fresh[..written]);
     }
 
     fn resize(&mut self) {

@@ -69,9 +69,9 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// Checks a name that somebody asks for. Trailing dots and spaces do not count, as everywhere
-    /// in FAT.
-    pub fn new(text: &str) -> Result<Self, FsError> {
+    /// Checks a name that somebody asks for, and returns what counts of it: without trailing dots and spaces,
+    /// as everywhere in FAT.
+    pub fn check(text: &str) -> Result<&str, FsError> {
         let text = text.trim_end_matches(['.', ' ']);
         if text.is_empty() {
             return Err(FsError::InvalidName);
@@ -79,13 +79,18 @@ impl Name {
         if text.len() > MAX_NAME_UNITS * 3 {
             return Err(FsError::NameTooLong);
         }
-        let units: Vec<u16> = text.encode_utf16().collect();
-        if units.len() > MAX_NAME_UNITS {
+        if text.len() > MAX_NAME_UNITS && text.encode_utf16().count() > MAX_NAME_UNITS {
             return Err(FsError::NameTooLong);
         }
-        if !units.iter().all(|&u| is_allowed(u)) {
-            return Err(FsError::InvalidName);
+        match text.encode_utf16().all(is_allowed) {
+            true => Ok(text),
+            false => Err(FsError::InvalidName),
         }
+    }
+
+    /// A name that somebody asks for, if [`Name::check`] finds nothing wrong.
+    pub fn new(text: &str) -> Result<Self, FsError> {
+        let units: Vec<u16> = Self::check(text)?.encode_utf16().collect();
         let folded = units.iter().map(|&u| fold(u)).collect();
         Ok(Self { units, folded })
     }

@@ -73,13 +73,15 @@ pub struct Service<H: Host> {
     clients: Clients,
     /// Work of a step.
     step_work: u64,
+    /// Whose request has a step.
+    asker: u64,
 }
 
 impl<H: Host> Service<H> {
     /// A server of this incarnation; nothing is mounted yet.
     pub fn new(host: H, limits: Limits, incarnation: u32) -> Self {
         let (next_handle, clients) = (first_handle(incarnation), Clients::new());
-        Service { host, volume: None, limits, next_handle, clients, step_work: u64::MAX }
+        Service { host, volume: None, limits, next_handle, clients, step_work: u64::MAX, asker: 0 }
     }
 
     /// Lets each call work so much at a time, in the units of [`crate::STEP_WORK`]; without it a call
@@ -90,6 +92,7 @@ impl<H: Host> Service<H> {
 
     /// Begins a step of a caller's request.
     pub fn begin_step(&mut self, caller: Caller) {
+        self.asker = caller.0;
         if let Some(volume) = &mut self.volume {
             volume.begin_step(self.step_work);
             volume.serve(caller.0);
@@ -100,6 +103,13 @@ impl<H: Host> Service<H> {
     /// to be called again.
     pub fn is_unfinished(&self) -> bool {
         self.volume.as_ref().is_some_and(Volume::is_unfinished)
+    }
+
+    /// The caller's request that had its last step is not gone on with, and was not answered.
+    pub fn give_up(&mut self, caller: Caller) {
+        if let Some(volume) = &mut self.volume {
+            volume.give_up(caller.0);
+        }
     }
 
     /// Which instance of its client a session is in use by; 0 if that is not known.
@@ -259,6 +269,7 @@ impl<H: Host> Service<H> {
         let mut volume = volume.map_err(|error| FileError::NotMounted(mount_failure(&error)))?;
         volume.skip_handles_to(self.next_handle);
         volume.begin_step(self.step_work);
+        volume.serve(self.asker);
         self.volume = Some(volume);
         Ok(())
     }

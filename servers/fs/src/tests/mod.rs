@@ -7,6 +7,7 @@ mod corrupt;
 mod death;
 mod disks;
 mod fuzz;
+mod given_up;
 mod helpers;
 mod io;
 mod lies;

@@ -1,7 +1,7 @@
 //! Steps: none works more than it may and a piece, whatever the disk holds, and what several callers
 //! are told whose steps alternate is what they would be told one after the other.
 
-use super::by_hand::small_volume;
+use super::by_hand::{set_link, small_volume};
 use super::helpers::*;
 use super::work::{big_volume, chain, dots, name, put};
 use crate::testing::{FakeDisk, Store};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// More than a piece works: a claim for a directory's sector with a request to the disk, and what an
 /// operation does besides (finding its directories anew, putting an entry in place).
-const PIECE: u64 = 600;
+pub const PIECE: u64 = 600;
 
 /// Makes a call in steps, and returns its answer, how many steps it took, and the most that one worked.
 pub fn in_steps<S: Store, R>(
@@ -130,6 +130,34 @@ fn a_file_in_many_fragments_is_opened_read_and_freed_in_short_steps() {
     assert_eq!((report.damaged, report.lost_clusters), (0, 0));
 }
 
+/// What others let go is freed in steps, also where a write needs it.
+#[test]
+fn a_write_into_what_has_to_be_freed_first_is_done_in_short_steps() {
+    const FRAGMENTS: u32 = 30_000;
+    let mut image = big_volume(65_000);
+    let clusters = 65_000 - 8 - u32::from_le_bytes(image[36..40].try_into().unwrap());
+    chain(&mut image, 1000, FRAGMENTS, 2);
+    put(&mut image, 2, 0, &name("F"), (0x20, 1000, FRAGMENTS * 512));
+    // The rest is bad, but for some clusters.
+    let of_file =
+        |cluster: u32| (1000..1000 + 2 * FRAGMENTS).contains(&cluster) && cluster.is_multiple_of(2);
+    for cluster in (20..clusters + 2).filter(|cluster| !of_file(*cluster)) {
+        set_link(&mut image, cluster, 0x0FFF_FFF7);
+    }
+    let mut disk = mounted(image);
+    bounded(&mut disk, |disk| disk.remove_file("/F")).unwrap();
+    let file = bounded(&mut disk, |disk| disk.open("/G", Access::Write, Create::New)).unwrap();
+    let bytes = pattern(60 * 512, 9);
+    let mut done = 0;
+    while done < bytes.len() {
+        done +=
+            bounded(&mut disk, |disk| disk.write_at(file, done as u64, &bytes[done..])).unwrap();
+    }
+    disk.begin_step(u64::MAX);
+    disk.close(file).unwrap();
+    assert!(read_all(&mut disk, "/G").unwrap() == bytes);
+}
+
 #[test]
 fn files_that_name_one_long_chain_and_a_chain_in_a_loop_cost_short_steps() {
     const FILES: u32 = 2048;
@@ -181,7 +209,7 @@ fn a_file_is_made_much_larger_in_short_steps_and_seen_so_at_the_end_only() {
     bounded(&mut disk, |disk| disk.set_size(file, 5)).unwrap();
     begin(&mut disk, 5, LARGE);
     for file in [file, other] {
-        disk.close(file).unwrap();
+        bounded(&mut disk, |disk| disk.close(file)).unwrap();
     }
     disk.begin_step(u64::MAX);
     assert_eq!(disk.stat_volume().unwrap().free_clusters, free - 1);

@@ -186,6 +186,8 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Done,
+    /// So many of the first bytes were written, and not all.
+    Short(u32),
     Handle(Handle),
     Failed(FileError),
 }
@@ -261,7 +263,7 @@ impl World {
     pub fn call(&mut self, step: &Step, client: Client) {
         self.requests += 1;
         let number = RequestId(self.requests);
-        let (before, files) = (self.model.clone(), self.files.clone());
+        let (mut before, files) = (self.model.clone(), self.files.clone());
         let mut expected = self.expect(step);
         let after = std::mem::replace(&mut self.model, before.clone());
         let mut attempts = 0;
@@ -269,6 +271,10 @@ impl World {
             attempts += 1;
             assert!(attempts < 100, "{step:?} is never answered");
             match self.try_with(|service| carry_out(service, &files, step, number)) {
+                Some(Answer::Short(written)) => {
+                    self.model = self.after(&before, &shorter(step, written));
+                    return;
+                }
                 Some(answer) => {
                     if let (Answer::Handle(handle), Some(file)) = (&answer, self.opening(step)) {
                         self.files.push(Opened { handle: *handle, path: file });
@@ -280,21 +286,37 @@ impl World {
                     return;
                 }
                 None => {
-                    let executed = self.recover(&before, &after, step);
+                    let found = self.recover(&before, &after, step);
                     if client == Client::DiesToo {
-                        self.model = if executed { after } else { before };
+                        self.model = found;
                         self.restart_client();
                         self.sessions_changed();
                         return;
+                    }
+                    if found != after {
+                        before = found;
                     }
                 }
             }
         }
     }
 
+    /// What there is after a step.
+    fn after(&mut self, before: &Model, step: &Step) -> Model {
+        let now = std::mem::replace(&mut self.model, before.clone());
+        self.expect(step);
+        std::mem::replace(&mut self.model, now)
+    }
+
+    /// Whether a write of some of the first bytes leads from one state to the other.
+    fn is_shorter(&mut self, before: &Model, found: &Model, step: &Step) -> bool {
+        let Step::Write { len, .. } = *step else { return false };
+        (1..len).any(|written| self.after(before, &shorter(step, written)) == *found)
+    }
+
     /// Starts successors until one lives long enough to say what there is: the state before the
-    /// call or after it. Says whether the latter.
-    fn recover(&mut self, before: &Model, after: &Model, step: &Step) -> bool {
+    /// call or after it; a write may have come to some of its bytes.
+    fn recover(&mut self, before: &Model, after: &Model, step: &Step) -> Model {
         loop {
             self.restart();
             let found = self.try_with(tree);
@@ -302,11 +324,11 @@ impl World {
                 continue;
             };
             assert!(
-                found == *before || found == *after,
+                found == *before || found == *after || self.is_shorter(before, &found, step),
                 "half of {step:?}:\n{}",
                 differ(&found, before, after)
             );
-            return found == *after;
+            return found;
         }
     }
 
@@ -484,5 +506,15 @@ impl World {
 
     pub fn sessions_changed(&mut self) {
         self.service.as_mut().unwrap().sessions_changed();
+    }
+}
+
+/// A write of so many of the first bytes only.
+fn shorter(step: &Step, written: u32) -> Step {
+    match *step {
+        Step::Write { file, position, seed, .. } => {
+            Step::Write { file, position, len: written, seed }
+        }
+        _ => panic!("{step:?} is no write"),
     }
 }
