@@ -2,6 +2,7 @@
 
 mod fake;
 mod survivor;
+mod takeover;
 
 use crate::config::ConfigSpace;
 use crate::survivor::{Journal, Probe};
