@@ -406,4 +406,4 @@ impl PciRegistryServer for Call<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

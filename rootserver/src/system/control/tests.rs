@@ -11,7 +11,7 @@ const BELIEVED: ServerId = ServerId(1);
 const OTHER: ServerId = ServerId(2);
 
 /// The world of [`in_world`], all of whose servers run for the supervisor too.
-fn running(world: &mut World) {
+pub(in crate::system) fn running(world: &mut World) {
     world.system.supervisor.load(&world.system.manifest);
     let mut step = |event| {
         let mut actions = Actions::new();
