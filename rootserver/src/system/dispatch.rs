@@ -246,6 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_a_signal_by_its_badge_alone() {
+        in_world(|mut world| {
+            running(&mut world);
+            let incarnation = world.system.servers[2].incarnation;
+            let badge = Sender::Supervisor(2).badge(incarnation);
+            for info in [MessageInfo(0), MessageInfo::new(0, 4, 0)] {
+                let answer = world.system.on_message(&Message { badge, info, words: [0; 4] });
+                assert!(answer.is_some(), "a request like any other");
+            }
+            // Of an instance that has ended nobody hears.
+            let badge = Sender::Supervisor(2).badge(incarnation + 1);
+            let message = Message { badge, info: MessageInfo(0), words: [0; 4] };
+            assert!(world.system.on_message(&message).is_none());
+        });
+    }
+
+    #[test]
     fn badges_name_sender_and_instance_and_come_apart_again() {
         let mut seen = std::collections::BTreeSet::new();
         let instances = [1, 2, 127, 128, INSTANCE_MASK as u32];
