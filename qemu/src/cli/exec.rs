@@ -23,6 +23,9 @@ const ENDED_EARLY: u8 = Ending::Code(0).exit_code();
 /// The exit code when the tool, or the guest, could not do it.
 const FAILED: u8 = 1;
 
+/// Bytes of crash records that a run shows at most.
+const MOST_SHOWN: usize = 16 << 20;
+
 /// What `run` and `exec` start from.
 struct Prepared {
     system: System,
@@ -81,14 +84,19 @@ struct Deaths<'a> {
     system: &'a System,
     folder: Option<CrashFolder>,
     numbering: Numbering,
+    /// Bytes that may still be shown.
+    room: usize,
+    /// Records for which there was no room.
+    hidden: u64,
 }
 
 impl<'a> Deaths<'a> {
     fn new(system: &'a System, folder: Option<CrashFolder>) -> Deaths<'a> {
-        Deaths { system, folder, numbering: Numbering::default() }
+        Deaths { system, folder, numbering: Numbering::default(), room: MOST_SHOWN, hidden: 0 }
     }
 
-    /// What to show of a record, with names beside addresses; lines that end with `end`.
+    /// What to show of a record, with names beside addresses; lines that end with `end`. Nothing once a
+    /// guest has sent more than anybody reads.
     fn told(&mut self, record: &str, end: &str) -> String {
         let mut told = String::new();
         let missing = self.numbering.missing_before(record);
@@ -103,8 +111,14 @@ impl<'a> Deaths<'a> {
         {
             told += &format!("skink: {error:#}\n");
         }
+        if self.room == 0 {
+            self.hidden += 1;
+            return String::new();
+        }
         told += &self.system.with_names(record);
-        escape::text(&told).replace('\n', end)
+        let shown = escape::text(&told).replace('\n', end);
+        self.room = self.room.saturating_sub(shown.len());
+        shown
     }
 
     /// At the end, after so many deaths that the console told of.
@@ -118,6 +132,9 @@ impl<'a> Deaths<'a> {
         let unwritten = self.folder.as_ref().map_or(0, CrashFolder::unwritten);
         if unwritten > 0 {
             note(&format!("{unwritten} crash records were not written to files"));
+        }
+        if self.hidden > 0 {
+            note(&format!("{} crash records were not shown: there were too many", self.hidden));
         }
     }
 }
@@ -331,6 +348,10 @@ mod tests {
             assert!(!shown.contains(is_harmful), "{shown:?}");
             assert!(shown.contains("title") && shown.ends_with(end), "{shown:?}");
         }
+        // However many there are, a run shows no more than it says.
+        let mut deaths = Deaths { room: 1000, ..Deaths::new(&system, None) };
+        let shown: usize = (0..1000).map(|_| deaths.told(record, "\n").len()).sum();
+        assert!((1000..2000).contains(&shown) && deaths.hidden > 900, "{shown}, {}", deaths.hidden);
         let missed = Deaths::new(&system, None).told(record, "\n");
         assert!(missed.starts_with("skink: no record of 2 deaths before this one"), "{missed}");
     }
