@@ -243,7 +243,8 @@ mod tests {
         let run = Frames { first: 100, count: 16, size_bits: 12, paddr: START };
         let mut platform = Platform::EMPTY;
         platform.runs.push(run).unwrap();
-        let mut pages = |start, size| platform.pages(&mut Custody::EMPTY, &Range { start, size });
+        let mut custody = Custody::EMPTY;
+        let mut pages = |start, size| platform.pages(&mut custody, &Range { start, size });
         let within = pages(START + 0x1800, 0x1000).map(|frames| (frames.first, frames.count));
         assert_eq!(within, Ok((101, 2)));
         for (start, size) in [
