@@ -287,6 +287,7 @@ mod tests {
         assert!(error(&folder.join("odd")).contains("700 bytes, which is no multiple of the 512"));
         std::fs::write(folder.join("empty"), []).unwrap();
         assert!(error(&folder.join("empty")).contains("is empty"));
+        assert!(error(Path::new("/dev/null")).contains("is no file"));
         let none = folder_entries(&folder.join("none")).unwrap_err();
         assert!(format!("{none:#}").contains("reading the folder"), "{none:#}");
         std::fs::remove_dir_all(folder).unwrap();

@@ -2,13 +2,13 @@
 //! system's package manager. Where that is not allowed, the exact command is printed and the
 //! tool stops.
 
+mod lock;
+
 use crate::progress::{note, run_quietly, shown};
 use crate::workspace::{Arch, Workspace};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::OFlags;
-use std::fs::File;
+use lock::one_at_a_time;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,29 +27,6 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
-}
-
-/// One installation at a time, over all processes of this user: whoever waited finds nothing missing.
-fn one_at_a_time() -> Result<File> {
-    let user = rustix::process::geteuid().as_raw();
-    let path = std::env::temp_dir().join(format!("skink-install-{user}.lock"));
-    let doing = || format!("waiting for another installation, at {}", path.display());
-    let lock = own_file(&path).with_context(doing)?;
-    lock.lock().with_context(doing)?;
-    Ok(lock)
-}
-
-/// Opens or makes a file in a folder that everybody may write to: a file of this user's, and nothing
-/// that somebody else has put there under its name.
-fn own_file(path: &Path) -> Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let mut options = File::options();
-    options.create(true).append(true).mode(0o600).custom_flags(flags as i32);
-    let file = options.open(path)?;
-    let about = file.metadata()?;
-    let is_ours = about.is_file() && about.uid() == rustix::process::geteuid().as_raw();
-    ensure!(is_ours && about.nlink() == 1, "it is not this user's file; remove it");
-    Ok(file)
 }
 
 /// Installs the emulator of `arch` if it is missing.
@@ -360,6 +337,7 @@ mod backports {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn the_backports_stanza_keeps_the_mirror_and_its_key() {
@@ -396,19 +374,6 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"Types: deb\n");
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o644);
         assert!(install("nonsense").unwrap_err().to_string().contains("failed"));
-    }
-
-    #[test]
-    fn a_lock_is_no_link_and_nobody_elses_file() {
-        let folder = crate::workspace::PrivateFolder::new().unwrap();
-        let (lock, target) = (folder.path().join("lock"), folder.path().join("target"));
-        std::os::unix::fs::symlink(&target, &lock).unwrap();
-        assert!(own_file(&lock).is_err() && !target.exists());
-        std::fs::remove_file(&lock).unwrap();
-        assert!(own_file(&lock).is_ok() && own_file(&lock).is_ok());
-        std::fs::hard_link(&lock, &target).unwrap();
-        assert!(own_file(&lock).unwrap_err().to_string().contains("remove it"));
-        assert!(own_file(Path::new("/dev/null")).is_err());
     }
 
     #[test]

@@ -176,7 +176,10 @@ impl PrivateFolder {
     /// # Errors
     /// If it cannot be made.
     pub fn new() -> Result<PrivateFolder> {
-        let path = sibling(&std::env::temp_dir().join("skink"));
+        PrivateFolder::at(sibling(&std::env::temp_dir().join("skink")))
+    }
+
+    fn at(path: PathBuf) -> Result<PrivateFolder> {
         // Something that has the name already, a link too, is an error.
         std::fs::DirBuilder::new()
             .mode(0o700)
@@ -209,6 +212,22 @@ pub fn sibling(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_private_folder_is_nobody_elses_and_nothing_that_was_there() {
+        let folder = PrivateFolder::new().unwrap();
+        let mode = std::fs::metadata(folder.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let (prepared, link) = (folder.path().join("prepared"), folder.path().join("link"));
+        std::fs::create_dir(&prepared).unwrap();
+        std::os::unix::fs::symlink(&prepared, &link).unwrap();
+        for name in [&prepared, &link] {
+            let error = format!("{:#}", PrivateFolder::at(name.clone()).unwrap_err());
+            assert!(error.contains("File exists"), "{error}");
+        }
+        assert!(prepared.is_dir(), "it is not removed either");
+    }
 
     #[test]
     fn the_checkout_is_found_and_has_the_target() {

@@ -7,6 +7,7 @@ mod bad_input;
 mod campaigns;
 mod controls;
 mod disks;
+mod ends;
 mod figures;
 mod floats;
 mod fsdeath;
@@ -62,6 +63,7 @@ fn main() {
     let tests = [
         shell::TESTS,
         disks::TESTS,
+        ends::TESTS,
         kills::TESTS,
         lies::TESTS,
         live::TESTS,

@@ -1,7 +1,13 @@
 //! The shell's own commands.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use skink_tests::{Disk, Fixture};
+use skink_tests::{Disk, Fixture, one_at_a_time};
+use skink_tool::machine::Options;
+use skink_tool::session::{Guest, Outcome, Watch};
 
 use crate::Test;
 
@@ -19,6 +25,10 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "SHELL0005 many commands in one boot leak neither frames nor slots",
         run: no_leak,
+    },
+    Test {
+        name: "SHELL0006 Ctrl-C ends what was typed with its jobs, and neither the host's line nor its jobs",
+        run: interrupts,
     },
 ];
 
@@ -77,8 +87,12 @@ fn ps(fixture: &Fixture) -> Result<()> {
 
 fn jobs(fixture: &Fixture) -> Result<()> {
     let disk = disk()?;
-    let lines =
-        ["sleep 1.5 & sleep 1.5 & time wait", "cat /disk/HELLO.TXT & wait; echo then", "wait"];
+    let lines = [
+        "sleep 1.5 & sleep 1.5 & time wait",
+        "cat /disk/HELLO.TXT & wait; echo then",
+        "wait",
+        "wait & repeat 2 wait & wait",
+    ];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!(said.iter().all(|said| said.status == 0), "{said:?}");
     let seconds = said[0].text.lines().filter_map(|line| line.strip_suffix(" s"));
@@ -105,5 +119,46 @@ fn no_leak(fixture: &Fixture) -> Result<()> {
     let lines = ["ls /disk", "free", "repeat 50 cat /disk/HELLO.TXT", "free"];
     let said = fixture.exec(Some(disk.path()), &lines)?;
     ensure!(said[1] == said[3], "{:?} and {:?}", said[1], said[3]);
+    Ok(())
+}
+
+/// Types what a person would, with a pause behind each piece.
+fn types(mut keyboard: UnixStream, pieces: &[&str]) -> std::io::Result<()> {
+    for piece in pieces {
+        std::thread::sleep(Duration::from_millis(400));
+        keyboard.write_all(piece.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn interrupts(fixture: &Fixture) -> Result<()> {
+    let _alone = one_at_a_time();
+    let mut guest = Guest::boot(fixture.system(), &Options::default(), &Watch::default())?;
+    ensure!(guest.capture("true", Duration::from_secs(60))?.1 == Outcome::Status(0), "no shell");
+    let keyboard = guest.terminal()?;
+    let typist = std::thread::spawn(move || {
+        // Quoted so that the echo of what is typed is not yet its output. That `wait` ends shows that
+        // the job has.
+        types(
+            keyboard,
+            &[
+                "sleep 100\r",
+                "\x03",
+                "echo a li\"\"ne\r",
+                "sleep 100 &\r",
+                "wait\r",
+                "\x03",
+                "wait; echo a j\"\"ob\r",
+            ],
+        )
+    });
+    let line = "sleep 7 & sleep 5; echo first; wait; echo second";
+    let (text, outcome) = guest.capture(line, Duration::from_secs(120))?;
+    typist.join().expect("the typist")?;
+    let text = String::from_utf8_lossy(&text);
+    ensure!((&*text, outcome) == ("first\nsecond\n", Outcome::Status(0)), "{outcome:?}: {text}");
+    let console = guest.console();
+    ensure!(console.contains("a line") && console.contains("a job"), "{console}");
+    guest.shut_down()?;
     Ok(())
 }

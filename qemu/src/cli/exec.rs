@@ -23,6 +23,9 @@ const ENDED_EARLY: u8 = Ending::Code(0).exit_code();
 /// The exit code when the tool, or the guest, could not do it.
 const FAILED: u8 = 1;
 
+/// Bytes of crash records that a run shows at most.
+const MOST_SHOWN: usize = 16 << 20;
+
 /// What `run` and `exec` start from.
 struct Prepared {
     system: System,
@@ -81,14 +84,19 @@ struct Deaths<'a> {
     system: &'a System,
     folder: Option<CrashFolder>,
     numbering: Numbering,
+    /// Bytes that may still be shown.
+    room: usize,
+    /// Records for which there was no room.
+    hidden: u64,
 }
 
 impl<'a> Deaths<'a> {
     fn new(system: &'a System, folder: Option<CrashFolder>) -> Deaths<'a> {
-        Deaths { system, folder, numbering: Numbering::default() }
+        Deaths { system, folder, numbering: Numbering::default(), room: MOST_SHOWN, hidden: 0 }
     }
 
-    /// What to show of a record, with names beside addresses; lines that end with `end`.
+    /// What to show of a record, with names beside addresses; lines that end with `end`. Nothing once a
+    /// guest has sent more than anybody reads.
     fn told(&mut self, record: &str, end: &str) -> String {
         let mut told = String::new();
         let missing = self.numbering.missing_before(record);
@@ -103,8 +111,14 @@ impl<'a> Deaths<'a> {
         {
             told += &format!("skink: {error:#}\n");
         }
+        if self.room == 0 {
+            self.hidden += 1;
+            return String::new();
+        }
         told += &self.system.with_names(record);
-        escape::text(&told).replace('\n', end)
+        let shown = escape::text(&told).replace('\n', end);
+        self.room = self.room.saturating_sub(shown.len());
+        shown
     }
 
     /// At the end, after so many deaths that the console told of.
@@ -118,6 +132,9 @@ impl<'a> Deaths<'a> {
         let unwritten = self.folder.as_ref().map_or(0, CrashFolder::unwritten);
         if unwritten > 0 {
             note(&format!("{unwritten} crash records were not written to files"));
+        }
+        if self.hidden > 0 {
+            note(&format!("{} crash records were not shown: there were too many", self.hidden));
         }
     }
 }
@@ -175,7 +192,18 @@ pub(super) fn exec(
                 note(&format!("the shell died with `{command}`; its successor goes on"));
                 Ok(KILLED)
             }
-            outcome => Err(without_status(&guest, command, outcome, timeout)),
+            Outcome::NoShell => {
+                let why = guest.why_no_shell().unwrap_or_default();
+                note(&format!("no shell runs: {why}"));
+                Err(FAILED)
+            }
+            outcome => {
+                let (what, code) = without_status(outcome, command, guest.has_listened(), timeout);
+                if !matches!(code, 0 | STOPPED) {
+                    note(&what);
+                }
+                Err(code)
+            }
         };
         if code.is_err() {
             break;
@@ -200,29 +228,29 @@ fn exit_code(status: i32) -> u8 {
     u8::try_from(status).unwrap_or(255)
 }
 
-/// Tells why a line has no status; the exit code for that. Only a line that asked for the machine's
-/// end has succeeded with it.
-fn without_status(guest: &Guest, line: &str, outcome: Outcome, timeout: Duration) -> u8 {
-    let (what, code) = match outcome {
-        Outcome::Status(status) => return exit_code(status),
-        Outcome::Stopped => return STOPPED,
+/// Why a line has no status, and the exit code for that. Only a line that asked for the machine's end
+/// has succeeded with it. `has_listened`: a shell ever has.
+fn without_status(
+    outcome: Outcome,
+    line: &str,
+    has_listened: bool,
+    timeout: Duration,
+) -> (String, u8) {
+    match outcome {
+        Outcome::Status(status) => (format!("status {status}"), exit_code(status)),
+        Outcome::Stopped => ("stopped".into(), STOPPED),
         Outcome::ShellDied => ("the shell died".into(), KILLED),
         Outcome::TimedOut => (format!("no end after {} s", timeout.as_secs()), TIMED_OUT),
-        Outcome::NoShell => {
-            let why = guest.why_no_shell().unwrap_or_default();
-            (format!("no shell runs: {why}"), FAILED)
-        }
-        Outcome::Ended(Ending::Clean) if !guest.has_listened() => {
+        Outcome::NoShell => ("no shell runs".into(), FAILED),
+        Outcome::Ended(Ending::Clean) if !has_listened => {
             ("QEMU ended before a shell listened".into(), QEMU_FAILED)
         }
-        Outcome::Ended(Ending::Clean) if asks_for_end(line) => return 0,
+        Outcome::Ended(Ending::Clean) if asks_for_end(line) => ("the guest shut down".into(), 0),
         Outcome::Ended(Ending::Clean) => {
             (format!("the guest ended before `{line}` did"), ENDED_EARLY)
         }
         Outcome::Ended(ending) => (ending.to_string(), ending.exit_code()),
-    };
-    note(&what);
-    code
+    }
 }
 
 /// Syncs the disk and ends the guest after its lines, which gave `code`. A success is one only if
@@ -234,15 +262,97 @@ fn end(guest: &mut Guest, code: u8, deadline: Instant, crash: &mut dyn FnMut(&st
     let deadline = deadline.max(Instant::now() + SHUTDOWN_TIMEOUT);
     let ending = guest.shut_down_by(deadline, &mut sink)?;
     let said = String::from_utf8_lossy(&said);
-    let (what, failed) = match ending {
-        Some(Ending::Clean) => return Ok(code),
-        Some(ending @ Ending::Unsynced) => {
-            note(&format!("{ending}: {}", said.trim_end()));
-            return Ok(if code == 0 { ending.exit_code() } else { code });
+    match ending {
+        Some(Ending::Clean) => {}
+        Some(ending @ Ending::Unsynced) => note(&format!("{ending}: {}", said.trim_end())),
+        _ => {
+            let what = match ending {
+                Some(ending) => format!("{ending} when it was told to"),
+                None => "the guest did not, and QEMU was ended".into(),
+            };
+            note(&format!("sync and shut down: {what}\n{said}{}", guest.post_mortem()));
         }
-        Some(ending) => (format!("{ending} when it was told to"), ending.exit_code()),
-        None => ("the guest did not, and QEMU was ended".into(), TIMED_OUT),
-    };
-    note(&format!("sync and shut down: {what}\n{said}{}", guest.post_mortem()));
-    Ok(if code == 0 { failed } else { code })
+    }
+    Ok(code_after(ending, code))
+}
+
+/// The exit code after lines that gave `code` and an end of the guest (`None`: it did not end).
+fn code_after(ending: Option<Ending>, code: u8) -> u8 {
+    match code {
+        0 => ending.map_or(TIMED_OUT, Ending::exit_code),
+        code => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::Programs;
+    use crate::machine::BootFiles;
+    use crate::workspace::{Arch, PrivateFolder};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn only_a_line_that_asked_for_the_end_has_succeeded_with_it() {
+        let code = |ending, line, has_listened| {
+            without_status(Outcome::Ended(ending), line, has_listened, Duration::ZERO).1
+        };
+        assert_eq!(code(Ending::Clean, "ls; shutdown", true), 0);
+        assert_eq!(code(Ending::Clean, "ls", true), 4);
+        for line in ["ls", "shutdown"] {
+            assert_eq!(code(Ending::Clean, line, false), 5, "nothing has run");
+            for listened in [false, true] {
+                assert_eq!(code(Ending::Qemu(1), line, listened), 5);
+                assert_eq!(code(Ending::Unsynced, line, listened), 1);
+                assert_eq!(code(Ending::KernelPanic, line, listened), 3);
+                assert_eq!(code(Ending::CannotBoot, line, listened), 4);
+            }
+        }
+        for (outcome, code) in [
+            (Outcome::NoShell, 1),
+            (Outcome::TimedOut, 124),
+            (Outcome::Stopped, 130),
+            (Outcome::ShellDied, 137),
+        ] {
+            assert_eq!(without_status(outcome, "shutdown", true, Duration::ZERO).1, code);
+        }
+    }
+
+    #[test]
+    fn a_last_sync_that_failed_is_no_success_and_hides_no_other_failure() {
+        assert_eq!(code_after(Some(Ending::Clean), 0), 0);
+        assert_eq!(code_after(Some(Ending::Unsynced), 0), 1);
+        assert_eq!(code_after(Some(Ending::Signal), 0), 5);
+        assert_eq!(code_after(None, 0), TIMED_OUT);
+        for ending in [Some(Ending::Clean), Some(Ending::Unsynced), None] {
+            assert_eq!(code_after(ending, 7), 7);
+        }
+    }
+
+    #[test]
+    fn what_a_dead_server_said_is_text_when_it_is_shown() {
+        let folder = PrivateFolder::new().unwrap();
+        let system = System {
+            arch: Arch::X86_64,
+            programs: Programs::new("kernel".into(), BTreeMap::new()),
+            binaries: BTreeMap::new(),
+            root: folder.path().into(),
+            files: BootFiles { kernel: "kernel".into(), image: folder.path().join("image") },
+        };
+        let mut deaths = Deaths::new(&system, None);
+        let record =
+            "number=3\nserver=x\x1b[2J\ncause=panic: \x1b]0;title\x07\u{202e}\ncausf\r=\u{9b}\n";
+        for end in ["\n", "\r\n"] {
+            let shown = deaths.told(record, end);
+            let is_harmful = |c: char| c.is_control() && !end.contains(c) || c == '\u{202e}';
+            assert!(!shown.contains(is_harmful), "{shown:?}");
+            assert!(shown.contains("title") && shown.ends_with(end), "{shown:?}");
+        }
+        // However many there are, a run shows no more than it says.
+        let mut deaths = Deaths { room: 1000, ..Deaths::new(&system, None) };
+        let shown: usize = (0..1000).map(|_| deaths.told(record, "\n").len()).sum();
+        assert!((1000..2000).contains(&shown) && deaths.hidden > 900, "{shown}, {}", deaths.hidden);
+        let missed = Deaths::new(&system, None).told(record, "\n");
+        assert!(missed.starts_with("skink: no record of 2 deaths before this one"), "{missed}");
+    }
 }

@@ -221,7 +221,8 @@ pub fn arguments(
         words.add(&["-icount", &format!("shift=0,sleep={sleep}")]);
     }
     if options.gdb {
-        words.add(&["-s", "-S"]);
+        // Of this host alone: a debugger reads and writes all of the guest.
+        words.add(&["-gdb", "tcp:127.0.0.1:1234", "-S"]);
     }
     words.0.extend(options.extra.iter().map(OsString::from));
     words.0
@@ -414,7 +415,7 @@ mod tests {
         has(&text, &["-M virt,gic-version=2,dtb-randomness=off -cpu max", "virtio-blk-pci"]);
         has(&text, &["-semihosting-config enable=on,target=gdb"]);
         let text = line(Arch::Aarch64, &Options { gdb: true, ..Options::default() });
-        has(&text, &["-semihosting-config enable=off", "-s -S"]);
+        has(&text, &["-semihosting-config enable=off", "-gdb tcp:127.0.0.1:1234 -S"]);
         let options = Options {
             gic: Some(GicVersion::V3),
             entry: EntryLevel::El2,

@@ -3,7 +3,7 @@
 //!
 //! Not here: formatting, which rustfmt knows.
 
-use super::rust::Masked;
+use super::rust::{Masked, TestModule};
 use super::tree::{TextFile, Tree};
 use std::fmt;
 
@@ -29,6 +29,15 @@ const ALONE: [(&str, &str); 10] = [
     ("x86_64/idt.rs", "vectors are a table of gates; on aarch64 they are code"),
     ("aarch64/gic.rs", "all interrupts come by one chip"),
     ("aarch64/timer.rs", "the timer is part of the CPU"),
+];
+
+/// Files of the tool that may use the folder for everybody's temporary files, and why: anybody may have
+/// put a link there under a name that can be guessed.
+const TEMPORARY: [(&str, &str); 4] = [
+    ("qemu/src/workspace.rs", "makes folders that nobody else can enter"),
+    ("qemu/src/install/lock.rs", "opens nothing that is not this user's own file"),
+    ("qemu/src/campaign/lying_disk.rs", "makes a socket, which takes no name that is there"),
+    ("qemu/src/matrix/trees.rs", "makes a folder, which takes no name that is there"),
 ];
 
 /// What a rule says of a file.
@@ -82,6 +91,7 @@ pub fn findings(tree: &Tree, root: &str) -> Vec<Finding> {
         all.extend(head(file));
         all.extend(length(file));
         all.extend(unsafe_code(file));
+        all.extend(temporary_files(file));
     }
     all.extend(same_names(tree));
     all.extend(tree.files.iter().flat_map(|file| machine_paths(file, root)));
@@ -126,6 +136,26 @@ fn unsafe_code(file: &TextFile) -> Option<Finding> {
     let forbids = !Masked::new(&file.text).lines_with("#![forbid(unsafe_code)]").is_empty();
     (is_library && !forbids)
         .then(|| Finding::error(&file.path, 0, "lacks `#![forbid(unsafe_code)]`"))
+}
+
+/// The tool makes no file in the folder for temporary files but as [`TEMPORARY`] says.
+fn temporary_files(file: &TextFile) -> Vec<Finding> {
+    let may = TEMPORARY.iter().any(|(path, _)| *path == file.path);
+    if may || !file.is_in("qemu/src") || file.path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let masked = Masked::new(&file.text);
+    let tests = masked.test_modules();
+    let is_test = |line: usize| {
+        let holds = |module: &TestModule| match module {
+            TestModule::Inline(lines) => lines.contains(&(line - 1)),
+            TestModule::File(_) => false,
+        };
+        tests.iter().any(holds)
+    };
+    let message = "`temp_dir` outside of what `tidy` lists: take a `PrivateFolder`";
+    let lines = masked.lines_with("temp_dir").into_iter().filter(|line| !is_test(*line));
+    lines.map(|line| Finding::error(&file.path, line, message)).collect()
 }
 
 /// In every `arch/` folder both architectures have the same files.
@@ -221,6 +251,22 @@ mod tests {
         assert_eq!(severity(501), Some(Severity::Warning));
         assert_eq!(severity(600), Some(Severity::Warning));
         assert_eq!(severity(601), Some(Severity::Error));
+    }
+
+    #[test]
+    fn the_tool_makes_no_files_where_others_can_guess_their_names() {
+        let text = "//! x\nfn f() { std::env::temp_dir(); }\n#[cfg(test)]\nmod tests {\n    fn g() { temp_dir(); }\n}\n";
+        let found = |path: &str| shown(temporary_files(&file(path, text)));
+        let message = "`temp_dir` outside of what `tidy` lists: take a `PrivateFolder`";
+        assert_eq!(
+            found("qemu/src/install.rs"),
+            [format!("error: qemu/src/install.rs:2: {message}")]
+        );
+        for path in
+            ["qemu/src/workspace.rs", "qemu/src/manifest/tests.rs", "qemu/tests/guest/main.rs"]
+        {
+            assert_eq!(found(path), [""; 0], "{path}");
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ use super::{Registers, reset};
 pub const RESET_POLLS: u32 = 10_000;
 
 const VENDOR: u32 = 0x00;
-pub(super) const COMMAND: u32 = 0x04;
+/// The command register.
+pub const COMMAND: u32 = 0x04;
 const STATUS: u32 = 0x06;
 const SUBSYSTEM: u32 = 0x2e;
 const CAPABILITIES: u32 = 0x34;

@@ -120,6 +120,17 @@ impl Call<'_> {
         let allowed = server.is_some_and(|s| s.privileges.control);
         if allowed { Ok(()) } else { Err(ControlError::NotPermitted) }
     }
+
+    /// Ends a server for good.
+    fn end(&mut self, server: ServerId) -> Result<(), ControlError> {
+        match self.system.supervisor.state(server) {
+            State::Failed(_) | State::Waiting => Err(ControlError::NotRunning),
+            _ => {
+                self.system.end_by_order(server, Ordered::Stop);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Call<'_> {
@@ -244,13 +255,7 @@ impl ControlServer for Call<'_> {
     fn stop(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
         self.permitted()?;
         let server = self.system.find(name)?;
-        match self.system.supervisor.state(server) {
-            State::Failed(_) | State::Waiting => Err(ControlError::NotRunning),
-            _ => {
-                self.system.end_by_order(server, Ordered::Stop);
-                Ok(())
-            }
-        }
+        self.end(server)
     }
 
     fn start(&mut self, _caller: Caller, name: &str) -> Result<(), ControlError> {
@@ -376,6 +381,12 @@ impl ControlServer for Call<'_> {
         Ok(self.system.program_state(number))
     }
 
+    fn stop_program(&mut self, _caller: Caller, number: u32) -> Result<(), ControlError> {
+        self.permitted()?;
+        let server = self.system.program(number).ok_or(ControlError::NotRunning)?;
+        self.end(server)
+    }
+
     fn shutdown(&mut self, _caller: Caller, code: u8) -> Result<(), ControlError> {
         self.permitted()?;
         crate::say!("shutdown with code {code}");
@@ -395,4 +406,4 @@ impl PciRegistryServer for Call<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

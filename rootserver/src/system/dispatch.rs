@@ -201,6 +201,14 @@ fn fault_record(message: &Message) -> FaultRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::control::tests::running;
+    use crate::system::lending::tests::in_world;
+    use crate::window::Memory;
+    use core::sync::atomic::Ordering;
+    use skink_abi::PAGE_SIZE;
+    use skink_manifest::Restart;
+    use skink_protocols::control::Cause as Told;
+    use std::boxed::Box;
 
     #[test]
     fn a_fault_is_a_fault_and_a_used_up_budget_is_one() {
@@ -211,6 +219,47 @@ mod tests {
             };
             assert_eq!(cause_of_fault(kind), expected, "kind {kind}");
         }
+    }
+
+    #[repr(align(4096))]
+    struct Page([u8; PAGE_SIZE]);
+
+    #[test]
+    fn a_fault_is_recorded_as_one_though_the_instance_wrote_that_it_exits() {
+        in_world(|mut world| {
+            running(&mut world);
+            let (system, server) = (&mut world.system, ServerId(2));
+            system.manifest.servers[server.index()].restart = Restart::Transient;
+            let own = &mut system.servers[server.index()];
+            let mut page: &'static mut [u8] = &mut Box::leak(Box::new(Page([0; PAGE_SIZE]))).0;
+            own.control = Memory::of_test(&mut page);
+            // Without stacks to look at.
+            own.threads.clear();
+            let page = own.control().unwrap();
+            page.exit_reason.store(ExitReason::Exit as u32, Ordering::Release);
+            let badge = Sender::Fault(server.0, 0).badge(own.incarnation);
+            let info = MessageInfo::new(Fault::PageFault.raw(), 4, 0);
+            assert!(system.on_message(&Message { badge, info, words: [0; 4] }).is_none());
+            let cause = system.crashes.get(0).map(|record| record.cause.clone());
+            assert!(matches!(cause, Some(Told::Fault(_))), "{cause:?}");
+        });
+    }
+
+    #[test]
+    fn a_message_is_a_signal_by_its_badge_alone() {
+        in_world(|mut world| {
+            running(&mut world);
+            let incarnation = world.system.servers[2].incarnation;
+            let badge = Sender::Supervisor(2).badge(incarnation);
+            for info in [MessageInfo(0), MessageInfo::new(0, 4, 0)] {
+                let answer = world.system.on_message(&Message { badge, info, words: [0; 4] });
+                assert!(answer.is_some(), "a request like any other");
+            }
+            // Of an instance that has ended nobody hears.
+            let badge = Sender::Supervisor(2).badge(incarnation + 1);
+            let message = Message { badge, info: MessageInfo(0), words: [0; 4] };
+            assert!(world.system.on_message(&message).is_none());
+        });
     }
 
     #[test]

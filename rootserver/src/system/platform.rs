@@ -91,13 +91,14 @@ impl Platform {
     /// The pages around a range of registers, taken once for all devices that share them.
     fn pages(&mut self, custody: &mut Custody, range: &Range) -> Result<Frames, CustodyError> {
         let nothing = CustodyError::NoDeviceMemory { paddr: range.start };
-        let end = range.start.checked_add(range.size).ok_or(nothing)?;
         if !(1..=MAX_BYTES).contains(&range.size) {
             return Err(nothing);
         }
-        let (first, count) = (range.start & !(PAGE - 1), end.div_ceil(PAGE) - range.start / PAGE);
-        let inside =
-            |run: &&Frames| first >= run.paddr && first + count * PAGE <= run.paddr + run.bytes();
+        let first = range.start & !(PAGE - 1);
+        let end = range.start.checked_add(range.size);
+        let end = end.and_then(|end| end.checked_next_multiple_of(PAGE)).ok_or(nothing)?;
+        let count = (end - first) / PAGE;
+        let inside = |run: &&Frames| first >= run.paddr && end <= run.paddr + run.bytes();
         if let Some(run) = self.runs.iter().find(inside) {
             let offset = (first - run.paddr) / PAGE;
             return Ok(Frames { first: run.first + offset, count, paddr: first, ..*run });
@@ -229,5 +230,38 @@ impl System {
             *region = Region { vaddr: base + (start - part.pages.paddr), size, paddr: start };
         }
         Ok(grant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_at_the_end_of_all_addresses_are_in_no_other_devices_pages() {
+        const START: u64 = 0x900_0000;
+        let run = Frames { first: 100, count: 16, size_bits: 12, paddr: START };
+        let mut platform = Platform::EMPTY;
+        platform.runs.push(run).unwrap();
+        let mut custody = Custody::EMPTY;
+        let mut pages = |start, size| platform.pages(&mut custody, &Range { start, size });
+        let within = pages(START + 0x1800, 0x1000).map(|frames| (frames.first, frames.count));
+        assert_eq!(within, Ok((101, 2)));
+        for (start, size) in [
+            (u64::MAX - 0xfff, 1),
+            (u64::MAX - 0x7ff, 1),
+            (u64::MAX, 1),
+            (u64::MAX, u64::MAX),
+            (START + 0xf800, 0x1000),
+            (START - 1, 2),
+            (START, 0),
+            (START, MAX_BYTES + 1),
+        ] {
+            let refused = pages(start, size);
+            // Of those that nobody has, custody has none to give either.
+            use CustodyError::{NoDeviceMemory, NoSlots};
+            let is_none = matches!(refused, Err(NoDeviceMemory { .. } | NoSlots(_)));
+            assert!(is_none, "{start:#x}, {size:#x}: {refused:?}");
+        }
     }
 }

@@ -406,15 +406,19 @@ impl System {
         Ok(granted.into_iter().map(permit).collect())
     }
 
+    /// The slot in which the program with this number is; `None` if it has ended for good.
+    pub fn program(&self, number: u32) -> Option<ServerId> {
+        let has_it = |server: &ServerId| self.occupant(*server).is_some_and(|p| p.number == number);
+        self.ids().find(has_it)
+    }
+
     /// What has become of a program.
     pub fn program_state(&self, number: u32) -> ProgramState {
         use core::sync::atomic::Ordering::Relaxed;
-        for server in &self.servers {
-            let program = server.slot.as_ref().and_then(|slot| slot.program.as_ref());
-            if program.is_some_and(|program| program.number == number) {
-                let ready_ns = server.control().map_or(0, |page| page.ready_ns.load(Relaxed));
-                return ProgramState::Running { serves: ready_ns != 0 };
-            }
+        if let Some(server) = self.program(number) {
+            let page = self.servers[server.index()].control();
+            let ready_ns = page.map_or(0, |page| page.ready_ns.load(Relaxed));
+            return ProgramState::Running { serves: ready_ns != 0 };
         }
         let end = self.programs.ends.iter().find(|(ended, _)| *ended == number);
         end.map_or(ProgramState::Unknown, |(_, state)| *state)
@@ -498,3 +502,6 @@ fn refusal(why: &impl core::fmt::Display) -> RunError {
     let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{why}"));
     RunError::Refused(text)
 }
+
+#[cfg(test)]
+mod tests;

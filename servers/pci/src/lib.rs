@@ -8,7 +8,8 @@
 //! * [`walk`]: buses, devices, functions, bridges.
 //! * [`bars`]: size and kind of base address registers; [`windows`]: where they may go.
 //! * [`capabilities`]: the capability list.
-//! * [`survivor`]: what the next instance must know, so that it need not touch devices in use.
+//! * [`survivor`]: what the next instance must know, so that it need not touch devices in use;
+//!   [`takeover`]: what it makes of that.
 //!
 //! Invariants:
 //! * No loop depends on what a device says: buses, depth of bridges, functions and capabilities
@@ -38,6 +39,7 @@ pub mod bars;
 pub mod capabilities;
 pub mod config;
 pub mod survivor;
+pub mod takeover;
 pub mod walk;
 pub mod windows;
 

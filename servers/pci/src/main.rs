@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use libipc::mmio::Mmio;
 use libipc::start::{DeviceGrant, Region, StartInfo, slot};
 use libipc::{Caller, Error, Outcome, Request, Server, Shared, server};
-use pci::{ConfigSpace, Ecam, Kept, Survivor, Windows, walk};
+use pci::{Ecam, Survivor, Windows, takeover};
 use skink_protocols::pci::{Function, Page, Pci, PciRegistryClient, PciServer};
 
 libipc::main!(serve);
@@ -40,29 +40,8 @@ fn find(start: &StartInfo, grant: &DeviceGrant, survivor: Survivor) -> Vec<Funct
             return Vec::new();
         }
     };
-    survivor.recover(&mut config);
-    let why = match survivor.functions() {
-        Kept::Functions(functions) => {
-            log::debug!("{} functions, known from before", functions.len());
-            return functions;
-        }
-        Kept::Spoiled => "what an earlier instance kept of them fails its check",
-        Kept::NoRoom => "there was no room to keep them; raise `survivor`",
-        Kept::Nothing if start.incarnation > 1 && !survivor.exists() => "no survivor region",
-        Kept::Nothing => return enumerate(&mut config, survivor, grant),
-    };
-    log::warn!("functions are not enumerated again, drivers may be at work: {why}");
-    Vec::new()
-}
-
-fn enumerate(config: &mut Ecam, survivor: Survivor, grant: &DeviceGrant) -> Vec<Function> {
     let windows = Windows::new(range(&grant.bars[1]), range(&grant.bars[2]));
-    let functions = walk::enumerate(config, &survivor, windows);
-    log::info!("{} functions on buses {:?}", functions.len(), config.buses());
-    if !survivor.keep(&functions) {
-        log::warn!("no room to keep them: a restart will know of none; raise `survivor`");
-    }
-    functions
+    takeover::functions(&mut config, survivor, start.incarnation, windows)
 }
 
 fn range(region: &Region) -> core::ops::Range<u64> {

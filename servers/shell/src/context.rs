@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use libipc::events::Events;
 use libipc::{Error, StartInfo, time};
@@ -12,7 +11,7 @@ use skink_protocols::control::{ControlClient, ControlError};
 use skink_protocols::file::{FileError, FileSystemClient};
 use skink_protocols::hello::{HelloClient, HelloError};
 
-use crate::jobs::Jobs;
+use crate::jobs::{Activity, Jobs, Origin};
 use crate::stream::Output;
 use crate::watch;
 
@@ -114,8 +113,10 @@ pub struct Context<'a> {
     pub sessions: Sessions,
     /// Its thread's notification and timer.
     pub events: &'a Events,
-    /// Set by Ctrl-C: long commands look at it.
-    pub interrupted: &'a AtomicBool,
+    /// Its line's, which Ctrl-C ends: long commands look at it.
+    pub activity: &'a Activity,
+    /// Where its lines come from.
+    pub origin: Origin,
     /// Background jobs.
     pub jobs: &'a Jobs,
     /// Set by `shutdown`, `exit`: the line ends here.
@@ -129,7 +130,7 @@ pub struct Context<'a> {
 /// A command as it is watched over ([`watch`]).
 #[derive(Clone, Copy)]
 pub struct Watched<'a> {
-    interrupted: &'a AtomicBool,
+    activity: &'a Activity,
     jobs: &'a Jobs,
     thread: u8,
 }
@@ -140,7 +141,7 @@ impl Watched<'_> {
     /// # Errors
     /// If there was a Ctrl-C since the line began.
     pub fn check_interrupt(&self) -> Outcome {
-        if self.interrupted.load(Relaxed) {
+        if self.activity.is_interrupted() {
             return Err(Failure { text: "interrupted".into(), status: INTERRUPTED });
         }
         self.jobs.wait_until(self.thread, time::now_ns() + watch::DEADLINE_NS);
@@ -182,7 +183,7 @@ impl<'a> Context<'a> {
 
     /// What [`Context::check_interrupt`] takes, for while the context is in use.
     pub fn watched(&self) -> Watched<'a> {
-        Watched { interrupted: self.interrupted, jobs: self.jobs, thread: self.thread }
+        Watched { activity: self.activity, jobs: self.jobs, thread: self.thread }
     }
 
     /// Prints a line.

@@ -90,7 +90,7 @@ pub fn reader(
                     None => log::error!("the host sent a line without a number"),
                 },
                 Kind::Ping => stream.write_frame(Kind::Pong, &[]),
-                Kind::Interrupt => jobs.interrupt(),
+                Kind::Interrupt => jobs.interrupt(run::EXEC),
                 _ => log::error!("the host sent a frame that only the guest may send: {kind:?}"),
             }
         }
@@ -108,7 +108,6 @@ fn parse_run(payload: &[u8]) -> Option<(u32, String)> {
 fn post(jobs: &Jobs, events: &Events, number: u32, line: String) {
     let mut job = Job { line, origin: Origin::Exec(number), number: None };
     loop {
-        jobs.interrupted.store(false, SeqCst);
         match jobs.post(run::EXEC, job) {
             Ok(()) => return,
             Err(back) => job = back,
@@ -145,7 +144,7 @@ pub fn worker(start: &'static StartInfo, thread: u8, events: &Events, jobs: &'st
         let status = run::line(context, &job.line, job.origin);
         context.out.flush();
         send_new_records(context, region);
-        jobs.finish(run::EXEC, status);
+        jobs.finish(run::EXEC);
         context.out.numbered_frame(Kind::Exit, &status.to_le_bytes());
     }
 }

@@ -27,7 +27,7 @@ mod guest {
         // Thread 0 is this one, 1 the reader of frames, 2 and up the workers.
         for (index, kit) in workers.iter().enumerate() {
             let started = libipc::thread::start(kit, move |events| match index {
-                run::EXEC => exec::worker(start, index as u8 + 2, events, jobs),
+                run::EXEC => exec::worker(start, run::thread_of(index), events, jobs),
                 _ => run::worker(start, index, events, jobs, prompt),
             });
             started.expect("start a worker");
@@ -48,7 +48,7 @@ mod guest {
     /// Draws the prompt after a command, through the session of the thread that ran it.
     fn prompt(events: &Events) {
         let start = libipc::startup::start_info().expect("the program has started");
-        let thread = run::FOREGROUND as u8 + 2;
+        let thread = run::thread_of(run::FOREGROUND);
         if let Ok(mut stream) = stream::open(start, thread, Channel::Terminal, events) {
             stream.write(terminal::PROMPT.as_bytes());
         }

@@ -6,7 +6,7 @@ use libipc::events::Events;
 
 use crate::commands;
 use crate::context::{Context, Sessions, USAGE};
-use crate::jobs::{Job, Jobs, Origin};
+use crate::jobs::{FIRST_WORKER, Job, Jobs, Origin};
 use crate::parse::{self, Command};
 use crate::stream::{self, Output, Sink};
 
@@ -17,7 +17,12 @@ pub const FOREGROUND: usize = 1;
 /// The first worker of background jobs.
 pub const FIRST_BACKGROUND: usize = 2;
 
-/// Makes the context of worker `index` (thread `index + 2`).
+/// The thread of worker `index`.
+pub fn thread_of(index: usize) -> u8 {
+    (FIRST_WORKER + index) as u8
+}
+
+/// Makes the context of a thread that runs lines from `origin`.
 ///
 /// # Errors
 /// What keeps the console session from being used, in words.
@@ -38,7 +43,8 @@ pub fn context<'a>(
         out: Output::new(sink),
         sessions: Sessions::open(start, thread),
         events,
-        interrupted: &jobs.interrupted,
+        activity: jobs.activity(thread),
+        origin,
         jobs,
         is_ending: false,
         nested: 0,
@@ -111,8 +117,8 @@ pub fn worker(
             events.wait_for(libipc::start::event::TIMER);
             continue;
         };
-        let status = run_job(start, index, events, jobs, &job);
-        jobs.finish(index, status);
+        run_job(start, index, events, jobs, &job);
+        jobs.finish(index);
         if job.origin == Origin::Terminal {
             prompt(events);
         }
@@ -125,18 +131,14 @@ fn run_job(
     events: &Events,
     jobs: &'static Jobs,
     job: &Job,
-) -> i32 {
-    let mut context = match context(start, index as u8 + 2, job.origin, events, jobs) {
+) {
+    let mut context = match context(start, thread_of(index), job.origin, events, jobs) {
         Ok(context) => context,
-        Err(error) => {
-            log::error!("{error}");
-            return 1;
-        }
+        Err(error) => return log::error!("{error}"),
     };
     let status = line(&mut context, &job.line, job.origin);
     if let Some(number) = job.number.filter(|_| !context.out.is_exec()) {
         context.line(format_args!("[{number}] done ({status}): {}", job.line));
     }
     context.out.flush();
-    status
 }

@@ -5,7 +5,6 @@
 
 use alloc::string::String;
 use alloc::vec;
-use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::events::Events;
 use libipc::{StartInfo, time};
@@ -72,12 +71,11 @@ fn handle(
         }
         Event::Line(line) if line.trim().is_empty() => stream.write(PROMPT.as_bytes()),
         Event::Line(line) => {
-            jobs.interrupted.store(false, SeqCst);
             let job = Job { line, origin: Origin::Terminal, number: None };
             let _ = jobs.post(run::FOREGROUND, job);
         }
         Event::Interrupt => {
-            jobs.interrupt();
+            jobs.interrupt(run::FOREGROUND);
             if !jobs.is_busy(run::FOREGROUND) {
                 stream.write(PROMPT.as_bytes());
             }

@@ -39,9 +39,8 @@ enum Why {
 }
 
 /// Whether the call of a thread that waits until `until_ns` is to end at `now_ns`.
-fn verdict(thread: usize, until_ns: u64, now_ns: u64, is_interrupted: bool) -> Option<Why> {
-    // The reader of the terminal completes names; Ctrl-C is behind that in its input.
-    if is_interrupted && thread > 0 {
+fn verdict(until_ns: u64, now_ns: u64, is_interrupted: bool) -> Option<Why> {
+    if is_interrupted {
         return Some(Why::Interrupted);
     }
     (now_ns >= until_ns).then_some(Why::Late)
@@ -50,16 +49,17 @@ fn verdict(thread: usize, until_ns: u64, now_ns: u64, is_interrupted: bool) -> O
 /// The life of the thread that watches.
 pub fn run(start: &'static StartInfo, events: &Events, jobs: &'static Jobs) -> ! {
     loop {
-        let is_interrupted = jobs.interrupted.load(core::sync::atomic::Ordering::SeqCst);
-        let mut watches = false;
+        let (mut watches, mut is_ending) = (false, false);
         for thread in 0..MAX_THREADS {
             let Some(until_ns) = jobs.patience(thread) else { continue };
             watches = true;
-            if let Some(why) = verdict(thread, until_ns, time::now_ns(), is_interrupted) {
+            let is_interrupted = jobs.activity(thread as u8).is_interrupted();
+            is_ending |= is_interrupted;
+            if let Some(why) = verdict(until_ns, time::now_ns(), is_interrupted) {
                 end(start, thread, why);
             }
         }
-        let look_ns = if is_interrupted { SHORT_LOOK_NS } else { LOOK_NS };
+        let look_ns = if is_ending { SHORT_LOOK_NS } else { LOOK_NS };
         match watches {
             true => events.wait_until(event::TIMER, time::now_ns() + look_ns),
             false => events.wait_for(event::TIMER),
@@ -107,10 +107,8 @@ mod tests {
 
     #[test]
     fn a_call_ends_at_ctrl_c_or_when_its_time_is_over() {
-        assert_eq!(verdict(3, 100, 99, false), None);
-        assert_eq!(verdict(3, 100, 100, false), Some(Why::Late));
-        assert_eq!(verdict(3, 100, 99, true), Some(Why::Interrupted));
-        assert_eq!(verdict(0, 100, 99, true), None, "the terminal reads on when it is done");
-        assert_eq!(verdict(0, 100, 100, true), Some(Why::Late));
+        assert_eq!(verdict(100, 99, false), None);
+        assert_eq!(verdict(100, 100, false), Some(Why::Late));
+        assert_eq!(verdict(100, 99, true), Some(Why::Interrupted));
     }
 }

@@ -1,9 +1,14 @@
 //! Tests of what a lying list of PCI functions costs: nothing. The kernel below agrees to
-//! everything; custody does not.
+//! everything; custody does not. And of devices that do not obey.
 
+use super::super::devices::{Assigned, DeviceId};
 use super::*;
 use crate::custody::untyped::MAX_NODES;
-use libipc::arch::{Registers as Answer, with_kernel};
+use crate::supervise::tests::server;
+use crate::supervise::{Cause, Event, Failure, ServerId};
+use libipc::arch::{Registers as Answer, Request as Trap, with_kernel};
+use skink_abi::Invocation;
+use skink_manifest::Restart;
 use skink_protocols::pci::{Address, Bar};
 use std::boxed::Box;
 use std::vec;
@@ -114,4 +119,93 @@ fn a_function_that_is_refused_keeps_nothing() {
     refused(virtio(0, 0x1000), table, registers, none);
     refused(good, none, registers, none);
     refused(good, table, none, none);
+}
+
+/// An ordinary function with PCI Express, that can be reset or not.
+fn express(is_resettable: bool) -> [u8; 256] {
+    let mut config = [0; 256];
+    config[..8].copy_from_slice(&[0x86, 0x80, 0xd3, 0x10, 0, 0, 0x10, 0]);
+    config[0x34] = 0x40;
+    config[0x40..0x44].copy_from_slice(&[0x10, 0, 2, 0]);
+    config[0x47] = if is_resettable { 0x10 } else { 0 };
+    config
+}
+
+/// One that does not come back from its reset: where it was, nobody answers.
+fn gone() -> [u8; 256] {
+    let mut config = express(true);
+    config[..2].fill(0xff);
+    config
+}
+
+/// Runs `body` with a root server that knows one function, number 0, on a kernel that agrees to all but
+/// the log.
+fn with_function(config: [u8; 256], body: impl FnOnce(&mut System)) {
+    let kernel = |trap: Trap| Answer {
+        status: match trap.info.label() == Invocation::LogWrite.raw() {
+            true => Error::InvalidCapability.raw(),
+            false => 0,
+        },
+        ..Answer::default()
+    };
+    with_kernel(kernel, || {
+        let mut system = system(&config);
+        system.report_function(&report(0, [Bar::default(); BARS]));
+        body(&mut system);
+    });
+}
+
+fn reaches_memory(system: &System) -> bool {
+    system.functions.list[0].config.read(function::COMMAND, 2) & 4 != 0
+}
+
+#[test]
+fn a_function_that_does_not_obey_is_not_used() {
+    with_function(gone(), |system| {
+        let refused = system.set_up_function(0, 0);
+        assert_eq!(refused, Err(DeviceError::NotSilent(NotSilent::Reset)));
+    });
+}
+
+#[test]
+fn what_was_not_reset_reaches_no_memory_before_its_own_driver_has_initialised_it() {
+    let mut bare = express(false);
+    bare[0x34] = 0;
+    for (config, is_reset) in [(bare, false), (express(false), false), (express(true), true)] {
+        with_function(config, |system| {
+            assert_eq!(system.set_up_function(0, 0), Ok(()));
+            let assigned = Assigned { entry: 0, device: DeviceId::Function(0) };
+            system.servers[1].devices.push(assigned).unwrap();
+            for _ in 0..2 {
+                system.activate_devices(1);
+                assert_eq!(reaches_memory(system), is_reset);
+                // Of another's device nobody says anything.
+                system.devices_initialised(ServerId(0));
+                assert_eq!(reaches_memory(system), is_reset);
+                system.devices_initialised(ServerId(1));
+                assert!(reaches_memory(system));
+                assert_eq!(system.silence_device(assigned.device), Ok(()));
+                assert!(!reaches_memory(system));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_driver_whose_device_does_not_obey_at_its_death_does_not_start_again() {
+    let driver = ServerId(0);
+    for (config, obeys) in [(gone(), false), (express(true), true), (express(false), true)] {
+        with_function(config, |system| {
+            let manifest = server("driver", Restart::Permanent);
+            system.manifest.servers.push(manifest).unwrap();
+            let own = &mut system.servers[driver.index()];
+            let assigned = Assigned { entry: 0, device: DeviceId::Function(0) };
+            own.devices.push(assigned).unwrap();
+            own.is_built = true;
+            system.tear_down(driver, Cause::Killed, 0);
+            assert_eq!(system.servers[driver.index()].is_quarantined, !obeys);
+            let refused = Event::StartFailed(driver, Failure::DeviceQuarantined);
+            assert_eq!(system.start(driver, 2) == refused, !obeys);
+        });
+    }
 }

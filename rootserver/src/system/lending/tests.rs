@@ -146,6 +146,7 @@ impl Model {
                 }
             }
             Invocation::CNodeCancelBadgedSends => self.cancelled.push(place),
+            Invocation::TcbSuspend | Invocation::SchedContextConsumed => {}
             Invocation::LogWrite => return Err(Error::InvalidCapability),
             other => panic!("{other:?}"),
         }
@@ -299,6 +300,7 @@ pub(in crate::system) fn in_world(test: fn(World)) {
                         answer.status = error.raw();
                     }
                 }
+                Syscall::Signal => {}
                 Syscall::NbSend => kernel.borrow_mut().empty_messages += 1,
                 other => panic!("{other:?}"),
             }

@@ -3,6 +3,7 @@
 mod fake;
 mod real;
 mod survivor;
+mod takeover;
 
 use crate::config::ConfigSpace;
 use crate::survivor::{Journal, Probe};

@@ -3,12 +3,11 @@
 use super::fake::Fake;
 use super::{find, no_windows, numbered_bridges, windows};
 use crate::survivor::{Journal, Kept, Probe, Survivor};
-use crate::walk::enumerate;
+use crate::takeover::functions;
 use crate::windows::Windows;
 use libipc::Shared;
-use skink_protocols::pci::{Address, Function};
+use skink_protocols::pci::Address;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::vec::Vec;
 
 #[test]
 fn a_kept_table_is_found_again_and_a_spoiled_one_is_not() {
@@ -90,32 +89,20 @@ fn an_instance_that_died_while_it_enumerated_is_followed_by_one_that_does() {
     }
 }
 
-/// One instance of the server: what `main` does.
-fn instance(fake: &mut Fake, survivor: Survivor, windows: Windows) -> Vec<Function> {
-    survivor.recover(fake);
-    match survivor.functions() {
-        Kept::Functions(functions) => functions,
-        Kept::Nothing => {
-            let functions = enumerate(fake, &survivor, windows);
-            assert!(survivor.keep(&functions));
-            functions
-        }
-        Kept::Spoiled | Kept::NoRoom => panic!("nobody spoils it, and there is room"),
-    }
-}
-
 fn survives(fake: Fake, windows: Windows, lives: &[u64]) {
     let mut undisturbed = fake.clone();
     let expected = find(&mut undisturbed, windows.clone());
     let mut fake = fake;
     let memory = Shared::leaked(8192);
-    for life in lives {
+    for (life, number) in lives.iter().zip(1..) {
         fake.life.set(*life);
         let survivor = Survivor::open(memory);
-        let _ = catch_unwind(AssertUnwindSafe(|| instance(&mut fake, survivor, windows.clone())));
+        let instance = || functions(&mut fake, survivor, number, windows.clone());
+        let _ = catch_unwind(AssertUnwindSafe(instance));
     }
     fake.life.set(u64::MAX);
-    let functions = instance(&mut fake, Survivor::open(memory), windows);
+    let number = lives.len() as u32 + 1;
+    let functions = functions(&mut fake, Survivor::open(memory), number, windows);
     assert_eq!(functions, expected, "deaths at {lives:?}");
     assert_eq!(fake.root, undisturbed.root, "deaths at {lives:?}");
 }
@@ -134,14 +121,4 @@ fn a_death_at_any_access_leaves_no_trace() {
     for life in (0..1200).step_by(7) {
         survives(unnumbered.clone(), windows(), &[life]);
     }
-}
-
-#[test]
-fn a_successor_touches_no_device() {
-    let mut fake = numbered_bridges();
-    let survivor = Survivor::open(Shared::leaked(8192));
-    instance(&mut fake, survivor, no_windows());
-    let accesses = fake.accesses.get();
-    instance(&mut fake, survivor, no_windows());
-    assert_eq!(fake.accesses.get(), accesses);
 }

@@ -168,7 +168,7 @@ impl core::fmt::Display for ControlError {
 impl core::error::Error for ControlError {}
 
 /// The calls.
-#[libipc::protocol(name = "control", version = 5)]
+#[libipc::protocol(name = "control", version = 6)]
 pub trait Control {
     /// Entry `index` of the list of servers.
     ///
@@ -306,6 +306,13 @@ pub trait Control {
     /// As [`ControlError`] says.
     #[idempotent]
     fn program(&self, number: u32) -> Result<ProgramState, ControlError>;
+
+    /// Ends the program with this number for good. Another one that has its name or its slot by now
+    /// goes on.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says: [`ControlError::NotRunning`] if it has ended.
+    fn stop_program(&self, number: u32) -> Result<(), ControlError>;
 
     /// Ends the machine with an exit code (0 to 127).
     ///

@@ -9,7 +9,6 @@ use libipc::time;
 use super::{COMMANDS, find, misused};
 use crate::context::{Context, Failure, Outcome};
 use crate::format;
-use crate::run::FIRST_BACKGROUND;
 
 pub fn echo(context: &mut Context<'_>, words: &[String]) -> Outcome {
     context.line(words.join(" "));
@@ -91,10 +90,19 @@ pub fn wait(context: &mut Context<'_>, words: &[String]) -> Outcome {
     if !words.is_empty() {
         return Err(misused("wait"));
     }
-    while context.jobs.any_busy(FIRST_BACKGROUND) {
-        context.check_interrupt()?;
+    // The jobs of whoever waits: those that were typed, or those of the host. A job has none.
+    let channel = context.origin.channel();
+    if context.jobs.is_job(context.thread) {
+        return Ok(());
+    }
+    while context.jobs.any_background(channel) {
+        if let Err(interrupted) = context.check_interrupt() {
+            // What is waited for ends as well.
+            context.jobs.interrupt_background(channel);
+            return Err(interrupted);
+        }
         context.jobs.wake_me(context.events.timer());
-        if context.jobs.any_busy(FIRST_BACKGROUND) {
+        if context.jobs.any_background(channel) {
             // A wake-up, or a look at Ctrl-C every now and then.
             let soon = time::now_ns() + 200_000_000;
             context.events.wait_until(event::TIMER, soon);

@@ -272,7 +272,7 @@ fn wait_for(context: &mut Context<'_>, started: &Started) -> Outcome {
             ProgramState::Unknown => return Err(died("ended; it is not known how")),
         }
         if let Err(interrupted) = context.check_interrupt() {
-            let _ = context.sessions.control.stop(name);
+            let _ = context.sessions.control.stop_program(started.number);
             return Err(interrupted);
         }
         context.events.sleep_ns(pause_ns);

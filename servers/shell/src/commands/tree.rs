@@ -201,10 +201,10 @@ fn empty(
     }
     for name in found {
         context.check_interrupt()?;
-        if !is_one_name(&name) {
-            return Ok(Err(FileError::InvalidName));
-        }
-        let path = format!("{directory}/{name}");
+        let path = match below(directory, &name) {
+            Ok(path) => path,
+            Err(error) => return Ok(Err(error)),
+        };
         match client::remove(files, &path) {
             Ok(()) => {}
             Err(FileError::NotEmpty) => return Ok(Ok(Some(path))),
@@ -218,9 +218,15 @@ fn empty(
 const NAMELESS: &str =
     "a directory has entries whose names no path can have; run fsck.fat on the disk";
 
-/// Whether a name is that of an entry, and no way to another directory.
-fn is_one_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains('/')
+/// The path of an entry of a directory, whose name a file server gave.
+///
+/// # Errors
+/// [`FileError::InvalidName`]: the name is none of an entry, but a way to elsewhere.
+fn below(directory: &str, name: &str) -> Result<String, FileError> {
+    match matches!(name, "" | "." | "..") || name.contains('/') {
+        true => Err(FileError::InvalidName),
+        false => Ok(format!("{directory}/{name}")),
+    }
 }
 
 pub fn mkdir(context: &mut Context<'_>, words: &[String]) -> Outcome {
@@ -338,10 +344,10 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_no_names() {
         for name in ["", ".", "..", "a/b", "/", "../x"] {
-            assert!(!is_one_name(name), "{name:?}");
+            assert_eq!(below("/a", name), Err(FileError::InvalidName), "{name:?}");
         }
         for name in ["a", "...", "..a", " ", "a."] {
-            assert!(is_one_name(name), "{name:?}");
+            assert_eq!(below("/a", name), Ok(format!("/a/{name}")));
         }
     }
 }
