@@ -83,7 +83,7 @@ pub struct RingDisk<D> {
     pending: Vec<Pending>,
     /// Completions of nothing that were seen.
     strays: u64,
-    /// The instance that was complained of last for what it answered.
+    /// The instance that was complained of last.
     blamed: u32,
     is_lost: bool,
     /// Sessions changed while this was waited for.
@@ -134,10 +134,16 @@ impl<D: Driver> RingDisk<D> {
         self.ring.set_server(state.incarnation);
     }
 
+    /// Whether the instance that runs answers for what is in the ring: it is not what a dead one left,
+    /// and was not told already.
+    fn may_blame(&self) -> bool {
+        self.ring.attached() == self.incarnation && self.blamed != self.incarnation
+    }
+
     /// What the driver does that it must not, or does not that it must, while nothing comes of it.
     fn misconduct(&self, now_ns: u64) -> Option<Misconduct> {
         let is_late = |oldest: &Pending| now_ns.saturating_sub(oldest.since_ns) > DEADLINE_NS;
-        if self.ring.is_peer_broken() {
+        if self.ring.is_peer_broken() && self.may_blame() {
             Some(Misconduct::IndexJumped)
         } else {
             self.pending.first().is_some_and(is_late).then_some(Misconduct::Late)
@@ -147,6 +153,7 @@ impl<D: Driver> RingDisk<D> {
     /// Has the driver restarted, or gives it up.
     fn reproach(&mut self, what: Misconduct) {
         log::error!("the disk's driver: {what}");
+        self.blamed = self.incarnation;
         self.driver.complain(self.incarnation, what);
         let since_ns = self.driver.now_ns();
         for pending in &mut self.pending {
@@ -162,7 +169,7 @@ impl<D: Driver> RingDisk<D> {
     /// Has the driver restarted for an answer of its, at once: nobody may wait for this disk any more.
     /// What else the same instance has answered is in the ring already.
     fn blame(&mut self, what: Misconduct) {
-        if core::mem::replace(&mut self.blamed, self.incarnation) != self.incarnation {
+        if self.may_blame() {
             self.reproach(what);
         }
     }
