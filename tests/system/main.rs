@@ -83,8 +83,6 @@ fn main() {
         figures::TESTS,
         work::TESTS,
     ];
-    let long = |arch| lies::LONG.iter().map(move |test| trial(arch, test).with_ignored_flag(true));
-    let of_machine =
-        |arch| tests.into_iter().flatten().map(move |test| trial(arch, test)).chain(long(arch));
+    let of_machine = |arch| tests.into_iter().flatten().map(move |test| trial(arch, test));
     libtest_mimic::run(&arguments, Arch::ALL.into_iter().flat_map(of_machine).collect()).exit();
 }

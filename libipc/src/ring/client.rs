@@ -67,6 +67,12 @@ impl<const REQUEST: usize, const RESPONSE: usize> ClientRing<REQUEST, RESPONSE> 
         self.server = incarnation.into();
     }
 
+    /// The server's instance whose completions are polled, 0 before the first. It may be dead: what it
+    /// left is taken before a successor is attached to.
+    pub fn attached(&self) -> u32 {
+        self.attached as u32
+    }
+
     /// Completions that named no request in flight: the server's mistakes.
     pub fn strays(&self) -> u64 {
         self.strays

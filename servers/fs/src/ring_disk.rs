@@ -83,7 +83,7 @@ pub struct RingDisk<D> {
     pending: Vec<Pending>,
     /// Completions of nothing that were seen.
     strays: u64,
-    /// The instance that was complained of last for what it answered.
+    /// The instance that was complained of last.
     blamed: u32,
     is_lost: bool,
     /// Sessions changed while this was waited for.
@@ -134,10 +134,16 @@ impl<D: Driver> RingDisk<D> {
         self.ring.set_server(state.incarnation);
     }
 
+    /// Whether this instance, which wrote what is in the ring, is to be told of: it is not a dead one, and
+    /// was not told of already.
+    fn may_blame(&self, writer: u32) -> bool {
+        writer == self.incarnation && self.blamed != writer
+    }
+
     /// What the driver does that it must not, or does not that it must, while nothing comes of it.
     fn misconduct(&self, now_ns: u64) -> Option<Misconduct> {
         let is_late = |oldest: &Pending| now_ns.saturating_sub(oldest.since_ns) > DEADLINE_NS;
-        if self.ring.is_peer_broken() {
+        if self.ring.is_peer_broken() && self.may_blame(self.ring.attached()) {
             Some(Misconduct::IndexJumped)
         } else {
             self.pending.first().is_some_and(is_late).then_some(Misconduct::Late)
@@ -147,6 +153,7 @@ impl<D: Driver> RingDisk<D> {
     /// Has the driver restarted, or gives it up.
     fn reproach(&mut self, what: Misconduct) {
         log::error!("the disk's driver: {what}");
+        self.blamed = self.incarnation;
         self.driver.complain(self.incarnation, what);
         let since_ns = self.driver.now_ns();
         for pending in &mut self.pending {
@@ -161,8 +168,8 @@ impl<D: Driver> RingDisk<D> {
 
     /// Has the driver restarted for an answer of its, at once: nobody may wait for this disk any more.
     /// What else the same instance has answered is in the ring already.
-    fn blame(&mut self, what: Misconduct) {
-        if core::mem::replace(&mut self.blamed, self.incarnation) != self.incarnation {
+    fn blame(&mut self, writer: u32, what: Misconduct) {
+        if self.may_blame(writer) {
             self.reproach(what);
         }
     }
@@ -251,13 +258,15 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
             let id = self.pending.pop()?.id;
             return Some(Completion { id, result: Err(IoError) });
         }
+        // Behind the last completion of a dead instance the ring goes over to its successor.
+        let writer = self.ring.attached();
         let words = self.ring.poll();
         if self.ring.publish() {
             self.driver.ring_doorbell();
         }
         if self.ring.strays() != self.strays {
             self.strays = self.ring.strays();
-            self.blame(Misconduct::UnknownId);
+            self.blame(writer, Misconduct::UnknownId);
         }
         let words = words?;
         let done = block::Completion::from_words(words);
@@ -269,7 +278,7 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
         let id = RequestId(done.id as u32);
         self.pending.retain(|other| other.id != id);
         if words[1] >= Status::ALL.len() as u64 {
-            self.blame(Misconduct::WrongAnswer);
+            self.blame(writer, Misconduct::WrongAnswer);
         }
         Some(Completion { id, result })
     }

@@ -8,6 +8,8 @@
 //! Not here: running anything on them (the tool's `skink disks`, the host tests of `fs`).
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 mod extreme;
 mod hostile;
 mod image;
@@ -55,6 +57,20 @@ impl Case {
 /// All disks, the hostile ones first.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     hostile::CASES.iter().chain(extreme::CASES)
+}
+
+/// A sound volume with so many clusters of 512 bytes, and in its root, beside [`SMALL`], these files: name
+/// (of at most eight characters, upper case, without an extension) and bytes, at least one. It may be
+/// smaller than mtools believes that FAT32 can be.
+pub fn with_files(clusters: u32, files: &BTreeMap<String, Vec<u8>>) -> Image {
+    let (mut volume, mut root) = volume::Volume::new(volume::Shape::of(clusters), 1);
+    for (name, bytes) in files {
+        let first = volume.allocate((bytes.len() as u32).div_ceil(volume.cluster_bytes()));
+        volume.put_bytes(first, bytes);
+        let slot = volume::short(&volume::name(name), volume::FILE, first, bytes.len() as u32);
+        volume.add(&mut root, slot);
+    }
+    volume.finish(None)
 }
 
 #[cfg(test)]

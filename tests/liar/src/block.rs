@@ -1,31 +1,28 @@
-//! The protocol `block`: the client's ring is served here, with requests to the honest driver by another.
-//!
-//! What can be told from outside is the answer, so it is there that a [`Way`] differs.
+//! The protocol `block`: a driver of the [`Disk`] that differs, in its [`Way`], from an honest one.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::cap::{Cap, Notification};
-use libipc::ring::{ClientRing, ServerRing};
-use libipc::start::{IncomingSession, StartInfo, event, slot};
-use libipc::supervisor::SupervisorClient;
-use libipc::{
-    Caller, Later, Outcome, Request, Server, Session, Shared, accounting, events, server, time,
-};
+use libipc::ring::ServerRing;
+use libipc::start::{IncomingSession, StartInfo, event};
+use libipc::{Caller, Later, Outcome, Request, Server, Shared, accounting, events, server, time};
 use skink_protocols::block::{
-    self, Block, BlockClient, BlockError, BlockServer, COMPLETION_WORDS, Info, Operation,
-    REQUEST_WORDS, RING_BYTES, RING_CAPACITY,
+    self, Block, BlockError, BlockServer, COMPLETION_WORDS, Info, REQUEST_WORDS, RING_BYTES,
+    RING_CAPACITY, Status,
 };
 
-/// What the manifest calls the edge to the honest driver.
-const HONEST: &str = "honest";
+use crate::disk::Disk;
+use crate::tally::Tally;
 
 /// Words of the ring's header (`libipc::ring`), which a server that keeps to the rules leaves to the
 /// library.
 mod header {
     pub const SERVER_EPOCH: usize = 0;
     pub const COMPLETED: usize = 3;
+    pub const REAPED: usize = 4;
     pub const WORDS: usize = 8;
 }
 
@@ -38,7 +35,7 @@ pub enum Way {
     Loses,
     /// Answers each twice.
     Repeats,
-    /// Answers the last first.
+    /// Answers what comes within 1 ms together, the last first.
     Reorders,
     /// Answers each 100 ms later.
     Delays,
@@ -52,8 +49,10 @@ pub enum Way {
     Jumps,
     /// Its index goes back by one with each answer.
     Backward,
-    /// Fills the whole ring with the first answer.
+    /// Fills all of the ring that is free with each answer.
     Floods,
+    /// Has answered once more than the ring holds.
+    Overfills,
     /// Rings 50,000 times a second, and serves.
     Storms,
     /// Rings three times before each answer, when there is nothing.
@@ -77,7 +76,7 @@ pub enum Way {
 }
 
 /// Every way, by its name in `args`. `all` takes them in this order.
-pub const WAYS: [(&str, Way); 21] = [
+pub const WAYS: [(&str, Way); 22] = [
     ("silent", Way::Silent),
     ("loses", Way::Loses),
     ("repeats", Way::Repeats),
@@ -89,6 +88,7 @@ pub const WAYS: [(&str, Way); 21] = [
     ("jumps", Way::Jumps),
     ("backward", Way::Backward),
     ("floods", Way::Floods),
+    ("overfills", Way::Overfills),
     ("storms", Way::Storms),
     ("rings-idly", Way::RingsIdly),
     ("no-epoch", Way::NoEpoch),
@@ -115,55 +115,37 @@ struct Client {
 
 struct Liar {
     way: Option<Way>,
-    info: Info,
+    disk: Disk,
+    incarnation: u32,
     client: Client,
-    driver: Session,
-    data: Shared,
-    ring: ClientRing<REQUEST_WORDS, COMPLETION_WORDS>,
-    /// What the driver has, under a number of its own.
-    passed_on: Vec<(u64, Words)>,
-    next: u64,
     /// Answers that are held back: when they are due, nanoseconds.
     held: VecDeque<(u64, Answer)>,
-    answers: u64,
+    requests: u64,
+    lies: Tally,
     /// Kept for ever.
     ignored: Vec<Attacher>,
 }
 
 /// Serves one client, in this way or honestly.
 pub fn serve(start: &'static StartInfo, way: Option<Way>) -> ! {
-    let driver = start.session(HONEST, 0).expect("an edge `honest`");
-    let info = loop {
-        match BlockClient::new(driver).attach() {
-            Ok(info) => break info,
-            Err(BlockError::Ipc(libipc::Error::ServerRestarted { .. })) => {}
-            Err(error) => panic!("attach to the honest driver: {error}"),
-        }
-    };
-    let data = driver.shared.part(RING_BYTES, driver.shared.size() as u64 - RING_BYTES);
-    let client = Client::new(&start.incoming[0], start.incarnation, way == Some(Way::NoEpoch));
+    let mut lies = Tally::default();
+    let is_hidden = way == Some(Way::NoEpoch);
+    if is_hidden {
+        lies.lie();
+    }
     let mut liar = Liar {
         way,
-        info,
-        client,
-        driver,
-        data: data.expect("more than a ring"),
-        ring: ClientRing::new(driver.shared, RING_CAPACITY, incarnation()).expect("a ring"),
-        passed_on: Vec::new(),
-        next: 1,
+        disk: Disk::new(start.devices.first().expect("a disk in memory")),
+        incarnation: start.incarnation,
+        client: Client::new(&start.incoming[0], start.incarnation, is_hidden),
         held: VecDeque::new(),
-        answers: 0,
+        requests: 0,
+        lies,
         ignored: Vec::new(),
     };
     accounting::ready();
     liar.turn();
     server::run(&mut liar)
-}
-
-/// The honest driver's.
-fn incarnation() -> u32 {
-    let state = SupervisorClient::at(slot::SUPERVISOR).peer_state(HONEST);
-    state.expect("an edge `honest`").incarnation
 }
 
 impl Client {
@@ -186,141 +168,125 @@ impl Client {
         let _ = self.bell.signal();
     }
 
-    fn word(&self, index: usize) -> &core::sync::atomic::AtomicU64 {
+    fn word(&self, index: usize) -> &AtomicU64 {
         self.memory.word(8 * index)
     }
 
-    /// Puts an answer into the ring past the library's account.
-    fn write_past(&self, answer: Answer) {
-        let number = self.word(header::COMPLETED).load(SeqCst);
-        let first = header::WORDS + RING_CAPACITY * REQUEST_WORDS;
-        let place = first + (number as usize % RING_CAPACITY) * COMPLETION_WORDS;
-        self.word(place).store(answer[0], SeqCst);
-        self.word(place + 1).store(answer[1], SeqCst);
-        self.word(header::COMPLETED).store(number.wrapping_add(1), SeqCst);
+    /// Puts an answer into the ring past the library's account, so often, and rings. From then on no
+    /// answer goes by the library.
+    fn write_past(&self, answer: Answer, times: u64) {
+        for _ in 0..times {
+            let number = self.word(header::COMPLETED).load(SeqCst);
+            let first = header::WORDS + RING_CAPACITY * REQUEST_WORDS;
+            let place = first + (number as usize % RING_CAPACITY) * COMPLETION_WORDS;
+            self.word(place).store(answer[0], SeqCst);
+            self.word(place + 1).store(answer[1], SeqCst);
+            self.word(header::COMPLETED).store(number.wrapping_add(1), SeqCst);
+        }
+        self.ring();
+    }
+
+    /// Answers for which the ring has room.
+    fn room(&self) -> u64 {
+        let (completed, reaped) = (self.word(header::COMPLETED), self.word(header::REAPED));
+        let unread = completed.load(SeqCst).wrapping_sub(reaped.load(SeqCst));
+        (RING_CAPACITY as u64).saturating_sub(unread)
+    }
+
+    /// Adds to a word of the ring's header, and rings.
+    fn move_word(&self, index: usize, by: u64) {
+        self.word(index).fetch_add(by, SeqCst);
+        self.ring();
     }
 }
 
 impl Liar {
-    /// Moves everything that can be moved.
+    /// Serves all that was asked for.
     fn turn(&mut self) {
         loop {
             while let Some(words) = self.client.ring.take() {
-                self.pass_on(words);
-            }
-            if self.ring.publish() {
-                let _ = self.driver.doorbell.signal();
-            }
-            while let Some(answer) = self.ring.poll() {
-                self.take_back(answer);
+                self.serve(words);
             }
             self.let_go();
             if self.client.ring.publish() {
                 self.client.ring();
             }
-            let (one, other) = (self.client.ring.arm(), self.ring.arm());
-            if one && other {
+            if self.client.ring.arm() {
                 break;
             }
         }
         self.arm_timer();
     }
 
-    fn pass_on(&mut self, words: Words) {
-        let number = self.next;
-        self.next += 1;
-        if self.way == Some(Way::Dies) && number.is_multiple_of(3) {
-            panic!("asked for number {number}");
+    fn serve(&mut self, words: Words) {
+        self.requests += 1;
+        let third = self.requests.is_multiple_of(3);
+        if self.way == Some(Way::Dies) && third {
+            self.lies.lie();
+            panic!("asked for number {}", self.requests);
         }
-        if let Ok(request) = block::Request::from_words(words)
-            && request.operation == Operation::Write
-        {
-            copy(&self.client.data, &self.data, &request);
+        let status = match block::Request::from_words(words) {
+            Ok(request) => self.disk.serve(&request, &self.client.data),
+            Err(_) => Status::Malformed,
+        };
+        let answer = [words[0], status as u64];
+        let Some(way) = self.way else { return self.client.ring.complete(answer) };
+        self.answer(way, answer);
+        if way == Way::DiesAfter && third {
+            self.lies.lie();
+            let _ = self.client.ring.publish();
+            self.client.ring();
+            panic!("answered number {}", self.requests);
         }
-        let [_, packed, sector, offset] = words;
-        let passed = self.ring.submit([number, packed, sector, offset]);
-        passed.expect("as many in flight as the client has");
-        self.passed_on.push((number, words));
-        match self.way {
-            Some(Way::Scribbles) => {
+    }
+
+    /// Answers in this way.
+    fn answer(&mut self, way: Way, answer: Answer) {
+        let [id, status] = answer;
+        match way {
+            Way::Silent | Way::NoEpoch | Way::NoAttach => {}
+            Way::Loses if self.requests.is_multiple_of(5) => {}
+            Way::Repeats => self.client.write_past(answer, 2.min(self.client.room())),
+            Way::Reorders => {
+                let due_ns = self.held.front().map_or(time::now_ns() + time::MS, |held| held.0);
+                return self.held.push_front((due_ns, answer));
+            }
+            Way::Delays => self.hold(100, answer),
+            Way::Late => self.hold(100_000, answer),
+            Way::Invents => self.client.ring.complete([id ^ 0x1_0000, status]),
+            Way::Status => self.client.ring.complete([id, 77]),
+            Way::Jumps => self.client.move_word(header::COMPLETED, 1000),
+            Way::Backward => self.client.move_word(header::COMPLETED, u64::MAX),
+            Way::Floods => self.client.write_past(answer, self.client.room()),
+            Way::Overfills => self.client.write_past(answer, RING_CAPACITY as u64 + 1),
+            Way::Epochs => self.client.move_word(header::SERVER_EPOCH, 1),
+            Way::RingsIdly => {
+                (0..3).for_each(|_| self.client.ring());
+                self.client.ring.complete(answer);
+            }
+            Way::Scribbles => {
                 for word in header::WORDS..header::WORDS + RING_CAPACITY * REQUEST_WORDS {
                     self.client.word(word).store(u64::MAX, SeqCst);
                 }
+                self.client.ring.complete(answer);
             }
-            Some(Way::Epochs) => {
-                self.client.word(header::SERVER_EPOCH).fetch_add(1, SeqCst);
-                self.client.ring();
+            Way::Loses | Way::Storms | Way::Dies | Way::DiesAfter | Way::Huge | Way::Tiny => {
+                return self.client.ring.complete(answer);
             }
-            _ => {}
         }
-    }
-
-    fn take_back(&mut self, [number, status]: Answer) {
-        let Some(place) = self.passed_on.iter().position(|(other, _)| *other == number) else {
-            // Asked for by a client that is gone.
-            return;
-        };
-        let (_, words) = self.passed_on.swap_remove(place);
-        if let Ok(request) = block::Request::from_words(words)
-            && request.operation == Operation::Read
-        {
-            copy(&self.data, &self.client.data, &request);
-        }
-        self.answers += 1;
-        self.answer([words[0], status]);
-    }
-
-    fn answer(&mut self, answer: Answer) {
-        let [id, status] = answer;
-        let honestly = |liar: &mut Liar| liar.client.ring.complete(answer);
-        match self.way {
-            Some(Way::Silent | Way::Epochs | Way::NoEpoch | Way::NoAttach) => {}
-            Some(Way::Loses) if self.answers.is_multiple_of(5) => {}
-            Some(Way::Repeats) => {
-                honestly(self);
-                let _ = self.client.ring.publish();
-                self.client.write_past(answer);
-                self.client.ring();
-            }
-            Some(Way::Reorders) => self.held.push_front((0, answer)),
-            Some(Way::Delays) => self.hold(100, answer),
-            Some(Way::Late) => self.hold(100_000, answer),
-            Some(Way::Invents) => self.client.ring.complete([id ^ 0x1_0000, status]),
-            Some(Way::Status) => self.client.ring.complete([id, 77]),
-            Some(Way::Jumps) => self.index(1000),
-            Some(Way::Backward) => self.index(u64::MAX),
-            Some(Way::Floods) => {
-                (0..RING_CAPACITY).for_each(|_| self.client.write_past(answer));
-                self.client.ring();
-            }
-            Some(Way::RingsIdly) => {
-                (0..3).for_each(|_| self.client.ring());
-                honestly(self);
-            }
-            Some(Way::DiesAfter) => {
-                honestly(self);
-                if self.answers.is_multiple_of(3) {
-                    let _ = self.client.ring.publish();
-                    self.client.ring();
-                    panic!("answered number {}", self.answers);
-                }
-            }
-            _ => honestly(self),
-        }
-    }
-
-    /// Moves the ring's index by so much, and by nothing else.
-    fn index(&self, by: u64) {
-        self.client.word(header::COMPLETED).fetch_add(by, SeqCst);
-        self.client.ring();
+        self.lies.lie();
     }
 
     fn hold(&mut self, ms: u64, answer: Answer) {
         self.held.push_back((time::now_ns() + ms * time::MS, answer));
     }
 
-    /// Answers what is due: of [`Way::Reorders`] what has come together.
+    /// Answers what is due: of [`Way::Reorders`] all that came while the first was held.
     fn let_go(&mut self) {
+        let is_due = self.held.front().is_some_and(|held| held.0 <= time::now_ns());
+        if is_due && self.way == Some(Way::Reorders) && self.held.len() > 1 {
+            self.lies.lie();
+        }
         while let Some((due_ns, answer)) = self.held.front().copied() {
             if due_ns > time::now_ns() {
                 return;
@@ -341,16 +307,6 @@ impl Liar {
     }
 }
 
-/// Copies what a request moves, between the data areas of both sessions, which are alike.
-fn copy(from: &Shared, to: &Shared, request: &block::Request) {
-    let length = u64::from(request.sectors) * block::SECTOR_BYTES;
-    if let (Some(from), Some(to)) =
-        (from.part(request.offset, length), to.part(request.offset, length))
-    {
-        to.copy_from(&from);
-    }
-}
-
 impl Server for Liar {
     fn on_message(&mut self, request: &Request<'_>) -> Outcome {
         let outcome = Block::dispatch(self, request);
@@ -359,10 +315,8 @@ impl Server for Liar {
     }
 
     fn on_notification(&mut self, bits: u64) {
-        if bits & event::SESSIONS != 0 {
-            self.ring.set_server(incarnation());
-        }
-        if self.way == Some(Way::Storms) {
+        if self.way == Some(Way::Storms) && bits & event::TIMER != 0 {
+            self.lies.lie();
             self.client.ring();
         }
         self.turn();
@@ -371,19 +325,29 @@ impl Server for Liar {
 
 impl BlockServer for Liar {
     fn info(&mut self, _: Caller) -> Result<Info, BlockError> {
-        Ok(self.info)
+        Ok(Info {
+            sectors: self.disk.sectors(),
+            read_only: false,
+            write_cache: true,
+            depth: RING_CAPACITY as u32,
+            incarnation: self.incarnation,
+        })
     }
 
-    fn attach(&mut self, _: Caller, later: Attacher) {
+    fn attach(&mut self, caller: Caller, later: Attacher) {
+        let honest = self.info(caller);
         let sectors = match self.way {
-            Some(Way::NoAttach) => return self.ignored.push(later),
-            Some(Way::Huge) => 1 << 40,
-            Some(Way::Tiny) => 8,
-            _ => self.info.sectors,
+            Some(Way::NoAttach) => {
+                self.lies.lie();
+                return self.ignored.push(later);
+            }
+            Some(Way::Huge) => Some(1 << 40),
+            Some(Way::Tiny) => Some(8),
+            _ => None,
         };
-        self.passed_on.clear();
+        sectors.iter().for_each(|_| self.lies.lie());
         self.held.clear();
         self.client.ring.detach();
-        later.answer(&Ok(Info { sectors, ..self.info }));
+        later.answer(&honest.map(|info| Info { sectors: sectors.unwrap_or(info.sectors), ..info }));
     }
 }

@@ -13,6 +13,8 @@ use skink_protocols::file::{
     Handle, Kind, Listing, Metadata, Opened, RequestId, Statistics,
 };
 
+use crate::tally::Tally;
+
 /// What the manifest calls the edge to the honest server.
 const HONEST: &str = "honest";
 
@@ -79,9 +81,7 @@ pub const WAYS: [(&str, Way); 22] = [
     ("refuses", Way::Refuses),
     ("too-much", Way::TooMuch),
     ("nothing", Way::Nothing),
-    ("endless", Way::Endless),
     ("stuck", Way::Stuck),
-    ("empty", Way::Empty),
     ("same-handle", Way::SameHandle),
     ("false-handle", Way::FalseHandle),
     ("names", Way::Names),
@@ -89,6 +89,8 @@ pub const WAYS: [(&str, Way); 22] = [
     ("signals", Way::Signals),
     ("dies", Way::Dies),
     ("dies-after", Way::DiesAfter),
+    ("endless", Way::Endless),
+    ("empty", Way::Empty),
 ];
 
 type Answer = (MessageInfo, Words);
@@ -98,6 +100,7 @@ struct Liar {
     way: Option<Way>,
     honest: FileSystemClient,
     calls: u64,
+    lies: Tally,
     last: Option<Answer>,
     /// The handle that [`Way::SameHandle`] gives.
     handle: Option<Handle>,
@@ -108,8 +111,16 @@ struct Liar {
 /// Serves, in this way or honestly.
 pub fn serve(start: &'static StartInfo, way: Option<Way>) -> ! {
     let honest = FileSystemClient::new(start.session(HONEST, 0).expect("an edge `honest`"));
-    let (calls, last, handle, ignored) = (0, None, None, Vec::new());
-    server::run(&mut Liar { start, way, honest, calls, last, handle, ignored })
+    server::run(&mut Liar {
+        start,
+        way,
+        honest,
+        calls: 0,
+        lies: Tally::default(),
+        last: None,
+        handle: None,
+        ignored: Vec::new(),
+    })
 }
 
 impl Server for Liar {
@@ -122,15 +133,19 @@ impl Server for Liar {
                 self.signal(request.caller());
                 return self.ignore(request);
             }
-            Some(Way::Slow) => events::main().sleep_ns(5_000 * time::MS),
-            Some(Way::Late) => events::main().sleep_ns(400_000 * time::MS),
-            Some(Way::Dies) if third => panic!("asked for number {}", self.calls),
+            Some(Way::Slow) => self.oversleep(5_000),
+            Some(Way::Late) => self.oversleep(400_000),
+            Some(Way::Dies) if third => {
+                self.lies.lie();
+                panic!("asked for number {}", self.calls);
+            }
             _ => {}
         }
         let outcome = FileSystem::dispatch(self, request);
         let Outcome::Answer(info, words) = outcome else { return outcome };
         let (info, words) = self.answer((info, words));
         if self.way == Some(Way::DiesAfter) && third {
+            self.lies.lie();
             self.send(info, words);
             panic!("answered number {}", self.calls);
         }
@@ -139,7 +154,13 @@ impl Server for Liar {
 }
 
 impl Liar {
+    fn oversleep(&mut self, ms: u64) {
+        self.lies.lie();
+        events::main().sleep_ns(ms * time::MS);
+    }
+
     fn ignore(&mut self, request: &Request<'_>) -> Outcome {
+        self.lies.lie();
         match request.later() {
             Ok(later) => {
                 self.ignored.push(later);
@@ -167,10 +188,11 @@ impl Liar {
     fn answer(&mut self, honest: Answer) -> Answer {
         let (info, words) = honest;
         let of_length = |length| MessageInfo::new(0, length, 0);
-        match self.way {
+        let answer = match self.way {
             Some(Way::Repeats) => {
+                self.lies.lie();
                 self.send(info, words);
-                honest
+                return honest;
             }
             Some(Way::Mixes) => self.last.replace(honest).unwrap_or(honest),
             Some(Way::Garbage) => (of_length(4), [u64::MAX; 4]),
@@ -178,8 +200,20 @@ impl Liar {
             Some(Way::Long) => (of_length(MAX_WORDS), [0x5a5a_5a5a_5a5a_5a5a; 4]),
             Some(Way::Status) => (MessageInfo::new(99, info.length(), 0), words),
             Some(Way::Refuses) => (MessageInfo::new(1 + self.calls % 8, 0, 0), words),
-            _ => honest,
+            _ => return honest,
+        };
+        if answer != honest {
+            self.lies.lie();
         }
+        answer
+    }
+
+    /// What is said in place of what is so.
+    fn instead<T: PartialEq>(&mut self, honest: T, said: T) -> T {
+        if said != honest {
+            self.lies.lie();
+        }
+        said
     }
 
     /// The memory of a caller's session that a span names.
@@ -199,12 +233,32 @@ impl Liar {
         self.honest.session()
     }
 
-    fn told(&self, metadata: Metadata) -> Metadata {
+    fn told(&mut self, metadata: Metadata) -> Metadata {
+        let size = match self.way {
+            Some(Way::Sizes) => self.instead(metadata.size, u64::MAX),
+            _ => metadata.size,
+        };
+        Metadata { size, ..metadata }
+    }
+
+    /// How many bytes were moved.
+    fn moved(&mut self, length: u32) -> u32 {
         match self.way {
-            Some(Way::Sizes) => Metadata { size: u64::MAX, ..metadata },
-            _ => metadata,
+            Some(Way::TooMuch) => self.instead(length, u32::MAX),
+            Some(Way::Nothing) => self.instead(length, 0),
+            _ => length,
         }
     }
+}
+
+/// Writes entries whose names lead elsewhere; how many bytes.
+fn false_names(memory: Shared) -> u32 {
+    let mut writer = EntryWriter::new(memory);
+    let metadata = Metadata { kind: Kind::Directory, size: 0, is_read_only: false, modified: None };
+    for name in ["..", ".", "", "/", "../..", "a/b", "\u{1b}[2J", "\r\nroot: x"] {
+        writer.push(&Entry { name, metadata });
+    }
+    writer.length()
 }
 
 impl FileSystemServer for Liar {
@@ -217,11 +271,12 @@ impl FileSystemServer for Liar {
         number: RequestId,
     ) -> Result<Opened, FileError> {
         let mut opened = self.honest.open(path, access, create, number)?;
-        match self.way {
-            Some(Way::SameHandle) => opened.handle = *self.handle.get_or_insert(opened.handle),
-            Some(Way::FalseHandle) => opened.handle = Handle(opened.handle.0 ^ 1 << 40),
-            _ => {}
-        }
+        let handle = match self.way {
+            Some(Way::SameHandle) => *self.handle.get_or_insert(opened.handle),
+            Some(Way::FalseHandle) => Handle(opened.handle.0 ^ 1 << 40),
+            _ => opened.handle,
+        };
+        opened.handle = self.instead(opened.handle, handle);
         Ok(Opened { metadata: self.told(opened.metadata), ..opened })
     }
 
@@ -239,11 +294,7 @@ impl FileSystemServer for Liar {
         let memory = self.memory(caller, span)?;
         let length = self.honest.read(handle, position, self.span(span))?;
         memory.copy_from(&self.session().shared);
-        Ok(match self.way {
-            Some(Way::TooMuch) => u32::MAX,
-            Some(Way::Nothing) => 0,
-            _ => length,
-        })
+        Ok(self.moved(length))
     }
 
     fn write(
@@ -256,11 +307,7 @@ impl FileSystemServer for Liar {
         let memory = self.memory(caller, span)?;
         self.session().shared.copy_from(&memory);
         let length = self.honest.write(handle, position, self.span(span))?;
-        Ok(match self.way {
-            Some(Way::TooMuch) => u32::MAX,
-            Some(Way::Nothing) => 0,
-            _ => length,
-        })
+        Ok(self.moved(length))
     }
 
     fn truncate(&mut self, _: Caller, handle: Handle, size: u64) -> Result<(), FileError> {
@@ -268,11 +315,13 @@ impl FileSystemServer for Liar {
     }
 
     fn handle_status(&mut self, _: Caller, handle: Handle) -> Result<Metadata, FileError> {
-        self.honest.handle_status(handle).map(|metadata| self.told(metadata))
+        let metadata = self.honest.handle_status(handle)?;
+        Ok(self.told(metadata))
     }
 
     fn status(&mut self, _: Caller, path: &str) -> Result<Metadata, FileError> {
-        self.honest.status(path).map(|metadata| self.told(metadata))
+        let metadata = self.honest.status(path)?;
+        Ok(self.told(metadata))
     }
 
     fn list(
@@ -287,29 +336,18 @@ impl FileSystemServer for Liar {
             Some(Way::Endless | Way::Stuck | Way::Empty) => 0,
             _ => cursor,
         };
-        let mut listing = self.honest.list(path, honest_cursor, self.span(span))?;
+        let listing = self.honest.list(path, honest_cursor, self.span(span))?;
         memory.copy_from(&self.session().shared);
-        match self.way {
-            Some(Way::TooMuch) => listing.length = u32::MAX,
-            Some(Way::Endless) => listing.next = Some(cursor + 1),
-            Some(Way::Stuck) => listing.next = Some(cursor),
-            Some(Way::Empty) => listing = Listing { length: 0, next: Some(cursor + 1) },
-            Some(Way::Names) => {
-                let mut writer = EntryWriter::new(memory);
-                let metadata = Metadata {
-                    kind: Kind::Directory,
-                    size: 0,
-                    is_read_only: false,
-                    modified: None,
-                };
-                for name in ["..", ".", "", "/", "../..", "a/b", "\u{1b}[2J", "\r\nroot: x"] {
-                    writer.push(&Entry { name, metadata });
-                }
-                listing.length = writer.length();
-            }
-            _ => {}
-        }
-        Ok(listing)
+        let Some(way) = self.way else { return Ok(listing) };
+        let said = match way {
+            Way::TooMuch => Listing { length: u32::MAX, ..listing },
+            Way::Endless => Listing { next: Some(cursor + 1), ..listing },
+            Way::Stuck => Listing { next: Some(cursor), ..listing },
+            Way::Empty => Listing { length: 0, next: Some(cursor + 1) },
+            Way::Names => Listing { length: false_names(memory), ..listing },
+            _ => listing,
+        };
+        Ok(self.instead(listing, said))
     }
 
     fn make_directory(

@@ -1,31 +1,21 @@
-//! A liar between the shell and the file server.
+//! A file server that lies to the shell.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use skink_tests::{Disk, Fixture, noise, one_at_a_time};
-use skink_tool::machine::Options;
-use skink_tool::session::{Guest, Watch};
+use skink_tests::{Fixture, one_at_a_time};
 
-use super::{LATE, PANIC, User, Way, chosen, each_in_turn, told, untold, with_liar};
-use crate::disks::sha256;
+use super::user::User;
+use super::{LATE, LIVES, Liar, PANIC, Way, chosen, disk, fixture, in_turn, options, told, untold};
 
-const SIZE: usize = 300_000;
 /// Seconds that a call may take, and a little more (the shell's `watch::DEADLINE_NS`).
 const CALL: f64 = 305.0;
 
-/// The manifest with a liar between the shell and the file server.
-fn before_files(common: &str, ways: &str) -> String {
-    let need = "server = \"fs\", protocol = \"file\", sessions = 6";
-    let honest = "{ name = \"honest\", server = \"fs\", protocol = \"file\", shared = \"256KiB\" }";
-    let lied_to = need.replace("\"fs\"", "\"liar\"");
-    let common = common.replace(need, &lied_to);
-    assert!(common.contains(&lied_to), "the need of the shell");
-    with_liar(&common, 130, &format!("file {ways}"), "file", honest)
-}
+pub const LIAR: Liar = Liar { server: "lying-files", ways: WAYS };
 
-const FILES: &[Way] = &[
+const WAYS: &[Way] = &[
     told("silent", LATE),
     untold("slow"),
     told("late", LATE),
@@ -38,9 +28,7 @@ const FILES: &[Way] = &[
     untold("refuses"),
     untold("too-much"),
     untold("nothing"),
-    untold("endless"),
     untold("stuck"),
-    untold("empty"),
     untold("same-handle"),
     untold("false-handle"),
     untold("names"),
@@ -48,55 +36,46 @@ const FILES: &[Way] = &[
     told("signals", LATE),
     told("dies", PANIC),
     told("dies-after", PANIC),
+    untold("endless"),
+    untold("empty"),
 ];
 
-/// Lists without an end: a person ends them.
-fn is_endless(way: &Way) -> bool {
-    matches!(way.name, "endless" | "empty")
-}
-
-fn disk() -> Result<Disk> {
-    let disk = Disk::fat32(64 << 20, 1)?;
-    disk.put("/F.BIN", &noise(7, SIZE))?;
-    disk.make_directory("/DIR")?;
-    disk.put("/DIR/A.TXT", b"a\n")?;
-    Ok(disk)
-}
+/// The last of them, whose lists have no end but a person's ([`ctrl_c`]); nothing else lies in them.
+const ENDLESS: [&str; 2] = ["endless", "empty"];
 
 /// What a user does with files.
-fn commands(way: &Way) -> impl Iterator<Item = &'static str> {
-    let all = [
+fn commands(way: &Way) -> [String; 12] {
+    let file = way.file();
+    [
         "ls /disk",
-        "ls -l /disk/DIR",
-        "sha256 /disk/F.BIN",
+        "ls -l /disk/SMALL",
+        &format!("sha256 /disk/{file}"),
         "write /disk/W.TXT words",
         "cat /disk/W.TXT",
-        "cp /disk/F.BIN /disk/C.BIN",
+        &format!("cp /disk/{file} /disk/C.BIN"),
         "df",
         "mkdir /disk/NEW",
         "mv /disk/C.BIN /disk/D.BIN",
         "sync",
         "rm /disk/D.BIN",
         "rm -r /disk/NEW",
-    ];
-    let lists = |command: &str| command.starts_with("ls") || command.starts_with("rm -r");
-    let is_endless = is_endless(way);
-    all.into_iter().filter(move |command| !is_endless || !lists(command))
+    ]
+    .map(str::to_owned)
 }
 
 pub fn once(shipped: &Fixture) -> Result<()> {
-    let edit = |common: &str| before_files(common, "all");
-    let fixture = Fixture::with_common(shipped.arch(), "lies-of-files", edit)?;
-    let disk = disk()?;
-    each_in_turn(&fixture, &disk, FILES, lied_to)
+    let fixture = fixture(shipped, "lies-of-files", "none 1", "all 1")?;
+    let ways = LIAR.named("all").filter(|way| !ENDLESS.contains(&way.name));
+    in_turn(&fixture, &disk()?, LIAR, ways, lied_to)
 }
 
-fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
-    let lying = 2 * number as u32 + 1;
-    user.is_lied_to(lying, way)?;
-    let sum = format!("{}  /disk/F.BIN", sha256(&noise(7, SIZE))?);
+/// One instance lies in this way: every command ends; then an honest one makes it good.
+pub fn lied_to(user: &mut User<'_>, way: &Way) -> Result<()> {
+    user.waits_for_quiet()?;
+    user.begins_lie(way)?;
+    let sum = way.sum()?;
     for command in commands(way) {
-        let said = user.within(CALL, command)?;
+        let said = user.within(CALL, &command)?;
         // A server can pass off an empty file, or one for another.
         let is_known = !matches!(way.name, "nothing" | "same-handle" | "mixes");
         if command.starts_with("sha256") && is_known {
@@ -104,47 +83,49 @@ fn lied_to(user: &mut User<'_>, number: usize, way: &Way) -> Result<()> {
         }
         ensure!(user.say("hello")?.0 == "Hello, world!\n", "others are not served");
     }
-    user.ends_lie(lying, way)?;
-    let word = format!("right {number}");
+    let lies = user.ends_lie(way)?;
+    eprintln!("files {}: {lies} lies", way.name);
+    let word = format!("right {}", way.name);
     let write = format!("write /disk/W.TXT {word}");
+    let read = format!("sha256 /disk/{}", way.file());
     for (command, expected) in [
-        ("sha256 /disk/F.BIN", Some(&sum)),
+        (read.as_str(), Some(&sum)),
         (write.as_str(), None),
         ("sync", None),
         ("cat /disk/W.TXT", Some(&word)),
     ] {
-        let said = user.succeeds_within(CALL, command)?;
+        let said = user.succeeds_within(1.0, command)?;
         ensure!(expected.is_none_or(|expected| said == *expected), "`{command}`: {said}");
     }
-    user.say("sleep 61; restart liar")?;
     Ok(())
 }
 
 pub fn for_ever(shipped: &Fixture) -> Result<()> {
-    for way in chosen(FILES, "silent") {
-        lies_on(shipped, way).with_context(|| way.name)?;
-    }
-    Ok(())
+    let names = chosen("silent,garbage,dies");
+    let fixture =
+        fixture(shipped, "lies-of-files-for-ever", "none 1", &format!("{names} {LIVES}"))?;
+    in_turn(&fixture, &disk()?, LIAR, LIAR.named(&names), |user, way| {
+        user.waits_for_quiet()?;
+        user.begins_lie(way)?;
+        for command in commands(way) {
+            user.within(2.0 * CALL, &command)?;
+            user.succeeds_within(1.0, "cat /boot/motd")?;
+        }
+        let (lies, restarts) = user.ends_lies(LIVES)?;
+        eprintln!("files {}, for ever: {lies} lies, {restarts} restarts", way.name);
+        let said = user.succeeds_within(1.0, &format!("sha256 /disk/{}", way.file()))?;
+        ensure!(said == way.sum()?, "false bytes of an honest server");
+        Ok(())
+    })
 }
 
-fn lies_on(shipped: &Fixture, way: &Way) -> Result<()> {
-    let edit = |common: &str| before_files(common, way.name);
-    let fixture = Fixture::with_common(shipped.arch(), "lies-of-files-for-ever", edit)?;
-    let disk = disk()?;
-    let _alone = one_at_a_time();
-    let mut user = User::boot(&fixture, &disk)?;
-    for command in commands(way) {
-        user.within(2.0 * CALL, command)?;
-        ensure!(user.within(1.0, "cat /boot/motd")?.is_some(), "others are not served");
-    }
-    user.guest.shut_down()?;
-    Ok(())
-}
+/// How long a person waits for the prompt behind Ctrl-C, on a host that is busy with other things.
+const PROMPTLY: Duration = Duration::from_secs(20);
 
 /// A person at the terminal.
 struct Person<'a> {
-    guest: Guest<'a>,
-    keyboard: std::os::unix::net::UnixStream,
+    user: User<'a>,
+    keyboard: UnixStream,
 }
 
 impl Person<'_> {
@@ -153,56 +134,62 @@ impl Person<'_> {
     }
 
     fn prompts(&self) -> usize {
-        self.guest.console().matches("skink> ").count()
+        self.user.guest.console().matches("skink> ").count()
     }
 
     /// Waits for a prompt more than there were, for so long.
     fn gets_prompt(&self, before: usize, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
         while self.prompts() <= before {
-            ensure!(Instant::now() < until, "no prompt: {}", self.guest.post_mortem());
+            ensure!(Instant::now() < until, "no prompt: {}", self.user.guest.post_mortem());
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
+
+    /// Types a command, and Ctrl-C when it has stood for a moment; there is a prompt then.
+    fn breaks_off(&mut self, command: &str) -> Result<()> {
+        let before = self.prompts();
+        self.types(&format!("{command}\r"))?;
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(self.prompts() == before, "`{command}` ended by itself");
+        self.types("\x03")?;
+        self.gets_prompt(before, PROMPTLY).with_context(|| command.to_owned())
+    }
 }
 
+/// By the host's clock: a person types.
 pub fn ctrl_c(shipped: &Fixture) -> Result<()> {
-    for way in chosen(FILES, "silent,endless").map(|way| way.name) {
-        let edit = |common: &str| before_files(common, way);
-        let fixture = Fixture::with_common(shipped.arch(), "ctrl-c", edit)?;
-        let disk = disk()?;
-        let _alone = one_at_a_time();
-        let options = Options { disk: Some(disk.path().into()), ..Options::default() };
-        let guest = Guest::boot(fixture.system(), &options, &Watch::default())?;
-        let keyboard = guest.terminal()?;
-        let mut person = Person { guest, keyboard };
-        person.gets_prompt(0, Duration::from_secs(30))?;
-        let lists = ["ls /disk", "ls -l /disk/DIR", "ls /boot; ls /disk"];
+    let names = chosen("silent,endless,empty");
+    let fixture = fixture(shipped, "ctrl-c", "none 1", &format!("{names} 1"))?;
+    let disk = disk()?;
+    let _alone = one_at_a_time();
+    let user = User::boot(&fixture, options(disk.path(), false), LIAR.server)?;
+    let keyboard = user.guest.terminal()?;
+    let mut person = Person { user, keyboard };
+    person.gets_prompt(0, Duration::from_secs(30))?;
+    for way in LIAR.named(&names) {
+        person.user.begins_lie(way)?;
+        let lists = ["ls /disk", "ls -l /disk/SMALL", "ls /boot; ls /disk"];
         let others =
-            ["cat /disk/W.TXT", "cp /disk/F.BIN /disk/C.BIN", "df", "sync", "rm /disk/F.BIN"];
-        let more = if matches!(way, "endless" | "empty") { &[][..] } else { &others };
+            ["cat /disk/W.TXT", "cp /disk/SMALL/S.TXT /disk/C.BIN", "df", "sync", "rm /disk/W.TXT"];
+        let more = if ENDLESS.contains(&way.name) { &[][..] } else { &others };
         for command in lists.iter().chain(more) {
-            let before = person.prompts();
-            person.types(&format!("{command}\r"))?;
-            std::thread::sleep(Duration::from_millis(200));
-            ensure!(person.prompts() == before, "{way}: `{command}` ended by itself");
-            person.types("\x03")?;
-            person
-                .gets_prompt(before, Duration::from_secs(3))
-                .with_context(|| format!("{way}: {command}"))?;
+            person.breaks_off(command).context(way.name)?;
         }
         // A name that cannot be completed holds up the terminal for a moment.
         let before = person.prompts();
-        person.types("cat /disk/D\t\x03")?;
-        person
-            .gets_prompt(before, Duration::from_secs(8))
-            .with_context(|| format!("{way}: completion"))?;
+        person.types("cat /disk/S\t\x03")?;
+        person.gets_prompt(before, PROMPTLY).context("completion")?;
         let before = person.prompts();
         person.types("hello\r")?;
-        person.gets_prompt(before, Duration::from_secs(3))?;
-        ensure!(person.guest.console().contains("Hello, world!"), "{}", person.guest.console());
-        person.guest.shut_down()?;
+        person.gets_prompt(before, PROMPTLY)?;
+        // Nobody complained: nothing was waited for so long.
+        let lies = person.user.ends_lie(&untold(way.name))?;
+        eprintln!("files {}, Ctrl-C: {lies} lies", way.name);
     }
+    let console = person.user.guest.console();
+    ensure!(console.contains("Hello, world!"), "{console}");
+    person.user.guest.shut_down()?;
     Ok(())
 }

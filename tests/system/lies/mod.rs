@@ -1,33 +1,31 @@
 //! Peers that lie or are silent (`tests/liar`), between a client and the server that it means. Every
-//! command ends in its time, with what is right or with an error, and everybody recovers.
+//! command ends in its time, with what is right or with an error, and everybody recovers. A liar counts
+//! its lies, and a test in which none was told fails.
 //!
-//! Of the tests in which a way lasts for ever, each way takes a boot: some are chosen. All of them:
-//! `SKINK_LIES=all cargo test -p skink-tests --test system -- --ignored LIES` (Ctrl-C only for those that do
-//! not end by themselves: `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
+//! The disk is memory that guest and host share, and the driver of it is the liar itself, so that nothing
+//! waits for the host. Where time is counted it is the guest's alone then: a wait for a deadline costs
+//! nothing, and how busy the host is changes nothing.
 //!
-//! Those that wait for deadlines run on counted time, which costs nothing while the guest is idle, and
-//! jumps from timer to timer while the host's disk works. On a host with other work an honest driver is
-//! late then, so they run only when asked for (`--ignored`), on a quiet host.
+//! Of the ways that last for ever some are chosen. All of them: `SKINK_LIES=all cargo test -p skink-tests
+//! --test system -- LIES` (Ctrl-C only for those that do not end by themselves:
+//! `SKINK_LIES=silent,late,signals,endless,empty ... -- LIES0005`).
 
 mod driver;
 mod files;
+mod user;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use skink_tests::{Disk, Fixture, one_at_a_time};
+use anyhow::{Context, Result, ensure};
+use skink_tests::{Disk, Fixture, noise, one_at_a_time};
 use skink_tool::machine::Options;
-use skink_tool::session::{Guest, Outcome, Watch};
 
 use crate::Test;
+use crate::disks::sha256;
+use user::User;
 
-pub const TESTS: &[Test] = &[Test {
-    name: "LIES0005 Ctrl-C ends every wait for a file server at once",
-    run: files::ctrl_c,
-}];
-
-/// On counted time.
-pub const LONG: &[Test] = &[
+pub const TESTS: &[Test] = &[
     Test {
         name: "LIES0001 a disk's driver that lies or is silent costs a told time, and its successor makes it good",
         run: driver::once,
@@ -41,116 +39,98 @@ pub const LONG: &[Test] = &[
         run: files::once,
     },
     Test {
-        name: "LIES0004 a file server that lies for ever is restarted a told number of times, and others are served",
+        name: "LIES0004 a file server that lies for ever costs each command a told time, and others are served",
         run: files::for_ever,
     },
+    Test { name: "LIES0005 Ctrl-C ends every wait for a file server at once", run: files::ctrl_c },
+    Test { name: "LIES0006 a way to lie in which nothing was lied about is noticed", run: feigned },
 ];
 
-/// How long the host waits for a line.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of the disk: as much as a driver is given of a device's memory.
+const DISK_BYTES: u64 = 16 << 20;
+/// Clusters of 512 bytes for which it has room beside their FAT.
+const CLUSTERS: u32 = 32_000;
+/// Bytes of each file that is read: more than the file server reads ahead.
+const FILE_BYTES: usize = 300_000;
+/// How many instances lie in a row where a way lasts for ever.
+const LIVES: u32 = 80;
 
-/// The manifest with a liar, which speaks `protocol` to whoever was made its client and needs the honest
-/// server. The driver does not judge its device by a clock that jumps.
-fn with_liar(common: &str, priority: u8, args: &str, protocol: &str, honest: &str) -> String {
-    let liar = format!(
-        "[[server]]\nname = \"liar\"\npriority = {priority}\nbudget_us = 100_000\nperiod_us = 200_000\n\
-         memory = \"1MiB\"\nheap = \"256KiB\"\nreplies = 16\nargs = \"{args}\"\n\
-         provides = [\"{protocol}\"]\nneeds = [{honest}]\nprivileges = [\"log\"]\n\
-         restart = \"permanent\"\nintensity = 100\nheartbeat_ms = 1_000\n\n[programs]"
+/// A server of the tests that lies.
+#[derive(Clone, Copy)]
+struct Liar {
+    /// Its name in the manifest.
+    server: &'static str,
+    /// All its ways, in its own order.
+    ways: &'static [Way],
+}
+
+/// The manifest with both liars: the driver of the disk in memory, which `fs` needs, and a file server
+/// before `fs`, which the shell needs. `args` of each: the ways in which it lies, and so on.
+fn with_liars(common: &str, driver: &str, files: &str) -> String {
+    let server = |name: &str, priority: u8, args: &str, more: &str| {
+        format!(
+            "[[server]]\nname = \"{name}\"\nbinary = \"liar\"\npriority = {priority}\n\
+             budget_us = 100_000\nperiod_us = 200_000\nmemory = \"1MiB\"\nheap = \"256KiB\"\n\
+             replies = 16\nargs = \"{args}\"\n{more}\nprivileges = [\"log\"]\n\
+             restart = \"permanent\"\nintensity = 100\nheartbeat_ms = 1_000\n\n"
+        )
+    };
+    let device = "devices = [{ pci = \"1af4:1110\" }]\nprovides = [\"block\"]";
+    let before = "provides = [\"file\"]\nneeds = [{ name = \"honest\", server = \"fs\", \
+                  protocol = \"file\", shared = \"256KiB\" }]";
+    let servers = server(driver::LIAR.server, 190, &format!("block {driver}"), device)
+        + &server(files::LIAR.server, 130, &format!("file {files}"), before);
+    let mut text = common.replacen("[programs]", &(servers + "[programs]"), 1);
+    let disk = "server = \"virtio-blk\", protocol = \"block\", shared = \"8MiB\"";
+    let session = "server = \"fs\", protocol = \"file\", sessions = 6";
+    for (need, liar) in [
+        (format!("{disk}, dma = true"), disk.replace("virtio-blk", driver::LIAR.server)),
+        (session.to_owned(), session.replace("\"fs\"", &format!("\"{}\"", files::LIAR.server))),
+    ] {
+        assert!(text.contains(&need), "{need}");
+        text = text.replace(&need, &liar);
+    }
+    text
+}
+
+/// A system with liars: of the driver, and of the file server.
+fn fixture(shipped: &Fixture, name: &str, driver: &str, files: &str) -> Result<Fixture> {
+    Fixture::with_common(shipped.arch(), name, |common| with_liars(common, driver, files))
+}
+
+/// A disk with a file of noise for each way, so that none is in the file server's cache yet.
+fn disk() -> Result<Disk> {
+    let ways = driver::LIAR.ways.iter().chain(files::LIAR.ways);
+    let files: BTreeMap<_, _> = ways.map(|way| (way.file(), way.bytes())).collect();
+    let disk = Disk::blank(DISK_BYTES)?;
+    skink_disks::with_files(CLUSTERS, &files).save(disk.path())?;
+    std::fs::OpenOptions::new().write(true).open(disk.path())?.set_len(DISK_BYTES)?;
+    Ok(disk)
+}
+
+/// What QEMU needs for this disk.
+fn options(disk: &Path, icount: bool) -> Options {
+    let object = format!(
+        "memory-backend-file,id=disk,share=on,size={DISK_BYTES},mem-path={}",
+        disk.display()
     );
-    common
-        .replace("name = \"virtio-blk\"\n", "name = \"virtio-blk\"\nargs = \"deadline_ms=0\"\n")
-        .replacen("[programs]", &liar, 1)
+    let extra = ["-object", &object, "-device", "ivshmem-plain,memdev=disk"].map(String::from);
+    Options { icount, extra: extra.to_vec(), ..Options::default() }
 }
 
-/// A guest, as its user sees it.
-pub struct User<'a> {
-    pub guest: Guest<'a>,
-}
-
-impl User<'_> {
-    /// Boots a system whose time is counted, so that a wait costs nothing. The clock jumps while the guest
-    /// waits for its disk as well: QEMU does not wait for the host's disk at a flush, which may take as
-    /// long as the host is busy.
-    pub fn boot<'a>(fixture: &'a Fixture, disk: &Disk) -> Result<User<'a>> {
-        let options =
-            Options { disk: Some(disk.path().into()), icount: true, ..Options::default() };
-        Ok(User { guest: Guest::boot(fixture.system(), &options, &Watch::default())? })
-    }
-
-    /// The liar is instance `lying`, which lies in this way.
-    pub fn is_lied_to(&mut self, lying: u32, way: &Way) -> Result<()> {
-        ensure!(self.incarnation("liar")? == lying, "the liar is another one");
-        let console = self.guest.console();
-        let lies = console.rsplit_once("lies: ").context("the liar says nothing")?.1;
-        ensure!(lies.lines().next().map(str::trim) == Some(way.name), "it lies otherwise: {lies}");
-        Ok(())
-    }
-
-    /// What was told of the liar is so; its next instance runs afterwards.
-    pub fn ends_lie(&mut self, lying: u32, way: &Way) -> Result<()> {
-        let (crashes, _) = self.say("crashes 1")?;
-        match way.told {
-            Some(told) => ensure!(crashes.contains(told), "not told: {crashes}"),
-            None => ensure!(self.incarnation("liar")? == lying, "blamed: {crashes}"),
-        }
-        if self.incarnation("liar")? == lying {
-            self.say("restart liar")?;
-        }
-        ensure!(self.incarnation("liar")? == lying + 1, "restarted more than once");
-        Ok(())
-    }
-
-    /// Runs a line; what it printed, and its status.
-    pub fn say(&mut self, line: &str) -> Result<(String, i32)> {
-        let (bytes, outcome) = self.guest.capture(line, PATIENCE)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Outcome::Status(status) = outcome else {
-            bail!("`{line}`: {outcome:?} after {text}\n{}", self.guest.post_mortem());
-        };
-        Ok((text, status))
-    }
-
-    /// Runs a command that ends within so many seconds of the guest's time. What it printed, if it
-    /// succeeded.
-    pub fn within(&mut self, seconds: f64, command: &str) -> Result<Option<String>> {
-        let (text, status) = self.say(&format!("time {command}"))?;
-        let (said, time) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
-        let took: f64 = time.trim_end_matches(" s").parse().with_context(|| text.clone())?;
-        ensure!(took < seconds, "`{command}` took {took} s: {text}");
-        match status {
-            0 => Ok(Some(said.to_owned())),
-            1 if !said.trim().is_empty() => Ok(None),
-            _ => bail!("`{command}`: status {status}: {text}"),
-        }
-    }
-
-    /// The same for one that must succeed.
-    pub fn succeeds_within(&mut self, seconds: f64, command: &str) -> Result<String> {
-        self.within(seconds, command)?.with_context(|| format!("`{command}` failed"))
-    }
-
-    pub fn incarnation(&mut self, server: &str) -> Result<u32> {
-        let (text, _) = self.say(&format!("service {server}"))?;
-        let number = text
-            .split_once("incarnation")
-            .and_then(|(_, rest)| rest.trim_start().split([',', ' ', '\n']).next()?.parse().ok());
-        number.with_context(|| text.clone())
-    }
-}
-
-/// Boots the system of a liar that has each of these ways in turn, and tries them, one after the other.
-fn each_in_turn(
+/// Boots a system whose liar has each of these ways in turn, and tries them, one after the other.
+fn in_turn<'a>(
     fixture: &Fixture,
     disk: &Disk,
-    ways: &[Way],
-    lied_to: impl Fn(&mut User<'_>, usize, &Way) -> Result<()>,
+    liar: Liar,
+    ways: impl Iterator<Item = &'a Way>,
+    lied_to: impl Fn(&mut User<'_>, &Way) -> Result<()>,
 ) -> Result<()> {
     {
         let _alone = one_at_a_time();
-        let mut user = User::boot(fixture, disk)?;
-        for (number, way) in ways.iter().enumerate() {
-            lied_to(&mut user, number, way).with_context(|| {
+        let mut user = User::boot(fixture, options(disk.path(), true), liar.server)?;
+        for way in ways {
+            lied_to(&mut user, way).with_context(|| {
                 let (crashes, _) = user.say("crashes 5").unwrap_or_default();
                 format!("{}: {crashes}\n{}", way.name, user.guest.post_mortem())
             })?;
@@ -161,36 +141,82 @@ fn each_in_turn(
 }
 
 /// What a way to lie leads to.
-pub struct Way {
-    pub name: &'static str,
+struct Way {
+    name: &'static str,
     /// The complaint, if there is one.
-    pub told: Option<&'static str>,
+    told: Option<&'static str>,
     /// It lies when somebody attaches.
-    pub at_attach: bool,
+    at_attach: bool,
 }
 
-pub const fn told(name: &'static str, told: &'static str) -> Way {
+const fn told(name: &'static str, told: &'static str) -> Way {
     Way { name, told: Some(told), at_attach: false }
 }
 
-pub const fn untold(name: &'static str) -> Way {
+const fn untold(name: &'static str) -> Way {
     Way { name, told: None, at_attach: false }
 }
 
 impl Way {
-    pub const fn at_attach(self) -> Way {
+    const fn at_attach(self) -> Way {
         Way { at_attach: true, ..self }
+    }
+
+    /// The name of its file on the disk.
+    fn file(&self) -> String {
+        let name: String = self.name.chars().filter(|c| *c != '-').take(8).collect();
+        name.to_uppercase()
+    }
+
+    /// What its file holds.
+    fn bytes(&self) -> Vec<u8> {
+        let seed = self.file().bytes().fold(0, |seed, byte| seed << 8 | u64::from(byte));
+        noise(seed, FILE_BYTES)
+    }
+
+    /// What `sha256` says of its file.
+    fn sum(&self) -> Result<String> {
+        Ok(format!("{}  /disk/{}", sha256(&self.bytes())?, self.file()))
     }
 }
 
-pub const LATE: &str = "does not answer in time";
-pub const UNKNOWN: &str = "answers what was not asked";
-pub const WRONG: &str = "gives an answer that is none";
-pub const INDEX: &str = "has an index that makes no sense";
-pub const PANIC: &str = "panic";
+const LATE: &str = "does not answer in time";
+const UNKNOWN: &str = "answers what was not asked";
+const WRONG: &str = "gives an answer that is none";
+const INDEX: &str = "has an index that makes no sense";
+const PANIC: &str = "panic";
 
-/// Those that `SKINK_LIES` names, or `all`: each takes a boot.
-pub fn chosen(all: &'static [Way], default: &'static str) -> impl Iterator<Item = &'static Way> {
-    let names = std::env::var("SKINK_LIES").unwrap_or(default.into());
-    all.iter().filter(move |way| names == "all" || names.split(',').any(|name| name == way.name))
+impl Liar {
+    /// The ways of these names, with commas between them, or `all`.
+    fn named(self, names: &str) -> impl Iterator<Item = &'static Way> {
+        let is_named =
+            move |way: &&Way| names == "all" || names.split(',').any(|name| name == way.name);
+        let named: Vec<&Way> = self.ways.iter().filter(is_named).collect();
+        named.into_iter()
+    }
+}
+
+/// What `SKINK_LIES` says, else `names`.
+fn chosen(names: &str) -> String {
+    std::env::var("SKINK_LIES").unwrap_or(names.into())
+}
+
+/// Liars that say that they lie, and do not.
+fn feigned(shipped: &Fixture) -> Result<()> {
+    let (driver, files) = ("silent,scribbles,tiny", "silent,nothing,dies-after");
+    let args = |names: &str| format!("{names} 1 feigned");
+    let fixture = fixture(shipped, "lies-feigned", &args(driver), &args(files))?;
+    let disk = disk()?;
+    type LiedTo = fn(&mut User<'_>, &Way) -> Result<()>;
+    let both: [(Liar, &str, LiedTo); 2] =
+        [(driver::LIAR, driver, driver::lied_to), (files::LIAR, files, files::lied_to)];
+    for (liar, names, lied_to) in both {
+        in_turn(&fixture, &disk, liar, liar.named(names), |user, way| {
+            let told = lied_to(user, way).err().map(|error| format!("{error:#}"));
+            let told = told.context("passes")?;
+            ensure!(told.contains("nothing was lied about"), "fails of something else: {told}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }

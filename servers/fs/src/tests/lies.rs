@@ -65,6 +65,8 @@ struct World {
     incarnation: u32,
     /// The client is to be told of its restart.
     news: bool,
+    /// It has not run yet.
+    is_starting: bool,
     /// As the driver says it.
     epoch: u32,
     now_ns: u64,
@@ -82,12 +84,23 @@ struct World {
 
 impl World {
     fn start(&mut self) {
+        self.is_starting = false;
         self.held.clear();
         self.ring = None;
         if self.way != Way::Absent {
             let ring = Ring::new(self.memory, RING_CAPACITY, 1, self.epoch);
             self.ring = ring;
         }
+    }
+
+    /// Ends the driver; its successor is there, and runs when the client waits.
+    fn restart(&mut self) {
+        self.incarnation += 1;
+        self.epoch = self.incarnation;
+        self.way = self.next;
+        self.news = true;
+        self.ring = None;
+        self.is_starting = true;
     }
 
     /// Completes a request, whatever the ring's own account says.
@@ -173,6 +186,9 @@ impl Driver for Hands {
         if std::mem::take(&mut world.news) {
             return Woken::Neighbours;
         }
+        if world.is_starting {
+            world.start();
+        }
         if !world.turn() {
             world.now_ns = world.now_ns.max(until_ns);
         }
@@ -196,11 +212,7 @@ impl Driver for Hands {
         world.complaints.push(what);
         if world.patience > 0 && incarnation == world.incarnation {
             world.patience -= 1;
-            world.incarnation += 1;
-            world.epoch = world.incarnation;
-            world.way = world.next;
-            world.news = true;
-            world.start();
+            world.restart();
         }
     }
 
@@ -216,6 +228,7 @@ fn disk(way: Way, next: Way, patience: u32) -> (RingDisk<Hands>, Rc<RefCell<Worl
         ring: None,
         incarnation: 1,
         news: false,
+        is_starting: false,
         epoch: 1,
         now_ns: 1,
         way,
@@ -304,6 +317,31 @@ fn a_wrong_answer_is_told_even_if_nothing_else_is_asked_for() {
         let polled = disk.poll();
         assert!(polled.is_none(), "{way:?}: {polled:?}");
         assert_eq!(world.borrow().complaints.len(), 1, "{way:?}");
+    }
+}
+
+#[test]
+fn nobody_is_blamed_for_what_its_dead_predecessor_left_in_the_ring() {
+    for way in [Way::Repeats, Way::Invents, Way::JumpsIndex] {
+        for has_run in [false, true] {
+            let (mut disk, world) = disk(way, Way::Honest, 1);
+            disk.submit(read(0)).unwrap();
+            world.borrow_mut().turn();
+            let _ = disk.poll();
+            world.borrow_mut().turn();
+            if way != Way::JumpsIndex {
+                assert!(disk.poll().is_some(), "{way:?}");
+            }
+            world.borrow_mut().restart();
+            if has_run {
+                world.borrow_mut().start();
+            }
+            disk.neighbours_changed();
+            disk.submit(read(100)).unwrap();
+            let left = 1 + u32::from(way == Way::JumpsIndex);
+            assert!((0..left).all(|_| disk.wait().result.is_ok()), "{way:?}");
+            assert_eq!(world.borrow().complaints, [], "{way:?}, {has_run}");
+        }
     }
 }
 
