@@ -1,6 +1,7 @@
 //! Tests of enumeration against fake functions, some of which lie.
 
 mod fake;
+mod registers;
 mod survivor;
 
 use crate::config::ConfigSpace;
