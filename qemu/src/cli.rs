@@ -17,7 +17,8 @@ use crate::progress::note;
 use crate::session::{Recipe, System};
 use crate::workspace::{Arch, Workspace};
 use crate::{
-    bench, compile, doctor, fuzz, machine, matrix, program, suite, symbolize, terminal, tidy,
+    bench, compile, doctor, fuzz, machine, matrix, mutants, program, suite, symbolize, terminal,
+    tidy,
 };
 use anyhow::{Context, Result};
 use args::{GuestArgs, MachineArgs, RunArgs};
@@ -164,6 +165,8 @@ enum Sub {
     Sweep(sweep::Args),
     /// Measure what heartbeats and recording cost, on against off
     Overhead(overhead::Args),
+    /// Changes user space in one place at a time, and looks whether a test notices
+    Mutants(mutants::Args),
     /// Counts the kernel's lines of code and checks the rules that no compiler does
     Tidy,
     /// Runs `cargo test` with these words
@@ -278,6 +281,7 @@ fn perform(workspace: &Workspace, cli: Cli) -> Result<u8> {
         Sub::Disks(args) => disks::command(workspace, &args),
         Sub::Overhead(args) => overhead::command(workspace, &args),
         Sub::Sweep(args) => sweep::command(workspace, &args),
+        Sub::Mutants(args) => mutants::command(workspace, &args),
         Sub::Tidy => tidy::command(workspace),
         Sub::Test { words } => {
             doctor::ensure_all(workspace)?;

@@ -180,7 +180,7 @@ impl CargoCall<'_> {
     fn run(&self, workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
         let triple = arch.triple(self.float);
         crate::install::ensure_rust_target(workspace, triple)?;
-        let mut command = clean_cargo(workspace);
+        let mut command = clean_cargo(&workspace.root);
         command.args(["build", "--profile", "bare", "--target", triple]);
         command.arg("--target-dir").arg(&self.target_dir);
         for (package, binary) in self.packages {
@@ -206,7 +206,7 @@ impl CargoCall<'_> {
 /// # Errors
 /// If cargo cannot be started.
 pub fn cargo_test(workspace: &Workspace, words: &[String]) -> Result<u8> {
-    let mut command = clean_cargo(workspace);
+    let mut command = clean_cargo(&workspace.root);
     let status = command
         .arg("test")
         .args(words)
@@ -216,11 +216,11 @@ pub fn cargo_test(workspace: &Workspace, words: &[String]) -> Result<u8> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// Cargo at the workspace's root, without what an outer cargo left in the environment.
-fn clean_cargo(workspace: &Workspace) -> Command {
+/// Cargo in this folder, without what an outer cargo left in the environment.
+pub fn clean_cargo(folder: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).stdin(Stdio::null()).stdout(Stdio::null());
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_outer_cargo) {
             command.env_remove(&name);

@@ -8,7 +8,7 @@
 //! [`exec_channel`] talk to what runs in it; [`symbolize`] reads its dumps. [`session`] puts them
 //! together, [`bench`](mod@bench), [`suite`] and [`fuzz`] measure and test with it, [`cli`] is the command
 //! line. [`campaign`] runs the long experiments with deaths. [`matrix`] boots on every machine, with [`devicetree`]s of its own making. [`tidy`] looks at
-//! the sources alone.
+//! the sources alone, [`mutants`] at what the tests of the host notice.
 //!
 //! Invariants: nothing is scraped from a prompt (lengths and status come by frames); every QEMU
 //! that was started is ended; the terminal is restored however the tool ends. The guest is believed
@@ -37,6 +37,7 @@ pub mod install;
 pub mod machine;
 pub mod manifest;
 pub mod matrix;
+pub mod mutants;
 pub mod program;
 pub mod progress;
 pub mod session;

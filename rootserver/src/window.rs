@@ -374,6 +374,14 @@ impl<T> Global<T> {
 }
 
 #[cfg(test)]
+impl Window {
+    /// A window onto memory of a test, which outlives it.
+    pub fn of_test(bytes: &[u8]) -> Window {
+        Window { used: bytes.as_ptr() as u64 - BASE, ..Window::EMPTY }
+    }
+}
+
+#[cfg(test)]
 impl Memory {
     /// Memory of a test, which outlives it.
     pub fn of_test(bytes: &mut &'static mut [u8]) -> Memory {

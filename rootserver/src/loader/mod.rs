@@ -407,4 +407,4 @@ impl<'a> Program<'a> {
 const DT_RELRSZ: u64 = 35;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,7 +26,7 @@ fn program_header(kind: u32, flags: u32, offset: u64, vaddr: u64, sizes: (u64, u
 
 /// Text page at 0x1000, RELRO page at 0x3000, data page at 0x4000 with bss up to 0x6010, dynamic
 /// section and two relocations in the text page.
-fn file() -> Vec<u8> {
+pub(crate) fn file() -> Vec<u8> {
     let mut bytes = vec![0u8; 0x4000];
     bytes[..4].copy_from_slice(b"\x7fELF");
     (bytes[4], bytes[5], bytes[6]) = (2, 1, 1);

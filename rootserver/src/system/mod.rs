@@ -499,3 +499,6 @@ impl System {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

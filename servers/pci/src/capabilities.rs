@@ -58,8 +58,9 @@ pub fn msix(config: &impl ConfigSpace, address: Address, bars: &[Bar; BARS]) -> 
         && is_inside(bars, found.pending_bar, found.pending_offset, pending_bytes);
     if !is_inside {
         log::warn!("{address}: MSI-X table outside its BAR, not used: {found:x?}");
+        return None;
     }
-    is_inside.then_some(found)
+    Some(found)
 }
 
 fn is_inside(bars: &[Bar; BARS], bar: u8, offset: u32, bytes: u64) -> bool {

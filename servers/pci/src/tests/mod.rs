@@ -2,6 +2,7 @@
 
 mod fake;
 mod real;
+mod registers;
 mod survivor;
 mod takeover;
 

@@ -63,6 +63,68 @@ fn a_table_without_room_is_not_enumerated_again() {
 }
 
 #[test]
+fn a_table_that_fills_the_region_to_its_last_byte_is_kept() {
+    let functions = find(&mut numbered_bridges(), no_windows());
+    let fits = |bytes| Survivor::open(Shared::leaked(bytes)).keep(&functions);
+    let bytes = (64..4096).find(|bytes| fits(*bytes)).unwrap();
+    let memory = Shared::leaked(bytes);
+    assert!(Survivor::open(memory).keep(&functions));
+    assert_eq!(Survivor::open(memory).functions(), Kept::Functions(functions));
+}
+
+/// A function whose base address registers keep what they are given.
+fn one_function() -> Fake {
+    let function = super::FakeFunction::new(1, 1, 0).wide_bar(2, 0x8_0000_0000, 0x4000, true);
+    Fake::new([((2, 0), function.bar(1, 0xfebd_0000, !0xfff))])
+}
+
+#[test]
+fn a_probe_that_was_noted_is_undone_register_by_register() {
+    let before = one_function();
+    let address = Address::new(0, 2, 0);
+    for (offset, is_wide, original) in
+        [(0x14, false, 0xfebd_0000), (0x18, true, 0x8_0000_000c), (0x18, false, 0xc)]
+    {
+        let survivor = Survivor::open(Shared::leaked(4096));
+        survivor.begin(Probe { address, command: 7, offset, is_wide, original });
+        let mut fake = before.clone();
+        let words = &mut fake.root.get_mut(&(2, 0)).unwrap().words;
+        (words[5], words[6], words[7]) = (u32::MAX, u32::MAX, u32::MAX);
+        let mut expected = *words;
+        let index = usize::from(offset) / 4;
+        expected[1] |= 7;
+        let stays = before.root[&(2, 0)].writable[index];
+        expected[index] = original as u32 & stays | u32::MAX & !stays;
+        if is_wide {
+            expected[7] = (original >> 32) as u32;
+        }
+        survivor.recover(&mut fake);
+        assert_eq!(fake.root[&(2, 0)].words, expected, "{offset:#x}");
+        // It is undone once.
+        let accesses = fake.accesses.get();
+        survivor.recover(&mut fake);
+        assert_eq!(fake.accesses.get(), accesses);
+    }
+}
+
+#[test]
+fn a_probe_that_is_not_as_it_was_noted_is_not_undone() {
+    for (at, what) in [(24, "the probe"), (32, "the value"), (40, "the check")] {
+        let memory = Shared::leaked(4096);
+        let survivor = Survivor::open(memory);
+        let address = Address::new(0, 2, 0);
+        let original = 0xfebd_0000;
+        survivor.begin(Probe { address, command: 0, offset: 0x14, is_wide: false, original });
+        let mut old = [0];
+        memory.read(at, &mut old);
+        memory.write(at, &[old[0] ^ 1]);
+        let mut fake = one_function();
+        survivor.recover(&mut fake);
+        assert_eq!((fake.accesses.get(), survivor.functions()), (0, Kept::Spoiled), "{what}");
+    }
+}
+
+#[test]
 fn a_probe_is_undone_only_while_no_driver_is_at_work() {
     let memory = Shared::leaked(4096);
     let survivor = Survivor::open(memory);

@@ -21,7 +21,9 @@ pub use program::{
     MAX_ARGS, MAX_FILE, MAX_NEEDS, MAX_PERMITS, MAX_PIECE, MAX_REFUSAL, Permit, ProgramEntry,
     ProgramNeed, ProgramState, RunError, Started,
 };
-pub use service::{Holdings, MAX_NAMES, Policy, SESSIONS_PER_PAGE, Service, ServiceSession};
+pub use service::{
+    Holdings, MAX_NAMES, MAX_REASON, Policy, SESSIONS_PER_PAGE, Service, ServiceSession,
+};
 
 use heapless::{String, Vec};
 use libipc::trigger::Moment;

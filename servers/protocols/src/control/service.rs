@@ -11,6 +11,9 @@ pub const MAX_NAMES: usize = 32;
 /// Sessions in one answer.
 pub const SESSIONS_PER_PAGE: usize = 16;
 
+/// Bytes of [`Service::reason`] at most.
+pub const MAX_REASON: usize = 64;
+
 /// When it is started again, and when it is given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -60,7 +63,7 @@ pub struct Service {
     /// As in `ps`.
     pub status: ServerStatus,
     /// Why it does not run, in words; empty if it does.
-    pub reason: String<48>,
+    pub reason: String<MAX_REASON>,
     /// Until it is started again, nanoseconds; 0 if that is not planned.
     pub starts_in_ns: u64,
     /// When it is started again, and when it is given up.
