@@ -137,7 +137,8 @@ impl Queue {
 
     /// Gives the request that waits longest its next step, and has the timer end the wait for other
     /// requests if any is left. If one has just had its first step, that was the step, but not twice in
-    /// a row: those that wait longer come to their end whatever comes. Where there is no reply to receive others with, goes on until there is.
+    /// a row: those that wait longer come to their end whatever comes. Where there is no reply to receive
+    /// others with, goes on until there is.
     /// Signals that came during a step are delivered before anything else begins.
     #[cold]
     #[inline(never)]

@@ -23,9 +23,8 @@ use crate::base::Core;
 use crate::device::CacheDevice;
 use crate::error::FsError;
 
-/// Work of a step of the server. On 40 hostile and extreme disks (`skink disks`) another client waited for up
-/// to 6.3 million instructions; for up to 7.7 million beside a write of 64 KiB into free clusters of which no
-/// two lie beside each other, and for up to 10.9 million beside requests whose path has 2,000 names.
+/// Work of a step of the server. Beside the longest of what `skink disks` does another client waited for an
+/// answer, which may be more than one step, for up to 7.6 million instructions.
 pub const STEP_WORK: u64 = 600;
 /// Work of one look at a sector of metadata in memory, the unit: 300 to 6,500 instructions.
 pub(crate) const LOOK: u64 = 1;
