@@ -243,6 +243,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_is_looked_at_as_far_as_a_line_goes() {
+        let mut heard = Heard::new(1000);
+        for _ in 0..100 {
+            heard.push(&[b'x'; LINE - 1]);
+            assert!(heard.line.len() <= LINE, "{} bytes are kept of it", heard.line.len());
+        }
+        heard.push(b"\nroot: fs died (killed, 0 requests in flight)\n");
+        assert_eq!((heard.ends, heard.deaths, heard.line.len()), (1, 1, 0));
+    }
+
+    #[test]
     fn deaths_and_the_shells_end_are_heard_in_whole_lines() {
         let text = "root: fs died (killed, 1 request in flight)\r\nskink> root: shell died (fault, \
                     2 requests in flight), restart 1\r\nroot: x ended with code 0 (0 requests in \
