@@ -7,7 +7,9 @@ use core::fmt;
 
 use serde::de::DeserializeOwned;
 use skink_abi::bootimage::{Header, ImageError, checksum};
-use skink_manifest::{Broken, Edge, Experiment, Group, Manifest, Name, Server, Switch, VERSION};
+use skink_manifest::{
+    Broken, Devices, Edge, Experiment, Group, Manifest, Name, Server, Switch, VERSION,
+};
 
 use crate::loader::Machine;
 
@@ -91,6 +93,7 @@ pub const NO_MANIFEST: Manifest = Manifest {
         recording: Switch::On,
         heartbeats: Switch::On,
         broken: Broken::Nothing,
+        devices: Devices::Obey,
     }),
     groups: heapless::Vec::new(),
     servers: heapless::Vec::new(),

@@ -34,6 +34,7 @@ pub fn silence(registers: &mut impl Registers) -> Result<(), NotSilent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::Deaf;
     use std::cell::Cell;
 
     struct Device {
@@ -81,5 +82,9 @@ mod tests {
         assert_eq!(slow.status, 0);
         let mut deaf = Device { reset_after: Cell::new(RESET_POLLS + 1), ..device(2) };
         assert_eq!(silence(&mut deaf), Err(NotSilent::Reset));
+        let status = 0x0f;
+        let mut deaf = Deaf(Device { status, ..device(2) });
+        assert_eq!(silence(&mut deaf), Err(NotSilent::Reset));
+        assert_eq!(deaf.0.status, status);
     }
 }

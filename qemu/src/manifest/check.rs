@@ -43,6 +43,7 @@ pub fn checked(source: &Source, mut file: schema::File, target: &str) -> Result<
             recording: experiment.recording,
             heartbeats: experiment.heartbeats,
             broken: experiment.broken,
+            devices: experiment.devices,
         }),
         groups: check.groups(file)?,
         servers: heapless::Vec::new(),

@@ -5,7 +5,7 @@
 use super::Source;
 use anyhow::Result;
 use serde::Deserialize;
-use skink_manifest::{Access, Broken, Bytes, Channel, Restart, Switch};
+use skink_manifest::{Access, Broken, Bytes, Channel, Devices, Restart, Switch};
 use toml::Spanned;
 
 /// The whole file, with what it includes behind it.
@@ -70,6 +70,9 @@ pub struct Experiment {
     /// What the root server does wrong on purpose, such as `"orders-ignored"`.
     #[serde(default)]
     pub broken: Broken,
+    /// `"deaf"`: devices whose drivers died cannot be silenced.
+    #[serde(default)]
+    pub devices: Devices,
 }
 
 /// The word `"unlimited"`.

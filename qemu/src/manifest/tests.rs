@@ -187,6 +187,7 @@ fn text_that_is_not_the_schema() {
     refused(&server("a", 10, "heap = \"4 MB\""), 8, "such as \"256KiB\"");
     refused(&server("a", 10, "privileges = [\"root\"]"), 8, "unknown variant `root`");
     refused("[experiment]\nintensity = \"some\"\n", 4, "unknown variant `some`");
+    refused("[experiment]\ndevices = \"mute\"\n", 4, "unknown variant `mute`");
     refused(&server("a", 10, "intensity = 300"), 8, "300");
 }
 

@@ -24,7 +24,7 @@ use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of this encoding; the first field of [`Manifest`].
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Servers at most.
 pub const MAX_SERVERS: usize = 32;
 /// Groups at most.
@@ -67,6 +67,20 @@ pub struct Experiment {
     pub heartbeats: Switch,
     /// What the root server does wrong.
     pub broken: Broken,
+    /// What is wrong with the devices.
+    pub devices: Devices,
+}
+
+/// What is wrong with all devices when their drivers are dead: an injected fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Devices {
+    /// Nothing.
+    #[default]
+    Obey,
+    /// What the root server writes to silence them does not reach them: they go on with what their
+    /// drivers told them, and it sees that.
+    Deaf,
 }
 
 /// What a root server does wrong on purpose, so that it can be seen whether a campaign notices: a
@@ -95,6 +109,7 @@ impl Experiment {
         recording: Switch::On,
         heartbeats: Switch::On,
         broken: Broken::Nothing,
+        devices: Devices::Obey,
     };
 }
 

@@ -249,6 +249,7 @@ pub fn silence(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::Deaf;
     use std::cell::Cell;
 
     /// A configuration page or BAR as plain bytes, with a device's own will about some.
@@ -387,6 +388,17 @@ mod tests {
         let mut common = Device::new();
         common.reset_after = Cell::new(RESET_POLLS + 1);
         assert_eq!(silence(&mut d, Some(&mut common)), Err(NotSilent::Reset));
+    }
+
+    #[test]
+    fn a_deaf_function_goes_on_as_it_was_and_that_is_noticed() {
+        let (mut d, mut common) = (Deaf(virtio()), Deaf(Device::new()));
+        common.0.put(20, &[0x0f]);
+        for (command, expected) in [(0x06, NotSilent::Mastering), (0x02, NotSilent::Reset)] {
+            d.0.put(4, &[command, 0]);
+            assert_eq!(silence(&mut d, Some(&mut common)), Err(expected));
+            assert_eq!((d.read(COMMAND, 2), common.0.bytes[20]), (command.into(), 0x0f));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use libipc::start::{DeviceGrant, Trigger, Vector};
 use skink_abi::Slot;
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::Trigger as LineTrigger;
-use skink_manifest::Device as Wanted;
+use skink_manifest::{Device as Wanted, Devices};
 
 use super::{StartError, System};
 use crate::custody::{Custody, CustodyError};
@@ -248,9 +248,10 @@ impl System {
     /// # Errors
     /// It did not obey.
     pub fn silence_device(&mut self, device: DeviceId) -> Result<(), NotSilent> {
+        let devices = self.manifest.experiment.map_or(Devices::Obey, |said| said.devices);
         match device {
-            DeviceId::Function(number) => self.functions.silence(number),
-            DeviceId::Platform(number) => self.platform.silence(number),
+            DeviceId::Function(number) => self.functions.silence(number, devices),
+            DeviceId::Platform(number) => self.platform.silence(number, devices),
         }
     }
 }

@@ -11,6 +11,7 @@ use libipc::start::{DeviceGrant, Region, Trigger};
 use skink_abi::bootinfo::slot as boot;
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_abi::{CapRights, Error, Slot};
+use skink_manifest::Devices;
 use skink_protocols::pci::{BARS, BarKind, Function as Report};
 
 use super::devices::{DeviceError, Wire, claim};
@@ -19,7 +20,7 @@ use super::{StartError, System};
 use crate::custody::{Custody, CustodyError, Frames};
 use crate::kernel::{Kernel, RootCaps};
 use crate::pci::function::{self, Interrupts, Msix, NotSilent, Silenced};
-use crate::pci::{HostBridge, Registers, Window as Addresses};
+use crate::pci::{Deaf, HostBridge, Registers, Window as Addresses};
 use crate::plan::Plan;
 use crate::say;
 use crate::window::{Memory, Window};
@@ -159,9 +160,14 @@ impl Functions {
     ///
     /// # Errors
     /// It did not obey.
-    pub fn silence(&mut self, number: u8) -> Result<(), NotSilent> {
+    pub fn silence(&mut self, number: u8, devices: Devices) -> Result<(), NotSilent> {
         if let Some(f) = self.list.get_mut(usize::from(number)) {
-            f.silenced = function::silence(&mut f.config, f.common.as_mut())?;
+            f.silenced = match devices {
+                Devices::Obey => function::silence(&mut f.config, f.common.as_mut())?,
+                Devices::Deaf => {
+                    function::silence(&mut Deaf(f.config), f.common.map(Deaf).as_mut())?
+                }
+            };
         }
         Ok(())
     }
@@ -241,7 +247,7 @@ impl System {
         let place = usize::from(number);
         let window = self.window.clone();
         let taken = self.take_parts(place, vectors).map_err(DeviceError::from);
-        let done = taken.and_then(|()| Ok(self.functions.silence(number)?));
+        let done = taken.and_then(|()| Ok(self.functions.silence(number, Devices::Obey)?));
         if done.is_err() {
             self.give_back_parts(place);
             // What was mapped is gone, and nothing else was mapped meanwhile.

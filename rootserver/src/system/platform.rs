@@ -10,6 +10,7 @@ use heapless::Vec;
 use libipc::start::{DeviceGrant, Region};
 use skink_abi::invocation::{MemoryType, map_rights};
 use skink_fdt::Tree;
+use skink_manifest::Devices;
 
 use super::devices::{DeviceError, DeviceId, Place, Wire, claim};
 use super::functions::{give_back_slots, map_part};
@@ -18,6 +19,7 @@ use super::{StartError, System};
 use crate::custody::{Custody, CustodyError, Frames};
 use crate::devicetree::{self, Device, MAX_ALIKE, MAX_LINES, MAX_RANGES, Range};
 use crate::kernel::Kernel;
+use crate::pci::Deaf;
 use crate::pci::function::NotSilent;
 use crate::plan::Plan;
 use crate::say;
@@ -81,10 +83,12 @@ impl Platform {
     ///
     /// # Errors
     /// It did not obey.
-    pub fn silence(&mut self, number: u8) -> Result<(), NotSilent> {
-        match self.devices.get_mut(usize::from(number)).map(|known| &mut known.virtio) {
-            Some(Some(registers)) => virtio_mmio::silence(registers),
-            _ => Ok(()),
+    pub fn silence(&mut self, number: u8, devices: Devices) -> Result<(), NotSilent> {
+        let known = self.devices.get_mut(usize::from(number));
+        match (known.and_then(|known| known.virtio.as_mut()), devices) {
+            (Some(registers), Devices::Obey) => virtio_mmio::silence(registers),
+            (Some(registers), Devices::Deaf) => virtio_mmio::silence(&mut Deaf(*registers)),
+            (None, _) => Ok(()),
         }
     }
 

@@ -234,7 +234,8 @@ impl System {
     fn say_death(&self, server: ServerId, record: &CrashRecord, cause: Cause) {
         let name = self.name(server);
         let number = Count(record.in_flight);
-        let next = match self.is_failed(server) {
+        let is_over = self.is_failed(server) || self.servers[server.index()].is_quarantined;
+        let next = match is_over {
             true => Next(None),
             false => Next(Some(record.incarnation)),
         };

@@ -123,6 +123,10 @@ pub trait CacheDevice {
     fn has_news(&self) -> bool {
         false
     }
+    /// Whether the last [`CacheDevice::wait`] was so long that others should be served now.
+    fn was_slow(&self) -> bool {
+        false
+    }
 }
 
 /// A plain disk: one sector-aligned transfer at a time.

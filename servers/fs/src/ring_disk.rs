@@ -29,6 +29,8 @@ pub const DEADLINE_NS: u64 = 30_000_000_000;
 /// How long a late driver is watched once more. Time that jumped while the processor slept is no
 /// proof; time in which instructions ran is.
 const GRACE_NS: u64 = 50_000_000;
+/// A wait that took longer is a long one, nanoseconds: others are served behind it.
+const SLOW_NS: u64 = 50_000_000;
 /// Reproaches in the life of one request after which it fails.
 pub const MAX_REPROACHES: u32 = 3;
 
@@ -86,6 +88,8 @@ pub struct RingDisk<D> {
     /// The instance that was complained of last.
     blamed: u32,
     is_lost: bool,
+    /// The last wait was a long one.
+    was_slow: bool,
     /// Sessions changed while this was waited for.
     news: Cell<bool>,
     /// The driver may have been given up while nothing was asked of it.
@@ -108,6 +112,7 @@ impl<D: Driver> RingDisk<D> {
             strays: 0,
             blamed: 0,
             is_lost: false,
+            was_slow: false,
             news: Cell::new(false),
             must_ask: Cell::new(false),
         })
@@ -284,20 +289,26 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
     }
 
     fn wait(&mut self) -> Completion {
+        self.was_slow = false;
+        let mut began_ns = None;
         loop {
             if self.must_ask.take() {
                 self.ask_after_driver();
             }
             if let Some(completion) = self.poll() {
+                let is_slow = |began_ns| self.driver.now_ns().saturating_sub(began_ns) > SLOW_NS;
+                self.was_slow = began_ns.is_some_and(is_slow);
                 return completion;
             }
             let now_ns = self.driver.now_ns();
+            began_ns.get_or_insert(now_ns);
             let new = self.pending.iter_mut().rev().take_while(|one| one.since_ns == NOT_YET);
             new.for_each(|one| one.since_ns = now_ns);
             if let Some(what) = self.misconduct(now_ns) {
                 if what == Misconduct::Late
                     && let Some(completion) = self.last_chance()
                 {
+                    self.was_slow = true;
                     return completion;
                 }
                 self.reproach(what);
@@ -312,5 +323,9 @@ impl<D: Driver> CacheDevice for RingDisk<D> {
 
     fn has_news(&self) -> bool {
         self.news.get()
+    }
+
+    fn was_slow(&self) -> bool {
+        self.was_slow
     }
 }

@@ -36,6 +36,8 @@ pub struct Counters {
     pub flushes: u64,
     /// The most requests that were in flight at once.
     pub deepest: usize,
+    /// Waits for a completion.
+    pub waits: u64,
 }
 
 /// A place where a test may let the cache above die.
@@ -94,6 +96,8 @@ pub struct FakeDisk<S = Vec<u8>> {
     pub log: Vec<Request>,
     /// Whether to fill `log`.
     pub keep_log: bool,
+    /// Whether each wait is a long one.
+    pub is_slow: bool,
 }
 
 impl<S: Store> FakeDisk<S> {
@@ -113,6 +117,7 @@ impl<S: Store> FakeDisk<S> {
             counters: Counters::default(),
             log: Vec::new(),
             keep_log: false,
+            is_slow: false,
         }
     }
 
@@ -292,6 +297,7 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
     fn wait(&mut self) -> Completion {
         mortal();
         assert!(!self.waiting.is_empty(), "wait() with nothing in flight");
+        self.counters.waits += 1;
         match self.order {
             Order::Fifo => self.finish(0),
             Order::Shuffled => {
@@ -299,5 +305,9 @@ impl<S: Store> CacheDevice for FakeDisk<S> {
                 self.finish(at)
             }
         }
+    }
+
+    fn was_slow(&self) -> bool {
+        self.is_slow
     }
 }

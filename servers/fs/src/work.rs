@@ -10,7 +10,8 @@
 //! - Nothing that the operation under way has changed is uncommitted where it pauses, so that it can
 //!   begin again, or be given up.
 //! - A step does at least one piece, so that every operation comes to its end.
-//! - A step ends at most one piece after its work was used up.
+//! - A step ends at most one piece after its work was used up; a long wait for the disk uses it up, so
+//!   that a slow driver holds others up for one wait and a piece, and not for as many as a step has.
 //!
 //! A step also ends where a client's memory would be touched while there is news of clients
 //! ([`Cache::check_client`]): the client whose call it is may have died, and its memory be another one's.
@@ -98,6 +99,13 @@ impl Work {
     /// The step ends here, whatever is left of its work.
     pub fn end(&mut self) {
         self.is_unfinished = true;
+    }
+
+    /// Whatever was worked, the step ends at the next place where it can.
+    pub fn use_up(&mut self) {
+        if self.allowance < u64::MAX {
+            self.done = self.done.max(self.allowance);
+        }
     }
 
     /// The operation makes do with what it has done, or does one piece more.

@@ -137,6 +137,9 @@ impl<D: CacheDevice> Cache<D> {
     pub(super) fn wait_one(&mut self) {
         assert!(self.in_flight > 0, "waiting for nothing");
         let completion = self.device.wait();
+        if self.device.was_slow() {
+            self.work.use_up();
+        }
         self.complete(completion);
     }
 

@@ -354,6 +354,15 @@ fn a_late_driver_is_not_waited_for_beyond_its_deadline_and_a_slow_one_is() {
 }
 
 #[test]
+fn a_long_wait_is_said_to_have_been_one() {
+    for (way, is_slow) in [(Way::Honest, false), (Way::Delays(1), true), (Way::LosesAll, true)] {
+        let (mut disk, _) = disk(way, Way::Honest, 1);
+        transfer(&mut disk, 0, 1);
+        assert_eq!(disk.was_slow(), is_slow, "{way:?}");
+    }
+}
+
+#[test]
 fn time_that_jumps_past_the_deadline_is_no_proof() {
     let (mut disk, world) = disk(Way::Delays(1), Way::Honest, 1);
     assert!(transfer(&mut disk, 0, 1)[0].is_ok());

@@ -106,6 +106,34 @@ fn a_large_directory_in_another_is_searched_listed_and_added_to_in_short_steps()
 }
 
 #[test]
+fn a_step_ends_behind_a_long_wait() {
+    // A directory each of whose clusters is far from the others.
+    const CLUSTERS: u32 = 100;
+    let mut image = big_volume(20_000);
+    chain(&mut image, 1000, CLUSTERS, 128);
+    put(&mut image, 2, 0, &name("D"), (0x10, 1000, 0));
+    dots(&mut image, 1000, 0);
+    for slot in 2..16 * CLUSTERS {
+        let (cluster, within) = (1000 + slot / 16 * 128, slot as usize % 16);
+        put(&mut image, cluster, within, &name(&format!("F{slot:07}")), (0x20, 0, 0));
+    }
+    for (is_slow, most) in [(true, 2), (false, STEP_WORK)] {
+        let mut disk = mounted(image.clone());
+        disk.device_mut().is_slow = is_slow;
+        let mut longest = 0;
+        let (found, steps, _) = in_steps(&mut disk, STEP_WORK, |disk| {
+            let before = disk.device().counters.waits;
+            let found = disk.stat("/D/NONE");
+            longest = longest.max(disk.device().counters.waits - before);
+            found
+        });
+        assert_eq!(found, Err(FsError::NotFound));
+        assert!(longest <= most, "{longest} waits in one of {steps} steps");
+        assert!(is_slow || longest > 10, "{longest} waits: the disk is not asked");
+    }
+}
+
+#[test]
 fn a_file_in_many_fragments_is_opened_read_and_freed_in_short_steps() {
     const FRAGMENTS: u32 = 100_000;
     let mut image = big_volume(220_000);
