@@ -85,7 +85,7 @@ impl System {
         }
     }
 
-    fn on_message(&mut self, message: &Message) -> Option<Answer> {
+    pub(super) fn on_message(&mut self, message: &Message) -> Option<Answer> {
         if message.badge & SIGNAL != 0 {
             if message.badge & TIMER_BIT != 0 {
                 self.event(Event::TimerFired);

@@ -4,9 +4,10 @@
 //! There are a driver `disk`, a file server `files` that uses it, a `shell` with control over all, and
 //! a slot for programs.
 
-mod machine;
+pub(in crate::system) mod machine;
 
 mod deaths;
+mod messages;
 mod programs;
 mod starts;
 mod told;
@@ -27,16 +28,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::vec::Vec as StdVec;
 
-const DISK: ServerId = ServerId(0);
-const FILES: ServerId = ServerId(1);
-const SHELL: ServerId = ServerId(2);
-const SLOT: ServerId = ServerId(3);
+pub(in crate::system) const DISK: ServerId = ServerId(0);
+pub(in crate::system) const FILES: ServerId = ServerId(1);
+pub(in crate::system) const SHELL: ServerId = ServerId(2);
+pub(in crate::system) const SLOT: ServerId = ServerId(3);
 /// Bytes of address space for what the root server maps.
 const WINDOW: usize = 64 << 20;
 const RAM_BITS: u8 = 27;
 
-struct World {
-    system: Box<System>,
+pub(in crate::system) struct World {
+    pub system: Box<System>,
     machine: Rc<RefCell<Machine>>,
 }
 
@@ -178,7 +179,7 @@ fn set_up(manifest: fn() -> Manifest, test: impl FnOnce(World) + Send + 'static)
 }
 
 /// Runs `test` with a system that has started all servers.
-fn booted(test: impl FnOnce(World) + Send + 'static) {
+pub(in crate::system) fn booted(test: impl FnOnce(World) + Send + 'static) {
     set_up(manifest, move |mut world| {
         world.system.event(Event::Boot);
         test(world);
@@ -187,21 +188,26 @@ fn booted(test: impl FnOnce(World) + Send + 'static) {
 
 impl World {
     /// What the kernel was asked since the last look.
-    fn asked(&self) -> StdVec<machine::Asked> {
+    pub(in crate::system) fn asked(&self) -> StdVec<machine::Asked> {
         core::mem::take(&mut self.machine.borrow_mut().asked)
     }
 
     /// What the root server said since the last look, without its own name.
-    fn said(&self) -> std::string::String {
+    pub(in crate::system) fn said(&self) -> std::string::String {
         core::mem::take(&mut self.machine.borrow_mut().log)
     }
 
     /// Which capabilities were signalled since the last look.
-    fn signalled(&self) -> StdVec<u64> {
+    pub(in crate::system) fn signalled(&self) -> StdVec<u64> {
         core::mem::take(&mut self.machine.borrow_mut().signalled)
     }
 
-    fn page(&self, server: ServerId) -> &'static Control {
+    pub(in crate::system) fn page(&self, server: ServerId) -> &'static Control {
         self.system.servers[server.index()].control().unwrap()
+    }
+
+    /// What the kernel answers when it is asked for its statistics.
+    pub(in crate::system) fn set_statistics(&self, words: [u64; 4]) {
+        self.machine.borrow_mut().statistics = words;
     }
 }
