@@ -20,6 +20,8 @@ const SPOILED: u64 = 12;
 const TEMPTING: u64 = 3;
 /// So often at most: more than a server has of anything.
 const GREED: u64 = 150;
+/// So many things are a hoard.
+const HOARD: u64 = 4;
 /// Numbers below this are not kept: they are tried anyway.
 const SMALL: u64 = 8;
 
@@ -55,10 +57,13 @@ impl Hoards {
         Hoards([const { AtomicU64::new(0) }; PROTOCOLS])
     }
 
-    /// Whether it is this method's turn, which it is once.
+    /// Whether it is this method's turn, which it is until something was hoarded by it.
     fn is_next(&self, which: Which) -> bool {
-        let bit = 1 << (which.method % 64);
-        self.0[which.protocol].fetch_or(bit, Relaxed) & bit == 0
+        self.0[which.protocol].load(Relaxed) & 1 << (which.method % 64) == 0
+    }
+
+    fn end(&self, which: Which) {
+        self.0[which.protocol].fetch_or(1 << (which.method % 64), Relaxed);
     }
 }
 
@@ -108,8 +113,10 @@ impl Attack<'_> {
         if !is_plain || sent.label != method.label {
             return;
         }
-        if self.hoards.is_some_and(|hoards| hoards.is_next(self.which)) {
-            self.take_all(method, sent, Found::IsHoarded);
+        if let Some(hoards) = self.hoards.filter(|hoards| hoards.is_next(self.which)) {
+            if self.take_all(method, sent, Found::IsHoarded) >= HOARD {
+                hoards.end(self.which);
+            }
         } else if self.is_tempting() {
             self.take_all(method, sent, Found::IsKept);
         }
@@ -145,8 +152,11 @@ impl Attack<'_> {
 
     /// Makes a call again and again, as long as it succeeds: takes all that there is. What numbers calls
     /// stands at their ends; half the time each is another one. There is nothing to hoard where the same is
-    /// answered again.
-    fn take_all<A, R: Serialize>(&mut self, method: &Method<A, R>, mut sent: Sent, found: Found) {
+    /// answered again. Returns how often it succeeded.
+    fn take_all<A, R>(&mut self, method: &Method<A, R>, mut sent: Sent, found: Found) -> u64
+    where
+        R: Serialize,
+    {
         let is_numbered = found == Found::IsHoarded || self.random.chance(2);
         let mut last_sum = None;
         for number in 1..GREED {
@@ -156,10 +166,11 @@ impl Attack<'_> {
             }
             let sum = self.make(method, &sent, found);
             if sum.is_none() || (found == Found::IsHoarded && sum == last_sum) {
-                return;
+                return number - 1;
             }
             last_sum = sum;
         }
+        GREED
     }
 
     /// Makes the call. `None` if there is no answer to look at; it is counted then.
