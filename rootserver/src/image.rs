@@ -198,7 +198,7 @@ mod tests {
         let bytes = encode(&sample());
         let mut read = Box::new(NO_MANIFEST);
         for length in 0..bytes.len() {
-            assert!(read_manifest(&bytes[..length], &mut read).is_err());
+            assert_eq!(read_manifest(&bytes[..length], &mut read), Err(FileError::Malformed));
         }
         for at in 0..bytes.len() {
             for change in [1, 0x80, 0xff] {

@@ -1,7 +1,7 @@
 //! Rings under death: each side is killed at every store and at random; every request of a living
 //! client is completed exactly once, with the right answer, and nobody sleeps through work.
 
-use super::{ClientRing, ServerRing, bytes, header};
+use super::{ClientRing, Full, ServerRing, bytes, header};
 use crate::shared::Shared;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -101,7 +101,7 @@ impl World {
             self.expected.push(request);
             self.client.submit(request).unwrap();
         } else {
-            assert!(self.client.submit(request).is_err());
+            assert_eq!(self.client.submit(request), Err(Full));
         }
         self.client_awake = true;
     }

@@ -307,15 +307,11 @@ mod tests {
         assert_eq!((longest["disk"].ns, longest["boot"].ns, longest.len()), (70, 1, 2));
         assert_eq!(longest["disk"].line, "ls");
         assert!(judged(&console.replace("70", "50000000")).is_ok());
-        let told = |console: &str| judged(console).unwrap_err().to_string();
-        assert_eq!(
-            told(&console.replace("70", "50000001")),
-            "`ls`: an answer of disk took 50000001 instructions"
-        );
-        assert_eq!(
-            told(&console.replace("boot: 1 busy-ns", "boot in vain")),
-            "`ls`: x: asks boot in vain"
-        );
+        let refused = |console: String| judged(&console).unwrap_err().to_string();
+        let late = refused(console.replace("70", "50000001"));
+        assert!(late.contains("disk") && late.contains("50000001"), "{late}");
+        let vain = refused(console.replace("boot: 1 busy-ns", "boot in vain"));
+        assert!(vain.contains("boot in vain"), "{vain}");
     }
 
     #[test]

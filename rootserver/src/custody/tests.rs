@@ -139,7 +139,8 @@ fn device_memory_is_found_at_its_address() {
     let again = c.device_frames(&mut k, 0xb010_4000, PAGE);
     assert_eq!(again, Err(CustodyError::NoDeviceMemory { paddr: 0xb010_4000 }));
     assert!(c.device_frames(&mut k, 0xb010_8000, PAGE).is_ok());
-    assert!(c.device_frames(&mut k, 0xf000_0000, PAGE).is_err());
+    let nowhere = c.device_frames(&mut k, 0xf000_0000, PAGE);
+    assert_eq!(nowhere, Err(CustodyError::NoDeviceMemory { paddr: 0xf000_0000 }));
     assert_eq!(c.untyped.free_bytes(), free, "device memory is no RAM");
 }
 
@@ -165,7 +166,10 @@ fn device_frames_that_cannot_all_be_had_take_nothing() {
     ] {
         for _ in 0..3 {
             let refused = c.device_frames(&mut k, paddr, bytes);
-            assert!(refused.is_err(), "{paddr:#x}");
+            assert!(
+                matches!(refused, Err(CustodyError::NoDeviceMemory { .. })),
+                "{paddr:#x}: {refused:?}"
+            );
             assert_eq!((c.slots.free(), k.caps.len()), (slots, caps), "{paddr:#x}, {bytes:#x}");
         }
     }
@@ -286,12 +290,13 @@ fn frames_that_cannot_all_be_had_take_nothing() {
     let before = (custody.untyped.free_bytes(), custody.slots.free());
     // There are 1,280 of them, and slots for more.
     let owner = Owner::Program(0);
-    assert!(custody.small_frames(&mut kernel, owner, 1281 * PAGE).is_err());
+    let no_memory = Err(CustodyError::NoMemory { size_bits: 12 });
+    assert_eq!(custody.small_frames(&mut kernel, owner, 1281 * PAGE), no_memory);
     assert_eq!((custody.untyped.free_bytes(), custody.slots.free()), before);
     assert!(kernel.frames().is_empty());
     let all = custody.small_frames(&mut kernel, owner, 1280 * PAGE).unwrap();
     assert_eq!(all.count, 1280);
-    assert!(custody.small_frames(&mut kernel, owner, PAGE).is_err());
+    assert_eq!(custody.small_frames(&mut kernel, owner, PAGE), no_memory);
     custody.release(&mut kernel, owner, &[all]).unwrap();
     assert_eq!((custody.untyped.free_bytes(), custody.slots.free()), before);
 }

@@ -204,13 +204,16 @@ fn names_are_made_unique_and_never_too_long() {
     assert_eq!(unique("c").unwrap(), "c");
     assert_eq!(unique("b").unwrap(), "b-2");
     assert_eq!(unique("a").unwrap(), "a-3");
-    assert!(unique("").is_err() && unique("A").is_err() && unique("ä").is_err());
+    for name in ["", "A", "ä"] {
+        assert_eq!(unique(name), Err(refuse!("`{name}`: {NAME_RULE}")));
+    }
     // Lines of the log that begin with it are the root server's.
     assert_eq!(unique("root").unwrap(), "root-2");
     let long = "x".repeat(32);
     let shortened = unique_name(&named(&long), |name| name == long).unwrap();
     assert_eq!(shortened, format!("{}-2", "x".repeat(27)).as_str());
-    assert!(unique_name(&named("a"), |_| true).is_err());
+    let full = unique_name(&named("a"), |_| true);
+    assert_eq!(full.unwrap_err(), "too many programs are called `a`");
 }
 
 proptest! {

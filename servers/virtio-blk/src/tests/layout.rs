@@ -51,6 +51,16 @@ fn the_first_of_a_kind_counts_and_reserved_bars_are_ignored() {
 }
 
 #[test]
+fn of_each_kind_a_second_structure_is_ignored() {
+    let good = Layout::find(&config(&GOOD)).unwrap();
+    for kind in 1..=4 {
+        let mut twice = GOOD.to_vec();
+        twice.push((kind, 2, 0x4000, 0x2000));
+        assert_eq!(Layout::find(&config(&twice)), Ok(good), "{kind}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_unusable_is_named() {
     for kind in [1, 2, 4] {
         let without: Vec<_> = GOOD.into_iter().filter(|s| s.0 != kind).collect();

@@ -5,6 +5,7 @@ mod disk;
 mod fake;
 mod interrupts;
 mod layout;
+mod memory;
 mod questions;
 mod real;
 mod server;

@@ -131,8 +131,8 @@ pub struct Fake {
     liberties: Option<liberties::Liberties>,
     generation: u8,
     select: [u32; 2],
-    driver_features: u64,
-    vectors: [u16; 2],
+    pub driver_features: u64,
+    pub vectors: [u16; 2],
     /// Messages sent by each vector.
     messages: [u32; 2],
     /// Causes that keep the line high.
