@@ -123,6 +123,8 @@ pub struct Fake {
     generation: u8,
     select: [u32; 2],
     pub driver_features: u64,
+    /// Looks at the status until a reset is done.
+    pub slow_reset: Cell<u32>,
     pub vectors: [u16; 2],
     /// Messages sent by each vector.
     messages: [u32; 2],
@@ -175,6 +177,7 @@ impl Fake {
             generation: 0,
             select: [7; 2],
             driver_features: 0,
+            slow_reset: Cell::new(0),
             vectors: [5; 2],
             messages: [0; 2],
             causes: USED_BUFFER,
@@ -234,6 +237,10 @@ impl Fake {
     // ---- registers that all transports have ----
 
     fn read_status(&self) -> u8 {
+        if self.slow_reset.get() > 0 {
+            self.slow_reset.set(self.slow_reset.get() - 1);
+            return 0x40;
+        }
         self.status | if self.needs_reset { 64 } else { 0 }
     }
 
