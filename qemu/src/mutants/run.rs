@@ -136,11 +136,7 @@ impl WorkingCopy {
         if !matches!(status.code(), Some(0 | 2 | 3)) {
             bail!("cargo mutants ended with {status}; what it says is above");
         }
-        let outcomes = read(&results.join("mutants.out"))?;
-        match mutants.iter().find(|mutant| !outcomes.contains_key(mutant)) {
-            Some(lost) => bail!("cargo mutants does not say what became of {lost}"),
-            None => Ok(outcomes),
-        }
+        of_these(read(&results.join("mutants.out"))?, mutants)
     }
 
     fn command(&self) -> Command {
@@ -212,6 +208,16 @@ fn read(folder: &Path) -> Result<Outcomes> {
     Ok(outcomes)
 }
 
+/// The outcomes of these mutants: those of struct fields are tried by `cargo mutants` whatever it is
+/// told to take.
+fn of_these(mut outcomes: Outcomes, mutants: &[Mutant]) -> Result<Outcomes> {
+    outcomes.retain(|mutant, _| mutants.contains(mutant));
+    match mutants.iter().find(|mutant| !outcomes.contains_key(mutant)) {
+        Some(lost) => bail!("cargo mutants does not say what became of {lost}"),
+        None => Ok(outcomes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,6 +254,16 @@ mod tests {
         let files = Tree::read(&to).unwrap().files;
         let files: Vec<_> = files.iter().map(|file| (&*file.path, &*file.text)).collect();
         assert_eq!(files, [("a/same.rs", "1"), ("b.rs", "4"), ("new/c.rs", "5")]);
+    }
+
+    #[test]
+    fn outcomes_are_those_of_the_mutants_that_were_asked_for() {
+        let mutant = |line: usize| Mutant::parse(&format!("a.rs:{line}:1: x")).unwrap();
+        let all: Outcomes = (1..4).map(|line| (mutant(line), Outcome::Missed)).collect();
+        let asked = of_these(all.clone(), &[mutant(3), mutant(1)]).unwrap();
+        assert_eq!(asked.into_keys().collect::<Vec<_>>(), [mutant(1), mutant(3)]);
+        let lost = of_these(all, &[mutant(4)]).unwrap_err().to_string();
+        assert_eq!(lost, "cargo mutants does not say what became of a.rs:4:1: x");
     }
 
     #[test]

@@ -259,3 +259,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_program_may_write_to_the_log_if_its_entry_says_so_and_has_no_other_privilege() {
+    for log in [false, true] {
+        let server = of(&ProgramEntry { log, ..ProgramEntry::default() }).unwrap();
+        assert_eq!(server.privileges, Privileges { log, ..Privileges::default() });
+    }
+}

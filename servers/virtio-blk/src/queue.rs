@@ -187,11 +187,6 @@ impl<M: DmaMemory> Queue<M> {
         [DESCRIPTORS, self.available, self.used].map(|offset| base + offset as u64)
     }
 
-    /// Entries of the queue.
-    pub fn entries(&self) -> u16 {
-        self.entries
-    }
-
     /// Slots altogether.
     pub fn slots(&self) -> usize {
         self.entries as usize / DESCRIPTORS_PER_SLOT

@@ -111,3 +111,40 @@ fn an_announced_end_has_the_reason_of_the_page() {
         });
     }
 }
+
+#[test]
+fn a_device_can_be_made_mute_only_where_somebody_waits_for_it() {
+    use core::sync::atomic::Ordering::Relaxed;
+    use libipc::control::Misbehaviour;
+    use skink_protocols::control::{ControlError, KillSpec, When};
+    booted(|mut world| {
+        let spec =
+            KillSpec { when: When::Now, how: Misbehaviour::MuteDevice, ..KillSpec::default() };
+        assert_eq!(world.system.kill(DISK, &spec), Err(ControlError::NoDeadline));
+        world.page(DISK).has_deadline.store(1, Relaxed);
+        assert!(world.system.kill(DISK, &spec).is_ok());
+        assert_eq!(world.page(DISK).at_once.load(Relaxed), Misbehaviour::MuteDevice as u32);
+    });
+}
+
+#[test]
+fn a_death_at_anothers_moment_is_recorded_with_that_moment() {
+    use libipc::trigger::Moment;
+    use skink_protocols::control::{At, KillSpec, When};
+    booted(|mut world| {
+        let at = At { moment: Moment::Reply, number: 3 };
+        let spec =
+            KillSpec { when: When::Other("files".try_into().unwrap(), at), ..KillSpec::default() };
+        world.system.kill(DISK, &spec).unwrap();
+        let reached = |count| arming::Reached { server: FILES, moment: Moment::Reply, count };
+        world.system.reached(reached(2));
+        assert!(world.system.is_running(DISK));
+        world.system.reached(reached(3));
+        assert!(!world.system.is_running(DISK));
+        let placed = last(&world).placed.unwrap();
+        assert_eq!(
+            (placed.server.as_str(), placed.moment, placed.count),
+            ("files", Moment::Reply, 3)
+        );
+    });
+}

@@ -100,3 +100,15 @@ fn only_a_device_that_does_not_answer_is_silent() {
         assert!(error.to_string().starts_with("the device "));
     }
 }
+
+#[test]
+fn a_reset_may_take_its_time_and_no_longer() {
+    for wiring in Wiring::ALL {
+        // The fake clock goes on by a millisecond at each look; a second is allowed.
+        for (looks, error) in [(1, None), (990, None), (1100, Some(DeviceError::ResetTimeout))] {
+            let fake = Fake::new(wiring, 8);
+            fake.borrow_mut().slow_reset.set(looks);
+            assert_eq!(start(&fake).err(), error, "{looks} by {wiring:?}");
+        }
+    }
+}

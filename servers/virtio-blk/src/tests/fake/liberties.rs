@@ -48,9 +48,9 @@ impl Fake {
         self.liberties.is_some() && self.draw(3) == 0
     }
 
-    /// How often the status is read until a reset is over (§2.4.2).
-    pub(super) fn reset_reads(&mut self) -> u64 {
-        self.draw(5)
+    /// Looks at the status until a reset is over (§2.4.2); `None` without liberties.
+    pub(super) fn reset_looks(&mut self) -> Option<u32> {
+        self.liberties.as_mut().map(|liberties| liberties.below(5) as u32)
     }
 
     /// The used length of a request that failed: what the device has counted, the status byte or not

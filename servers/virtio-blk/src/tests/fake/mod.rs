@@ -126,12 +126,12 @@ pub struct Fake {
     /// Chains taken from the available ring and not yet answered.
     pub held: Vec<Chain>,
     pub status: u8,
-    /// Reads of the status until a reset is over.
-    resetting: Cell<u64>,
     liberties: Option<liberties::Liberties>,
     generation: u8,
     select: [u32; 2],
     pub driver_features: u64,
+    /// Looks at the status until a reset is done.
+    pub slow_reset: Cell<u32>,
     pub vectors: [u16; 2],
     /// Messages sent by each vector.
     messages: [u32; 2],
@@ -184,11 +184,11 @@ impl Fake {
             largest: 0,
             held: Vec::new(),
             status: 0x0f,
-            resetting: Cell::new(0),
             liberties: None,
             generation: 0,
             select: [7; 2],
             driver_features: 0,
+            slow_reset: Cell::new(0),
             vectors: [5; 2],
             messages: [0; 2],
             causes: USED_BUFFER,
@@ -234,8 +234,9 @@ impl Fake {
 
     fn reset(&mut self) {
         self.status = if self.lie == Lie::NeverResets { 0x40 } else { 0 };
-        let reads = self.reset_reads();
-        self.resetting.set(reads);
+        if let Some(looks) = self.reset_looks() {
+            self.slow_reset.set(looks);
+        }
         self.driver_features = 0;
         self.vectors = [NO_VECTOR; 2];
         self.causes = 0;
@@ -255,9 +256,9 @@ impl Fake {
     // ---- registers that all transports have ----
 
     fn read_status(&self) -> u8 {
-        if let Some(left) = self.resetting.get().checked_sub(1) {
-            self.resetting.set(left);
-            return 0x0f;
+        if let Some(left) = self.slow_reset.get().checked_sub(1) {
+            self.slow_reset.set(left);
+            return 0x40;
         }
         self.status | if self.needs_reset { 64 } else { 0 }
     }
@@ -266,7 +267,7 @@ impl Fake {
         if value == 0 {
             return self.reset();
         }
-        assert_eq!(self.resetting.get(), 0, "§2.4.2: the reset is not over");
+        assert_eq!(self.slow_reset.get(), 0, "§2.4.2: the reset is not over");
         let added = value & !self.status;
         assert_eq!(self.status & !value, 0, "§2.1.1: bits are not taken back");
         if added & 2 != 0 {
