@@ -279,6 +279,10 @@ impl Supervisor {
             let (period_ns, instance) = (service.policy.period_ns, service.incarnation);
             let blame = self.suspects.add(now_ns, period_ns, instance, calls);
             service.streak.add(now_ns.saturating_sub(service.started_ns), blame);
+            // Their calls end with it, and they have not run since.
+            for client in self.services.iter_mut().filter(|client| client.needs.has(server)) {
+                client.pinged = client.pinged.map(Pulse::excused);
+            }
             self.take_apart(now_ns, server, cause, blame, actions);
             self.count_against_sessions(now_ns, calls, actions);
         }

@@ -6,7 +6,8 @@
 //! * It was the server's turn: meanwhile the CPU was idle, or ran the server itself or one of
 //!   lower priority. Whoever is kept from the CPU by those above is late, not dead.
 //! * The server is expected to answer: it does not wait for the answer of another server (whose
-//!   restart may be delayed: that one's death is none of its own), and has not said that it is busy.
+//!   restart may be delayed: that one's death is none of its own), and has not said that it is busy; nor
+//!   did it when the interval began. A call that ends may end right before the heartbeat is due.
 //!
 //! Loops without end are found by their budget, long before.
 
@@ -45,12 +46,17 @@ pub enum Verdict {
 }
 
 impl Pulse {
+    /// The same, of a server of which no answer is expected.
+    pub fn excused(self) -> Pulse {
+        Pulse { duty: Duty::Excused, ..self }
+    }
+
     /// Judges the pulse `self` by the one when the server was asked.
     pub fn judge(self, asked: Option<Pulse>) -> Verdict {
         match asked {
             None => Verdict::Alive,
             Some(asked) if asked.answered != self.answered => Verdict::Alive,
-            Some(_) if self.duty == Duty::Excused => Verdict::Excused,
+            Some(asked) if [asked.duty, self.duty].contains(&Duty::Excused) => Verdict::Excused,
             Some(asked) if asked.turn_ns == self.turn_ns => Verdict::Late,
             Some(_) => Verdict::Missed,
         }

@@ -298,8 +298,8 @@ fn a_driver_waits_for_its_device_and_its_clients_do_not() {
 }
 
 /// A server with a heartbeat every 20 ms that was asked for its first at 20 ms; fires the timer at
-/// 40 ms and 60 ms, when these are its pulses.
-fn heartbeats(pulses: [Pulse; 2]) -> [Action; 2] {
+/// 40 ms, 60 ms and so on, when these are its pulses.
+fn heartbeats<const N: usize>(pulses: [Pulse; N]) -> [Action; N] {
     let beating = Server { heartbeat_ms: 20, ..server("a", Restart::Permanent) };
     let mut s = Supervisor::new(&manifest(&[beating]));
     step(&mut s, 0, Event::Boot);
@@ -311,7 +311,7 @@ fn heartbeats(pulses: [Pulse; 2]) -> [Action; 2] {
         actions[0]
     };
     assert_eq!(fire(20 * MS, Pulse::default()), Action::Ping(A));
-    [fire(40 * MS, pulses[0]), fire(60 * MS, pulses[1])]
+    core::array::from_fn(|i| fire((40 + 20 * i as u64) * MS, pulses[i]))
 }
 
 #[test]
@@ -331,11 +331,36 @@ fn who_is_late_or_excused_is_not_dead() {
     // Those above it had the CPU all the time, then it was its turn.
     let late = [pulse(0, Duty::Serving), pulse(3, Duty::Serving)];
     assert_eq!(heartbeats(late), [waits(60), dead]);
-    // Excused, and from then on a whole interval in which it could have answered.
-    let excused = [pulse(3, Duty::Excused), pulse(4, Duty::Serving)];
-    assert_eq!(heartbeats(excused), [waits(60), dead]);
+    // Excused for a part of the second interval, perhaps for nearly all of it; then a whole one in which it
+    // could have answered.
+    let excused = [pulse(3, Duty::Excused), pulse(4, Duty::Serving), pulse(5, Duty::Serving)];
+    assert_eq!(heartbeats(excused), [waits(60), waits(80), dead]);
     let on_time = [pulse(3, Duty::Excused), Pulse { answered: 1, turn_ns: 9, duty: Duty::Serving }];
     assert_eq!(heartbeats(on_time), [waits(60), Action::Ping(A)]);
+}
+
+/// A client's call ends with its server; it has not run since, and its heartbeat is due.
+#[test]
+fn who_waited_for_a_server_that_died_is_given_an_interval_to_answer() {
+    let client = Server { heartbeat_ms: 20, ..server("b", Restart::Permanent) };
+    let mut needs = manifest(&[server("a", Restart::Permanent), client]);
+    needs.edges = [groups::edge(1, 0)].into_iter().collect();
+    let mut s = Supervisor::new(&needs);
+    let b = ServerId(1);
+    step(&mut s, 0, Event::Boot);
+    step(&mut s, 0, Event::Started(A));
+    step(&mut s, 0, Event::Started(b));
+    let fire = |s: &mut Supervisor, now, turn_ns| {
+        let mut actions = Actions::new();
+        let pulses = [Pulse::default(), Pulse { turn_ns, ..Pulse::default() }];
+        s.step(now, Event::TimerFired, Seen { pulses: &pulses, ..Seen::default() }, &mut actions);
+        actions[0]
+    };
+    assert_eq!(fire(&mut s, 20 * MS, 0), Action::Ping(b));
+    step(&mut s, 39 * MS, Event::Died(A, Cause::Killed));
+    let declared = Action::Declare(b, Cause::Heartbeat);
+    assert_ne!(fire(&mut s, 40 * MS, 19), declared);
+    assert_eq!(fire(&mut s, 60 * MS, 39), declared);
 }
 
 #[test]

@@ -8,7 +8,7 @@ const FS: ServerId = ServerId(1);
 const SHELL: ServerId = ServerId(2);
 const HELLO: ServerId = ServerId(3);
 
-fn edge(client: u8, server: u8) -> Edge {
+pub(super) fn edge(client: u8, server: u8) -> Edge {
     Edge {
         name: "x".try_into().unwrap(),
         client,
