@@ -9,7 +9,7 @@ use crate::addr::KernelAddr;
 ///
 /// Holding one proves nothing by itself: the kernel upholds that an object is finalised only
 /// when no capability, queue or other object refers to it any more (*finalise before reuse*, see
-/// `object::finalise`). Objects keep their fields in `Cell`s and are only ever borrowed shared,
+/// [`crate::finalise`]). Objects keep their fields in `Cell`s and are only ever borrowed shared,
 /// so two `Obj`s of one object are no aliasing problem; the big kernel lock excludes races.
 #[repr(transparent)]
 pub struct Obj<T>(NonNull<T>);

@@ -21,7 +21,7 @@ numbered! {
     /// | `Exception` | 0 or faulting address | x86_64 error code; aarch64 ESR | x86_64 vector; aarch64 exception class |
     /// | `CapFault` | the `CPtr` | 0 send phase, 1 receive phase | bits left in the look-up |
     /// | `UnknownSyscall` | the number | 0 | 0 |
-    /// | `Timeout` | 0 | nanoseconds consumed since the last refill | badge of the `SchedContext` |
+    /// | `Timeout` | 0 | nanoseconds consumed since the context's last timeout fault, or in all | badge of the `SchedContext` |
     pub enum Fault: u64 {
         /// An access that the address space does not allow.
         PageFault = 1,
