@@ -43,8 +43,9 @@ const ONE: f64 = 46.0;
 const REQUEST: f64 = 3.0 * ONE;
 
 pub fn once(shipped: &Fixture) -> Result<()> {
-    let fixture = fixture(shipped, "lies", "all 1", "none 1")?;
-    in_turn(&fixture, &disk()?, LIAR, LIAR.named("all"), lied_to)
+    let names = LIAR.turns(shipped.arch(), "all");
+    let fixture = fixture(shipped, "lies", &format!("{names} 1"), "none 1")?;
+    in_turn(&fixture, &disk()?, LIAR, LIAR.named(&names), lied_to)
 }
 
 /// One instance lies in this way: every command ends; then an honest one makes it good.
@@ -89,7 +90,7 @@ pub fn lied_to(user: &mut User<'_>, way: &Way) -> Result<()> {
 /// All instances lie in the same way: every command ends, with what is right or with an error; restarts
 /// are bounded; who needs no disk is served.
 pub fn for_ever(shipped: &Fixture) -> Result<()> {
-    let names = chosen("silent,status,dies");
+    let names = LIAR.turns(shipped.arch(), &chosen("silent,status,dies"));
     let fixture = fixture(shipped, "lies-for-ever", &format!("{names} {LIVES}"), "none 1")?;
     in_turn(&fixture, &disk()?, LIAR, LIAR.named(&names), |user, way| {
         user.waits_for_quiet()?;

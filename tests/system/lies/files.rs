@@ -64,9 +64,10 @@ fn commands(way: &Way) -> [String; 12] {
 }
 
 pub fn once(shipped: &Fixture) -> Result<()> {
-    let fixture = fixture(shipped, "lies-of-files", "none 1", "all 1")?;
-    let ways = LIAR.named("all").filter(|way| !ENDLESS.contains(&way.name));
-    in_turn(&fixture, &disk()?, LIAR, ways, lied_to)
+    let ends = LIAR.named("all").map(|way| way.name).filter(|name| !ENDLESS.contains(name));
+    let names = LIAR.turns(shipped.arch(), &ends.collect::<Vec<&str>>().join(","));
+    let fixture = fixture(shipped, "lies-of-files", "none 1", &format!("{names} 1"))?;
+    in_turn(&fixture, &disk()?, LIAR, LIAR.named(&names), lied_to)
 }
 
 /// One instance lies in this way: every command ends; then an honest one makes it good.
@@ -101,7 +102,7 @@ pub fn lied_to(user: &mut User<'_>, way: &Way) -> Result<()> {
 }
 
 pub fn for_ever(shipped: &Fixture) -> Result<()> {
-    let names = chosen("silent,garbage,dies");
+    let names = LIAR.turns(shipped.arch(), &chosen("silent,garbage,dies"));
     let fixture =
         fixture(shipped, "lies-of-files-for-ever", "none 1", &format!("{names} {LIVES}"))?;
     in_turn(&fixture, &disk()?, LIAR, LIAR.named(&names), |user, way| {
