@@ -25,7 +25,8 @@ use crate::device::CacheDevice;
 use crate::error::FsError;
 
 /// Work of a step of the server. Beside the longest of what `skink disks` does another client waited for an
-/// answer, which may be more than one step, for up to 7.1 million instructions (13 million where the root directory is a loop).
+/// answer, which may be more than one step, for up to 7.1 million instructions (13 million where the root
+/// directory is a loop).
 pub const STEP_WORK: u64 = 600;
 /// Work of one look at a sector of metadata in memory, the unit: 300 to 6,500 instructions.
 pub(crate) const LOOK: u64 = 1;
