@@ -85,6 +85,10 @@ impl<D: CacheDevice> Volume<D> {
     }
 
     fn close_dead(&mut self, file: OpenFile, owner: Owner) -> Result<(), FsError> {
+        if self.abandoned.contains(&file) {
+            // Closed with what it has left, which may be half done.
+            return Ok(());
+        }
         let at = self.files.get(file)?.node;
         let node = self.files.node_mut(at);
         node.askers.retain(|asker| *asker != owner.badge);
@@ -92,9 +96,7 @@ impl<D: CacheDevice> Volume<D> {
             return self.close(file);
         }
         self.is_untidy = true;
-        if !self.abandoned.contains(&file) {
-            self.abandoned.push(file);
-        }
+        self.abandoned.push(file);
         Ok(())
     }
 }

@@ -400,3 +400,32 @@ fn a_change_of_size_that_is_given_up_leaves_nothing() {
         }
     }
 }
+
+/// Two clients die while their files grow; what they leave is freed while sessions go on changing.
+#[test]
+fn whoever_tidies_after_the_dead_is_not_told_of_their_handles() {
+    for steps in 1.. {
+        let mut world = World::new(1);
+        for client in [0, 1] {
+            world.call(client, Call::Open(client, false)).unwrap();
+            world.call(client, Call::Write(0, 0, 700)).unwrap();
+        }
+        for client in [0, 1] {
+            let number = world.number();
+            world.waiting[client] = Some((Call::Truncate(0, 1_500_000), number));
+            assert!(world.steps(client, 40).is_none(), "it grows for longer");
+        }
+        [0, 1].into_iter().for_each(|client| world.client_dies(client));
+        let number = world.number();
+        world.waiting[2] = Some((Call::Statistics, number));
+        let is_over = world.steps(2, steps).is_some();
+        world.client_dies(0);
+        if is_over {
+            assert!(steps > 3, "it was tidied in several steps");
+            break;
+        }
+        let told = world.steps(2, 100_000).expect("an end");
+        assert!(told.is_ok(), "after {steps} steps: {told:?}");
+        world.check();
+    }
+}
