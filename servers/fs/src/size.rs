@@ -14,7 +14,6 @@ use crate::cache::Class;
 use crate::device::CacheDevice;
 use crate::dirent::ENTRY_BYTES;
 use crate::error::FsError;
-
 use crate::open::{Access, OpenFile};
 use crate::volume::Volume;
 use crate::write::zero_piece;
@@ -216,9 +215,7 @@ impl<D: CacheDevice> Volume<D> {
             if steps == Steps::Many {
                 self.core.pause()?;
             }
-            let last = self.files.node(at).chain.last();
-            let together = self.core.run_to_allocate(last, RESERVE_STEP);
-            let step = missing.min(together.max(SPREAD_STEP));
+            let step = missing.min(self.together(at, SPREAD_STEP, missing.min(RESERVE_STEP)));
             if let Err(error) = self.extend(at, step) {
                 if steps == Steps::One {
                     self.give_back(at, have)?;
@@ -234,6 +231,15 @@ impl<D: CacheDevice> Volume<D> {
             }
         }
         Ok(())
+    }
+
+    /// Clusters that may be added at a time: `spread`, which may lie anywhere, or up to `most`, if they lie in
+    /// one run.
+    pub(crate) fn together(&self, at: usize, spread: u32, most: u32) -> u32 {
+        match most > spread {
+            true => spread.max(self.core.run_to_allocate(self.files.node(at).chain.last(), most)),
+            false => spread,
+        }
     }
 
     /// Adds clusters at the end of the chain. The directory entry is not written yet: the data

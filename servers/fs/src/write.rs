@@ -168,9 +168,9 @@ impl<D: CacheDevice> Volume<D> {
             if until > offset + there && self.core.cache.work.is_used_up() {
                 break;
             }
-            let clusters =
-                self.core.run_to_allocate(self.files.node(at).chain.last(), WRITE_CLUSTERS);
-            let next = (until / cluster_bytes).saturating_add(clusters.max(SPREAD_CLUSTERS));
+            let begun = until / cluster_bytes;
+            let wanted = end.div_ceil(cluster_bytes) - begun;
+            let next = begun + self.together(at, SPREAD_CLUSTERS, wanted.min(WRITE_CLUSTERS));
             let next = next.saturating_mul(cluster_bytes).min(end);
             self.reserve(at, next, Steps::One)?;
             let piece = source.part((until - offset).into(), (next - until).into());
