@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use skink_tool::workspace::{Arch, Workspace};
 
 use crate::qmp::connect;
 
@@ -80,21 +81,22 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU's program `qemu` with a machine of these words, without any device that they do not
-    /// name.
+    /// Starts QEMU with a machine of these words, without any device that they do not name; installs it
+    /// first where it is missing.
     ///
     /// # Errors
     /// If it cannot be started. What it says of bad words stands on the standard error, and the
     /// first access panics.
-    pub fn start(qemu: &str, words: &[String]) -> Result<Machine> {
-        let mut qemu = Command::new(qemu)
+    pub fn start(arch: Arch, words: &[String]) -> Result<Machine> {
+        skink_tool::doctor::ensure(&Workspace::find()?, arch)?;
+        let mut qemu = Command::new(arch.qemu())
             .args(["-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-m", "64M"])
             .args(["-qtest", "stdio", "-qtest-log", "none"])
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("start {qemu}"))?;
+            .with_context(|| format!("start {}", arch.qemu()))?;
         let commands = qemu.stdin.take().context("QEMU's standard input")?;
         let answers = BufReader::new(qemu.stdout.take().context("QEMU's standard output")?);
         Ok(Machine { qemu, commands, answers })

@@ -9,8 +9,9 @@
 
 use libipc::mmio::Mmio;
 
-/// Device registers: each access happens once, at its full width, in program order.
-pub trait Registers {
+/// Memory that is read and written in words: each access happens once, at its full width, not merged with
+/// others and not torn.
+pub trait Words {
     /// Bytes.
     fn size(&self) -> usize;
     /// Reads a byte.
@@ -25,7 +26,10 @@ pub trait Registers {
     fn write16(&mut self, offset: usize, value: u16);
     /// Writes 32 bits; `offset` is a multiple of 4.
     fn write32(&mut self, offset: usize, value: u32);
+}
 
+/// Device registers, accessed in program order.
+pub trait Registers: Words {
     /// Writes 64 bits as two halves, low first (virtio 1.2 §4.1.3.1 allows it for every field).
     fn write64(&mut self, offset: usize, value: u64) {
         self.write32(offset, value as u32);
@@ -33,25 +37,11 @@ pub trait Registers {
     }
 }
 
-/// Memory that driver and device share, contiguous for the device. Accesses are not merged or
-/// torn; ordering between them is the queue's business (barriers).
-pub trait DmaMemory {
+/// Memory that driver and device share, contiguous for the device. Ordering between accesses is the
+/// queue's business (barriers).
+pub trait DmaMemory: Words {
     /// Address for the device of byte 0.
     fn device_address(&self) -> u64;
-    /// Bytes.
-    fn size(&self) -> usize;
-    /// Reads a byte.
-    fn read8(&self, offset: usize) -> u8;
-    /// Reads 16 bits; `offset` is a multiple of 2.
-    fn read16(&self, offset: usize) -> u16;
-    /// Reads 32 bits; `offset` is a multiple of 4.
-    fn read32(&self, offset: usize) -> u32;
-    /// Writes a byte.
-    fn write8(&mut self, offset: usize, value: u8);
-    /// Writes 16 bits; `offset` is a multiple of 2.
-    fn write16(&mut self, offset: usize, value: u16);
-    /// Writes 32 bits; `offset` is a multiple of 4.
-    fn write32(&mut self, offset: usize, value: u32);
     /// Writes 64 bits; `offset` is a multiple of 8.
     fn write64(&mut self, offset: usize, value: u64);
 }
@@ -64,7 +54,7 @@ pub trait Clock {
     fn relax(&self);
 }
 
-impl Registers for Mmio {
+impl Words for Mmio {
     fn size(&self) -> usize {
         Mmio::size(self)
     }
@@ -88,30 +78,11 @@ impl Registers for Mmio {
     }
 }
 
+impl Registers for Mmio {}
+
 impl DmaMemory for Mmio {
     fn device_address(&self) -> u64 {
         self.address()
-    }
-    fn size(&self) -> usize {
-        Mmio::size(self)
-    }
-    fn read8(&self, offset: usize) -> u8 {
-        Mmio::read8(self, offset)
-    }
-    fn read16(&self, offset: usize) -> u16 {
-        Mmio::read16(self, offset)
-    }
-    fn read32(&self, offset: usize) -> u32 {
-        Mmio::read32(self, offset)
-    }
-    fn write8(&mut self, offset: usize, value: u8) {
-        Mmio::write8(self, offset, value);
-    }
-    fn write16(&mut self, offset: usize, value: u16) {
-        Mmio::write16(self, offset, value);
-    }
-    fn write32(&mut self, offset: usize, value: u32) {
-        Mmio::write32(self, offset, value);
     }
     fn write64(&mut self, offset: usize, value: u64) {
         Mmio::write64(self, offset, value);

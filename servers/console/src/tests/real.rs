@@ -10,7 +10,7 @@ use crate::pl011::Registers;
 use crate::uart::Uart;
 use skink_tests::qmp::Socket;
 use skink_tests::qtest::Machine;
-use skink_tool::workspace::{Arch, Workspace};
+use skink_tool::workspace::Arch;
 use std::cell::RefCell;
 use std::format;
 use std::io::{ErrorKind, Read, Write};
@@ -26,15 +26,15 @@ type Qemu = Rc<RefCell<Machine>>;
 /// A UART of QEMU, and the other end of its line.
 struct Real {
     machine: Qemu,
+    /// Reads a register that a read does not change.
+    look: fn(&mut Machine),
     line: UnixStream,
     folder: PathBuf,
 }
 
 impl Real {
-    /// `words` name the machine; the clock runs, but no instruction of a guest.
-    fn start(arch: Arch, words: &[&str]) -> Real {
-        let workspace = Workspace::find().expect("the tests run in the workspace");
-        skink_tool::doctor::ensure(&workspace, arch).expect("QEMU is installed");
+    /// `look` reads what a read does not change. The clock runs, but no instruction of a guest.
+    fn start(arch: Arch, machine: &str, look: fn(&mut Machine)) -> Real {
         let folder =
             std::env::temp_dir().join(format!("skink-uart-{}-{}", std::process::id(), arch.name()));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -43,14 +43,15 @@ impl Real {
         let firmware = folder.join("firmware");
         std::fs::write(&firmware, halt()).expect("a firmware");
         let mut all: Vec<String> =
-            ["-chardev", &chardev, "-serial", "chardev:line"].map(String::from).into();
-        all.extend(words.iter().map(ToString::to_string));
+            ["-machine", machine, "-chardev", &chardev, "-serial", "chardev:line"]
+                .map(String::from)
+                .into();
         let socket = Socket::new(&format!("uart-{}", arch.name()));
         if arch == Arch::X86_64 {
             all.extend([String::from("-bios"), firmware.display().to_string()]);
         }
         all.extend(socket.arguments());
-        let machine = Machine::start(arch.qemu(), &all).expect("QEMU starts");
+        let machine = Machine::start(arch, &all).expect("QEMU starts");
         let mut qmp = socket.connect().expect("QEMU listens");
         if arch == Arch::X86_64 {
             // The 16550 counts silence by the machine's clock.
@@ -58,21 +59,23 @@ impl Real {
         }
         let line = UnixStream::connect(path).expect("QEMU listens");
         line.set_nonblocking(true).expect("a socket");
-        Real { machine: Rc::new(RefCell::new(machine)), line, folder }
+        Real { machine: Rc::new(RefCell::new(machine)), look, line, folder }
     }
 
     /// Lets QEMU look at its sockets and timers, which it does between any two commands of the protocol.
-    fn settle(&self, command: impl Fn(&mut Machine)) {
+    fn settle(&self) {
         for _ in 0..8 {
-            command(&mut self.machine.borrow_mut());
+            (self.look)(&mut self.machine.borrow_mut());
         }
     }
 
-    fn put(&self, bytes: &[u8]) {
+    fn arrive(&self, bytes: &[u8]) {
         (&self.line).write_all(bytes).expect("the line takes a few bytes");
+        self.settle();
     }
 
-    fn got(&self) -> Vec<u8> {
+    fn sent(&self) -> Vec<u8> {
+        self.settle();
         let mut bytes = Vec::new();
         match (&self.line).read_to_end(&mut bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => bytes,
@@ -130,15 +133,13 @@ impl Bench for RealPc {
     }
 
     fn arrive(&self, bytes: &[u8]) {
-        self.0.put(bytes);
-        self.0.settle(|machine| _ = machine.input(PIC + 1, 1));
+        self.0.arrive(bytes);
         std::thread::sleep(SILENCE);
-        self.0.settle(|machine| _ = machine.input(PIC + 1, 1));
+        self.0.settle();
     }
 
     fn sent(&self) -> Vec<u8> {
-        self.0.settle(|machine| _ = machine.input(PIC + 1, 1));
-        self.0.got()
+        self.0.sent()
     }
 
     /// Edges, as the first interrupt controller has seen them.
@@ -180,13 +181,11 @@ impl Bench for RealArm {
     }
 
     fn arrive(&self, bytes: &[u8]) {
-        self.0.put(bytes);
-        self.0.settle(|machine| _ = machine.read(PL011 + 0x18, 4));
+        self.0.arrive(bytes);
     }
 
     fn sent(&self) -> Vec<u8> {
-        self.0.settle(|machine| _ = machine.read(PL011 + 0x18, 4));
-        self.0.got()
+        self.0.sent()
     }
 
     /// The masked interrupt status is the line (§2.8).
@@ -246,12 +245,13 @@ fn compare<F: Bench, R: Bench>(fake: &F, real: &R) {
 
 #[test]
 fn the_fake_16550_answers_as_qemu_does() {
-    let real = RealPc(Real::start(Arch::X86_64, &["-machine", "q35"]));
+    let real = RealPc(Real::start(Arch::X86_64, "q35", |machine| _ = machine.input(PIC + 1, 1)));
     compare(&Asked::<fake::Ns16550>::new(), &real);
 }
 
 #[test]
 fn the_fake_pl011_answers_as_qemu_does() {
-    let real = RealArm(Real::start(Arch::Aarch64, &["-machine", "virt"]));
+    let real =
+        RealArm(Real::start(Arch::Aarch64, "virt", |machine| _ = machine.read(PL011 + 0x18, 4)));
     compare(&Asked::<fake::Pl011>::new(), &real);
 }

@@ -8,7 +8,7 @@ use super::{find, virtio_blk, windows};
 use crate::config::{ConfigSpace, command, register};
 use skink_protocols::pci::Address;
 use skink_tests::qtest::Machine;
-use skink_tool::workspace::{Arch, Workspace};
+use skink_tool::workspace::Arch;
 use std::cell::RefCell;
 use std::format;
 use std::string::String;
@@ -41,9 +41,7 @@ struct Real(RefCell<Machine>);
 
 impl Real {
     fn start() -> Real {
-        let workspace = Workspace::find().expect("the tests run in the workspace");
-        skink_tool::doctor::ensure(&workspace, Arch::Aarch64).expect("QEMU is installed");
-        let machine = Machine::start(Arch::Aarch64.qemu(), &WORDS.map(String::from));
+        let machine = Machine::start(Arch::Aarch64, &WORDS.map(String::from));
         Real(RefCell::new(machine.expect("QEMU starts")))
     }
 

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, Wiring};
 use super::start;
-use crate::access::{DmaMemory, Registers};
+use crate::access::{DmaMemory, Registers, Words};
 use crate::error::DeviceError;
 use crate::transport::Causes;
 use libipc::mmio::Mmio;
@@ -38,15 +38,15 @@ fn shared_memory_is_read_and_written_at_its_width_and_place() {
     let mut memory = mapped();
     let same = memory;
     let word = |index: usize| same.read64(8 * index);
-    assert_eq!(DmaMemory::size(&memory), 64);
+    assert_eq!(Words::size(&memory), 64);
     assert_eq!(memory.device_address(), 0x8765_4000);
-    DmaMemory::write8(&mut memory, 1, 0xab);
-    DmaMemory::write16(&mut memory, 2, 0xcdef);
-    DmaMemory::write32(&mut memory, 4, 0x1234_5678);
+    Words::write8(&mut memory, 1, 0xab);
+    Words::write16(&mut memory, 2, 0xcdef);
+    Words::write32(&mut memory, 4, 0x1234_5678);
     DmaMemory::write64(&mut memory, 8, 0x0102_0304_0506_0708);
     assert_eq!((word(0), word(1)), (0x1234_5678_cdef_ab00, 0x0102_0304_0506_0708));
-    assert_eq!((DmaMemory::read8(&memory, 1), DmaMemory::read16(&memory, 2)), (0xab, 0xcdef));
-    assert_eq!(DmaMemory::read32(&memory, 4), 0x1234_5678);
+    assert_eq!((Words::read8(&memory, 1), Words::read16(&memory, 2)), (0xab, 0xcdef));
+    assert_eq!(Words::read32(&memory, 4), 0x1234_5678);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! is not asked: there the fake panics.
 
 use super::fake::Wiring;
-use crate::access::DmaMemory;
+use crate::access::{DmaMemory, Words};
 use crate::error::DeviceError;
 use crate::queue::{Direction, Header, Queue, Segment, Suppression, UsedLength};
 use crate::transport::{Interface, Transport};

@@ -6,7 +6,7 @@
 
 use super::fake::{DATA_BASE, Fake, FakeMemory, Shared, Wiring};
 use super::questions::{self, BAD_SECTOR, Bench, SECTORS};
-use crate::access::{DmaMemory, Registers};
+use crate::access::{DmaMemory, Registers, Words};
 use crate::layout::{Layout, Window};
 use crate::mmio::MmioTransport;
 use crate::pci::{PciTransport, Signalling, Windows};
@@ -15,7 +15,7 @@ use crate::transport::Transport;
 use skink_tests::Disk;
 use skink_tests::qmp::{Qmp, Socket};
 use skink_tests::qtest::Machine;
-use skink_tool::workspace::{Arch, Workspace};
+use skink_tool::workspace::Arch;
 use std::boxed::Box;
 use std::cell::RefCell;
 use std::format;
@@ -67,7 +67,7 @@ impl Piece {
     }
 }
 
-impl Registers for Piece {
+impl Words for Piece {
     fn size(&self) -> usize {
         self.bytes
     }
@@ -91,30 +91,11 @@ impl Registers for Piece {
     }
 }
 
+impl Registers for Piece {}
+
 impl DmaMemory for Piece {
     fn device_address(&self) -> u64 {
         self.address
-    }
-    fn size(&self) -> usize {
-        self.bytes
-    }
-    fn read8(&self, offset: usize) -> u8 {
-        self.get(offset, 1) as u8
-    }
-    fn read16(&self, offset: usize) -> u16 {
-        self.get(offset, 2) as u16
-    }
-    fn read32(&self, offset: usize) -> u32 {
-        self.get(offset, 4) as u32
-    }
-    fn write8(&mut self, offset: usize, value: u8) {
-        self.put(offset, 1, value.into());
-    }
-    fn write16(&mut self, offset: usize, value: u16) {
-        self.put(offset, 2, value.into());
-    }
-    fn write32(&mut self, offset: usize, value: u32) {
-        self.put(offset, 4, value.into());
     }
     fn write64(&mut self, offset: usize, value: u64) {
         self.put(offset, 8, value);
@@ -131,8 +112,6 @@ impl Real {
                 (Arch::Aarch64, 0x4000_0000, String::from("virtio-blk-device,"))
             }
         };
-        let workspace = Workspace::find().expect("the tests run in the workspace");
-        skink_tool::doctor::ensure(&workspace, arch).expect("QEMU is installed");
         let disk = Disk::blank(SECTORS * 512).expect("a disk");
         let bytes: Vec<u8> = (0..SECTORS).flat_map(questions::sector).collect();
         std::fs::write(disk.path(), bytes).expect("the disk is filled");
@@ -151,7 +130,7 @@ impl Real {
                 .map(String::from),
         );
         words.extend(socket.arguments());
-        let machine = Machine::start(arch.qemu(), &words).expect("QEMU starts");
+        let machine = Machine::start(arch, &words).expect("QEMU starts");
         let qmp = socket.connect().expect("QEMU listens");
         let mut real = Real {
             wiring,

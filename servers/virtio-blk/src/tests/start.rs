@@ -2,7 +2,7 @@
 
 use super::fake::{DMA_BASE, Fake, FakeClock, FakeMemory, Lie, Shared, Strange, Wiring};
 use super::start;
-use crate::access::DmaMemory;
+use crate::access::{DmaMemory, Words};
 use crate::device::Device;
 use crate::error::DeviceError;
 use crate::mmio::{MmioTransport, REGISTER_BYTES};
@@ -142,6 +142,12 @@ impl DmaMemory for Elsewhere {
     fn device_address(&self) -> u64 {
         self.1
     }
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.0.write64(offset, value);
+    }
+}
+
+impl Words for Elsewhere {
     fn size(&self) -> usize {
         self.0.size()
     }
@@ -162,9 +168,6 @@ impl DmaMemory for Elsewhere {
     }
     fn write32(&mut self, offset: usize, value: u32) {
         self.0.write32(offset, value);
-    }
-    fn write64(&mut self, offset: usize, value: u64) {
-        self.0.write64(offset, value);
     }
 }
 

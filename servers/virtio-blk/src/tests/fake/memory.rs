@@ -4,7 +4,7 @@
 //! access that must come behind a barrier is held against the count at the access before it.
 
 use super::{DMA_BASE, EVENT_IDX, Fake, Shared};
-use crate::access::DmaMemory;
+use crate::access::{DmaMemory, Words};
 use crate::queue::DMA_BYTES;
 use libipc::arch::barriers;
 
@@ -101,6 +101,12 @@ impl DmaMemory for FakeMemory {
     fn device_address(&self) -> u64 {
         DMA_BASE
     }
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.put(offset, value.to_le_bytes());
+    }
+}
+
+impl Words for FakeMemory {
     fn size(&self) -> usize {
         DMA_BYTES
     }
@@ -120,9 +126,6 @@ impl DmaMemory for FakeMemory {
         self.put(offset, value.to_le_bytes());
     }
     fn write32(&mut self, offset: usize, value: u32) {
-        self.put(offset, value.to_le_bytes());
-    }
-    fn write64(&mut self, offset: usize, value: u64) {
         self.put(offset, value.to_le_bytes());
     }
 }

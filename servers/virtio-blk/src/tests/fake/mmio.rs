@@ -2,7 +2,7 @@
 //! other version panics.
 
 use super::{Fake, Lie, Shared};
-use crate::access::Registers;
+use crate::access::{Registers, Words};
 
 /// The registers of the fake.
 #[derive(Clone)]
@@ -88,7 +88,9 @@ impl Fake {
 /// The registers of a place with something else, or nothing: magic value, version, device ID.
 pub struct Strange(pub [u32; 3], pub usize);
 
-impl Registers for Strange {
+impl Registers for Strange {}
+
+impl Words for Strange {
     fn size(&self) -> usize {
         self.1
     }
@@ -112,7 +114,9 @@ impl Registers for Strange {
     }
 }
 
-impl Registers for FakeRegisters {
+impl Registers for FakeRegisters {}
+
+impl Words for FakeRegisters {
     fn size(&self) -> usize {
         0x200
     }

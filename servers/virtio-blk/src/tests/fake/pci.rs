@@ -1,7 +1,7 @@
 //! Registers of a PCI function (§4.1.4), in windows.
 
 use super::{Fake, Lie, NO_VECTOR, Shared, VECTORS, Wiring};
-use crate::access::Registers;
+use crate::access::{Registers, Words};
 
 const NOTIFY_OFF: u16 = 3;
 pub const NOTIFY_MULTIPLIER: u32 = 4;
@@ -34,7 +34,9 @@ impl Fake {
     }
 }
 
-impl Registers for FakeRegisters {
+impl Registers for FakeRegisters {}
+
+impl Words for FakeRegisters {
     fn size(&self) -> usize {
         match self.1 {
             Kind::Notify => self.0.borrow().notify_bytes,
