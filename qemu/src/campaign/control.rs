@@ -70,9 +70,6 @@ impl Campaign {
     /// Whether it must fail on a system that is broken so. It cannot where it does nothing that this
     /// touches: nobody dies in it, it writes nothing, or it does not look at what is free.
     pub fn sees(self, control: Control) -> bool {
-        if self == Campaign::FuzzProtocols {
-            return matches!(control, Control::NotRestarted | Control::SlotLeaked);
-        }
         let (kills, reads, writes, counts) = match self {
             Campaign::Deaths => (true, true, false, true),
             Campaign::Sweep => (true, true, true, true),
@@ -85,7 +82,8 @@ impl Campaign {
             Campaign::FuzzProtocols => (false, false, false, true),
         };
         match control {
-            Control::OrdersIgnored | Control::NotRestarted | Control::RecordDropped => kills,
+            Control::OrdersIgnored | Control::RecordDropped => kills,
+            Control::NotRestarted => kills || self == Campaign::FuzzProtocols,
             Control::SlotLeaked => counts,
             Control::WrongByte => reads,
             Control::LostWrite | Control::EarlySuccess => writes,
